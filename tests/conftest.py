@@ -164,6 +164,6 @@ def fake(fake_server: str) -> Iterator[Client]:
 
 @pytest.fixture(params=["fakeredis", "redis"])
 def store(request: pytest.FixtureRequest) -> Client:
-    """Each test twice: against the fake and against the real server."""
+    """Each test twice, against the fake and the real server: for scripts and for what writes."""
     client: Client = request.getfixturevalue("fake" if request.param == "fakeredis" else "client")
     return client

@@ -31,7 +31,7 @@ def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
 
 
 @pytest.fixture
-def store(server: RedisServer) -> Iterator[Client]:
+def client(server: RedisServer) -> Iterator[Client]:
     with contextlib.closing(connect(server.url)[1]) as client:
         yield client
 
@@ -41,8 +41,8 @@ def doctor(server: RedisServer, *words: str, terminal: bool = False) -> Ran:
     return run("doctor", "--redis", server.url, *words, terminal=terminal, **home)
 
 
-def test_nothing_found_says_what_was_looked_at(server: RedisServer, store: Client) -> None:
-    put(store, "1", "completed")
+def test_nothing_found_says_what_was_looked_at(server: RedisServer, client: Client) -> None:
+    put(client, "1", "completed")
     ran = doctor(server)
     assert ran.code == 0
     last = ran.out.splitlines()[-1]
@@ -51,15 +51,15 @@ def test_nothing_found_says_what_was_looked_at(server: RedisServer, store: Clien
     assert "safe" not in ran.out
 
 
-def test_an_info_alone_is_exit_0(server: RedisServer, store: Client) -> None:
-    store.call("SET", "bull:old:id", "7")
+def test_an_info_alone_is_exit_0(server: RedisServer, client: Client) -> None:
+    client.call("SET", "bull:old:id", "7")
     ran = doctor(server)
     assert ran.code == 0
     assert ran.out.splitlines()[-1].startswith("0 errors, 0 warnings, 1 info; ")
 
 
-def test_json_is_complete(server: RedisServer, store: Client) -> None:
-    put(store, "1", "paused")
+def test_json_is_complete(server: RedisServer, client: Client) -> None:
+    put(client, "1", "paused")
     ran = doctor(server, "--json")
     assert ran.code == 1
     report = json.loads(ran.out)
@@ -77,11 +77,11 @@ def test_json_is_complete(server: RedisServer, store: Client) -> None:
 
 
 def test_the_table_fits_80_columns_and_shows_names_harmlessly(
-    server: RedisServer, store: Client
+    server: RedisServer, client: Client
 ) -> None:
     keys = QueueKeys("bull", HOSTILE)
-    put(store, "1", "paused", keys=keys)
-    put(store, "x" * 200, "active", keys=keys)
+    put(client, "1", "paused", keys=keys)
+    put(client, "x" * 200, "active", keys=keys)
     ran = doctor(server, terminal=True)
     assert ran.code == 1
     assert "\u202e" not in ran.out
@@ -94,9 +94,9 @@ def test_the_table_fits_80_columns_and_shows_names_harmlessly(
     assert "[legacy-paused]" in plain
 
 
-def test_many_findings_of_one_kind_are_summed_up(server: RedisServer, store: Client) -> None:
+def test_many_findings_of_one_kind_are_summed_up(server: RedisServer, client: Client) -> None:
     for number in range(25):
-        put(store, "1", "paused", keys=QueueKeys("bull", f"q{number}"))
+        put(client, "1", "paused", keys=QueueKeys("bull", f"q{number}"))
     ran = doctor(server)
     assert ran.out.count("[legacy-paused]") == 10
     assert "15 more of legacy-paused (error): --json lists all" in ran.out
@@ -105,10 +105,10 @@ def test_many_findings_of_one_kind_are_summed_up(server: RedisServer, store: Cli
 
 
 def test_checks_that_fail_for_one_reason_are_one_finding(
-    server: RedisServer, store: Client
+    server: RedisServer, client: Client
 ) -> None:
-    put(store, "1", "completed")
-    store.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
+    put(client, "1", "completed")
+    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
     url = server.url_for("lowly", "x")
     ran = run("doctor", "--redis", url, PM2_HOME="/nonexistent", terminal=True)
     assert ran.code == 1
@@ -120,16 +120,16 @@ def test_checks_that_fail_for_one_reason_are_one_finding(
 
 
 def test_its_commands_go_to_the_redis_that_was_asked_about(
-    server: RedisServer, store: Client, tmp_path: Path
+    server: RedisServer, client: Client, tmp_path: Path
 ) -> None:
-    put(store, "1", "active")
+    put(client, "1", "active")
     place = f"--redis {parse_url(server.url)}"
     (stalled,) = (f for f in findings("--redis", server.url) if f["check"] == "stalled")
     assert stalled["commands"] == [
         f"qctl jobs list q --state stalled {place}",
         f"qctl jobs retry-stalled q {place}",
     ]
-    put(store, "2")
+    put(client, "2")
     config = tmp_path / "qctl" / "config.toml"
     config.parent.mkdir()
     config.write_text(f'[contexts.prod]\nredis = {{ url = "{server.url}" }}\n')
@@ -144,16 +144,16 @@ def findings(*words: str, **environ: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_named_queues_only(server: RedisServer, store: Client) -> None:
-    put(store, "1", "paused")
-    put(store, "1", "completed", keys=QueueKeys("bull", "other"))
+def test_named_queues_only(server: RedisServer, client: Client) -> None:
+    put(client, "1", "paused")
+    put(client, "1", "completed", keys=QueueKeys("bull", "other"))
     assert doctor(server, "other").code == 0
     assert doctor(server, "q").code == 1
 
 
-def test_exit_codes_of_what_is_not_there(server: RedisServer, store: Client) -> None:
+def test_exit_codes_of_what_is_not_there(server: RedisServer, client: Client) -> None:
     assert doctor(server).code == 3
-    put(store, "1", "completed", keys=Q)
+    put(client, "1", "completed", keys=Q)
     ran = doctor(server, "nosuch", "--json")
     assert (ran.code, ran.out) == (3, "")
     assert doctor(server, "--target", "nosuch").code == 3
@@ -169,16 +169,16 @@ def test_the_page_names_every_check(server: RedisServer) -> None:
 
 
 def test_what_is_left_without_a_job_or_a_state_goes_as_the_remedy_says(
-    server: RedisServer, store: Client
+    server: RedisServer, client: Client
 ) -> None:
-    put(store, "good", "completed")
+    put(client, "good", "completed")
     for place, job_id in (("wait", "w 1"), ("completed", "c1"), ("delayed", "d1")):
-        put(store, job_id, place)
-        store.call("DEL", Q(job_id))
-    put(store, "lost", "")
-    put(store, "ended", "", finishedOn=1_700_000_000_000)
+        put(client, job_id, place)
+        client.call("DEL", Q(job_id))
+    put(client, "lost", "")
+    put(client, "ended", "", finishedOn=1_700_000_000_000)
     # Left by a worker that took an id without a job.
-    store.call("HSET", Q("ghost"), "processedOn", "1", "ats", "1")
+    client.call("HSET", Q("ghost"), "processedOn", "1", "ats", "1")
     checks = {"missing-hashes", "lost-jobs"}
     findings = json.loads(doctor(server, "--json").out)["findings"]
     shown = [c for f in findings if f["check"] in checks for c in f["commands"]]
@@ -190,9 +190,9 @@ def test_what_is_left_without_a_job_or_a_state_goes_as_the_remedy_says(
         assert ran.code == 0, (command, ran)
     left = json.loads(doctor(server, "--full", "--json").out)["findings"]
     assert not checks & {f["check"] for f in left}
-    assert store.call("EXISTS", Q("ghost"), Q("ended")) == 0
-    assert store.call("LRANGE", Q("wait"), 0, -1) == ["lost"]
-    assert store.call("ZRANGE", Q("completed"), 0, -1) == ["good"]
+    assert client.call("EXISTS", Q("ghost"), Q("ended")) == 0
+    assert client.call("LRANGE", Q("wait"), 0, -1) == ["lost"]
+    assert client.call("ZRANGE", Q("completed"), 0, -1) == ["good"]
     # The queue's own hashes are no jobs, whatever they are called.
     assert run("jobs", "remove", "q", "meta", QCTL_REDIS_URL=server.url).code != 0
-    assert store.call("EXISTS", Q("meta")) == 1
+    assert client.call("EXISTS", Q("meta")) == 1

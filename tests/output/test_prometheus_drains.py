@@ -31,11 +31,11 @@ def samples(reading: MetricsReading) -> dict[tuple[str, str], float]:
     }
 
 
-def test_drains_are_told(store: Client) -> None:
-    put(store, "1")
-    add_drain(store, "bull", DRAIN)
-    add_drain(store, "bull", DRAIN)
-    found = samples(read_metrics(store, Address(), Settings(), QueueLabels()))
+def test_drains_are_told(client: Client) -> None:
+    put(client, "1")
+    add_drain(client, "bull", DRAIN)
+    add_drain(client, "bull", DRAIN)
+    found = samples(read_metrics(client, Address(), Settings(), QueueLabels()))
     assert found["qctl_drains_total", "restarted"] == 2
     assert found["qctl_drains_total", "timeout"] == 0
     assert found["qctl_drain_jobs_total", "lost"] == 4
@@ -44,10 +44,10 @@ def test_drains_are_told(store: Client) -> None:
     assert found["qctl_last_drain_paused_seconds", ""] == 4.1
 
 
-def test_a_figure_that_could_not_be_found_out_is_not_zero(store: Client) -> None:
-    put(store, "1")
-    add_drain(store, "bull", replace(DRAIN, lost=None, interrupted=None, idle_ms=None))
-    reading = read_metrics(store, Address(), Settings(), QueueLabels())
+def test_a_figure_that_could_not_be_found_out_is_not_zero(client: Client) -> None:
+    put(client, "1")
+    add_drain(client, "bull", replace(DRAIN, lost=None, interrupted=None, idle_ms=None))
+    reading = read_metrics(client, Address(), Settings(), QueueLabels())
     assert reading.drains is not None
     assert reading.drains.last is not None
     last = reading.drains.last
@@ -59,15 +59,15 @@ def test_a_figure_that_could_not_be_found_out_is_not_zero(store: Client) -> None
     assert ("qctl_last_drain_idle_seconds", "") not in found
 
 
-def test_before_the_first_drain_there_is_no_last_one(store: Client) -> None:
-    put(store, "1")
-    found = samples(read_metrics(store, Address(), Settings(), QueueLabels()))
+def test_before_the_first_drain_there_is_no_last_one(client: Client) -> None:
+    put(client, "1")
+    found = samples(read_metrics(client, Address(), Settings(), QueueLabels()))
     assert found["qctl_drains_total", "drained"] == 0
     assert not [name for name, _ in found if name.startswith("qctl_last")]
 
 
-def test_a_record_that_cannot_be_read_is_not_zero(store: Client) -> None:
-    put(store, "1")
-    store.call("SET", "qctl:drains:bull", "something else")
-    assert samples(read_metrics(store, Address(), Settings(), QueueLabels())) == {}
+def test_a_record_that_cannot_be_read_is_not_zero(client: Client) -> None:
+    put(client, "1")
+    client.call("SET", "qctl:drains:bull", "something else")
+    assert samples(read_metrics(client, Address(), Settings(), QueueLabels())) == {}
     assert samples(MetricsReading(datetime.now(UTC), 0.0, up=True)) == {}

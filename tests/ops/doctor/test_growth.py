@@ -12,22 +12,22 @@ from tests.labs.build import Q, put
 from tests.labs.doctor import found
 
 
-def test_a_stream_that_nobody_trims(store: Client) -> None:
-    put(store, "1", "completed")
-    store.call("HSET", Q("meta"), "opts.maxLenEvents", "100")
+def test_a_stream_that_nobody_trims(client: Client) -> None:
+    put(client, "1", "completed")
+    client.call("HSET", Q("meta"), "opts.maxLenEvents", "100")
     commands = [("XADD", Q("events"), "*", "event", "x") for _ in range(1200)]
-    store.pipeline(commands)
-    assert found(store, "event-streams") == []
-    store.pipeline(commands[:100])
-    (finding,) = found(store, "event-streams")
+    client.pipeline(commands)
+    assert found(client, "event-streams") == []
+    client.pipeline(commands[:100])
+    (finding,) = found(client, "event-streams")
     assert finding.severity == "warning"
     assert finding.evidence == {"events": 1300, "limit": 100}
 
 
-def test_a_stream_with_hardly_a_limit(store: Client) -> None:
-    put(store, "1", "completed")
-    store.call("HSET", Q("meta"), "opts.maxLenEvents", "50000000")
-    (finding,) = found(store, "event-streams")
+def test_a_stream_with_hardly_a_limit(client: Client) -> None:
+    put(client, "1", "completed")
+    client.call("HSET", Q("meta"), "opts.maxLenEvents", "50000000")
+    (finding,) = found(client, "event-streams")
     assert finding.severity == "info"
 
 
@@ -40,14 +40,14 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("state", ["completed", "failed"])
 @pytest.mark.usefixtures("many")
-def test_kept_jobs_without_a_bound(store: Client, state: str) -> None:
+def test_kept_jobs_without_a_bound(client: Client, state: str) -> None:
     option = "removeOnComplete" if state == "completed" else "removeOnFail"
     for number in range(29):
-        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
-    assert found(store, "kept-finished-jobs") == []
+        put(client, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    assert found(client, "kept-finished-jobs") == []
     for number in range(29, 35):
-        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
-    (finding,) = found(store, "kept-finished-jobs")
+        put(client, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    (finding,) = found(client, "kept-finished-jobs")
     assert finding.severity == "info"
     assert finding.evidence["count"] == 35
     # The newest is from years ago.
@@ -55,25 +55,25 @@ def test_kept_jobs_without_a_bound(store: Client, state: str) -> None:
     assert "24 hours" not in finding.what
     assert f"none of the newest has {option}" in finding.what
     for number in range(35, 52):
-        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
-    assert found(store, "kept-finished-jobs")[0].severity == "warning"
+        put(client, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    assert found(client, "kept-finished-jobs")[0].severity == "warning"
     # The workers' own option keeps a round number.
     for number in range(52, 60):
-        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
-    assert found(store, "kept-finished-jobs") == []
+        put(client, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    assert found(client, "kept-finished-jobs") == []
 
 
 @pytest.mark.usefixtures("many")
-def test_the_pace_is_counted_and_not_extrapolated(store: Client) -> None:
+def test_the_pace_is_counted_and_not_extrapolated(client: Client) -> None:
     now = int(time.time() * 1000)
     # A burst: all within 32 ms, 23 minutes ago.
     for number in range(32):
-        put(store, str(number), "failed", score=now - 1_380_000 + number)
-    (finding,) = found(store, "kept-finished-jobs")
+        put(client, str(number), "failed", score=now - 1_380_000 + number)
+    (finding,) = found(client, "kept-finished-jobs")
     assert finding.evidence["per_day"] is None
     assert "it keeps 32 failed jobs, all from the last 23 min" in finding.what
-    put(store, "old", "failed", score=now - 90_000_000)
-    (finding,) = found(store, "kept-finished-jobs")
+    put(client, "old", "failed", score=now - 90_000_000)
+    (finding,) = found(client, "kept-finished-jobs")
     assert finding.evidence["per_day"] == 32
     assert "it keeps 33 failed jobs, 32 of them from the last 24 hours" in finding.what
 
@@ -92,8 +92,8 @@ def test_the_pace_is_counted_and_not_extrapolated(store: Client) -> None:
     ],
 )
 @pytest.mark.usefixtures("many")
-def test_what_bounds_them(store: Client, keep: str, bounded: bool) -> None:
+def test_what_bounds_them(client: Client, keep: str, bounded: bool) -> None:
     for number in range(31):
         opts = f'{{"removeOnComplete":{keep}}}' if number == 30 else "{}"
-        put(store, str(number), "completed", score=number, opts=opts)
-    assert bool(found(store, "kept-finished-jobs")) != bounded
+        put(client, str(number), "completed", score=number, opts=opts)
+    assert bool(found(client, "kept-finished-jobs")) != bounded

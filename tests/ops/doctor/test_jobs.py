@@ -103,18 +103,18 @@ def test_one_stall_from_failing(client: Client) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_ids_without_a_hash(store: Client, full: bool) -> None:
+def test_ids_without_a_hash(client: Client, full: bool) -> None:
     for place in ("wait", "active", "delayed", "completed", "failed"):
-        put(store, f"good-{place}", place, lock="t" if place == "active" else "")
-    store.call("RPUSH", Q("wait"), "0:0")
-    assert found(store, "missing-hashes", full=full) == []
-    store.call("ZADD", Q("completed"), 1, "c1", 2, "c2")
-    (finding,) = found(store, "missing-hashes", full=full)
+        put(client, f"good-{place}", place, lock="t" if place == "active" else "")
+    client.call("RPUSH", Q("wait"), "0:0")
+    assert found(client, "missing-hashes", full=full) == []
+    client.call("ZADD", Q("completed"), 1, "c1", 2, "c2")
+    (finding,) = found(client, "missing-hashes", full=full)
     assert finding.severity == "warning"
     # Nobody takes what is done.
     assert finding.what == "2 ids without a job: 2 in completed; none of them would be run"
-    store.call("LPUSH", Q("wait"), "w1")
-    (finding,) = found(store, "missing-hashes", full=full)
+    client.call("LPUSH", Q("wait"), "w1")
+    (finding,) = found(client, "missing-hashes", full=full)
     assert finding.severity == "error"
     assert finding.evidence["by_state"] == {"completed": 2, "wait" if not full else "waiting": 1}
     assert "3 ids without a job" in finding.what
@@ -123,45 +123,45 @@ def test_ids_without_a_hash(store: Client, full: bool) -> None:
 
 
 def test_how_many_ids_were_looked_at_is_said(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(integrity, "_MAX_PER_END", 2)
     for number in range(9):
-        put(store, str(number), "completed", score=number)
-    store.call("DEL", Q("4"))
-    diagnosis = diagnose(store)
+        put(client, str(number), "completed", score=number)
+    client.call("DEL", Q("4"))
+    diagnosis = diagnose(client)
     assert of(diagnosis, "missing-hashes") == []
     assert result(diagnosis, "missing-hashes").why == "4 of 9 ids; --full examines all"
-    (finding,) = found(store, "missing-hashes", full=True)
+    (finding,) = found(client, "missing-hashes", full=True)
     assert finding.evidence["ids"] == ["4"]
 
 
 def test_what_has_looked_at_all_does_not_recommend_itself(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(9):
-        put(store, str(number))
+        put(client, str(number))
     # As where keys are added while the walk is on.
     monkeypatch.setattr(keyspace, "database_size", lambda _: 10**6)
-    assert "--full" in result(diagnose(store), "lost-jobs").why
-    checks = diagnose(store, full=True).checks
+    assert "--full" in result(diagnose(client), "lost-jobs").why
+    checks = diagnose(client, full=True).checks
     assert "of 1,000,000 keys" in "; ".join(check.why for check in checks)
     assert "--full" not in "; ".join(check.why for check in checks)
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_jobs_in_no_state(store: Client, full: bool) -> None:
+def test_jobs_in_no_state(client: Client, full: bool) -> None:
     for place in ("wait", "paused", "delayed", "prioritized", "completed", "waiting-children"):
-        put(store, f"good-{place}", place)
-    put(store, "busy", "active", lock="t")
-    store.call("HSET", Q.scheduler("s"), "name", "n", "ic", "1")
-    store.call("HSET", Q("dn:x"), "name", "n", "data", "{}")
-    store.call("SET", Q("id"), "9")
-    assert found(store, "lost-jobs", full=full) == []
-    put(store, "lost", "")
-    put(store, "ended", "", finishedOn=1_700_000_000_000)
-    store.call("HSET", Q("ghost"), "processedOn", "1", "ats", "1")
-    (finding,) = found(store, "lost-jobs", full=full)
+        put(client, f"good-{place}", place)
+    put(client, "busy", "active", lock="t")
+    client.call("HSET", Q.scheduler("s"), "name", "n", "ic", "1")
+    client.call("HSET", Q("dn:x"), "name", "n", "data", "{}")
+    client.call("SET", Q("id"), "9")
+    assert found(client, "lost-jobs", full=full) == []
+    put(client, "lost", "")
+    put(client, "ended", "", finishedOn=1_700_000_000_000)
+    client.call("HSET", Q("ghost"), "processedOn", "1", "ats", "1")
+    (finding,) = found(client, "lost-jobs", full=full)
     assert finding.severity == "error"
     assert finding.evidence["lost"] == ["lost"]
     assert finding.evidence["leftovers"] == 2
@@ -171,21 +171,21 @@ def test_jobs_in_no_state(store: Client, full: bool) -> None:
     assert set(finding.commands[2].split()[4:]) == {"ended", "ghost"}
 
 
-def test_bullmq_pro_may_keep_jobs_elsewhere(store: Client) -> None:
-    put(store, "grouped", "")
-    store.call("HSET", Q("meta"), "version", "bullmq-pro:7.0.0")
-    diagnosis = diagnose(store)
+def test_bullmq_pro_may_keep_jobs_elsewhere(client: Client) -> None:
+    put(client, "grouped", "")
+    client.call("HSET", Q("meta"), "version", "bullmq-pro:7.0.0")
+    diagnosis = diagnose(client)
     assert of(diagnosis, "lost-jobs") == []
     why = result(diagnosis, "lost-jobs").why
     assert why.startswith("not q: ")
 
 
-def test_other_queues_and_prefixes_are_left_alone(store: Client) -> None:
-    put(store, "1")
-    put(store, "lost", "", keys=QueueKeys("bull", "other"))
-    put(store, "lost", "", keys=QueueKeys("bul", "q"))
-    assert found(store, "lost-jobs", "q") == []
-    assert [f.subject.name for f in found(store, "lost-jobs")] == ["other"]
+def test_other_queues_and_prefixes_are_left_alone(client: Client) -> None:
+    put(client, "1")
+    put(client, "lost", "", keys=QueueKeys("bull", "other"))
+    put(client, "lost", "", keys=QueueKeys("bul", "q"))
+    assert found(client, "lost-jobs", "q") == []
+    assert [f.subject.name for f in found(client, "lost-jobs")] == ["other"]
 
 
 def test_the_walk_is_bounded_and_says_how_far_it_went(
@@ -204,48 +204,48 @@ def test_the_walk_is_bounded_and_says_how_far_it_went(
     assert finding.evidence["lost"] == ["lost"]
 
 
-def test_a_long_wait_list_is_read_in_part(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_wait_list_is_read_in_part(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "_WINDOW", 20)
     monkeypatch.setattr(lists, "_OVERLAP", 5)
     monkeypatch.setattr(keyspace, "MAX_WAITING", 40)
     for number in range(100):
-        put(store, str(number))
-    put(store, "lost", "")
-    diagnosis = diagnose(store)
+        put(client, str(number))
+    put(client, "lost", "")
+    diagnosis = diagnose(client)
     assert of(diagnosis, "lost-jobs") == []
     assert "may be in a part of wait that was not read" in result(diagnosis, "lost-jobs").why
-    (finding,) = found(store, "lost-jobs", full=True)
+    (finding,) = found(client, "lost-jobs", full=True)
     assert finding.evidence["lost"] == ["lost"]
 
 
-def test_deduplication_keys_of_vanished_jobs(store: Client) -> None:
-    put(store, "1")
-    store.call("SET", Q("de:held"), "1")
-    store.call("SET", Q("de:passing"), "gone", "PX", 60_000)
-    assert found(store, "stale-deduplications") == []
-    store.call("SET", Q("de:stale:x"), "gone")
-    (finding,) = found(store, "stale-deduplications")
+def test_deduplication_keys_of_vanished_jobs(client: Client) -> None:
+    put(client, "1")
+    client.call("SET", Q("de:held"), "1")
+    client.call("SET", Q("de:passing"), "gone", "PX", 60_000)
+    assert found(client, "stale-deduplications") == []
+    client.call("SET", Q("de:stale:x"), "gone")
+    (finding,) = found(client, "stale-deduplications")
     assert finding.severity == "info"
     assert finding.evidence["deduplication_ids"] == ["stale:x"]
     assert finding.evidence["keys"] == ["bull:q:de:stale:x"]
-    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
-    (finding,) = found(store, "stale-deduplications")
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    (finding,) = found(client, "stale-deduplications")
     assert finding.severity == "warning"
 
 
-def test_parents_that_wait_for_ever(store: Client) -> None:
-    put(store, "child-w", "wait", parentKey=P("alive"))
-    put(store, "child-f", "failed", parentKey=P("stuck"))
+def test_parents_that_wait_for_ever(client: Client) -> None:
+    put(client, "child-w", "wait", parentKey=P("alive"))
+    put(client, "child-f", "failed", parentKey=P("stuck"))
     for parent, children in {
         "alive": ["child-w"],
         "stuck": ["child-f", "child-w"],
         "orphaned": ["child-gone"],
         "alone": [],
     }.items():
-        put(store, parent, "waiting-children", keys=P)
+        put(client, parent, "waiting-children", keys=P)
         for child in children:
-            store.call("SADD", P(f"{parent}:dependencies"), Q(child))
-    (finding,) = found(store, "stuck-parents")
+            client.call("SADD", P(f"{parent}:dependencies"), Q(child))
+    (finding,) = found(client, "stuck-parents")
     assert finding.severity == "error"
     assert finding.subject.name == "parents"
     assert finding.evidence["count"] == 3
@@ -253,6 +253,6 @@ def test_parents_that_wait_for_ever(store: Client) -> None:
     assert {"queue": "q", "id": "child-f"} in finding.evidence["children"]
     assert finding.commands == ("qctl jobs retry q child-f",)
     # None that is gone can be retried.
-    store.call("ZREM", P("waiting-children"), "stuck", "alone")
-    (finding,) = found(store, "stuck-parents")
+    client.call("ZREM", P("waiting-children"), "stuck", "alone")
+    (finding,) = found(client, "stuck-parents")
     assert "job.removeUnprocessedChildren()" in finding.remedy

@@ -14,12 +14,12 @@ from tests.labs.doctor import diagnose, found, of, result
 from tests.labs.servers import limited_user
 
 
-def test_a_queue_paused_by_somebody_else_says_since_when(store: Client) -> None:
-    put(store, "1")
-    store.call("HSET", Q("meta"), "paused", "1")
-    store.call("XADD", Q("events"), "1700000000000-0", "event", "paused")
-    store.call("XADD", Q("events"), "*", "event", "added", "jobId", "1")
-    (finding,) = found(store, "paused")
+def test_a_queue_paused_by_somebody_else_says_since_when(client: Client) -> None:
+    put(client, "1")
+    client.call("HSET", Q("meta"), "paused", "1")
+    client.call("XADD", Q("events"), "1700000000000-0", "event", "paused")
+    client.call("XADD", Q("events"), "*", "event", "added", "jobId", "1")
+    (finding,) = found(client, "paused")
     assert finding.severity == "warning"
     assert finding.what == (
         "paused, and not through qctl, since 2023-11-14 22:13:20 UTC; 1 job waits"
@@ -37,45 +37,45 @@ def test_a_queue_paused_through_qctl_says_by_whom(client: Client) -> None:
     assert finding.evidence["paused_by"] == "qctl pause of ada@host (pid 42)"
 
 
-def test_a_drain_at_work_is_no_hazard(store: Client) -> None:
-    put(store, "1")
-    store.call("HSET", Q("meta"), "paused", "1")
-    store.call("SET", Q.lease, holder("me", "drain").to_json())
-    (finding,) = found(store, "paused")
+def test_a_drain_at_work_is_no_hazard(client: Client) -> None:
+    put(client, "1")
+    client.call("HSET", Q("meta"), "paused", "1")
+    client.call("SET", Q.lease, holder("me", "drain").to_json())
+    (finding,) = found(client, "paused")
     assert finding.severity == "info"
     assert "is at work on it now" in finding.what
 
 
-def test_jobs_where_no_worker_looks(store: Client) -> None:
-    put(store, "1", "paused")
-    (finding,) = found(store, "legacy-paused")
+def test_jobs_where_no_worker_looks(client: Client) -> None:
+    put(client, "1", "paused")
+    (finding,) = found(client, "legacy-paused")
     assert finding.severity == "error"
     assert "1 job is in BullMQ 5's list of paused jobs" in finding.what
     assert finding.commands == ("qctl resume q",)
 
 
-def test_jobs_on_both_sides_of_a_pause(store: Client) -> None:
-    put(store, "1", "paused")
-    store.call("HSET", Q("meta"), "paused", "1")
-    assert found(store, "legacy-paused") == []
-    put(store, "2")
-    put(store, "3")
-    (finding,) = found(store, "legacy-paused")
+def test_jobs_on_both_sides_of_a_pause(client: Client) -> None:
+    put(client, "1", "paused")
+    client.call("HSET", Q("meta"), "paused", "1")
+    assert found(client, "legacy-paused") == []
+    put(client, "2")
+    put(client, "3")
+    (finding,) = found(client, "legacy-paused")
     assert finding.severity == "error"
     assert finding.evidence == {"in_paused": 1, "in_wait": 2}
 
 
-def test_traces_of_two_versions(store: Client) -> None:
-    put(store, "1", "paused")
-    store.call("HSET", Q("meta"), "paused", "1")
-    (finding,) = found(store, "mixed-versions")
+def test_traces_of_two_versions(client: Client) -> None:
+    put(client, "1", "paused")
+    client.call("HSET", Q("meta"), "paused", "1")
+    (finding,) = found(client, "mixed-versions")
     assert finding.severity == "warning"
     assert "BullMQ 5 (jobs in the paused list) and BullMQ 6" in finding.what
-    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
-    assert found(store, "mixed-versions") == []
-    put(store, "2")
-    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
-    (finding,) = found(store, "mixed-versions")
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    assert found(client, "mixed-versions") == []
+    put(client, "2")
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    (finding,) = found(client, "mixed-versions")
     assert finding.evidence["bullmq_6"] == ["jobs in wait although it is paused"]
 
 
@@ -86,11 +86,11 @@ def test_qctls_own_pause_is_no_trace_of_version_6(client: Client) -> None:
     assert found(client, "mixed-versions") == []
 
 
-def test_a_broken_queue_is_a_finding_and_hides_no_other(store: Client) -> None:
-    put(store, "1")
-    store.call("HSET", Q("meta"), "paused", "1")
-    store.call("SET", "bull:broken:meta", "text")
-    diagnosis = diagnose(store)
+def test_a_broken_queue_is_a_finding_and_hides_no_other(client: Client) -> None:
+    put(client, "1")
+    client.call("HSET", Q("meta"), "paused", "1")
+    client.call("SET", "bull:broken:meta", "text")
+    diagnosis = diagnose(client)
     (broken,) = of(diagnosis, "unreadable")
     assert (broken.severity, broken.subject.name) == ("error", "broken")
     assert len(of(diagnosis, "paused")) == 1
@@ -156,10 +156,10 @@ def test_whoever_may_not_ask_for_types_is_told(client: Client, redis_url: str) -
     }
 
 
-def test_a_queue_of_bull_is_only_named(store: Client) -> None:
-    store.call("SET", "bull:old:id", "7")
-    store.call("RPUSH", "bull:old:paused", "1")
-    diagnosis = diagnose(store)
+def test_a_queue_of_bull_is_only_named(client: Client) -> None:
+    client.call("SET", "bull:old:id", "7")
+    client.call("RPUSH", "bull:old:paused", "1")
+    diagnosis = diagnose(client)
     (finding,) = of(diagnosis, "bull-queues")
     assert (finding.severity, finding.subject.name) == ("info", "old")
     about = {f.check for f in diagnosis.findings if f.subject.kind == "queue"}
@@ -190,12 +190,12 @@ def test_whoever_may_not_ask_for_the_time_is_told_the_rest(client: Client, redis
     assert len(of(diagnosis, "persistence")) == 1
 
 
-def test_an_app_that_resumes_its_queue_when_it_starts(store: Client) -> None:
-    put(store, "1")
+def test_an_app_that_resumes_its_queue_when_it_starts(client: Client) -> None:
+    put(client, "1")
     record_starts(
-        store, "bull", "pm2:app", 1_700_000_000_000, resumed=["q", "gone"], kept=["other"]
+        client, "bull", "pm2:app", 1_700_000_000_000, resumed=["q", "gone"], kept=["other"]
     )
-    (finding,) = found(store, "resumes-at-start")
+    (finding,) = found(client, "resumes-at-start")
     assert (finding.severity, finding.subject.name) == ("warning", "q")
     assert finding.what == (
         "pm2:app resumes it when it starts, as seen at 2023-11-14 22:13:20 UTC: every start of "

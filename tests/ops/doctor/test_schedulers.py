@@ -27,18 +27,18 @@ def schedule(client: Client, sid: str, state: str = "delayed", /, **fields: obje
 
 
 @pytest.mark.parametrize("state", ["delayed", "wait", "prioritized", "active"])
-def test_a_scheduler_with_its_pending_job_is_well(store: Client, state: str) -> None:
-    schedule(store, "s", state)
-    assert found(store, "dead-schedulers") == []
-    assert found(store, "duplicate-schedulers") == []
-    assert found(store, "legacy-repeatables") == []
+def test_a_scheduler_with_its_pending_job_is_well(client: Client, state: str) -> None:
+    schedule(client, "s", state)
+    assert found(client, "dead-schedulers") == []
+    assert found(client, "duplicate-schedulers") == []
+    assert found(client, "legacy-repeatables") == []
 
 
-def test_schedulers_that_make_no_more_jobs(store: Client) -> None:
-    schedule(store, "gone", "")
-    schedule(store, "ran", "completed")
-    schedule(store, "failed", "failed", every=None, pattern="0 3 * * *", tz="UTC")
-    (finding,) = found(store, "dead-schedulers")
+def test_schedulers_that_make_no_more_jobs(client: Client) -> None:
+    schedule(client, "gone", "")
+    schedule(client, "ran", "completed")
+    schedule(client, "failed", "failed", every=None, pattern="0 3 * * *", tz="UTC")
+    (finding,) = found(client, "dead-schedulers")
     assert finding.severity == "error"
     assert finding.evidence["count"] == 3
     assert set(finding.evidence["schedulers"]) == {"gone", "ran", "failed"}
@@ -54,65 +54,65 @@ def test_schedulers_that_make_no_more_jobs(store: Client) -> None:
         {"every": None, "pattern": "0 3 * * *", "endDate": NEXT + 1000},
     ],
 )
-def test_one_that_has_ended_is_well(store: Client, fields: dict[str, object]) -> None:
-    schedule(store, "s", "", **fields)
-    assert found(store, "dead-schedulers") == []
+def test_one_that_has_ended_is_well(client: Client, fields: dict[str, object]) -> None:
+    schedule(client, "s", "", **fields)
+    assert found(client, "dead-schedulers") == []
 
 
-def test_one_with_jobs_to_come_is_dead_in_spite_of_its_limits(store: Client) -> None:
-    schedule(store, "s", "", limit=2, endDate=NEXT + 120_000)
-    assert len(found(store, "dead-schedulers")) == 1
+def test_one_with_jobs_to_come_is_dead_in_spite_of_its_limits(client: Client) -> None:
+    schedule(client, "s", "", limit=2, endDate=NEXT + 120_000)
+    assert len(found(client, "dead-schedulers")) == 1
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Mars/Base"])
-def test_a_pattern_that_cannot_be_computed_does_not_end(store: Client, tz: str) -> None:
+def test_a_pattern_that_cannot_be_computed_does_not_end(client: Client, tz: str) -> None:
     rule = {"every": None, "pattern": "0 0 ? * 5#2", "tz": tz}
-    schedule(store, "s", "", **rule, endDate=NEXT + 365 * 86_400_000)
-    assert len(found(store, "dead-schedulers")) == 1
-    assert show_schedule(store, Q.prefix, Q.name, "s").state == "dead"
-    schedule(store, "s", "", **rule, endDate=NEXT - 7_200_000)
-    assert found(store, "dead-schedulers") == []
-    assert show_schedule(store, Q.prefix, Q.name, "s").state == "ended"
+    schedule(client, "s", "", **rule, endDate=NEXT + 365 * 86_400_000)
+    assert len(found(client, "dead-schedulers")) == 1
+    assert show_schedule(client, Q.prefix, Q.name, "s").state == "dead"
+    schedule(client, "s", "", **rule, endDate=NEXT - 7_200_000)
+    assert found(client, "dead-schedulers") == []
+    assert show_schedule(client, Q.prefix, Q.name, "s").state == "ended"
 
 
-def test_the_same_job_under_several_ids(store: Client) -> None:
-    schedule(store, "a", data='{"x":1}')
-    schedule(store, "b", data='{"x":1}', name="a")
+def test_the_same_job_under_several_ids(client: Client) -> None:
+    schedule(client, "a", data='{"x":1}')
+    schedule(client, "b", data='{"x":1}', name="a")
     # Of other data, of another time, or of another name: on purpose.
-    schedule(store, "c", data='{"x":2}', name="a")
-    schedule(store, "d", data='{"x":1}', name="a", every=61_000)
-    schedule(store, "e", data='{"x":1}')
-    (finding,) = found(store, "duplicate-schedulers")
+    schedule(client, "c", data='{"x":2}', name="a")
+    schedule(client, "d", data='{"x":1}', name="a", every=61_000)
+    schedule(client, "e", data='{"x":1}')
+    (finding,) = found(client, "duplicate-schedulers")
     assert finding.severity == "warning"
     assert set(finding.evidence["schedulers"]) == {"a", "b"}
     assert len(finding.commands) == 1
 
 
-def test_repeatables_of_old_versions(store: Client) -> None:
-    schedule(store, "0123456789abcdef0123456789abcdef", ic=None, name="nightly")
-    (finding,) = found(store, "legacy-repeatables")
+def test_repeatables_of_old_versions(client: Client) -> None:
+    schedule(client, "0123456789abcdef0123456789abcdef", ic=None, name="nightly")
+    (finding,) = found(client, "legacy-repeatables")
     assert finding.severity == "warning"
-    assert found(store, "duplicate-schedulers") == []
-    schedule(store, "new", name="nightly", data='{"x":1}')
-    (double,) = found(store, "duplicate-schedulers")
+    assert found(client, "duplicate-schedulers") == []
+    schedule(client, "new", name="nightly", data='{"x":1}')
+    (double,) = found(client, "duplicate-schedulers")
     assert "1 of them are repeatables of old versions" in double.what
     assert double.commands == ("qctl schedules remove q 0123456789abcdef0123456789abcdef",)
-    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
-    (finding,) = found(store, "legacy-repeatables")
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    (finding,) = found(client, "legacy-repeatables")
     assert finding.severity == "info"
 
 
-def test_the_oldest_form_is_not_called_dead(store: Client) -> None:
-    schedule(store, "job:::Europe/Berlin:0 3 * * *", "", ic=None, every=None, pattern="0 3 * * *")
-    assert found(store, "dead-schedulers") == []
+def test_the_oldest_form_is_not_called_dead(client: Client) -> None:
+    schedule(client, "job:::Europe/Berlin:0 3 * * *", "", ic=None, every=None, pattern="0 3 * * *")
+    assert found(client, "dead-schedulers") == []
 
 
-def test_how_many_were_looked_at_is_said(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_were_looked_at_is_said(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registrations, "_MAX_PER_QUEUE", 2)
     for name in "abc":
-        schedule(store, name)
-    schedule(store, "z", "")
-    diagnosis = diagnose(store)
+        schedule(client, name)
+    schedule(client, "z", "")
+    diagnosis = diagnose(client)
     assert of(diagnosis, "dead-schedulers") == []
     assert result(diagnosis, "dead-schedulers").why == "2 of 4 schedulers; --full examines all"
-    assert len(found(store, "dead-schedulers", full=True)) == 1
+    assert len(found(client, "dead-schedulers", full=True)) == 1

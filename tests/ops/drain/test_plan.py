@@ -28,16 +28,16 @@ def plan(client: Client, *names: str, **options: Any) -> DrainPlan:
     return make_plan(client, Address(), settings, names, **arguments)
 
 
-def test_a_plain_drain_needs_no_manager(store: Client) -> None:
-    put(store, "1")
-    made = plan(store, "q")
+def test_a_plain_drain_needs_no_manager(client: Client) -> None:
+    put(client, "1")
+    made = plan(client, "q")
     assert (made.names, made.queues) == (("q",), (Q,))
     assert (made.target, made.guessed) == (None, "")
 
 
-def test_each_queue_is_read_once(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_queue_is_read_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("q", "r"):
-        put(store, "1", keys=QueueKeys("bull", name))
+        put(client, "1", keys=QueueKeys("bull", name))
     read: list[str] = []
 
     def find(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
@@ -45,62 +45,62 @@ def test_each_queue_is_read_once(store: Client, monkeypatch: pytest.MonkeyPatch)
         return find_queues(client, prefix, names)
 
     monkeypatch.setattr(planning, "find_queues", find)
-    assert plan(store, "q", "r").names == ("q", "r")
+    assert plan(client, "q", "r").names == ("q", "r")
     assert read == ["q", "r"]
 
 
-def test_planning_writes_nothing(store: Client) -> None:
-    put(store, "1", "active", lock="t")
-    put(store, "2")
-    before = {key: store.call("DUMP", key) for key in store.call("KEYS", "*")}
-    describe(plan(store, "q"), store)
-    assert {key: store.call("DUMP", key) for key in store.call("KEYS", "*")} == before
+def test_planning_writes_nothing(client: Client) -> None:
+    put(client, "1", "active", lock="t")
+    put(client, "2")
+    before = {key: client.call("DUMP", key) for key in client.call("KEYS", "*")}
+    describe(plan(client, "q"), client)
+    assert {key: client.call("DUMP", key) for key in client.call("KEYS", "*")} == before
 
 
-def test_a_queue_that_does_not_exist(store: Client) -> None:
-    put(store, "1")
+def test_a_queue_that_does_not_exist(client: Client) -> None:
+    put(client, "1")
     with pytest.raises(NotFoundError, match="'qq'"):
-        plan(store, "q", "qq")
+        plan(client, "q", "qq")
 
 
-def test_a_queue_of_the_same_name_in_another_case_is_the_nearest(store: Client) -> None:
+def test_a_queue_of_the_same_name_in_another_case_is_the_nearest(client: Client) -> None:
     for name in ("r6", "p6", "m6"):
-        put(store, "1", keys=QueueKeys("bull", name))
+        put(client, "1", keys=QueueKeys("bull", name))
     with pytest.raises(NotFoundError, match="'P6'") as caught:
-        plan(store, "P6")
+        plan(client, "P6")
     assert caught.value.why.startswith("the nearest under the prefix 'bull': 'p6', ")
     assert caught.value.hint == "qctl status p6"
 
 
-def test_a_misspelt_queue_is_told_before_anything_about_the_target(store: Client) -> None:
-    put(store, "1")
+def test_a_misspelt_queue_is_told_before_anything_about_the_target(client: Client) -> None:
+    put(client, "1")
     with pytest.raises(NotFoundError, match="'qq'"):
-        plan(store, "qq", target="pm2:app", then_restart=True)
+        plan(client, "qq", target="pm2:app", then_restart=True)
     with pytest.raises(UnreachableError, match="PM2"):
-        plan(store, "q", target="pm2:app", then_restart=True)
+        plan(client, "q", target="pm2:app", then_restart=True)
 
 
 @pytest.mark.parametrize("queues", [(), ("q",)])
-def test_an_empty_target_is_none_to_be_guessed(store: Client, queues: tuple[str, ...]) -> None:
+def test_an_empty_target_is_none_to_be_guessed(client: Client, queues: tuple[str, ...]) -> None:
     """It is a variable of a script that was not set."""
-    store.call("HSET", Q("meta"), "version", "bullmq:6.7.0")
+    client.call("HSET", Q("meta"), "version", "bullmq:6.7.0")
     with pytest.raises(NotFoundError, match="no target ''"):
-        plan(store, *queues, target="", then_restart=True)
+        plan(client, *queues, target="", then_restart=True)
 
 
-def test_a_queue_of_bull_4(store: Client) -> None:
-    store.call("SET", Q("id"), "7")
-    store.call("LPUSH", Q("wait"), "7")
-    store.call("HSET", Q("7"), "name", "x", "timestamp", "1")
+def test_a_queue_of_bull_4(client: Client) -> None:
+    client.call("SET", Q("id"), "7")
+    client.call("LPUSH", Q("wait"), "7")
+    client.call("HSET", Q("7"), "name", "x", "timestamp", "1")
     with pytest.raises(RefusedError, match="Bull 3 or 4"):
-        plan(store, "q")
+        plan(client, "q")
 
 
-def test_a_queue_that_is_being_drained(store: Client) -> None:
-    put(store, "1")
-    hold_lease(store, Q, holder("them", "drain"))
+def test_a_queue_that_is_being_drained(client: Client) -> None:
+    put(client, "1")
+    hold_lease(client, Q, holder("them", "drain"))
     with pytest.raises(RefusedError, match="another drain") as caught:
-        plan(store, "q")
+        plan(client, "q")
     assert "pid 42" in caught.value.why
 
 
@@ -128,16 +128,16 @@ def test_a_user_who_may_not_ask_for_the_role_may_still_drain(
     assert plan(fake, "q").names == ("q",)
 
 
-def test_the_numbers_of_now(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_numbers_of_now(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ms = int(time.time() * 1000)
     monkeypatch.setattr(planning, "time", SimpleNamespace(time=lambda: now_ms / 1000))
-    put(store, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
-    put(store, "run", "active", lock="t", name="mail", processedOn=now_ms - 4000, pb="w1")
-    put(store, "lost", "active", name="mail", processedOn=now_ms - 9000)
-    put(store, "next")
-    put(store, "first", "prioritized", priority=3)
-    put(store, "later", "delayed")
-    told = describe(plan(store, "q"), store)
+    put(client, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
+    put(client, "run", "active", lock="t", name="mail", processedOn=now_ms - 4000, pb="w1")
+    put(client, "lost", "active", name="mail", processedOn=now_ms - 9000)
+    put(client, "next")
+    put(client, "first", "prioritized", priority=3)
+    put(client, "later", "delayed")
+    told = describe(plan(client, "q"), client)
     assert told.backlog == 2
     (running,) = told.active
     assert (running.id, running.name, running.worker) == ("run", "mail", "w1")
@@ -147,23 +147,23 @@ def test_the_numbers_of_now(store: Client, monkeypatch: pytest.MonkeyPatch) -> N
     assert told.processes == ()
 
 
-def test_one_job_without_history_makes_the_estimate_unknown(store: Client) -> None:
-    put(store, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
+def test_one_job_without_history_makes_the_estimate_unknown(client: Client) -> None:
+    put(client, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
     now_ms = int(time.time() * 1000)
-    put(store, "a", "active", lock="t", name="mail", processedOn=now_ms)
-    put(store, "b", "active", lock="t", name="film", processedOn=now_ms)
-    assert describe(plan(store, "q"), store).estimate_s is None
+    put(client, "a", "active", lock="t", name="mail", processedOn=now_ms)
+    put(client, "b", "active", lock="t", name="film", processedOn=now_ms)
+    assert describe(plan(client, "q"), client).estimate_s is None
 
 
-def test_nothing_runs_so_there_is_nothing_to_wait_for(store: Client) -> None:
-    put(store, "1")
-    assert describe(plan(store, "q"), store).estimate_s == 0.0
+def test_nothing_runs_so_there_is_nothing_to_wait_for(client: Client) -> None:
+    put(client, "1")
+    assert describe(plan(client, "q"), client).estimate_s == 0.0
 
 
-def test_what_the_operator_should_know(store: Client) -> None:
-    put(store, "1")
-    pause(store, Q, holder("them", "pause"))
-    told = describe(plan(store, "q"), store)
+def test_what_the_operator_should_know(client: Client) -> None:
+    put(client, "1")
+    pause(client, Q, holder("them", "pause"))
+    told = describe(plan(client, "q"), client)
     assert told.already_paused == ("q",)
     (stays,) = told.warnings
     assert "stays paused" in stays
@@ -171,14 +171,14 @@ def test_what_the_operator_should_know(store: Client) -> None:
     assert "qctl resume q" in stays
 
 
-def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(store: Client) -> None:
-    put(store, "1")
-    store.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(client: Client) -> None:
+    put(client, "1")
+    client.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
     with pytest.raises(RefusedError, match=r"BullMQ 5 \(debounced events\) and BullMQ 6") as caught:
-        plan(store, "q")
+        plan(client, "q")
     assert "--mixed-versions" in caught.value.hint
-    accepted = plan(store, "q", mixed_versions=True)
-    (warning,) = describe(accepted, store).warnings
+    accepted = plan(client, "q", mixed_versions=True)
+    (warning,) = describe(accepted, client).warnings
     assert "qctl resume q" in warning
     assert set(accepted.mixed) == {Q}
 

@@ -37,26 +37,26 @@ def habits(client: Client) -> list[tuple[str, str]]:
     return [(each.queue, each.target) for each in read_resumers(client, "bull")]
 
 
-def test_each_app_is_remembered_for_each_queue(store: Client) -> None:
-    write(store, "bull", "pm2:a", 1_000, resumed=["q", "x:y"], kept=[])
-    write(store, "bull", "pm2:b", 2_000, resumed=["q"], kept=["x:y"])
-    assert read_resumers(store, "bull") == [
+def test_each_app_is_remembered_for_each_queue(client: Client) -> None:
+    write(client, "bull", "pm2:a", 1_000, resumed=["q", "x:y"], kept=[])
+    write(client, "bull", "pm2:b", 2_000, resumed=["q"], kept=["x:y"])
+    assert read_resumers(client, "bull") == [
         Resumer("q", "pm2:a", 1_000),
         Resumer("q", "pm2:b", 2_000),
         Resumer("x:y", "pm2:a", 1_000),
     ]
-    assert read_resumers(store, "other") == []
+    assert read_resumers(client, "other") == []
     # It lies in the hash that metrics read.
-    assert read_drain_record(store, "bull").last is None
-    write(store, "bull", "pm2:a", 3_000, resumed=[], kept=["q", "x:y"])
-    assert habits(store) == [("q", "pm2:b")]
+    assert read_drain_record(client, "bull").last is None
+    write(client, "bull", "pm2:a", 3_000, resumed=[], kept=["q", "x:y"])
+    assert habits(client) == [("q", "pm2:b")]
 
 
-def test_a_drain_remembers_who_resumed_and_forgets_who_no_longer_does(store: Client) -> None:
-    record(store, "pm2:app", resumed_at_start={Q: "pm2:app"}, resumed_by_others={Q})
-    assert habits(store) == [("q", "pm2:app")]
-    record(store, "pm2:app")
-    assert habits(store) == []
+def test_a_drain_remembers_who_resumed_and_forgets_who_no_longer_does(client: Client) -> None:
+    record(client, "pm2:app", resumed_at_start={Q: "pm2:app"}, resumed_by_others={Q})
+    assert habits(client) == [("q", "pm2:app")]
+    record(client, "pm2:app")
+    assert habits(client) == []
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_a_drain_remembers_who_resumed_and_forgets_who_no_longer_does(store: Cli
         {"target": "pm2:another"},
     ],
 )
-def test_a_drain_that_saw_nothing_forgets_nothing(store: Client, blind: dict[str, Any]) -> None:
-    write(store, "bull", "pm2:app", 1_000, resumed=["q"], kept=[])
-    record(store, **{"target": "pm2:app", **blind})
-    assert habits(store) == [("q", "pm2:app")]
+def test_a_drain_that_saw_nothing_forgets_nothing(client: Client, blind: dict[str, Any]) -> None:
+    write(client, "bull", "pm2:app", 1_000, resumed=["q"], kept=[])
+    record(client, **{"target": "pm2:app", **blind})
+    assert habits(client) == [("q", "pm2:app")]
 
 
 def test_a_user_without_the_right_drains_all_the_same(client: Client, redis_url: str) -> None:

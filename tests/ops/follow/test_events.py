@@ -56,15 +56,15 @@ def remarks(found: list[QueueEvent | Remark]) -> list[Remark]:
     return [event for event in found if isinstance(event, Remark)]
 
 
-def test_the_last_ones_oldest_first(store: Client) -> None:
-    numbered(store, 5)
-    page = recent_events(store, Q, ALL, limit=2)
+def test_the_last_ones_oldest_first(client: Client) -> None:
+    numbered(client, 5)
+    page = recent_events(client, Q, ALL, limit=2)
     assert [event.job_id for event in page.events] == ["3", "4"]
     assert (page.total, page.more) == (5, True)
     assert page.events[-1].happened_at == datetime.fromtimestamp(T0 / 1000, UTC) + timedelta(
         milliseconds=1
     )
-    whole = recent_events(store, Q, ALL, limit=5)
+    whole = recent_events(client, Q, ALL, limit=5)
     assert (len(whole.events), whole.more, whole.kept_since_at) == (5, False, time_of(f"{T0}-0"))
 
 
@@ -87,43 +87,43 @@ class BeforeRedis7(ForwardingClient):
         return reply
 
 
-def test_an_old_redis_does_not_tell_whether_older_ones_were_cut_off(store: Client) -> None:
-    numbered(store, 5)
-    assert recent_events(BeforeRedis7(store), Q, ALL).cut
+def test_an_old_redis_does_not_tell_whether_older_ones_were_cut_off(client: Client) -> None:
+    numbered(client, 5)
+    assert recent_events(BeforeRedis7(client), Q, ALL).cut
 
 
-def test_windows_join_without_a_gap(store: Client) -> None:
-    numbered(store, 20)
+def test_windows_join_without_a_gap(client: Client) -> None:
+    numbered(client, 20)
     for window in (1, 2, 3, 7, 20, 50):
-        found = [event.job_id for event in past_events(store, Q, window=window)]
+        found = [event.job_id for event in past_events(client, Q, window=window)]
         assert found == [str(n) for n in reversed(range(20))]
 
 
-def test_no_stream_is_not_an_empty_one(store: Client) -> None:
-    assert recent_events(store, Q, ALL).total is None
-    emit(store, "added")
-    store.call("XTRIM", Q("events"), "MAXLEN", 0)
-    assert recent_events(store, Q, ALL).total == 0
+def test_no_stream_is_not_an_empty_one(client: Client) -> None:
+    assert recent_events(client, Q, ALL).total is None
+    emit(client, "added")
+    client.call("XTRIM", Q("events"), "MAXLEN", 0)
+    assert recent_events(client, Q, ALL).total == 0
 
 
-def test_filters(store: Client) -> None:
+def test_filters(client: Client) -> None:
     for number in range(4):
-        emit(store, "active", jobId=number)
-        emit(store, "completed", jobId=number, returnvalue='{"n":1}')
-    page = recent_events(store, Q, EventFilter(frozenset({"completed"})), limit=3)
+        emit(client, "active", jobId=number)
+        emit(client, "completed", jobId=number, returnvalue='{"n":1}')
+    page = recent_events(client, Q, EventFilter(frozenset({"completed"})), limit=3)
     assert [event.job_id for event in page.events] == ["1", "2", "3"]
     assert page.more
-    of_job = recent_events(store, Q, EventFilter(job_id="2"))
+    of_job = recent_events(client, Q, EventFilter(job_id="2"))
     assert [event.event for event in of_job.events] == ["active", "completed"]
     assert of_job.events[1].fields == {"returnvalue": {"n": 1}}
     assert not of_job.more
 
 
-def test_since(store: Client) -> None:
-    numbered(store, 6)
+def test_since(client: Client) -> None:
+    numbered(client, 6)
 
     def since(text: str) -> list[str | None]:
-        page = recent_events(store, Q, ALL, after=start_id(store, text))
+        page = recent_events(client, Q, ALL, after=start_id(client, text))
         return [event.job_id for event in page.events]
 
     # Behind an event, from a millisecond on, from a time on.
@@ -133,7 +133,7 @@ def test_since(store: Client) -> None:
     assert since("1h") == []
     for text in ("yesterday", f"{10**19 - 1}-0", str(10**19 - 1), f"{T0}-{2**64}", "9" * 5000):
         with pytest.raises(UsageError, match="--since"):
-            start_id(store, text)
+            start_id(client, text)
 
 
 def test_a_time_is_by_the_clock_of_redis(client: Client) -> None:
@@ -141,13 +141,13 @@ def test_a_time_is_by_the_clock_of_redis(client: Client) -> None:
     assert recent_events(client, Q, ALL, after=start_id(client, "10s")).events[0].id == written
 
 
-def test_fields_are_read_and_nonsense_survives(store: Client) -> None:
-    emit(store, "progress", jobId=1, data='{"pct":3}')
-    emit(store, "progress", jobId=1, data="{broken")
-    emit(store, "delayed", jobId=1, delay=123)
-    emit(store, "cleaned", count="many")
-    store.call("XADD", Q("events"), "9999999999999999-1", "hello", "world")
-    found = recent_events(store, Q, ALL).events
+def test_fields_are_read_and_nonsense_survives(client: Client) -> None:
+    emit(client, "progress", jobId=1, data='{"pct":3}')
+    emit(client, "progress", jobId=1, data="{broken")
+    emit(client, "delayed", jobId=1, delay=123)
+    emit(client, "cleaned", count="many")
+    client.call("XADD", Q("events"), "9999999999999999-1", "hello", "world")
+    found = recent_events(client, Q, ALL).events
     assert [event.fields for event in found] == [
         {"data": {"pct": 3}}, {"data": "{broken"}, {"delay": 123}, {"count": "many"},
         {"hello": "world"},
@@ -299,13 +299,13 @@ def test_a_redis_that_is_not_there_at_the_start_is_an_error() -> None:
         next(follow_events(client, Q, ALL))
 
 
-def test_bull_has_no_stream(store: Client) -> None:
-    put(store, "1")
-    require_stream(snapshot(store))
-    store.call("DEL", Q("meta"))
-    store.call("SET", Q("id"), 1)
+def test_bull_has_no_stream(client: Client) -> None:
+    put(client, "1")
+    require_stream(snapshot(client))
+    client.call("DEL", Q("meta"))
+    client.call("SET", Q("id"), 1)
     with pytest.raises(RefusedError):
-        require_stream(snapshot(store))
+        require_stream(snapshot(client))
 
 
 def test_a_name_that_bullmq_does_not_have_is_doubted() -> None:

@@ -73,15 +73,15 @@ def meanwhile(client: SocketClient, action: Callable[[Client], None]) -> Iterato
 # A queue at rest
 
 
-def test_idle_is_nothing_active_and_says_what_is_left(store: Client) -> None:
-    put(store, "1", "wait")
-    put(store, "2", "delayed")
-    put(store, "3", "waiting-children")
-    report = end(QueueCondition(store, Q, "idle"))
+def test_idle_is_nothing_active_and_says_what_is_left(client: Client) -> None:
+    put(client, "1", "wait")
+    put(client, "2", "delayed")
+    put(client, "3", "waiting-children")
+    report = end(QueueCondition(client, Q, "idle"))
     assert (report.outcome, error_of(report, "bull")) == ("idle", None)
     assert report.text == "nothing is active; 1 waiting, 1 delayed, 1 waiting for children left"
-    put(store, "4", "active", lock="w:0")
-    report = end(QueueCondition(store, Q, "idle"), timeout_s=0)
+    put(client, "4", "active", lock="w:0")
+    report = end(QueueCondition(client, Q, "idle"), timeout_s=0)
     assert (report.outcome, report.text) == ("timeout", "1 active")
     error = error_of(report, "bull")
     assert error is not None
@@ -101,26 +101,26 @@ def test_idle_is_nothing_active_and_says_what_is_left(store: Client) -> None:
         ("failed", "empty", "empty"),
     ],
 )
-def test_what_counts_for_empty(store: Client, place: str, alone: str, with_delayed: str) -> None:
-    put(store, "1", place, lock="w:0" if place == "active" else "")
-    assert end(QueueCondition(store, Q, "empty"), timeout_s=0).outcome == alone
-    target = QueueCondition(store, Q, "empty", include_delayed=True)
+def test_what_counts_for_empty(client: Client, place: str, alone: str, with_delayed: str) -> None:
+    put(client, "1", place, lock="w:0" if place == "active" else "")
+    assert end(QueueCondition(client, Q, "empty"), timeout_s=0).outcome == alone
+    target = QueueCondition(client, Q, "empty", include_delayed=True)
     assert end(target, timeout_s=0).outcome == with_delayed
 
 
-def test_the_next_jobs_of_schedulers_do_not_keep_a_queue_from_being_empty(store: Client) -> None:
-    store.call("ZADD", Q("repeat"), 9_000_000_000_000, "tick")
-    store.call("HSET", Q.scheduler("tick"), "name", "t", "every", 1000, "ic", 1)
-    put(store, "repeat:tick:9000000000000", "delayed")
-    target = QueueCondition(store, Q, "empty", include_delayed=True)
+def test_the_next_jobs_of_schedulers_do_not_keep_a_queue_from_being_empty(client: Client) -> None:
+    client.call("ZADD", Q("repeat"), 9_000_000_000_000, "tick")
+    client.call("HSET", Q.scheduler("tick"), "name", "t", "every", 1000, "ic", 1)
+    put(client, "repeat:tick:9000000000000", "delayed")
+    target = QueueCondition(client, Q, "empty", include_delayed=True)
     assert end(target, timeout_s=0).outcome == "empty"
-    put(store, "1", "delayed")
+    put(client, "1", "delayed")
     report = end(target, timeout_s=0)
     assert (report.outcome, report.text) == ("timeout", "1 delayed")
 
 
-def test_a_queue_that_vanishes_is_not_an_empty_one(store: Client) -> None:
-    report = end(QueueCondition(store, Q, "empty"))
+def test_a_queue_that_vanishes_is_not_an_empty_one(client: Client) -> None:
+    report = end(QueueCondition(client, Q, "empty"))
     error = error_of(report, "bull")
     assert error is not None
     assert (report.outcome, error.exit_status) == ("gone", ExitStatus.NOT_FOUND)
@@ -210,15 +210,15 @@ def job_end(client: Client, job_id: str = "1", **options: Any) -> WaitReport:
     return end(JobCondition(client, Q, job_id), **options)
 
 
-def test_a_job_that_has_ended(store: Client) -> None:
-    put(store, "1", "completed", returnvalue='{"ok":true}', failedReason="of an attempt before")
-    report = job_end(store)
+def test_a_job_that_has_ended(client: Client) -> None:
+    put(client, "1", "completed", returnvalue='{"ok":true}', failedReason="of an attempt before")
+    report = job_end(client)
     assert (report.outcome, report.returnvalue, report.failed_reason) == (
         *("completed", {"ok": True}),
         None,
     )
-    put(store, "2", "failed", failedReason="no")
-    report = job_end(store, "2")
+    put(client, "2", "failed", failedReason="no")
+    report = job_end(client, "2")
     error = error_of(report, "bull")
     assert error is not None
     assert (report.outcome, error.why, error.exit_status) == ("failed", "no", ExitStatus.FAILED)
@@ -240,13 +240,13 @@ def test_a_job_that_has_ended(store: Client) -> None:
     ],
 )  # fmt: skip
 def test_a_job_that_is_gone(
-    store: Client, told: list[tuple[str, dict[str, str]]], state: str
+    client: Client, told: list[tuple[str, dict[str, str]]], state: str
 ) -> None:
-    emit(store, "added", jobId="other")
+    emit(client, "added", jobId="other")
     for event, fields in told:
-        emit(store, event, jobId="1", **fields)
-    emit(store, "completed", jobId="other", returnvalue="0")
-    report = job_end(store)
+        emit(client, event, jobId="1", **fields)
+    emit(client, "completed", jobId="other", returnvalue="0")
+    report = job_end(client)
     assert report.outcome == state
     if told[:1] == [("completed", {"returnvalue": "7"})]:
         assert report.returnvalue == 7
@@ -256,26 +256,26 @@ def test_a_job_that_is_gone(
     assert status == expected.get(state, ExitStatus.NOT_FOUND)
 
 
-def test_a_job_is_where_it_is(store: Client) -> None:
+def test_a_job_is_where_it_is(client: Client) -> None:
     for number, place in enumerate(("wait", "delayed", "prioritized", "waiting-children")):
-        put(store, f"j{number}", place)
-    put(store, "running", "active", lock="w:0")
-    put(store, "orphan", "active")
-    states = [read_ending(store, Q, f"j{number}").state for number in range(4)]
+        put(client, f"j{number}", place)
+    put(client, "running", "active", lock="w:0")
+    put(client, "orphan", "active")
+    states = [read_ending(client, Q, f"j{number}").state for number in range(4)]
     assert states == ["waiting", "delayed", "prioritized", "waiting-children"]
-    assert read_ending(store, Q, "running") == Ending(state="active")
-    step, *_, report = wait_for(JobCondition(store, Q, "orphan"), timeout_s=0.3)
+    assert read_ending(client, Q, "running") == Ending(state="active")
+    step, *_, report = wait_for(JobCondition(client, Q, "orphan"), timeout_s=0.3)
     assert isinstance(step, Waiting)
     assert "stalled" in step.text
     assert isinstance(report, WaitReport)
     assert report.outcome == "timeout"
 
 
-def test_the_name_of_another_key_is_no_job(store: Client) -> None:
-    put(store, "1", "wait")
-    store.call("HSET", Q("repeat:nightly"), "name", "report")
+def test_the_name_of_another_key_is_no_job(client: Client) -> None:
+    put(client, "1", "wait")
+    client.call("HSET", Q("repeat:nightly"), "name", "report")
     for name in ("wait", "", "meta", "repeat:nightly"):
-        assert job_end(store, name, timeout_s=0).outcome == "missing", name
+        assert job_end(client, name, timeout_s=0).outcome == "missing", name
 
 
 @pytest.mark.parametrize("state", ["completed", "failed"])
@@ -314,20 +314,20 @@ def test_a_job_that_is_removed_as_it_completes_has_completed(
     assert (report.outcome, report.returnvalue) == ("completed", "x")
 
 
-def test_a_job_that_ends_between_the_cursor_and_the_look(store: Client) -> None:
-    put(store, "1", "active", lock="w:0")
-    target = JobCondition(store, Q, "1")
-    target._cursors[Q] = last_event_id(store, Q)
-    store.call("DEL", Q("active"), Q("1"), Q.lock("1"))
-    emit(store, "completed", jobId="1", returnvalue="5")
+def test_a_job_that_ends_between_the_cursor_and_the_look(client: Client) -> None:
+    put(client, "1", "active", lock="w:0")
+    target = JobCondition(client, Q, "1")
+    target._cursors[Q] = last_event_id(client, Q)
+    client.call("DEL", Q("active"), Q("1"), Q.lock("1"))
+    emit(client, "completed", jobId="1", returnvalue="5")
     assert end(target).returnvalue == 5
 
 
-def test_a_job_that_was_added_is_found(store: Client) -> None:
-    put(store, "0", "completed")
-    added = add_job(store, "bull", "q", NewJob("a"))
+def test_a_job_that_was_added_is_found(client: Client) -> None:
+    put(client, "0", "completed")
+    added = add_job(client, "bull", "q", NewJob("a"))
     assert added.id is not None
-    assert job_end(store, added.id, timeout_s=0).text == f"job {added.id} is waiting"
+    assert job_end(client, added.id, timeout_s=0).text == f"job {added.id} is waiting"
 
 
 # Trouble

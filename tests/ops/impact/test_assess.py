@@ -32,78 +32,78 @@ Ask = Callable[..., Impact]
 # Whose jobs
 
 
-def test_jobs_of_other_workers_do_not_count(store: Client, apps: Apps) -> None:
+def test_jobs_of_other_workers_do_not_count(client: Client, apps: Apps) -> None:
     apps.owned = {"0": (apps.worker(1, "a"),)}
     apps.others = (apps.worker(2, "b"),)
-    run(store, "1", pb="a")
-    run(store, "2", pb="b")
-    run(store, "3", pb="c")
-    told = ask(store, "q")
+    run(client, "1", pb="a")
+    run(client, "2", pb="b")
+    run(client, "3", pb="c")
+    told = ask(client, "q")
     assert ids(told.interrupted) == ["1", "3"]
     assert ids(told.unattributed) == ["3"]
     assert [delay.by for delay in told.recovery] == ["others"]
     assert (told.queues[0].workers, told.queues[0].other_workers) == (1, 1)
     for own in ("1", "3"):
-        store.call("LREM", Q("active"), 1, own)
-    told = ask(store, "q")
+        client.call("LREM", Q("active"), 1, own)
+    told = ask(client, "q")
     assert told.verdict.word == "safe"
     assert told.verdict.reasons[0].startswith("no running job is its own, and none is known")
 
 
-def test_the_other_queues_of_the_app_are_looked_at_too(store: Client, apps: Apps) -> None:
+def test_the_other_queues_of_the_app_are_looked_at_too(client: Client, apps: Apps) -> None:
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
     apps.foreign = {"0": (ForeignWorker("bull:eA==", 3),)}
-    put(store, "1", "completed")
-    run(store, "2", OTHER)
-    told = ask(store, "q")
+    put(client, "1", "completed")
+    run(client, "2", OTHER)
+    told = ask(client, "q")
     assert told.also == ("other",)
     assert told.interrupted == (JobRef("other", "2"),)
     assert told.foreign == ("x (prefix bull, database 3)",)
-    store.call("DEL", OTHER("active"))
+    client.call("DEL", OTHER("active"))
     # What was not looked at is not safe.
-    assert ask(store, "q").verdict.word == "drain first"
+    assert ask(client, "q").verdict.word == "drain first"
 
 
-def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None:
+def test_without_client_list_every_job_counts(client: Client, apps: Apps) -> None:
     apps.error = ReplyError("NOPERM no permissions")
-    run(store, "1")
-    found = look(store, "q", target="pm2:app")
+    run(client, "1")
+    found = look(client, "q", target="pm2:app")
     assert ids(found.impact.unattributed) == ["1"]
     assert (found.impact.queues[0].workers, found.impact.queues[0].other_workers) == (None, None)
     assert "who is connected is unknown" in found.remarks[0]
     assert [delay.by for delay in found.impact.recovery] == ["unknown"]
     # The queues of the target are not known either, so a drain needs the names of all.
     assert found.impact.verdict.commands == ("qctl impact --target pm2:app",)
-    told = ask(store, target="pm2:app")
+    told = ask(client, target="pm2:app")
     assert told.verdict.commands == ("qctl drain q --then-restart --target pm2:app",)
-    store.call("DEL", Q("active"))
-    put(store, "2")
-    assert ask(store, "q", target="pm2:app").verdict.word == "drain first"
+    client.call("DEL", Q("active"))
+    put(client, "2")
+    assert ask(client, "q", target="pm2:app").verdict.word == "drain first"
 
 
-def test_who_notices_the_interruption(store: Client, apps: Apps) -> None:
-    run(store, "1")
-    store.call("SET", Q("stalled-check"), now_ms(), "PX", 30_000)
-    (alone,) = ask(store, "q").recovery
+def test_who_notices_the_interruption(client: Client, apps: Apps) -> None:
+    run(client, "1")
+    client.call("SET", Q("stalled-check"), now_ms(), "PX", 30_000)
+    (alone,) = ask(client, "q").recovery
     # The one process has two workers, each with a clock of its own.
     apps.owned = {"0": (apps.worker(1), apps.worker(2))}
-    (told,) = ask(store, "q").recovery
+    (told,) = ask(client, "q").recovery
     assert (told.by, alone.by) == ("restarted", "restarted")
     assert told.min_s < alone.min_s
     # Those that are seen may be its own, behind a proxy.
     apps.owned = {}
     for others in ((apps.worker(1),), ()):
         apps.others = others
-        told_of = ask(store, "q", target="pm2:app")
+        told_of = ask(client, "q", target="pm2:app")
         assert [delay.by for delay in told_of.recovery] == ["unknown"]
         assert told_of.queues[0].other_workers is None
 
 
 def test_how_far_apart_the_checks_are_is_told_by_the_moment_of_the_look(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(store, "1")
-    store.call("SET", Q("stalled-check"), now_ms(), "PX", 5000)
+    run(client, "1")
+    client.call("SET", Q("stalled-check"), now_ms(), "PX", 5000)
     real = impact.read_clocks
 
     def slow(*args: Any) -> Any:
@@ -111,7 +111,7 @@ def test_how_far_apart_the_checks_are_is_told_by_the_moment_of_the_look(
         return real(*args)
 
     monkeypatch.setattr(impact, "read_clocks", slow)
-    (told,) = ask(store, "q").recovery
+    (told,) = ask(client, "q").recovery
     assert told.interval_ms > 4900
     assert not told.interval_assumed
 
@@ -119,10 +119,10 @@ def test_how_far_apart_the_checks_are_is_told_by_the_moment_of_the_look(
 # Which processes
 
 
-def test_nobody_manages_the_workers(store: Client, apps: Apps) -> None:
+def test_nobody_manages_the_workers(client: Client, apps: Apps) -> None:
     apps.processes, apps.owned, apps.others = [], {}, (apps.worker(1),)
-    run(store, "1")
-    told = ask(store, "q")
+    run(client, "1")
+    told = ask(client, "q")
     assert (told.target, told.handles_signal, told.kill_after_s) == (None, None, None)
     assert "no managed process" in told.why_no_target
     assert ids(told.interrupted) == ["1"]
@@ -132,43 +132,43 @@ def test_nobody_manages_the_workers(store: Client, apps: Apps) -> None:
     assert (told.downtime.plain_s, told.downtime.roll_is_possible) == (None, None)
 
 
-def test_several_apps_serve_the_queue(store: Client, apps: Apps) -> None:
+def test_several_apps_serve_the_queue(client: Client, apps: Apps) -> None:
     second = replace(PROCESS, key="1", name="two", target="pm2:two")
     apps.processes = [PROCESS, second]
     apps.owned = {"0": (apps.worker(1),), "1": (apps.worker(2),)}
-    run(store, "1")
-    told = ask(store, "q")
+    run(client, "1")
+    told = ask(client, "q")
     assert told.target is None
     assert "pm2:app, pm2:two" in told.why_no_target
-    assert ids(ask(store, "q", target="pm2:two").unattributed) == ["1"]
+    assert ids(ask(client, "q", target="pm2:two").unattributed) == ["1"]
 
 
-def test_an_app_that_serves_something_else(store: Client, apps: Apps) -> None:
-    put(store, "1")
-    put(store, "1", keys=OTHER)
+def test_an_app_that_serves_something_else(client: Client, apps: Apps) -> None:
+    put(client, "1")
+    put(client, "1", keys=OTHER)
     with pytest.raises(NotFoundError, match="does not serve other"):
-        ask(store, "other", target="pm2:app")
+        ask(client, "other", target="pm2:app")
     # Nobody said that it should be this app: then all workers of the queue are meant.
-    assert ask(store, "other").target is None
+    assert ask(client, "other").target is None
 
 
-def test_a_configured_target_that_no_connection_shows(store: Client, apps: Apps) -> None:
+def test_a_configured_target_that_no_connection_shows(client: Client, apps: Apps) -> None:
     apps.owned = {}
     settings = replace(SETTINGS, targets=(TargetConfig("ingest", "pm2:app", ("q",)),))
-    run(store, "1")
-    told = ask(store, "q", settings=settings)
+    run(client, "1")
+    told = ask(client, "q", settings=settings)
     assert told.target == "pm2:app"
     assert ids(told.unattributed) == ["1"]
     assert told.verdict.commands == ("qctl restart pm2:app",)
-    assert ids(ask(store, target="ingest", settings=settings).interrupted) == ["1"]
+    assert ids(ask(client, target="ingest", settings=settings).interrupted) == ["1"]
 
 
-def test_qctls_own_masters_interrupt_nothing(store: Client, apps: Apps) -> None:
+def test_qctls_own_masters_interrupt_nothing(client: Client, apps: Apps) -> None:
     apps.processes = [replace(PROCESS, target="qctl:app", stop_signal="SIGTERM")]
     apps.kind = "qctl"
-    run(store, "1", processedOn=now_ms())
-    put(store, "2")
-    told = ask(store, "q", target="qctl:app")
+    run(client, "1", processedOn=now_ms())
+    put(client, "2")
+    told = ask(client, "q", target="qctl:app")
     assert (told.interrupted, told.interrupted_if_handled, told.recovery) == ((), (), ())
     assert (told.handles_signal, told.kill_after_s) == (True, None)
     assert told.verdict.word == "safe"
@@ -176,24 +176,24 @@ def test_qctls_own_masters_interrupt_nothing(store: Client, apps: Apps) -> None:
     assert told.downtime.plain_s == (0.0, 0.0)
     assert told.downtime.roll_is_possible is True
     apps.foreign = {"0": (ForeignWorker("bull:eA==", 3),)}
-    assert ask(store, "q", target="qctl:app").verdict.word == "safe"
+    assert ask(client, "q", target="qctl:app").verdict.word == "safe"
 
 
 def test_qctls_own_workers_under_another_manager_are_known_to_finish(
-    store: Client, apps: Apps
+    client: Client, apps: Apps
 ) -> None:
     apps.owned = {"0": (apps.worker(1, "ours"),)}
-    heartbeats.beat(store, BEAT, now_ms())
-    put(store, "done", "completed", processedOn=1000, finishedOn=2000)
-    put(store, "1", "active", lock="own-1:1", processedOn=now_ms() - 300)
-    told = ask(store, "q")
+    heartbeats.beat(client, BEAT, now_ms())
+    put(client, "done", "completed", processedOn=1000, finishedOn=2000)
+    put(client, "1", "active", lock="own-1:1", processedOn=now_ms() - 300)
+    told = ask(client, "q")
     assert told.handles_signal is True
     assert (ids(told.interrupted), ids(told.interrupted_if_handled)) == (["1"], [])
     # That it will end in time is likely, and no more.
     assert told.verdict.word == "drain first"
     assert "1 job is running" in told.verdict.reasons[0]
-    store.call("HINCRBY", Q("done"), "processedOn", -9000)
-    assert "would probably interrupt 1 job" in ask(store, "q").verdict.reasons[0]
+    client.call("HINCRBY", Q("done"), "processedOn", -9000)
+    assert "would probably interrupt 1 job" in ask(client, "q").verdict.reasons[0]
 
 
 # What is scheduled
@@ -205,81 +205,81 @@ def scheduler(client: Client, every_ms: int, next_ms: int) -> None:
     put(client, f"repeat:sync:{next_ms}", "delayed", score=next_ms * DELAY_FACTOR)
 
 
-def test_iterations_are_skipped_only_where_nobody_else_is(store: Client, apps: Apps) -> None:
-    scheduler(store, 10_000, now_ms() + 60_000)
-    (told,) = ask(store, "q", away_s=95).schedules or ()
+def test_iterations_are_skipped_only_where_nobody_else_is(client: Client, apps: Apps) -> None:
+    scheduler(client, 10_000, now_ms() + 60_000)
+    (told,) = ask(client, "q", away_s=95).schedules or ()
     assert (told.id, told.skipped, round(told.runs_late_s or 0)) == ("sync", 3, 35)
-    assert ask(store, "q").away_s == pytest.approx(6.6)
-    assert (ask(store, "q").schedules or ())[0].skipped == 0
+    assert ask(client, "q").away_s == pytest.approx(6.6)
+    assert (ask(client, "q").schedules or ())[0].skipped == 0
     apps.others = (apps.worker(2),)
-    (told,) = ask(store, "q", away_s=95).schedules or ()
+    (told,) = ask(client, "q", away_s=95).schedules or ()
     assert (told.skipped, told.runs_late_s) == (0, None)
 
 
-def test_a_schedule_whose_time_is_unknown(store: Client, apps: Apps) -> None:
-    scheduler(store, 10_000, now_ms() + 60_000)
-    store.call("ZADD", Q("repeat"), "+inf", "sync")
-    (told,) = ask(store, "q", away_s=95).schedules or ()
+def test_a_schedule_whose_time_is_unknown(client: Client, apps: Apps) -> None:
+    scheduler(client, 10_000, now_ms() + 60_000)
+    client.call("ZADD", Q("repeat"), "+inf", "sync")
+    (told,) = ask(client, "q", away_s=95).schedules or ()
     assert (told.next_at, told.runs_late_s, told.skipped) == (None, None, None)
 
 
 # What is missing or broken
 
 
-def test_a_queue_that_does_not_exist(store: Client, apps: Apps) -> None:
-    put(store, "1")
+def test_a_queue_that_does_not_exist(client: Client, apps: Apps) -> None:
+    put(client, "1")
     for options in ({}, {"target": "pm2:app"}):
         with pytest.raises(NotFoundError, match="'qq'"):
-            ask(store, "qq", **options)
-    store.call("FLUSHALL")
+            ask(client, "qq", **options)
+    client.call("FLUSHALL")
     for names in ((), ("q",)):
         with pytest.raises(NotFoundError, match="no queue"):
-            ask(store, *names)
+            ask(client, *names)
 
 
-def test_a_queue_of_bull_4_is_not_safe(store: Client, apps: Apps) -> None:
-    store.call("SET", OTHER("id"), "7")
-    store.call("LPUSH", OTHER("active"), "7")
-    store.call("HSET", OTHER("7"), "name", "x", "timestamp", "1")
+def test_a_queue_of_bull_4_is_not_safe(client: Client, apps: Apps) -> None:
+    client.call("SET", OTHER("id"), "7")
+    client.call("LPUSH", OTHER("active"), "7")
+    client.call("HSET", OTHER("7"), "name", "x", "timestamp", "1")
     with pytest.raises(RefusedError, match="Bull 3 or 4"):
-        ask(store, "other")
-    put(store, "1", "completed")
-    assert ask(store, "q").verdict.word == "safe"
+        ask(client, "other")
+    put(client, "1", "completed")
+    assert ask(client, "q").verdict.word == "safe"
     # Neither when its app serves it, too, nor when all queues are meant.
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
     for names in (("q",), ()):
-        told = ask(store, *names)
+        told = ask(client, *names)
         assert (told.verdict.word, told.bull) == ("not now", ("other",))
         assert told.verdict.reasons == ("other is a queue of Bull 3 or 4, which qctl cannot judge",)
         assert told.verdict.commands == ("qctl status other",)
         apps.processes, apps.owned = [], {}
 
 
-def test_a_queue_that_cannot_be_read_is_not_safe(store: Client, apps: Apps) -> None:
+def test_a_queue_that_cannot_be_read_is_not_safe(client: Client, apps: Apps) -> None:
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
-    put(store, "1", "completed")
-    store.call("SET", OTHER("meta"), "text")
-    found = look(store, "q")
+    put(client, "1", "completed")
+    client.call("SET", OTHER("meta"), "text")
+    found = look(client, "q")
     assert (found.impact.unread, found.impact.verdict.word) == (("other",), "not now")
     assert [name for name, _ in found.queues.broken] == ["other"]
 
 
-def test_broken_extras_are_unknown_and_hide_nothing(store: Client, apps: Apps) -> None:
-    run(store, "1")
-    store.call("SET", Q("stalled"), "text")
-    store.call("SET", Q("repeat:x"), "text")
-    store.call("LPUSH", Q("stalled-check"), "text")
-    assert ids(ask(store, "q").interrupted) == ["1"]
-    assert ask(store, "q").recovery[0].interval_assumed
+def test_broken_extras_are_unknown_and_hide_nothing(client: Client, apps: Apps) -> None:
+    run(client, "1")
+    client.call("SET", Q("stalled"), "text")
+    client.call("SET", Q("repeat:x"), "text")
+    client.call("LPUSH", Q("stalled-check"), "text")
+    assert ids(ask(client, "q").interrupted) == ["1"]
+    assert ask(client, "q").recovery[0].interval_assumed
 
 
-def test_nothing_is_written(store: Client, apps: Apps) -> None:
-    run(store, "1")
-    put(store, "2")
-    scheduler(store, 10_000, now_ms() + 60_000)
-    before = {key: store.call("DUMP", key) for key in store.call("KEYS", "*")}
-    ask(store, "q")
-    assert {key: store.call("DUMP", key) for key in store.call("KEYS", "*")} == before
+def test_nothing_is_written(client: Client, apps: Apps) -> None:
+    run(client, "1")
+    put(client, "2")
+    scheduler(client, 10_000, now_ms() + 60_000)
+    before = {key: client.call("DUMP", key) for key in client.call("KEYS", "*")}
+    ask(client, "q")
+    assert {key: client.call("DUMP", key) for key in client.call("KEYS", "*")} == before
 
 
 # A real connection
@@ -301,23 +301,23 @@ def test_it_answers_without_any_manager(client: Client, worker: None) -> None:
     assert told.data is not None
 
 
-def test_of_many_queues_only_those_at_work_are_drained(store: Client, apps: Apps) -> None:
+def test_of_many_queues_only_those_at_work_are_drained(client: Client, apps: Apps) -> None:
     apps.processes, apps.owned = [], {}
-    put(store, "1", "completed")
-    run(store, "1", OTHER)
-    told = ask(store)
+    put(client, "1", "completed")
+    run(client, "1", OTHER)
+    told = ask(client)
     assert [queue.name for queue in told.queues] == ["other", "q"]
     assert told.verdict.commands == ("qctl drain other", "qctl resume other")
-    store.call("DEL", OTHER("active"))
-    told = ask(store)
+    client.call("DEL", OTHER("active"))
+    told = ask(client)
     # Nothing to drain, and no target that could be named.
     assert (told.verdict.word, told.verdict.commands) == ("safe", ())
 
 
 def test_a_restart_of_redis_shows_nothing_of_how_long_a_start_takes(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1", "completed")
+    put(client, "1", "completed")
     real = impact.read_servers
 
     def started(up_s: int | None) -> None:
@@ -328,24 +328,24 @@ def test_a_restart_of_redis_shows_nothing_of_how_long_a_start_takes(
     # The connection is 5 s old.
     apps.processes = [replace(PROCESS, started_at_ms=now_ms() - 8000)]
     started(3600)
-    told = ask(store, "q").downtime
+    told = ask(client, "q").downtime
     assert (told.boot_is_assumed, round(told.boot_s[1])) == (False, 5)
     for up_s in (5, None):
         started(up_s)
-        assert ask(store, "q").downtime.boot_is_assumed
+        assert ask(client, "q").downtime.boot_is_assumed
 
 
 def test_a_start_that_ends_a_pause_is_not_safe(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1")
-    store.call("HSET", Q("meta"), "paused", 1)
+    put(client, "1")
+    client.call("HSET", Q("meta"), "paused", 1)
     at_ms = 1_700_000_000_000
-    record_starts(store, "bull", "pm2:another", at_ms, resumed=["q"], kept=[])
-    record_starts(store, "bull", "pm2:app", at_ms, resumed=["other"], kept=[])
-    assert ask(store, "q").verdict.word == "safe"
-    record_starts(store, "bull", "pm2:app", at_ms, resumed=["q"], kept=[])
-    told = ask(store, "q").verdict
+    record_starts(client, "bull", "pm2:another", at_ms, resumed=["q"], kept=[])
+    record_starts(client, "bull", "pm2:app", at_ms, resumed=["other"], kept=[])
+    assert ask(client, "q").verdict.word == "safe"
+    record_starts(client, "bull", "pm2:app", at_ms, resumed=["q"], kept=[])
+    told = ask(client, "q").verdict
     assert told.word == "drain first"
     assert told.reasons == (
         "a restart ends the pause of q: pm2:app resumes it when it starts, as seen at 2023-11-14 "
@@ -354,11 +354,11 @@ def test_a_start_that_ends_a_pause_is_not_safe(
     assert told.commands == ("qctl restart pm2:app --keep-paused",)
     # With another queue that is to run.
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
-    put(store, "1", "completed", keys=OTHER)
-    assert ask(store, "q").verdict.commands == ("qctl restart pm2:app", "qctl pause q")
+    put(client, "1", "completed", keys=OTHER)
+    assert ask(client, "q").verdict.commands == ("qctl restart pm2:app", "qctl pause q")
 
     def denied(*_: Any) -> Any:
         raise ReplyError("NOPERM no permissions")
 
     monkeypatch.setattr(impact, "read_resumers", denied)
-    assert "whether its start ends a pause is unknown" in look(store, "q").remarks[0]
+    assert "whether its start ends a pause is unknown" in look(client, "q").remarks[0]

@@ -124,53 +124,53 @@ def test_only_of_qctls_own_it_is_known_that_they_finish_their_jobs() -> None:
 
 
 def at_risk(
-    store: Client, runs: list[float], kill_after_s: float | None, limit: int = 1
+    client: Client, runs: list[float], kill_after_s: float | None, limit: int = 1
 ) -> dict[str, JobAtRisk]:
-    jobs = read_active(store, [Q])
+    jobs = read_active(client, [Q])
     holders = Holders([PROCESS], connections([worker(1)]), {})
     found = jobs_at_risk(
-        store, jobs, holders, {Q: {"mail": runs}},
+        client, jobs, holders, {Q: {"mail": runs}},
         kill_after_s=kill_after_s, max_stalled_count=limit, now_ms=NOW,
     )  # fmt: skip
     return {each.id: each for each in found}
 
 
-def test_the_best_case_is_what_runs_longer_than_it_is_given(store: Client) -> None:
-    put(store, "1", "active", lock="t", name="mail", processedOn=NOW - 4000)
-    put(store, "2", "active", lock="t", name="film", processedOn=NOW - 4000)
+def test_the_best_case_is_what_runs_longer_than_it_is_given(client: Client) -> None:
+    put(client, "1", "active", lock="t", name="mail", processedOn=NOW - 4000)
+    put(client, "2", "active", lock="t", name="film", processedOn=NOW - 4000)
     for kill_after_s, expected in ((1.6, True), (5.9, True), (6.1, False), (None, None)):
-        told = at_risk(store, [1.0, 10.0, 30.0, 10.0, 10.0], kill_after_s)
+        told = at_risk(client, [1.0, 10.0, 30.0, 10.0, 10.0], kill_after_s)
         assert told["1"].interrupted
         assert told["1"].interrupted_if_handled is expected
     # Those of 1 s are out: this one has run for longer already.
     assert (told["1"].remaining_p50_s, told["1"].remaining_p95_s) == (6.0, 26.0)
     # What is not known to end in time does not.
-    assert at_risk(store, [10.0], 3600)["2"].interrupted_if_handled is True
-    assert at_risk(store, [10.0], math.inf)["2"].interrupted_if_handled is False
+    assert at_risk(client, [10.0], 3600)["2"].interrupted_if_handled is True
+    assert at_risk(client, [10.0], math.inf)["2"].interrupted_if_handled is False
 
 
-def test_one_more_stall_than_allowed_is_for_good(store: Client) -> None:
-    put(store, "1", "active", lock="t", name="mail", processedOn=NOW - 4000)
-    put(store, "2", "active", lock="t", name="mail", stc=1)
+def test_one_more_stall_than_allowed_is_for_good(client: Client) -> None:
+    put(client, "1", "active", lock="t", name="mail", processedOn=NOW - 4000)
+    put(client, "2", "active", lock="t", name="mail", stc=1)
     # Scheduler jobs are exempt, for as long as the scheduler is there.
-    put(store, "3", "active", lock="t", name="mail", stc=1, rjk="nightly")
-    put(store, "4", "active", lock="t", name="mail", stc=1, rjk="removed")
-    store.call("ZADD", Q("repeat"), NOW, "nightly")
+    put(client, "3", "active", lock="t", name="mail", stc=1, rjk="nightly")
+    put(client, "4", "active", lock="t", name="mail", stc=1, rjk="removed")
+    client.call("ZADD", Q("repeat"), NOW, "nightly")
     # Nobody has it: a restart does nothing to it, but the next check does.
-    put(store, "5", "active", name="mail", stc=1)
-    told = at_risk(store, [], 1.6)
+    put(client, "5", "active", name="mail", stc=1)
+    told = at_risk(client, [], 1.6)
     assert [i for i, risk in told.items() if risk.fails_for_good] == ["2", "4", "5"]
     assert [i for i, risk in told.items() if risk.is_exempt] == ["3"]
     assert [i for i, risk in told.items() if risk.interrupted] == ["1", "2", "3", "4"]
     assert told["5"].held_by == "nobody"
-    by_no_limit = at_risk(store, [], 1.6, limit=0)
+    by_no_limit = at_risk(client, [], 1.6, limit=0)
     assert [i for i, risk in by_no_limit.items() if risk.fails_for_good] == ["1", "2", "4", "5"]
-    assert not any(risk.fails_for_good for risk in at_risk(store, [], 1.6, limit=2).values())
+    assert not any(risk.fails_for_good for risk in at_risk(client, [], 1.6, limit=2).values())
 
 
-def test_a_job_whose_record_is_gone_cannot_fail(store: Client) -> None:
-    store.call("LPUSH", Q("active"), "ghost")
-    store.call("SET", Q.lock("ghost"), "t", "PX", 9000)
-    (told,) = at_risk(store, [], 1.6, limit=0).values()
+def test_a_job_whose_record_is_gone_cannot_fail(client: Client) -> None:
+    client.call("LPUSH", Q("active"), "ghost")
+    client.call("SET", Q.lock("ghost"), "t", "PX", 9000)
+    (told,) = at_risk(client, [], 1.6, limit=0).values()
     assert (told.name, told.runtime_s, told.interrupted) == (None, None, True)
     assert not told.fails_for_good

@@ -28,19 +28,19 @@ from tests.labs.servers import limited_user
 apps = labs.apps
 
 
-def test_nothing_to_lose_is_safe(store: Client, apps: Apps) -> None:
-    put(store, "done", "completed")
-    told = ask(store, "q")
+def test_nothing_to_lose_is_safe(client: Client, apps: Apps) -> None:
+    put(client, "done", "completed")
+    told = ask(client, "q")
     assert (told.verdict.word, told.interrupted, told.recovery) == ("safe", (), ())
     assert told.verdict.commands == ("qctl restart pm2:app",)
     assert (told.target, told.handles_signal, told.kill_after_s) == ("pm2:app", None, 1.6)
     assert told.downtime.drain_wait_p50_s == 0
 
 
-def test_a_running_job_makes_it_a_drain(store: Client, apps: Apps) -> None:
-    run(store, "1", stc=1)
-    run(store, "2")
-    told = ask(store)
+def test_a_running_job_makes_it_a_drain(client: Client, apps: Apps) -> None:
+    run(client, "1", stc=1)
+    run(client, "2")
+    told = ask(client)
     assert told.verdict.word == "drain first"
     assert "interrupt 2 jobs, and 1 of them would fail for good" in told.verdict.reasons[0]
     assert ids(told.interrupted) == ["1", "2"]
@@ -51,59 +51,61 @@ def test_a_running_job_makes_it_a_drain(store: Client, apps: Apps) -> None:
     assert told.downtime.drain_wait_p50_s is None
 
 
-def test_a_backlog_means_that_one_may_start_at_any_moment(store: Client, apps: Apps) -> None:
-    put(store, "1")
-    put(store, "2", "prioritized", priority=1)
-    told = ask(store, "q")
+def test_a_backlog_means_that_one_may_start_at_any_moment(client: Client, apps: Apps) -> None:
+    put(client, "1")
+    put(client, "2", "prioritized", priority=1)
+    told = ask(client, "q")
     assert (told.interrupted, told.verdict.word) == ((), "drain first")
     assert "2 jobs wait in q" in told.verdict.reasons[0]
-    store.call("HSET", Q("meta"), "paused", 1)
-    assert ask(store, "q").verdict.word == "safe"
-    store.call("HDEL", Q("meta"), "paused")
+    client.call("HSET", Q("meta"), "paused", 1)
+    assert ask(client, "q").verdict.word == "safe"
+    client.call("HDEL", Q("meta"), "paused")
     # Not every client of BullMQ shows itself as a worker.
     apps.owned = {}
-    assert ask(store, "q").verdict.word == "drain first"
+    assert ask(client, "q").verdict.word == "drain first"
 
 
-def test_what_is_due_soon(store: Client, apps: Apps) -> None:
-    put(store, "1", "delayed", score=(now_ms() + 9000) * DELAY_FACTOR)
-    told = ask(store, "q").verdict
+def test_what_is_due_soon(client: Client, apps: Apps) -> None:
+    put(client, "1", "delayed", score=(now_ms() + 9000) * DELAY_FACTOR)
+    told = ask(client, "q").verdict
     assert (told.word, told.holds_until) == ("drain first", None)
     assert "due in" in told.reasons[0]
-    store.call("DEL", Q("delayed"))
+    client.call("DEL", Q("delayed"))
     due = now_ms() + 300_000
-    put(store, "2", "delayed", score=due * DELAY_FACTOR)
-    told = ask(store, "q").verdict
+    put(client, "2", "delayed", score=due * DELAY_FACTOR)
+    told = ask(client, "q").verdict
     assert told.word == "safe"
     assert told.holds_until is not None
     assert round(told.holds_until.timestamp() * 1000) == due
 
 
-def test_a_parent_starts_when_its_last_child_has_ended_elsewhere(store: Client, apps: Apps) -> None:
-    put(store, "1", "waiting-children")
-    told = ask(store, "q").verdict
+def test_a_parent_starts_when_its_last_child_has_ended_elsewhere(
+    client: Client, apps: Apps
+) -> None:
+    put(client, "1", "waiting-children")
+    told = ask(client, "q").verdict
     assert told.word == "drain first"
     assert told.reasons == (
         "1 job waits for children in q, so one may start at any moment, once its last child has "
         "ended",
     )
-    store.call("HSET", Q("meta"), "paused", 1)
-    assert ask(store, "q").verdict.word == "safe"
-    store.call("HDEL", Q("meta"), "paused")
+    client.call("HSET", Q("meta"), "paused", 1)
+    assert ask(client, "q").verdict.word == "safe"
+    client.call("HDEL", Q("meta"), "paused")
     apps.processes, apps.owned = [], {}
-    assert ask(store, "q").verdict.commands == ("qctl drain q", "qctl resume q")
+    assert ask(client, "q").verdict.commands == ("qctl drain q", "qctl resume q")
 
 
 def test_what_is_due_when_nobody_can_tell(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    put(client, "1", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
 
     def denied(*_: Any) -> Any:
         raise ReplyError("NOPERM this user has no permissions to run the 'zrange' command")
 
     monkeypatch.setattr(impact, "read_agendas", denied)
-    told = look(store, "q")
+    told = look(client, "q")
     assert told.impact.schedules is None
     assert told.impact.verdict.word == "drain first"
     assert "when the next delayed job of q is due is unknown" in told.impact.verdict.reasons
@@ -111,9 +113,9 @@ def test_what_is_due_when_nobody_can_tell(
 
 
 def test_a_slow_clock_of_this_host_delays_nothing(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
+    put(client, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
     real = impact.read_servers
 
     def ahead(client: Client) -> Any:
@@ -121,24 +123,24 @@ def test_a_slow_clock_of_this_host_delays_nothing(
 
     monkeypatch.setattr(impact, "read_servers", ahead)
     by_ms = -280_000
-    assert ask(store, "q").verdict.word == "safe"
+    assert ask(client, "q").verdict.word == "safe"
     by_ms = 280_000
-    (reason,) = ask(store, "q").verdict.reasons
+    (reason,) = ask(client, "q").verdict.reasons
     assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}
 
 
-def test_not_while_another_drain_is_at_work(store: Client, apps: Apps) -> None:
-    put(store, "1", "completed")
-    hold_lease(store, Q, holder("them", "drain"))
-    told = ask(store, "q").verdict
+def test_not_while_another_drain_is_at_work(client: Client, apps: Apps) -> None:
+    put(client, "1", "completed")
+    hold_lease(client, Q, holder("them", "drain"))
+    told = ask(client, "q").verdict
     assert (told.word, told.commands) == ("not now", ("qctl status q",))
     assert "at work on q" in told.reasons[0]
 
 
-def test_not_when_a_drain_would_take_too_long(store: Client, apps: Apps) -> None:
-    put(store, "done", "completed", processedOn=1000, finishedOn=3_601_000)
-    run(store, "1", processedOn=now_ms())
-    told = ask(store, "q")
+def test_not_when_a_drain_would_take_too_long(client: Client, apps: Apps) -> None:
+    put(client, "done", "completed", processedOn=1000, finishedOn=3_601_000)
+    run(client, "1", processedOn=now_ms())
+    told = ask(client, "q")
     assert told.verdict.word == "not now"
     assert "another 60 minutes" in told.verdict.reasons[0]
     assert told.verdict.commands == ("qctl restart pm2:app --timeout 90m",)
@@ -189,56 +191,56 @@ def test_whether_redis_takes_writes_is_not_known(
 # What to type
 
 
-def test_the_commands_go_to_the_redis_that_was_asked(store: Client, apps: Apps) -> None:
-    run(store, "1")
-    put(store, "lost", "active")
+def test_the_commands_go_to_the_redis_that_was_asked(client: Client, apps: Apps) -> None:
+    run(client, "1")
+    put(client, "lost", "active")
     flags = {"redis.url": Origin("flag"), "context": Origin("flag")}
     settings = replace(SETTINGS, context="prod", origins=flags)
     with commands_like(settings):
-        told = ask(store, "q", settings=settings).verdict
+        told = ask(client, "q", settings=settings).verdict
     options = "--context prod --redis redis://localhost:6379/0"
     assert told.commands == (f"qctl restart pm2:app {options}",)
     assert f"(qctl jobs retry-stalled q {options} puts back" in told.reasons[1]
     # The shell that it is typed into has the same environment.
     with commands_like(replace(settings, origins={"context": Origin("environment")})):
-        assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
+        assert ask(client, "q").verdict.commands == ("qctl restart pm2:app",)
 
 
-def test_a_queue_that_looks_like_an_option_comes_last(store: Client, apps: Apps) -> None:
+def test_a_queue_that_looks_like_an_option_comes_last(client: Client, apps: Apps) -> None:
     keys = QueueKeys("bull", "-x")
     apps.processes, apps.owned = [], {}
-    put(store, "done", "completed", keys=keys, processedOn=1000, finishedOn=3_601_000)
-    run(store, "1", keys, processedOn=now_ms())
-    assert ask(store, "-x").verdict.commands == (
+    put(client, "done", "completed", keys=keys, processedOn=1000, finishedOn=3_601_000)
+    run(client, "1", keys, processedOn=now_ms())
+    assert ask(client, "-x").verdict.commands == (
         "qctl drain --timeout 90m -- -x",
         "qctl resume -- -x",
     )
 
 
-def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, apps: Apps) -> None:
-    run(store, "1")
+def test_queues_of_the_target_elsewhere_are_drained_around_it(client: Client, apps: Apps) -> None:
+    run(client, "1")
     apps.foreign = {"0": (ForeignWorker("a:b:cQ==:w:x", 0), ForeignWorker("a:b:cQ==:w:y", 0))}
-    assert ask(store, "q").verdict.commands == (
+    assert ask(client, "q").verdict.commands == (
         "qctl drain q --prefix a:b",
         "qctl restart pm2:app --ignore-others",
         "qctl resume q --prefix a:b",
     )
     apps.foreign = {"0": (ForeignWorker("bull:b3RoZXI=", 3),)}
     with commands_like(replace(SETTINGS, prefix="mine")):
-        told = ask(store, "q").verdict
+        told = ask(client, "q").verdict
     # The config's prefix would be taken.
     assert told.commands[0] == "qctl drain other --prefix bull --redis redis://localhost:6379/3"
     # Which queue that is is unknown, so the restart has to ask.
     apps.foreign = {"0": (ForeignWorker("staging:emails", 0),)}
-    assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
+    assert ask(client, "q").verdict.commands == ("qctl restart pm2:app",)
 
 
 # Stalled jobs stand apart
 
 
-def test_stalled_jobs_are_not_interrupted_and_not_safe(store: Client, apps: Apps) -> None:
-    put(store, "lost", "active")
-    told = ask(store, "q")
+def test_stalled_jobs_are_not_interrupted_and_not_safe(client: Client, apps: Apps) -> None:
+    put(client, "lost", "active")
+    told = ask(client, "q")
     # A check may put it back at any moment; or its worker is only too busy to renew the lock.
     assert (told.interrupted, told.verdict.word) == ((), "drain first")
     assert "1 job of q without a lock may still run, or start again" in told.verdict.reasons[0]
@@ -246,21 +248,21 @@ def test_stalled_jobs_are_not_interrupted_and_not_safe(store: Client, apps: Apps
     assert [job.held_by for job in told.jobs] == ["nobody"]
     assert (told.queues[0].active, told.queues[0].stalled) == (1, 1)
     assert told.downtime.drain_wait_p50_s == 0
-    store.call("HSET", Q("meta"), "paused", 1)
-    (reason,) = ask(store, "q").verdict.reasons
+    client.call("HSET", Q("meta"), "paused", 1)
+    (reason,) = ask(client, "q").verdict.reasons
     assert "may still run (" in reason
-    store.call("DEL", Q("active"))
-    assert ask(store, "q").verdict.word == "safe"
+    client.call("DEL", Q("active"))
+    assert ask(client, "q").verdict.word == "safe"
 
 
 # What else it would hit
 
 
-def test_a_target_whose_workers_are_not_seen_may_serve_anything(store: Client, apps: Apps) -> None:
-    put(store, "1", "completed")
+def test_a_target_whose_workers_are_not_seen_may_serve_anything(client: Client, apps: Apps) -> None:
+    put(client, "1", "completed")
     apps.owned = {}
     for names in (("q",), ()):
-        told = ask(store, *names, target="pm2:app").verdict
+        told = ask(client, *names, target="pm2:app").verdict
         assert told.word == "drain first"
         assert "no worker of pm2:app is seen in this Redis" in told.reasons[0]
         # Of all queues first; then it is those that have to be drained.
@@ -271,48 +273,50 @@ def test_a_target_whose_workers_are_not_seen_may_serve_anything(store: Client, a
         )
     # Unless the operator has said what it serves.
     settings = replace(SETTINGS, targets=(TargetConfig("ingest", "pm2:app", ("q",)),))
-    assert ask(store, "q", target="ingest", settings=settings).verdict.word == "safe"
+    assert ask(client, "q", target="ingest", settings=settings).verdict.word == "safe"
 
 
-def test_so_may_one_of_its_processes_that_shows_none(store: Client, apps: Apps) -> None:
-    put(store, "1", "completed")
+def test_so_may_one_of_its_processes_that_shows_none(client: Client, apps: Apps) -> None:
+    put(client, "1", "completed")
     apps.processes = [PROCESS, replace(PROCESS, key="1", pid=2)]
-    told = ask(store, "q", target="pm2:app").verdict
+    told = ask(client, "q", target="pm2:app").verdict
     assert (told.word, told.commands) == ("drain first", ("qctl impact --target pm2:app",))
     assert told.reasons[0].startswith("no worker of id 1 of pm2:app is seen in this Redis")
     apps.owned["1"] = (apps.worker(2),)
-    assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+    assert ask(client, "q", target="pm2:app").verdict.word == "safe"
     # One that has crashed runs nothing.
     apps.processes[1], apps.owned["1"] = replace(PROCESS, key="1", pid=0), ()
-    assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+    assert ask(client, "q", target="pm2:app").verdict.word == "safe"
 
 
-def test_so_may_a_worker_whose_queue_does_not_exist(store: Client, apps: Apps) -> None:
-    put(store, "1", "completed")
+def test_so_may_a_worker_whose_queue_does_not_exist(client: Client, apps: Apps) -> None:
+    put(client, "1", "completed")
     # What the name ``bull:mail`` of a Python worker comes to when it is taken for base64.
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="\udc99\udca8\udca5"))}
-    (reason,) = ask(store, "q", target="pm2:app").verdict.reasons
+    (reason,) = ask(client, "q", target="pm2:app").verdict.reasons
     assert "which does not exist" in reason
 
 
-def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, apps: Apps) -> None:
-    put(store, "1", "completed")
-    put(store, "1", "completed", keys=OTHER)
+def test_other_workers_of_one_address_may_be_of_the_same_process(
+    client: Client, apps: Apps
+) -> None:
+    put(client, "1", "completed")
+    put(client, "1", "completed", keys=OTHER)
     apps.processes, apps.owned = [], {}
     apps.others = (apps.worker(1), apps.worker(2, queue="other"))
-    told = ask(store, "q").verdict
+    told = ask(client, "q").verdict
     assert told.word == "drain first"
     assert told.reasons[0].startswith("the same processes may serve other, whose workers connect")
     assert told.commands == ("qctl impact q other",)
-    assert ask(store, "q", "other").verdict.word == "safe"
-    assert ask(store).verdict.word == "safe"
+    assert ask(client, "q", "other").verdict.word == "safe"
+    assert ask(client).verdict.word == "safe"
     apps.others = (apps.worker(1), replace(apps.others[1], address="10.0.0.2:2"))
-    assert ask(store, "q").verdict.word == "safe"
+    assert ask(client, "q").verdict.word == "safe"
     # Not every client of BullMQ shows itself as a worker.
     apps.others = apps.others[1:]
-    (reason,) = ask(store, "q").verdict.reasons
+    (reason,) = ask(client, "q").verdict.reasons
     assert reason.startswith("no worker of these queues is seen")
-    assert ask(store).verdict.word == "safe"
+    assert ask(client).verdict.word == "safe"
 
 
 def test_so_may_those_of_another_prefix(redis_url: str, client: Client) -> None:
@@ -345,18 +349,18 @@ def test_without_client_list_nobody_knows_what_the_workers_serve(
 
 
 def test_a_job_that_ends_meanwhile_may_be_tried_again(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(store, "1")
+    run(client, "1")
     real = impact.read_active
 
     def retried(*args: Any) -> Any:
-        store.call("LREM", Q("active"), 1, "1")
-        store.call("LPUSH", Q("wait"), "1")
+        client.call("LREM", Q("active"), 1, "1")
+        client.call("LPUSH", Q("wait"), "1")
         return real(*args)
 
     monkeypatch.setattr(impact, "read_active", retried)
-    told = ask(store, "q").verdict
+    told = ask(client, "q").verdict
     assert (told.word, told.reasons) == (
         "drain first",
         ("jobs of q move right now, and one may start at any moment",),
@@ -364,26 +368,26 @@ def test_a_job_that_ends_meanwhile_may_be_tried_again(
 
 
 def test_a_job_that_falls_due_meanwhile_is_seen(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1", "delayed", score=now_ms() * DELAY_FACTOR)
-    put(store, "2", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    put(client, "1", "delayed", score=now_ms() * DELAY_FACTOR)
+    put(client, "2", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
     real = impact.read_active
 
     def promoted(*args: Any) -> Any:
         found = real(*args)
-        store.call("ZREM", Q("delayed"), "1")
-        store.call("LPUSH", Q("active"), "1")
+        client.call("ZREM", Q("delayed"), "1")
+        client.call("LPUSH", Q("active"), "1")
         return found
 
     monkeypatch.setattr(impact, "read_active", promoted)
-    assert ask(store, "q").verdict.reasons == ("a job of q is due now",)
+    assert ask(client, "q").verdict.reasons == ("a job of q is due now",)
 
 
 def test_what_is_due_comes_nearer_while_the_rest_is_read(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
+    put(client, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
     real = impact.best_time
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -392,5 +396,5 @@ def test_what_is_due_comes_nearer_while_the_rest_is_read(
         return real(*args, **options)
 
     monkeypatch.setattr(impact, "best_time", slow)
-    (reason,) = ask(store, "q").verdict.reasons
+    (reason,) = ask(client, "q").verdict.reasons
     assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}

@@ -19,59 +19,59 @@ MOVED = "jobs of q move right now, and one may start at any moment"
 
 @pytest.mark.parametrize("end", ["delayed", "wait", "waiting-children", "active"])
 def test_a_job_that_runs_between_two_reads_is_not_safe(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch, end: str
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    put(store, "short", "delayed", score=now_ms() * DELAY_FACTOR)
-    put(store, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    put(client, "short", "delayed", score=now_ms() * DELAY_FACTOR)
+    put(client, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
     real_agendas, real_active = impact.read_agendas, impact.read_active
 
     def taken(*args: Any) -> Any:
-        store.call("ZREM", Q("delayed"), "short")
+        client.call("ZREM", Q("delayed"), "short")
         return real_agendas(*args)
 
     def failed(*args: Any) -> Any:
         found = real_active(*args)
-        put(store, "short", end, score=(now_ms() + 2000) * DELAY_FACTOR)
+        put(client, "short", end, score=(now_ms() + 2000) * DELAY_FACTOR)
         return found
 
     monkeypatch.setattr(impact, "read_agendas", taken)
     monkeypatch.setattr(impact, "read_active", failed)
-    told = ask(store, "q").verdict
+    told = ask(client, "q").verdict
     assert (told.word, told.reasons) == ("drain first", (MOVED,))
 
 
-def test_jobs_of_other_workers_may_run_on(store: Client, apps: Apps) -> None:
+def test_jobs_of_other_workers_may_run_on(client: Client, apps: Apps) -> None:
     apps.owned, apps.others = {"0": (apps.worker(1, "a"),)}, (apps.worker(2, "b"),)
-    put(store, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
-    labs.run(store, "1", pb="b")
-    told = ask(store, "q").verdict
+    put(client, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    labs.run(client, "1", pb="b")
+    told = ask(client, "q").verdict
     assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app",))
     # However long they take: only a drain waits for them, too.
-    put(store, "done", "completed", processedOn=1000, finishedOn=3_601_000)
-    store.call("HSET", Q("1"), "processedOn", now_ms())
-    told = ask(store, "q").verdict
+    put(client, "done", "completed", processedOn=1000, finishedOn=3_601_000)
+    client.call("HSET", Q("1"), "processedOn", now_ms())
+    told = ask(client, "q").verdict
     assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app --timeout 90m",))
 
 
 def test_a_paused_queue_starts_nothing(
-    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, "1", "completed")
-    store.call("HSET", Q("meta"), "paused", 1)
+    put(client, "1", "completed")
+    client.call("HSET", Q("meta"), "paused", 1)
     real = impact.read_active
 
     def added(*args: Any) -> Any:
         found = real(*args)
-        put(store, "2")
+        put(client, "2")
         return found
 
     monkeypatch.setattr(impact, "read_active", added)
-    assert ask(store, "q").verdict.word == "safe"
+    assert ask(client, "q").verdict.word == "safe"
 
     def resumed(*args: Any) -> Any:
         found = real(*args)
-        store.call("HDEL", Q("meta"), "paused")
+        client.call("HDEL", Q("meta"), "paused")
         return found
 
     monkeypatch.setattr(impact, "read_active", resumed)
-    assert ask(store, "q").verdict.reasons == (MOVED,)
+    assert ask(client, "q").verdict.reasons == (MOVED,)

@@ -92,20 +92,20 @@ def test_the_interval_is_the_workers_own() -> None:
     assert "20 min" in result.text
 
 
-def test_jobs_of_workers_that_are_gone_wait_for_their_locks(store: Client) -> None:
+def test_jobs_of_workers_that_are_gone_wait_for_their_locks(client: Client) -> None:
     for job_id, worker in (("1", "gone"), ("2", "gone"), ("3", "w1"), ("4", "no ascii ü")):
-        add(store, job_id, "active", pb=worker)
-        store.call("SET", KEYS.lock(job_id), "t", "PX", 600_000)
-    jobs = list_jobs(store, snapshot(store), "active")
-    told = add_fates(store, KEYS, jobs.jobs, [WORKER], max_stalled_count=1, paused=False)
+        add(client, job_id, "active", pb=worker)
+        client.call("SET", KEYS.lock(job_id), "t", "PX", 600_000)
+    jobs = list_jobs(client, snapshot(client), "active")
+    told = add_fates(client, KEYS, jobs.jobs, [WORKER], max_stalled_count=1, paused=False)
     fates = {job.id: job.fate for job in told if job.fate}
     assert fates.keys() == {"1", "2"}
     assert fates["1"] == fates["2"]
     assert fates["1"].outcome == "held"
     assert "expires within 10 min" in fates["1"].text
-    store.call("PERSIST", KEYS.lock("1"))
-    one = show_job(store, KEYS, "1")
-    (one,) = add_fates(store, KEYS, [one], [WORKER], max_stalled_count=1, paused=False)
+    client.call("PERSIST", KEYS.lock("1"))
+    one = show_job(client, KEYS, "1")
+    (one,) = add_fates(client, KEYS, [one], [WORKER], max_stalled_count=1, paused=False)
     assert one.fate is not None
     assert one.fate.outcome == "held"
     assert "never expires" in one.fate.text
@@ -117,18 +117,18 @@ def test_nothing_is_left_of_a_job_without_a_record() -> None:
     assert "record is gone" in result.text
 
 
-def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
-    add(store, "plain", "active")
-    add(store, "twice", "active", stc=1)
-    add(store, "record", "active", stc=1, rjk="daily")
-    add(store, "legacy", "active", stc=1, rjk="old::::* * * * *")
-    add(store, "ended", "active", stc=1, rjk="gone")
-    store.call("HSET", KEYS.scheduler("daily"), "ic", 1)
-    store.call("SET", KEYS("stalled-check"), round(time.time() * 1000), "PX", 30_000)
-    store.call("ZADD", KEYS("repeat"), 1, "old::::* * * * *")
-    jobs = list_jobs(store, snapshot(store), "stalled")
+def test_lists_and_single_jobs_get_their_fate(client: Client) -> None:
+    add(client, "plain", "active")
+    add(client, "twice", "active", stc=1)
+    add(client, "record", "active", stc=1, rjk="daily")
+    add(client, "legacy", "active", stc=1, rjk="old::::* * * * *")
+    add(client, "ended", "active", stc=1, rjk="gone")
+    client.call("HSET", KEYS.scheduler("daily"), "ic", 1)
+    client.call("SET", KEYS("stalled-check"), round(time.time() * 1000), "PX", 30_000)
+    client.call("ZADD", KEYS("repeat"), 1, "old::::* * * * *")
+    jobs = list_jobs(client, snapshot(client), "stalled")
     options = {"max_stalled_count": 1, "paused": False}
-    told = add_fates(store, KEYS, jobs.jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
+    told = add_fates(client, KEYS, jobs.jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
     assert {job.id: job.fate.outcome for job in told if job.fate} == {
         "plain": "recovered",
         "twice": "fails",
@@ -136,17 +136,17 @@ def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
         "legacy": "recovered",
         "ended": "fails",
     }
-    alone = add_fates(store, KEYS, jobs.jobs, [OTHER], **options)  # type: ignore[arg-type]
+    alone = add_fates(client, KEYS, jobs.jobs, [OTHER], **options)  # type: ignore[arg-type]
     assert {job.fate.outcome for job in alone if job.fate} == {"none"}
-    one = show_job(store, KEYS, "twice")
-    (one,) = add_fates(store, KEYS, [one], None, **options)  # type: ignore[arg-type]
+    one = show_job(client, KEYS, "twice")
+    (one,) = add_fates(client, KEYS, [one], None, **options)  # type: ignore[arg-type]
     assert one.fate is not None
     assert one.fate.outcome == "unknown"
 
 
-def test_only_stalled_jobs_have_a_fate(store: Client) -> None:
-    add(store, "1", "wait")
-    jobs = list_jobs(store, snapshot(store), "waiting")
-    assert add_fates(store, KEYS, jobs.jobs, [], max_stalled_count=1, paused=False) == jobs.jobs
-    one = show_job(store, KEYS, "1")
-    assert add_fates(store, KEYS, [one], [], max_stalled_count=1, paused=False) == (one,)
+def test_only_stalled_jobs_have_a_fate(client: Client) -> None:
+    add(client, "1", "wait")
+    jobs = list_jobs(client, snapshot(client), "waiting")
+    assert add_fates(client, KEYS, jobs.jobs, [], max_stalled_count=1, paused=False) == jobs.jobs
+    one = show_job(client, KEYS, "1")
+    assert add_fates(client, KEYS, [one], [], max_stalled_count=1, paused=False) == (one,)

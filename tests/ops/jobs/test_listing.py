@@ -27,38 +27,38 @@ def ids(client: Client, state: str, *, limit: int = DEFAULT_LIMIT, **only: Any) 
     return [job.id for job in jobs]
 
 
-def test_waiting_lists_what_runs_next_first(store: Client) -> None:
+def test_waiting_lists_what_runs_next_first(client: Client) -> None:
     for job_id in "123":
-        add(store, job_id, "wait")
+        add(client, job_id, "wait")
     for job_id in "ab":
-        add(store, job_id, "paused")
-    assert ids(store, "waiting") == ["a", "b", "1", "2", "3"]
-    listed = list_jobs(store, snapshot(store), "waiting", limit=2)
+        add(client, job_id, "paused")
+    assert ids(client, "waiting") == ["a", "b", "1", "2", "3"]
+    listed = list_jobs(client, snapshot(client), "waiting", limit=2)
     assert ([job.id for job in listed.jobs], listed.total) == (["a", "b"], 5)
 
 
 @pytest.mark.parametrize("state", ["delayed", "prioritized", "waiting-children"])
-def test_sorted_states_list_the_lowest_score_first(store: Client, state: str) -> None:
+def test_sorted_states_list_the_lowest_score_first(client: Client, state: str) -> None:
     for number in range(5):
-        add(store, str(number), state, score=100 - number)
-    assert ids(store, state, limit=3) == ["4", "3", "2"]
+        add(client, str(number), state, score=100 - number)
+    assert ids(client, state, limit=3) == ["4", "3", "2"]
 
 
 @pytest.mark.parametrize("state", ["completed", "failed"])
-def test_finished_states_list_the_newest_first(store: Client, state: str) -> None:
+def test_finished_states_list_the_newest_first(client: Client, state: str) -> None:
     for number in range(5):
         finished = T0 + number * 1000
-        add(store, str(number), state, finished, processedOn=T0, finishedOn=finished)
-    listed = list_jobs(store, snapshot(store), state, limit=3)
+        add(client, str(number), state, finished, processedOn=T0, finishedOn=finished)
+    listed = list_jobs(client, snapshot(client), state, limit=3)
     assert [job.id for job in listed.jobs] == ["4", "3", "2"]
     assert [job.runtime_s for job in listed.jobs] == [4.0, 3.0, 2.0]
     assert listed.jobs[0].finished_at == datetime.fromtimestamp((T0 + 4000) / 1000, UTC)
     assert listed.total == 5
 
 
-def test_a_job_has_every_field_of_the_contract(store: Client) -> None:
+def test_a_job_has_every_field_of_the_contract(client: Client) -> None:
     add(
-        store,
+        client,
         "1",
         "active",
         data='{"to":"a"}',
@@ -72,8 +72,8 @@ def test_a_job_has_every_field_of_the_contract(store: Client) -> None:
         rjk="daily",
         priority=7,
     )
-    lock(store, "1")
-    (job,) = list_jobs(store, snapshot(store), "active").jobs
+    lock(client, "1")
+    (job,) = list_jobs(client, snapshot(client), "active").jobs
     assert (job.id, job.name, job.state, job.data) == ("1", "send", "active", {"to": "a"})
     assert (job.attempts_made, job.attempts_started, job.attempts_max) == (1, 2, 3)
     assert (job.stalled_count, job.worker, job.progress) == (1, "w1", 50)
@@ -86,29 +86,29 @@ def test_a_job_has_every_field_of_the_contract(store: Client) -> None:
     assert job.finished_at is None
 
 
-def test_the_due_time_of_a_delayed_job_comes_from_its_score(store: Client) -> None:
-    add(store, "1", "delayed", score=(T0 + 5) * 4096 + 3, delay=5)
-    (job,) = list_jobs(store, snapshot(store), "delayed").jobs
+def test_the_due_time_of_a_delayed_job_comes_from_its_score(client: Client) -> None:
+    add(client, "1", "delayed", score=(T0 + 5) * 4096 + 3, delay=5)
+    (job,) = list_jobs(client, snapshot(client), "delayed").jobs
     assert job.due_at == datetime.fromtimestamp((T0 + 5) / 1000, UTC)
 
 
-def test_stalled_is_the_part_of_active_without_a_lock(store: Client) -> None:
+def test_stalled_is_the_part_of_active_without_a_lock(client: Client) -> None:
     for job_id in "1234":
-        add(store, job_id, "active", processedOn=T0)
-    lock(store, "1")
-    lock(store, "3")
+        add(client, job_id, "active", processedOn=T0)
+    lock(client, "1")
+    lock(client, "3")
     # BullMQ's own ``stalled`` set holds healthy jobs; it must not matter.
-    store.call("SADD", KEYS("stalled"), "1", "3")
-    listed = list_jobs(store, snapshot(store), "stalled")
+    client.call("SADD", KEYS("stalled"), "1", "3")
+    listed = list_jobs(client, snapshot(client), "stalled")
     assert ([job.id for job in listed.jobs], listed.total) == (["2", "4"], 2)
-    active = list_jobs(store, snapshot(store), "active").jobs
+    active = list_jobs(client, snapshot(client), "active").jobs
     assert [(job.id, job.state) for job in active] == [
         ("1", "active"),
         ("2", "stalled"),
         ("3", "active"),
         ("4", "stalled"),
     ]
-    assert list_jobs(store, snapshot(store), "stalled", limit=1).total == 2
+    assert list_jobs(client, snapshot(client), "stalled", limit=1).total == 2
 
 
 @pytest.mark.parametrize("state", ["active", "stalled"])
@@ -132,32 +132,32 @@ def test_a_job_that_finishes_while_it_is_read_is_not_called_stalled(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_an_id_without_a_record_is_shown_as_missing(store: Client, state: str) -> None:
+def test_an_id_without_a_record_is_shown_as_missing(client: Client, state: str) -> None:
     place = PLACES.get(state, state)
     in_list = place in {"wait", "active"}
-    add(store, "1", place, None if in_list else T0)
-    store.call("DEL", KEYS("1"))
-    (job,) = list_jobs(store, snapshot(store), state).jobs
+    add(client, "1", place, None if in_list else T0)
+    client.call("DEL", KEYS("1"))
+    (job,) = list_jobs(client, snapshot(client), state).jobs
     assert (job.id, job.name, job.missing, job.data) == ("1", None, True, None)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_an_empty_state_is_an_empty_list(store: Client, state: str) -> None:
-    store.call("HSET", KEYS("meta"), "version", "bullmq:5.0.0")
-    listed = list_jobs(store, snapshot(store), state)
+def test_an_empty_state_is_an_empty_list(client: Client, state: str) -> None:
+    client.call("HSET", KEYS("meta"), "version", "bullmq:5.0.0")
+    listed = list_jobs(client, snapshot(client), state)
     assert (listed.queue, listed.state, listed.total, listed.jobs) == ("q", state, 0, ())
 
 
-def test_markers_of_old_versions_are_no_jobs(store: Client) -> None:
-    add(store, "1", "wait")
-    store.call("RPUSH", KEYS("wait"), "0:0")
-    add(store, "2", "active")
-    store.call("RPUSH", KEYS("active"), "0:1700000000000")
-    store.call("LPUSH", KEYS("wait"), "0:1700000000000")
-    assert ids(store, "waiting") == ["1"]
-    assert list_jobs(store, snapshot(store), "waiting").total == 1
-    assert ids(store, "active") == ["2"]
-    assert ids(store, "stalled") == ["2"]
+def test_markers_of_old_versions_are_no_jobs(client: Client) -> None:
+    add(client, "1", "wait")
+    client.call("RPUSH", KEYS("wait"), "0:0")
+    add(client, "2", "active")
+    client.call("RPUSH", KEYS("active"), "0:1700000000000")
+    client.call("LPUSH", KEYS("wait"), "0:1700000000000")
+    assert ids(client, "waiting") == ["1"]
+    assert list_jobs(client, snapshot(client), "waiting").total == 1
+    assert ids(client, "active") == ["2"]
+    assert ids(client, "stalled") == ["2"]
 
 
 def test_an_unknown_state_is_a_usage_error_that_lists_them(fake: Client) -> None:
@@ -167,12 +167,12 @@ def test_an_unknown_state_is_a_usage_error_that_lists_them(fake: Client) -> None
     assert "waiting-children" in caught.value.why
 
 
-def test_a_bull_queue_reads_the_same(store: Client) -> None:
-    store.call("SET", KEYS("id"), 2)
+def test_a_bull_queue_reads_the_same(client: Client) -> None:
+    client.call("SET", KEYS("id"), 2)
     fields = ("name", "__default__", "data", "{}", "opts", '{"attempts":1,"priority":3}')
-    store.call("HSET", KEYS("1"), *fields, "timestamp", T0, "attemptsMade", 2)
-    store.call("LPUSH", KEYS("wait"), "1")
-    (job,) = list_jobs(store, snapshot(store), "waiting").jobs
+    client.call("HSET", KEYS("1"), *fields, "timestamp", T0, "attemptsMade", 2)
+    client.call("LPUSH", KEYS("wait"), "1")
+    (job,) = list_jobs(client, snapshot(client), "waiting").jobs
     assert (job.name, job.attempts_made, job.attempts_max) == ("__default__", 2, 1)
 
 
@@ -185,30 +185,30 @@ def test_what_is_read_does_not_grow_with_the_queue(fake: Client) -> None:
     assert spy.count("HGETALL") == 10
 
 
-def test_filters_stream_until_enough_jobs_match(store: Client) -> None:
+def test_filters_stream_until_enough_jobs_match(client: Client) -> None:
     for number in range(1000):
-        add(store, str(number), "wait", name="even" if number % 2 == 0 else "odd")
-    before = snapshot(store)
-    spy = Spy(store)
+        add(client, str(number), "wait", name="even" if number % 2 == 0 else "odd")
+    before = snapshot(client)
+    spy = Spy(client)
     listed = list_jobs(spy, before, "waiting", Filter(name="odd"), limit=5)
     assert [job.id for job in listed.jobs] == ["1", "3", "5", "7", "9"]
     assert listed.total == 1000
     assert spy.count("HGETALL") == 200
-    found = list_jobs(store, before, "waiting", Filter(where=lambda job: job.id == "999"))
+    found = list_jobs(client, before, "waiting", Filter(where=lambda job: job.id == "999"))
     assert [job.id for job in found.jobs] == ["999"]
-    assert list_jobs(store, before, "waiting", Filter(name="none")).jobs == ()
+    assert list_jobs(client, before, "waiting", Filter(name="none")).jobs == ()
 
 
 @pytest.mark.parametrize("count", [199, 200, 201, 400, 401])
-def test_windows_lose_nothing_at_their_edges(store: Client, count: int) -> None:
+def test_windows_lose_nothing_at_their_edges(client: Client, count: int) -> None:
     for number in range(count):
-        store.call("LPUSH", KEYS("wait"), number)
-        store.call("ZADD", KEYS("failed"), number, number)
-    store.call("HSET", KEYS("meta"), "version", "bullmq:5.0.0")
+        client.call("LPUSH", KEYS("wait"), number)
+        client.call("ZADD", KEYS("failed"), number, number)
+    client.call("HSET", KEYS("meta"), "version", "bullmq:5.0.0")
     expected = [str(number) for number in range(count)]
-    assert ids(store, "waiting", limit=10_000) == expected
-    assert ids(store, "failed", limit=10_000) == expected[::-1]
-    assert ids(store, "failed", limit=10_000, where=lambda _: True) == expected[::-1]
+    assert ids(client, "waiting", limit=10_000) == expected
+    assert ids(client, "failed", limit=10_000) == expected[::-1]
+    assert ids(client, "failed", limit=10_000, where=lambda _: True) == expected[::-1]
 
 
 def test_a_job_that_moves_meanwhile_is_shown_once(fake: Client) -> None:
@@ -240,72 +240,72 @@ def test_since_looks_at_the_end_of_finished_jobs_and_stops_there(fake: Client) -
     assert spy.count("HGETALL") == 3
 
 
-def test_since_goes_on_behind_a_job_without_a_time(store: Client) -> None:
+def test_since_goes_on_behind_a_job_without_a_time(client: Client) -> None:
     for number in range(300):
         finished = T0 + number * 1000
         times = {} if number in (299, 250) else {"finishedOn": finished}
-        add(store, str(number), "failed", finished, **times)
+        add(client, str(number), "failed", finished, **times)
     since = datetime.fromtimestamp((T0 + 20_000) / 1000, UTC)
     expected = [str(number) for number in range(298, 19, -1) if number != 250]
-    assert ids(store, "failed", since=since, limit=1000) == expected
+    assert ids(client, "failed", since=since, limit=1000) == expected
 
 
 @pytest.mark.parametrize("state", ["waiting", "failed", "delayed", "active"])
-def test_named_jobs_are_looked_up_and_no_others(store: Client, state: str) -> None:
+def test_named_jobs_are_looked_up_and_no_others(client: Client, state: str) -> None:
     where = {"waiting": "wait"}.get(state, state)
     for number in range(300):
-        add(store, str(number), where, *([T0 + number] if state == where != "active" else []))
-    add(store, "elsewhere", "completed", T0)
-    before = snapshot(store)
-    spy = Spy(store)
+        add(client, str(number), where, *([T0 + number] if state == where != "active" else []))
+    add(client, "elsewhere", "completed", T0)
+    before = snapshot(client)
+    spy = Spy(client)
     named = Filter(ids=frozenset({"7", "299", "elsewhere", "never"}))
     found = {job.id for job in stream_jobs(spy, before.keys, state, named)}
     assert found == {"7", "299"}
     # Those in ``active`` are few, and each is looked at for its lock.
     assert spy.count("HGETALL") == (300 if state == "active" else 2)
-    assert ids(store, state, ids=frozenset({"7", "8"}), name="none") == []
+    assert ids(client, state, ids=frozenset({"7", "8"}), name="none") == []
 
 
-def test_named_finished_jobs_come_newest_first(store: Client) -> None:
+def test_named_finished_jobs_come_newest_first(client: Client) -> None:
     for number in range(20):
-        add(store, str(number), "failed", T0 + number)
+        add(client, str(number), "failed", T0 + number)
     named = frozenset({"3", "12", "7"})
-    assert ids(store, "failed", ids=named) == ["12", "7", "3"]
-    assert ids(store, "failed", ids=named, limit=1) == ["12"]
+    assert ids(client, "failed", ids=named) == ["12", "7", "3"]
+    assert ids(client, "failed", ids=named, limit=1) == ["12"]
 
 
-def test_since_looks_at_when_other_jobs_were_added(store: Client) -> None:
-    add(store, "old", "wait")
-    add(store, "new", "wait", timestamp=T0 + 5000)
-    add(store, "retried", "wait")
+def test_since_looks_at_when_other_jobs_were_added(client: Client) -> None:
+    add(client, "old", "wait")
+    add(client, "new", "wait", timestamp=T0 + 5000)
+    add(client, "retried", "wait")
     since = datetime.fromtimestamp((T0 + 1) / 1000, UTC)
-    assert ids(store, "waiting", since=since) == ["new"]
+    assert ids(client, "waiting", since=since) == ["new"]
 
 
-def test_hostile_records_do_no_harm(store: Client) -> None:
-    add(store, "1", "wait", data="no json {", opts="[1]", timestamp="soon", name="\x1b[2J[red]")
-    add(store, "2", "wait", data=json.dumps("x" * 5_000_000), timestamp="9" * 30)
-    add(store, "3", "delayed", score=T0 * 4096, data="[" * 5000)
-    store.call("ZADD", KEYS("delayed"), "inf", "4")
-    store.call("HSET", KEYS("5"), b"name", b"\xff\xfe", b"timestamp", b"1")
-    store.call("LPUSH", KEYS("wait"), "5")
-    one, two, five = list_jobs(store, snapshot(store), "waiting").jobs
+def test_hostile_records_do_no_harm(client: Client) -> None:
+    add(client, "1", "wait", data="no json {", opts="[1]", timestamp="soon", name="\x1b[2J[red]")
+    add(client, "2", "wait", data=json.dumps("x" * 5_000_000), timestamp="9" * 30)
+    add(client, "3", "delayed", score=T0 * 4096, data="[" * 5000)
+    client.call("ZADD", KEYS("delayed"), "inf", "4")
+    client.call("HSET", KEYS("5"), b"name", b"\xff\xfe", b"timestamp", b"1")
+    client.call("LPUSH", KEYS("wait"), "5")
+    one, two, five = list_jobs(client, snapshot(client), "waiting").jobs
     assert (one.data, one.opts, one.added_at) == ("no json {", {}, None)
     assert len(two.data) == 5_000_000
     assert two.added_at is None
     assert five.name == "\udcff\udcfe"
-    three, four = list_jobs(store, snapshot(store), "delayed").jobs
+    three, four = list_jobs(client, snapshot(client), "delayed").jobs
     assert three.data == "[" * 5000
     assert (four.missing, four.due_at) == (True, None)
 
 
-def test_a_key_of_the_wrong_type_is_an_error(store: Client) -> None:
-    add(store, "1", "wait")
-    before = snapshot(store)
-    store.call("DEL", KEYS("wait"))
-    store.call("SET", KEYS("wait"), "x")
+def test_a_key_of_the_wrong_type_is_an_error(client: Client) -> None:
+    add(client, "1", "wait")
+    before = snapshot(client)
+    client.call("DEL", KEYS("wait"))
+    client.call("SET", KEYS("wait"), "x")
     with pytest.raises(ReplyError):
-        list_jobs(store, before, "waiting")
+        list_jobs(client, before, "waiting")
 
 
 # One job in full
@@ -324,16 +324,16 @@ def test_a_key_of_the_wrong_type_is_an_error(store: Client) -> None:
         ("failed", T0, "failed"),
     ],
 )
-def test_show_finds_the_state(store: Client, place: str, score: int | None, state: str) -> None:
-    add(store, "1", place, score)
-    job = show_job(store, KEYS, "1")
+def test_show_finds_the_state(client: Client, place: str, score: int | None, state: str) -> None:
+    add(client, "1", place, score)
+    job = show_job(client, KEYS, "1")
     assert (job.state, job.queue, job.id) == (state, "q", "1")
     assert (job.due_at is None) == (state != "delayed")
 
 
-def test_show_has_everything(store: Client) -> None:
+def test_show_has_everything(client: Client) -> None:
     add(
-        store,
+        client,
         "1",
         "active",
         returnvalue='{"ok":true}',
@@ -344,13 +344,13 @@ def test_show_has_everything(store: Client) -> None:
         rjk="daily",
         delay=10,
     )
-    lock(store, "1", "token:3")
-    store.call("SADD", KEYS("1:dependencies"), "bull:c:1", "bull:c:2")
-    store.call("HSET", KEYS("1:processed"), "bull:c:3", "1")
-    store.call("HSET", KEYS("1:failed"), "bull:c:4", "no")
-    store.call("ZADD", KEYS("1:unsuccessful"), 1, "bull:c:5")
-    store.call("RPUSH", KEYS.logs("1"), "a", "b")
-    job = show_job(store, KEYS, "1")
+    lock(client, "1", "token:3")
+    client.call("SADD", KEYS("1:dependencies"), "bull:c:1", "bull:c:2")
+    client.call("HSET", KEYS("1:processed"), "bull:c:3", "1")
+    client.call("HSET", KEYS("1:failed"), "bull:c:4", "no")
+    client.call("ZADD", KEYS("1:unsuccessful"), 1, "bull:c:5")
+    client.call("RPUSH", KEYS.logs("1"), "a", "b")
+    job = show_job(client, KEYS, "1")
     assert (job.returnvalue, job.stacktrace) == ({"ok": True}, ("one", "two"))
     assert job.parent is not None
     assert (job.parent.queue, job.parent.id) == ("flows", "a:b")
@@ -381,20 +381,20 @@ def test_show_reads_a_parent_with_another_prefix(fake: Client) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["99", "wait", "meta", "id", "events", "repeat:daily", ""])
-def test_an_unknown_id_is_not_found(store: Client, job_id: str) -> None:
-    add(store, "1", "wait")
-    store.call("SET", KEYS("id"), 1)
-    store.call("HSET", KEYS.scheduler("daily"), "name", "x", "ic", 1, "data", "{}", "opts", "{}")
+def test_an_unknown_id_is_not_found(client: Client, job_id: str) -> None:
+    add(client, "1", "wait")
+    client.call("SET", KEYS("id"), 1)
+    client.call("HSET", KEYS.scheduler("daily"), "name", "x", "ic", 1, "data", "{}", "opts", "{}")
     with pytest.raises(NotFoundError) as caught:
-        show_job(store, KEYS, job_id)
+        show_job(client, KEYS, job_id)
     assert "jobs list q" in caught.value.hint
 
 
-def test_an_id_without_a_record_is_told_apart(store: Client) -> None:
-    add(store, "1", "active")
-    store.call("DEL", KEYS("1"))
+def test_an_id_without_a_record_is_told_apart(client: Client) -> None:
+    add(client, "1", "active")
+    client.call("DEL", KEYS("1"))
     with pytest.raises(NotFoundError, match="no record") as caught:
-        show_job(store, KEYS, "1")
+        show_job(client, KEYS, "1")
     assert "active" in caught.value.why
 
 
@@ -414,23 +414,23 @@ def test_show_works_without_lpos(fake: Client) -> None:
 # Logs
 
 
-def test_logs_are_pages(store: Client) -> None:
-    add(store, "1", "wait")
-    store.call("RPUSH", KEYS.logs("1"), *"abcde")
-    page = read_logs(store, KEYS, "1")
+def test_logs_are_pages(client: Client) -> None:
+    add(client, "1", "wait")
+    client.call("RPUSH", KEYS.logs("1"), *"abcde")
+    page = read_logs(client, KEYS, "1")
     assert (page.queue, page.id, page.total, page.logs) == ("q", "1", 5, tuple("abcde"))
-    assert read_logs(store, KEYS, "1", start=1, limit=2).logs == ("b", "c")
-    assert read_logs(store, KEYS, "1", start=-2).logs == ("d", "e")
-    assert read_logs(store, KEYS, "1", limit=0).logs == ()
+    assert read_logs(client, KEYS, "1", start=1, limit=2).logs == ("b", "c")
+    assert read_logs(client, KEYS, "1", start=-2).logs == ("d", "e")
+    assert read_logs(client, KEYS, "1", limit=0).logs == ()
     with pytest.raises(NotFoundError):
-        read_logs(store, KEYS, "2")
+        read_logs(client, KEYS, "2")
 
 
-def test_logs_of_a_removed_job_are_still_shown(store: Client) -> None:
-    add(store, "1", "wait")
-    store.call("RPUSH", KEYS.logs("1"), "a")
-    store.call("DEL", KEYS("1"))
-    assert read_logs(store, KEYS, "1").logs == ("a",)
+def test_logs_of_a_removed_job_are_still_shown(client: Client) -> None:
+    add(client, "1", "wait")
+    client.call("RPUSH", KEYS.logs("1"), "a")
+    client.call("DEL", KEYS("1"))
+    assert read_logs(client, KEYS, "1").logs == ("a",)
 
 
 def follow(
@@ -459,10 +459,10 @@ def test_a_stream_reads_as_far_as_it_is_read(fake: Client) -> None:
     assert [job.id for job in stream] == [str(n) for n in reversed(range(CHUNK * 2 + 9))]
 
 
-def test_a_long_log_is_read_in_parts(store: Client) -> None:
-    add(store, "1", "wait")
-    store.call("RPUSH", KEYS.logs("1"), *map(str, range(2500)))
-    spy = Spy(store)
+def test_a_long_log_is_read_in_parts(client: Client) -> None:
+    add(client, "1", "wait")
+    client.call("RPUSH", KEYS.logs("1"), *map(str, range(2500)))
+    spy = Spy(client)
     assert read_logs(spy, KEYS, "1").logs == tuple(map(str, range(2500)))
     assert read_logs(spy, KEYS, "1", start=-1200, limit=1100).logs == (
         tuple(map(str, range(1300, 2400)))
@@ -494,55 +494,55 @@ def test_a_redis_that_restarts_is_sat_out(start_redis: Callable[..., RedisServer
     assert said[1] == "Redis is back"
 
 
-def test_follow_prints_each_row_once_until_the_job_ends(store: Client) -> None:
-    add(store, "1", "active")
+def test_follow_prints_each_row_once_until_the_job_ends(client: Client) -> None:
+    add(client, "1", "active")
     log = KEYS.logs("1")
-    store.call("RPUSH", log, "a", "b")
+    client.call("RPUSH", log, "a", "b")
     assert follow(
-        store,
-        lambda: store.call("RPUSH", log, "b", "b"),
+        client,
+        lambda: client.call("RPUSH", log, "b", "b"),
         lambda: None,
-        lambda: store.call("RPUSH", log, "c"),
+        lambda: client.call("RPUSH", log, "c"),
     ) == ["a", "b", "b", "b", "c"]
 
 
-def test_follow_survives_a_log_that_keeps_only_its_end(store: Client) -> None:
-    add(store, "1", "active")
+def test_follow_survives_a_log_that_keeps_only_its_end(client: Client) -> None:
+    add(client, "1", "active")
     log = KEYS.logs("1")
 
     def write(*rows: str) -> None:
-        store.call("RPUSH", log, *rows)
-        store.call("LTRIM", log, -3, -1)
+        client.call("RPUSH", log, *rows)
+        client.call("LTRIM", log, -3, -1)
 
     write("a", "b")
     assert follow(
-        store,
+        client,
         lambda: write("c", "d"),
         lambda: write("e"),
-        lambda: store.call("DEL", log),
+        lambda: client.call("DEL", log),
         lambda: write("f"),
     ) == ["a", "b", "c", "d", "e", "f"]
 
 
-def test_follow_says_where_rows_may_be_missing(store: Client) -> None:
-    add(store, "1", "active")
+def test_follow_says_where_rows_may_be_missing(client: Client) -> None:
+    add(client, "1", "active")
     log = KEYS.logs("1")
     said: list[str] = []
 
     def write(*rows: str) -> None:
-        store.call("RPUSH", log, *rows)
-        store.call("LTRIM", log, -3, -1)
+        client.call("RPUSH", log, *rows)
+        client.call("LTRIM", log, -3, -1)
 
     write("a", "b")
-    shown = follow(store, lambda: write("c"), lambda: write("d", "e", "f", "g"), say=said.append)
+    shown = follow(client, lambda: write("c"), lambda: write("d", "e", "f", "g"), say=said.append)
     assert shown == ["a", "b", "c", "e", "f", "g"]
     assert [text.partition(":")[0] for text in said] == ["rows may be missing here"]
 
 
-def test_follow_starts_with_an_empty_log_or_beyond_its_end(store: Client) -> None:
-    add(store, "1", "active")
+def test_follow_starts_with_an_empty_log_or_beyond_its_end(client: Client) -> None:
+    add(client, "1", "active")
     log = KEYS.logs("1")
-    assert follow(store, lambda: store.call("RPUSH", log, "a"), lambda: None) == ["a"]
-    store.call("ZREM", KEYS("completed"), "1")
-    assert follow(store, lambda: store.call("RPUSH", log, "b"), start=1) == ["b"]
-    assert list(follow_logs(store, KEYS, "1")) == ["a", "b"]
+    assert follow(client, lambda: client.call("RPUSH", log, "a"), lambda: None) == ["a"]
+    client.call("ZREM", KEYS("completed"), "1")
+    assert follow(client, lambda: client.call("RPUSH", log, "b"), start=1) == ["b"]
+    assert list(follow_logs(client, KEYS, "1")) == ["a", "b"]

@@ -34,23 +34,23 @@ def happens(client: Client, name: str, job_id: str = "1", keys: QueueKeys = Q, *
     client.call("XADD", keys("events"), "*", "event", name, "jobId", job_id, *fields)
 
 
-def test_no_queue_at_all(store: Client) -> None:
-    reading = reader(store).read(View())
+def test_no_queue_at_all(client: Client) -> None:
+    reading = reader(client).read(View())
     assert (reading.names, reading.queues, reading.chosen) == ((), (), None)
     assert reading.workers is None
 
 
-def test_a_named_queue_must_exist(store: Client) -> None:
-    put(store, "1")
+def test_a_named_queue_must_exist(client: Client) -> None:
+    put(client, "1")
     with pytest.raises(NotFoundError):
-        reader(store, "other").check()
-    reader(store, "q").check()
+        reader(client, "other").check()
+    reader(client, "q").check()
 
 
-def test_only_what_is_in_sight_is_read(store: Client) -> None:
+def test_only_what_is_in_sight_is_read(client: Client) -> None:
     for number in range(100):
-        put(store, "1", keys=QueueKeys("bull", f"q{number:03}"))
-    live_reader = reader(store)
+        put(client, "1", keys=QueueKeys("bull", f"q{number:03}"))
+    live_reader = reader(client)
     reading = live_reader.read(View())
     assert len(reading.names) == 100
     assert reading.queues == ()
@@ -60,10 +60,10 @@ def test_only_what_is_in_sight_is_read(store: Client) -> None:
     assert reading.commands < 98 + 100
 
 
-def test_active_jobs_stalled_ones_first(store: Client) -> None:
-    put(store, "1", "active", lock="t", progress="45", processedOn=1)
-    put(store, "2", "active")
-    reading = reader(store).read(View(("q",), "q", 5))
+def test_active_jobs_stalled_ones_first(client: Client) -> None:
+    put(client, "1", "active", lock="t", progress="45", processedOn=1)
+    put(client, "2", "active")
+    reading = reader(client).read(View(("q",), "q", 5))
     assert reading.jobs is not None
     assert [(job.id, job.state, job.progress) for job in reading.jobs] == [
         ("2", "stalled", None),
@@ -116,11 +116,11 @@ def test_very_many_active_jobs_cost_two_commands_each(
 
 
 def test_jobs_that_have_ended_since_are_not_counted(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(30):
-        put(store, str(number), "active", lock="t")
-    reading = reader(store).read(View(("q",), "q", 5))
+        put(client, str(number), "active", lock="t")
+    reading = reader(client).read(View(("q",), "q", 5))
     assert (reading.jobs_total, len(reading.jobs or ())) == (30, 20)
     own = live.list_jobs
 
@@ -129,24 +129,24 @@ def test_jobs_that_have_ended_since_are_not_counted(
         return own(client, *words, **how)
 
     monkeypatch.setattr(live, "list_jobs", later)
-    reading = reader(store).read(View(("q",), "q", 5))
+    reading = reader(client).read(View(("q",), "q", 5))
     assert (reading.jobs_total, len(reading.jobs or ())) == (3, 3)
 
 
-def test_rates_and_failures_are_counted_from_events(store: Client) -> None:
-    put(store, "1")
-    happens(store, "completed")
-    happens(store, "failed", failedReason="long ago")
-    live_reader = reader(store)
+def test_rates_and_failures_are_counted_from_events(client: Client) -> None:
+    put(client, "1")
+    happens(client, "completed")
+    happens(client, "failed", failedReason="long ago")
+    live_reader = reader(client)
     view = View(("q",), "q", 5)
     (queue,) = live_reader.read(view).queues
     assert (queue.rates, queue.trend) == (None, (None,))
     began = time.monotonic()
     for _ in range(10):
         # The job itself is gone: removeOnComplete.
-        happens(store, "completed")
-    happens(store, "failed", "7", failedReason="bang")
-    happens(store, "waiting")
+        happens(client, "completed")
+    happens(client, "failed", "7", failedReason="bang")
+    happens(client, "waiting")
     reading = live_reader.read(view)
     elapsed_s = time.monotonic() - began
     (queue,) = reading.queues
@@ -161,16 +161,16 @@ def test_rates_and_failures_are_counted_from_events(store: Client) -> None:
 
 
 def test_more_events_than_are_read_is_a_sample_and_leaves_no_backlog(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_events, "MAX_EVENTS", 4)
-    put(store, "1")
-    live_reader = reader(store)
+    put(client, "1")
+    live_reader = reader(client)
     view = View(("q",), "q", 5)
     live_reader.read(view)
     for milliseconds in (1000, 2000, 3000, 4000, 5000, 6000):
         at = int(time.time() * 1000) + milliseconds
-        store.call("XADD", Q("events"), f"{at}-0", "event", "completed", "jobId", "1")
+        client.call("XADD", Q("events"), f"{at}-0", "event", "completed", "jobId", "1")
     (queue,) = live_reader.read(view).queues
     assert queue.rates is not None
     assert queue.rates.sampled
@@ -180,10 +180,10 @@ def test_more_events_than_are_read_is_a_sample_and_leaves_no_backlog(
     assert queue.rates == live_events.Rates(0.0, 0.0)
 
 
-def test_events_that_were_cut_off_before_they_were_read(store: Client) -> None:
-    put(store, "1")
-    happens(store, "added")
-    live_reader = reader(store)
+def test_events_that_were_cut_off_before_they_were_read(client: Client) -> None:
+    put(client, "1")
+    happens(client, "added")
+    live_reader = reader(client)
     view = View(("q",), "q", 5)
     live_reader.read(view)
 
@@ -193,39 +193,39 @@ def test_events_that_were_cut_off_before_they_were_read(store: Client) -> None:
         return queue.rates
 
     for _ in range(5):
-        happens(store, "completed")
+        happens(client, "completed")
     assert not rates().at_least
     for _ in range(5):
-        happens(store, "completed")
+        happens(client, "completed")
     # An app with a very small streams.events.maxLen.
-    store.call("XTRIM", Q("events"), "MAXLEN", 2)
+    client.call("XTRIM", Q("events"), "MAXLEN", 2)
     told = rates()
     assert told.at_least
     assert not told.sampled
     assert told.completed_per_s > 0
     assert rates() == live_events.Rates(0.0, 0.0)
     # All of them, which is said once.
-    store.call("DEL", Q("events"))
+    client.call("DEL", Q("events"))
     assert rates().at_least
     assert rates() == live_events.Rates(0.0, 0.0)
-    happens(store, "completed")
+    happens(client, "completed")
     assert not rates().at_least
 
 
-def test_failures_of_queues_out_of_sight(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_queues_out_of_sight(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_events, "MAX_OTHER_QUEUES", 2)
     keys = [QueueKeys("bull", f"q{number}") for number in range(5)]
     for each in keys:
-        put(store, "1", keys=each)
-        put(store, "old", "failed", keys=each, score=1_700_000_000_000, failedReason="long ago")
-    store.call("DEL", keys[4]("failed"))
-    store.call("SET", keys[4]("failed"), "no set")
-    live_reader = reader(store)
+        put(client, "1", keys=each)
+        put(client, "old", "failed", keys=each, score=1_700_000_000_000, failedReason="long ago")
+    client.call("DEL", keys[4]("failed"))
+    client.call("SET", keys[4]("failed"), "no set")
+    live_reader = reader(client)
     view = View(("q0",), "q0", 5)
     assert live_reader.read(view).failures == ()
     for number, each in enumerate(keys[:4]):
         now_ms = int(time.time() * 1000) + number
-        put(store, "new", "failed", keys=each, score=now_ms, failedReason=f"bang {number}")
+        put(client, "new", "failed", keys=each, score=now_ms, failedReason=f"bang {number}")
     # q0 is in sight: its failures come by events. Of the others two have their turn at a time.
     for _ in range(2):
         reading = live_reader.read(view)
@@ -238,17 +238,17 @@ def test_failures_of_queues_out_of_sight(store: Client, monkeypatch: pytest.Monk
         assert len(live_reader.read(view).failures) == 3
     # Nothing that was seen in sight is told again out of sight.
     live_reader.read(View(("q1",), "q1", 5))
-    put(store, "seen", "failed", keys=keys[1], score=int(time.time() * 1000) - 5)
+    put(client, "seen", "failed", keys=keys[1], score=int(time.time() * 1000) - 5)
     live_reader.read(View(("q1",), "q1", 5))
     for _ in range(6):
         assert len(live_reader.read(view).failures) == 3
 
 
-def test_a_queue_that_is_gone_or_broken_hides_no_other(store: Client) -> None:
-    put(store, "1")
-    store.call("HSET", "bull:odd:meta", "version", "bullmq:6.7.0")
-    store.call("SET", "bull:odd:wait", "no list")
-    reading = reader(store).read(View(("gone", "odd", "q"), "gone", 5))
+def test_a_queue_that_is_gone_or_broken_hides_no_other(client: Client) -> None:
+    put(client, "1")
+    client.call("HSET", "bull:odd:meta", "version", "bullmq:6.7.0")
+    client.call("SET", "bull:odd:wait", "no list")
+    reading = reader(client).read(View(("gone", "odd", "q"), "gone", 5))
     told = {queue.name: queue for queue in reading.queues}
     assert told["gone"].trouble == "is gone"
     assert told["odd"].status is None
@@ -268,11 +268,11 @@ def test_a_stream_that_is_none_costs_only_the_rates(client: Client) -> None:
     assert any("rates" in remark for remark in reading.remarks)
 
 
-def test_names_are_scanned_for_seldom(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(store, "1")
-    live_reader = reader(store)
+def test_names_are_scanned_for_seldom(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(client, "1")
+    live_reader = reader(client)
     live_reader.read(View())
-    put(store, "1", keys=QueueKeys("bull", "new"))
+    put(client, "1", keys=QueueKeys("bull", "new"))
     assert live_reader.read(View()).names == ("q",)
     monkeypatch.setattr(live, "MIN_SCAN_PAUSE_S", 0.0)
     monkeypatch.setattr(live_reader, "_scan_due", 0.0)

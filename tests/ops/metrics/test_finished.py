@@ -39,25 +39,25 @@ def only(finished: FinishedJobs) -> FinishedFigures:
     return figures
 
 
-def test_only_what_finishes_from_now_on_is_counted(store: Client) -> None:
-    tell(store, "completed", "old", entry=f"{now_ms(store) - 1000}-0")
-    finished = follow(store)
+def test_only_what_finishes_from_now_on_is_counted(client: Client) -> None:
+    tell(client, "completed", "old", entry=f"{now_ms(client) - 1000}-0")
+    finished = follow(client)
     finished.poll(["q"])
     assert only(finished) == FinishedFigures("q", 0, 0, 0, 0, [0] * (len(BUCKETS_S) + 1), 0.0)
     for name in ("completed", "completed", "failed", "stalled", "drained", "progress", "retries-x"):
-        tell(store, name, "1")
+        tell(client, name, "1")
     finished.poll(["q"])
     finished.poll(["q"])
     row = only(finished)
     assert (row.completed, row.failed, row.stalls, row.gaps) == (2, 1, 1, 0)
 
 
-def test_durations_are_those_of_the_last_attempt(store: Client) -> None:
-    finished = follow(store)
-    at = now_ms(store) + 10
+def test_durations_are_those_of_the_last_attempt(client: Client) -> None:
+    finished = follow(client)
+    at = now_ms(client) + 10
 
     def step(offset_ms: int, name: str, job: str) -> None:
-        tell(store, name, job, entry=f"{at + offset_ms}-0")
+        tell(client, name, job, entry=f"{at + offset_ms}-0")
 
     step(0, "active", "retried")
     step(1, "active", "given back")
@@ -83,33 +83,33 @@ def test_durations_are_those_of_the_last_attempt(store: Client) -> None:
     }
 
 
-def test_a_queue_that_becomes_known_later_is_counted_from_the_start(store: Client) -> None:
-    finished = follow(store)
+def test_a_queue_that_becomes_known_later_is_counted_from_the_start(client: Client) -> None:
+    finished = follow(client)
     finished.poll([])
-    tell(store, "completed", "1")
+    tell(client, "completed", "1")
     finished.poll(["q"])
     assert only(finished).completed == 1
 
 
-def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(store: Client) -> None:
+def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(client: Client) -> None:
     labels = QueueLabels(1)
-    finished = follow(store, labels)
+    finished = follow(client, labels)
     finished.poll(["a", "b", "c"])
     for keys in QUEUES:
-        tell(store, "completed", "1", keys=keys)
+        tell(client, "completed", "1", keys=keys)
     finished.poll(["a", "b", "c"])
     labels.keep_only({"c"})
     for keys in QUEUES[:2]:
-        store.call("DEL", keys("events"))
+        client.call("DEL", keys("events"))
     finished.poll(["c"])
     assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2)]
     finished.poll(["c", "d"])
     assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("d", 0)]
 
 
-def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(store: Client) -> None:
+def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(client: Client) -> None:
     labels = QueueLabels(2)
-    finished = follow(store, labels)
+    finished = follow(client, labels)
     for number in range(50):
         labels.keep_only({f"q{number}"})
         finished.poll([f"q{number}"])
@@ -117,13 +117,13 @@ def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(store: Cl
     assert sizes == (1, 1, 1)
 
 
-def test_more_events_than_one_read_takes(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_events_than_one_read_takes(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_EVENTS", 7)
     monkeypatch.setattr(module, "_BATCH", 2)
-    finished = follow(store)
+    finished = follow(client)
     for keys, count in zip(QUEUES, (50, 1, 9), strict=True):
         for number in range(count):
-            tell(store, "completed", str(number), keys=keys)
+            tell(client, "completed", str(number), keys=keys)
     finished.poll([keys.name for keys in QUEUES])
     assert [(row.queue, row.completed) for row in finished.figures()] == [
         *(("a", 50), ("b", 1), ("c", 9)),
@@ -131,29 +131,29 @@ def test_more_events_than_one_read_takes(store: Client, monkeypatch: pytest.Monk
 
 
 def test_one_busy_queue_cannot_hold_a_poll_for_ever(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MAX_EVENTS", 2)
     monkeypatch.setattr(module, "_MAX_READS", 3)
-    finished = follow(store)
+    finished = follow(client)
     for number in range(20):
-        tell(store, "completed", str(number))
+        tell(client, "completed", str(number))
     finished.poll(["q"])
     assert only(finished).completed == 6
     finished.poll(["q"])
     assert only(finished).completed == 12
 
 
-def test_events_cut_off_before_they_were_read_are_told(store: Client) -> None:
-    finished = follow(store)
-    tell(store, "completed", "1")
+def test_events_cut_off_before_they_were_read_are_told(client: Client) -> None:
+    finished = follow(client)
+    tell(client, "completed", "1")
     finished.poll(["q"])
-    tell(store, "completed", "2")
+    tell(client, "completed", "2")
     finished.poll(["q"])
     assert only(finished).gaps == 0
-    tell(store, "completed", "3")
-    tell(store, "completed", "4")
-    store.call("XTRIM", Q("events"), "MAXLEN", 1)
+    tell(client, "completed", "3")
+    tell(client, "completed", "4")
+    client.call("XTRIM", Q("events"), "MAXLEN", 1)
     finished.poll(["q"])
     assert (only(finished).completed, only(finished).gaps) == (3, 1)
     finished.poll(["q"])
@@ -161,36 +161,34 @@ def test_events_cut_off_before_they_were_read_are_told(store: Client) -> None:
 
 
 def test_a_broken_stream_does_not_hide_the_others(client: Client) -> None:
-    # Not fakeredis: it crashes where Redis says WRONGTYPE.
-    store = client
-    store.call("SET", QUEUES[1]("events"), "x")
-    finished = follow(store)
+    client.call("SET", QUEUES[1]("events"), "x")
+    finished = follow(client)
     for _ in range(2):
         for keys in (QUEUES[0], QUEUES[2]):
-            tell(store, "failed", "1", keys=keys)
+            tell(client, "failed", "1", keys=keys)
         finished.poll([keys.name for keys in QUEUES])
     assert [(row.queue, row.failed, row.gaps) for row in finished.figures()] == [
         *(("a", 2, 0), ("b", 0, 1), ("c", 2, 0)),
     ]
 
 
-def test_queues_beyond_the_limit_are_counted_together(store: Client) -> None:
-    finished = follow(store, QueueLabels(1))
+def test_queues_beyond_the_limit_are_counted_together(client: Client) -> None:
+    finished = follow(client, QueueLabels(1))
     for keys in QUEUES:
-        tell(store, "completed", "1", keys=keys)
+        tell(client, "completed", "1", keys=keys)
     finished.poll([keys.name for keys in QUEUES])
     assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("a", 1)]
 
 
 def test_starts_are_forgotten_before_they_fill_the_memory(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MAX_STARTS", 2)
-    finished = follow(store)
+    finished = follow(client)
     for job in ("1", "2", "3"):
-        tell(store, "active", job)
+        tell(client, "active", job)
     for job in ("1", "2", "3"):
-        tell(store, "completed", job)
+        tell(client, "completed", job)
     finished.poll(["q"])
     assert (only(finished).completed, sum(only(finished).buckets)) == (3, 2)
 

@@ -33,13 +33,13 @@ def fill(client: Client, count: int) -> list[QueueKeys]:
     return queues
 
 
-def test_a_queue(store: Client) -> None:
-    put(store, "1")
-    put(store, "2", "active")
-    put(store, "3", "failed")
-    store.call("HSET", Q("meta"), "paused", "1")
-    store.call("HSET", Q("metrics:completed"), "count", "7", "prevTS", "1")
-    (queue,) = read(store).queues
+def test_a_queue(client: Client) -> None:
+    put(client, "1")
+    put(client, "2", "active")
+    put(client, "3", "failed")
+    client.call("HSET", Q("meta"), "paused", "1")
+    client.call("HSET", Q("metrics:completed"), "count", "7", "prevTS", "1")
+    (queue,) = read(client).queues
     assert queue.counts == Counts(1, 1, 1, 0, 0, 0, 0, 1)
     assert (queue.name, queue.queues, queue.paused) == ("q", 1, 1)
     assert queue.oldest_waiting_s is not None
@@ -47,22 +47,22 @@ def test_a_queue(store: Client) -> None:
     assert (queue.completed_total, queue.failed_total) == (7, None)
 
 
-def test_a_metrics_key_of_another_type_hides_nothing(store: Client) -> None:
-    put(store, "1")
-    store.call("SET", Q("metrics:completed"), "x")
-    (queue,) = read(store).queues
+def test_a_metrics_key_of_another_type_hides_nothing(client: Client) -> None:
+    put(client, "1")
+    client.call("SET", Q("metrics:completed"), "x")
+    (queue,) = read(client).queues
     assert (queue.counts.waiting, queue.completed_total) == (1, None)
 
 
-def test_queues_beyond_the_limit_are_summed(store: Client) -> None:
-    queues = fill(store, 5)
-    store.call("HSET", queues[2]("meta"), "paused", "1")
+def test_queues_beyond_the_limit_are_summed(client: Client) -> None:
+    queues = fill(client, 5)
+    client.call("HSET", queues[2]("meta"), "paused", "1")
     for number in (2, 3, 4):
-        store.call("HSET", queues[number]("metrics:failed"), "count", number)
+        client.call("HSET", queues[number]("metrics:failed"), "count", number)
     # Of two of them it is unknown how many have completed.
-    store.call("HSET", queues[3]("metrics:completed"), "count", "3")
-    store.call("HSET", queues[4]("1"), "timestamp", "1600000000000")
-    rows = read(store, QueueLabels(2)).queues
+    client.call("HSET", queues[3]("metrics:completed"), "count", "3")
+    client.call("HSET", queues[4]("1"), "timestamp", "1600000000000")
+    rows = read(client, QueueLabels(2)).queues
     assert [(row.name, row.queues) for row in rows] == [("q00", 1), ("q01", 1), (OTHER, 3)]
     rest = rows[-1]
     assert rest.counts == Counts(3, 3, 0, 0, 0, 0, 0, 0)
@@ -71,42 +71,42 @@ def test_queues_beyond_the_limit_are_summed(store: Client) -> None:
     assert rest.oldest_waiting_s > (rows[0].oldest_waiting_s or 0)
 
 
-def test_a_sum_with_an_unknown_age_is_unknown(store: Client) -> None:
-    queues = fill(store, 3)
-    assert read(store, QueueLabels(0)).queues[0].oldest_waiting_s is not None
-    store.call("HDEL", queues[1]("1"), "timestamp")
-    assert read(store, QueueLabels(0)).queues[0].oldest_waiting_s is None
+def test_a_sum_with_an_unknown_age_is_unknown(client: Client) -> None:
+    queues = fill(client, 3)
+    assert read(client, QueueLabels(0)).queues[0].oldest_waiting_s is not None
+    client.call("HDEL", queues[1]("1"), "timestamp")
+    assert read(client, QueueLabels(0)).queues[0].oldest_waiting_s is None
 
 
-def test_a_queue_keeps_its_name_when_others_come(store: Client) -> None:
+def test_a_queue_keeps_its_name_when_others_come(client: Client) -> None:
     labels = QueueLabels(2)
-    fill(store, 2)
-    read(store, labels)
-    put(store, "1", keys=QueueKeys("bull", "a-first"))
-    assert [row.name for row in read(store, labels).queues] == [OTHER, "q00", "q01"]
+    fill(client, 2)
+    read(client, labels)
+    put(client, "1", keys=QueueKeys("bull", "a-first"))
+    assert [row.name for row in read(client, labels).queues] == [OTHER, "q00", "q01"]
 
 
-def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(store: Client) -> None:
+def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(client: Client) -> None:
     labels = QueueLabels(2)
-    first, second, third = fill(store, 3)
-    assert [row.name for row in read(store, labels).queues] == ["q00", "q01", OTHER]
+    first, second, third = fill(client, 3)
+    assert [row.name for row in read(client, labels).queues] == ["q00", "q01", OTHER]
     # One that cannot be read is not gone.
-    store.call("DEL", second("meta"))
-    store.call("SET", second("meta"), "x")
-    for key in store.call("KEYS", first("*")):
-        store.call("DEL", key)
-    assert [row.name for row in read(store, labels).queues] == [OTHER]
+    client.call("DEL", second("meta"))
+    client.call("SET", second("meta"), "x")
+    for key in client.call("KEYS", first("*")):
+        client.call("DEL", key)
+    assert [row.name for row in read(client, labels).queues] == [OTHER]
     assert labels.labels == {"q01": "q01", "q02": OTHER}
     for name in ("new", "newer"):
-        put(store, "1", keys=QueueKeys("bull", name))
-    assert [(row.name, row.queues) for row in read(store, labels).queues] == [
+        put(client, "1", keys=QueueKeys("bull", name))
+    assert [(row.name, row.queues) for row in read(client, labels).queues] == [
         ("new", 1),
         (OTHER, 2),
     ]
     assert third.name in labels.labels
     # Nor are they kept when all are gone at once.
-    store.call("FLUSHALL")
-    assert read(store, labels).queues == ()
+    client.call("FLUSHALL")
+    assert read(client, labels).queues == ()
     assert labels.labels == {}
 
 
@@ -120,33 +120,33 @@ def test_the_cost_does_not_depend_on_the_number_of_queues(client: Client) -> Non
     assert trips[0] == trips[1] <= 8
 
 
-def test_a_broken_queue_does_not_hide_the_others(store: Client) -> None:
-    fill(store, 1)
-    store.call("SET", "bull:odd:meta", "x")
-    reading = read(store)
+def test_a_broken_queue_does_not_hide_the_others(client: Client) -> None:
+    fill(client, 1)
+    client.call("SET", "bull:odd:meta", "x")
+    reading = read(client)
     assert [row.name for row in reading.queues] == ["q00"]
     assert (reading.up, reading.queues_unreadable) == (True, 1)
     assert "'odd' cannot be read" in reading.remarks[-1]
 
 
-def test_an_empty_redis_is_up(store: Client) -> None:
-    reading = read(store)
+def test_an_empty_redis_is_up(client: Client) -> None:
+    reading = read(client)
     assert (reading.up, reading.queues, reading.queues_unreadable) == (True, (), 0)
 
 
 @pytest.mark.parametrize("most", [10, 1])
-def test_own_workers_by_queue_and_target(store: Client, most: int) -> None:
-    fill(store, 2)
+def test_own_workers_by_queue_and_target(client: Client, most: int) -> None:
+    fill(client, 2)
 
     def beat(owner: str, queue: str, process: str, busy: int) -> None:
         row = Heartbeat(owner, "h", 1, process, "bull", queue, "n", 0, 5, busy, False, 10, 2, 0)
-        heartbeats.beat(store, row, 0)
+        heartbeats.beat(client, row, 0)
 
     beat("a", "q00", "qctl:w", 1)
     beat("b", "q00", "qctl:w", 2)
     beat("c", "q01", "", 3)
     name = "q01" if most > 1 else OTHER
-    assert set(read(store, QueueLabels(most)).own_workers) == {
+    assert set(read(client, QueueLabels(most)).own_workers) == {
         OwnWorkers("q00", "qctl:w", 2, 10, 3, 24),
         OwnWorkers(name, "", 1, 5, 3, 12),
     }

@@ -71,20 +71,20 @@ def test_a_score_that_is_not_a_time_is_unknown() -> None:
     assert (unknown.next_at, unknown.runs_late_s, unknown.skipped) == (None, None, None)
 
 
-def test_what_redis_has(store: Client) -> None:
+def test_what_redis_has(client: Client) -> None:
     def scheduler(key: str, score: int, **fields: Any) -> None:
         record = [word for item in fields.items() for word in item]
-        store.call("HSET", Q(f"repeat:{key}"), *record)
-        store.call("ZADD", Q("repeat"), score, key)
+        client.call("HSET", Q(f"repeat:{key}"), *record)
+        client.call("ZADD", Q("repeat"), score, key)
 
     scheduler("later", NOW + MINUTE, ic=1, name="report", pattern="0 3 * * *", tz="Asia/Tokyo")
     scheduler("sooner", NOW, ic=4, name="sync", every=60_000)
     scheduler("legacy", NOW, name="old")
-    put(store, "1", "delayed", score=(NOW + 7000) * DELAY_FACTOR + 3)
-    put(store, "2", "delayed", score=(NOW + 9000) * DELAY_FACTOR)
+    put(client, "1", "delayed", score=(NOW + 7000) * DELAY_FACTOR + 3)
+    put(client, "2", "delayed", score=(NOW + 9000) * DELAY_FACTOR)
     empty = replace(Q, name="empty")
-    told, nothing = read_agendas(store, [Q, empty])
+    told, nothing = read_agendas(client, [Q, empty])
     assert [each.id for each in told.schedulers] == ["sooner", "later"]
     assert (told.total_schedulers, told.next_delayed_ms) == (3, NOW + 7000)
     assert (nothing.schedulers, nothing.next_delayed_ms) == ((), None)
-    assert read_agendas(store, []) == []
+    assert read_agendas(client, []) == []

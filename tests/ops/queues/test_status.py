@@ -397,24 +397,24 @@ def test_trouble_with_attribution_is_a_remark(
 # Lookup
 
 
-def test_lookup_names_the_nearest(store: Client) -> None:
+def test_lookup_names_the_nearest(client: Client) -> None:
     for name in ("email", "emails", "video"):
-        make_queue(store, name)
+        make_queue(client, name)
     with pytest.raises(NotFoundError) as caught:
-        find_queues(store, "bull", ["video", "emial"])
+        find_queues(client, "bull", ["video", "emial"])
     assert "'emial'" in caught.value.what
     assert "'video'" not in caught.value.what
     assert "'email'" in caught.value.why
     assert caught.value.hint == "qctl status email"
     with pytest.raises(NotFoundError) as caught:
-        find_queues(store, "bull", ["xyzzy", "q2"])
+        find_queues(client, "bull", ["xyzzy", "q2"])
     assert "'xyzzy', 'q2'" in caught.value.what
     assert caught.value.hint == "qctl queues"
 
 
-def test_lookup_names_prefixes_in_use(store: Client) -> None:
-    make_queue(store, "q", "other prefix")
-    for attempt in (lambda: find_queues(store, "bull", ["q"]), lambda: all_queues(store, "bull")):
+def test_lookup_names_prefixes_in_use(client: Client) -> None:
+    make_queue(client, "q", "other prefix")
+    for attempt in (lambda: find_queues(client, "bull", ["q"]), lambda: all_queues(client, "bull")):
         with pytest.raises(NotFoundError) as caught:
             attempt()
         assert "'other prefix'" in caught.value.why

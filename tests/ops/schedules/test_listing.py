@@ -39,9 +39,9 @@ CRON = Rule(cron="0 3 * * *", tz="Europe/Berlin")
 HOURLY = Rule(every=3600, limit=10)
 
 
-def test_what_a_scheduler_is(store: Client) -> None:
-    pending = make(store, "s", CRON, name="report", data={"a": 1}, attempts=3, priority=5)
-    found = one(store)
+def test_what_a_scheduler_is(client: Client) -> None:
+    pending = make(client, "s", CRON, name="report", data={"a": 1}, attempts=3, priority=5)
+    found = one(client)
     assert (found.kind, found.name, found.pattern, found.every_ms, found.tz) == (
         *("scheduler", "report", "0 3 * * *"),
         *(None, "Europe/Berlin"),
@@ -59,36 +59,36 @@ def test_what_a_scheduler_is(store: Client) -> None:
     )
 
 
-def test_a_score_that_is_not_a_time_is_not_1970(store: Client) -> None:
+def test_a_score_that_is_not_a_time_is_not_1970(client: Client) -> None:
     for scheduler_id in ("s", "t"):
-        make(store, scheduler_id, HOURLY)
-    store.call("ZADD", Q("repeat"), "inf", "s")
-    found = one(store)
+        make(client, scheduler_id, HOURLY)
+    client.call("ZADD", Q("repeat"), "inf", "s")
+    found = one(client)
     assert (found.state, found.next_at, found.skipped, found.upcoming_at) == (
         *("unknown", None, None),
         (),
     )
-    assert [*listed(store)] == ["t", "s"]
+    assert [*listed(client)] == ["t", "s"]
 
 
-def test_due_times_end_with_the_limit_or_the_end(store: Client) -> None:
-    make(store, "s", Rule(every=60, limit=3))
-    at(store, "s", now_ms() + 1000)
-    assert len(one(store).upcoming_at) == 3
+def test_due_times_end_with_the_limit_or_the_end(client: Client) -> None:
+    make(client, "s", Rule(every=60, limit=3))
+    at(client, "s", now_ms() + 1000)
+    assert len(one(client).upcoming_at) == 3
     end = now_ms() + 150_000
-    make(store, "t", Rule(every=60, end=end))
-    at(store, "t", now_ms() + 1000)
-    assert len(one(store, "t").upcoming_at) == 3
+    make(client, "t", Rule(every=60, end=end))
+    at(client, "t", now_ms() + 1000)
+    assert len(one(client, "t").upcoming_at) == 3
 
 
-def test_when_it_ran_last(store: Client) -> None:
-    first = make(store, "s", HOURLY)
-    assert one(store).last_run_at is None
+def test_when_it_ran_last(client: Client) -> None:
+    first = make(client, "s", HOURLY)
+    assert one(client).last_run_at is None
     now = now_ms()
-    call = scheduling.next_iteration_call(Q, first, job(store, first), now)
+    call = scheduling.next_iteration_call(Q, first, job(client, first), now)
     assert call is not None
-    scripts.run(store, call.name, call.keys, call.args)
-    found = one(store)
+    scripts.run(client, call.name, call.keys, call.args)
+    found = one(client)
     assert found.iterations == 2
     assert found.last_run_at is not None
     assert round(found.last_run_at.timestamp() * 1000) == now
@@ -107,12 +107,12 @@ def test_when_it_ran_last(store: Client) -> None:
         ("", "dead"),
     ],
 )
-def test_it_lives_in_its_pending_job(store: Client, place: str, state: str) -> None:
+def test_it_lives_in_its_pending_job(client: Client, place: str, state: str) -> None:
     due = now_ms() + 60_000
-    store.call("ZADD", Q("repeat"), due, "s")
-    store.call("HSET", Q.scheduler("s"), "name", "n", "every", 60_000, "ic", 4)
-    pending = put(store, f"repeat:s:{due}", place, opts='{"repeat":{"every":60000,"count":4}}')
-    found = one(store)
+    client.call("ZADD", Q("repeat"), due, "s")
+    client.call("HSET", Q.scheduler("s"), "name", "n", "every", 60_000, "ic", 4)
+    pending = put(client, f"repeat:s:{due}", place, opts='{"repeat":{"every":60000,"count":4}}')
+    found = one(client)
     assert (found.state, found.pending_id) == (state, pending)
     assert found.pending_state == (
         {"wait": "waiting", "paused": "waiting"}.get(place, place) or None
@@ -121,7 +121,7 @@ def test_it_lives_in_its_pending_job(store: Client, place: str, state: str) -> N
 
 
 @pytest.mark.parametrize("hidden", ["hash", "both"])
-def test_without_a_pending_job_it_is_dead_unless_it_has_ended(store: Client, hidden: str) -> None:
+def test_without_a_pending_job_it_is_dead_unless_it_has_ended(client: Client, hidden: str) -> None:
     minute = (now_ms() // 60_000 + 5) * 60_000
     for name, rule in (
         ("dead", Rule(every=3600)),
@@ -130,43 +130,43 @@ def test_without_a_pending_job_it_is_dead_unless_it_has_ended(store: Client, hid
         ("cron", Rule(cron="0 0 1 1 *", end=now_ms() + 2 * 366 * 86_400_000)),
         ("cron-until", Rule(cron="* * * * *", start=minute - 1, end=minute + 30_000)),
     ):
-        pending = make(store, name, rule)
-        store.call("DEL", Q(pending))
+        pending = make(client, name, rule)
+        client.call("DEL", Q(pending))
         if hidden == "both":
             # Not even its id is left.
-            store.call("DEL", Q("wait"), Q("delayed"))
-    assert {name: found.state for name, found in listed(store).items()} == {
+            client.call("DEL", Q("wait"), Q("delayed"))
+    assert {name: found.state for name, found in listed(client).items()} == {
         "dead": "dead", "limited": "ended", "until": "ended", "cron": "dead",
         "cron-until": "ended",
     }  # fmt: skip
-    assert {name: found.skipped for name, found in listed(store).items()} == {
+    assert {name: found.skipped for name, found in listed(client).items()} == {
         "dead": None, "limited": 0, "until": 0, "cron": None, "cron-until": 0,
     }  # fmt: skip
 
 
-def test_what_has_passed_meanwhile_is_counted(store: Client) -> None:
-    make(store, "every", Rule(every=60))
-    make(store, "cron", Rule(cron="* * * * *", tz="UTC"))
-    make(store, "often", Rule(every=1))
+def test_what_has_passed_meanwhile_is_counted(client: Client) -> None:
+    make(client, "every", Rule(every=60))
+    make(client, "cron", Rule(cron="* * * * *", tz="UTC"))
+    make(client, "often", Rule(every=1))
     due = (now_ms() // 60_000 - 20) * 60_000
     for name in ("every", "cron", "often"):
-        at(store, name, due)
-    found = listed(store)
+        at(client, name, due)
+    found = listed(client)
     assert {schedule.state for schedule in found.values()} == {"overdue"}
     assert found["every"].skipped in {20, 21}
     assert found["cron"].skipped in {20, 21}
     assert found["often"].skipped == MAX_SKIPPED
     # One that is late by a moment is not yet said to be.
-    at(store, "every", now_ms() - 500)
-    assert one(store, "every").state == "ok"
+    at(client, "every", now_ms() - 500)
+    assert one(client, "every").state == "ok"
 
 
-def test_a_pattern_that_is_not_understood_here(store: Client) -> None:
-    pending = make(store, "s", CRON)
-    store.call("HSET", Q.scheduler("s"), "pattern", "0 0 ? * 5#2", "tz", "Mars/Base")
-    assert one(store).state == "ok"
-    at(store, "s", now_ms() - 60_000)
-    found = one(store)
+def test_a_pattern_that_is_not_understood_here(client: Client) -> None:
+    pending = make(client, "s", CRON)
+    client.call("HSET", Q.scheduler("s"), "pattern", "0 0 ? * 5#2", "tz", "Mars/Base")
+    assert one(client).state == "ok"
+    at(client, "s", now_ms() - 60_000)
+    found = one(client)
     assert (found.state, found.skipped, len(found.upcoming_at)) == ("overdue", None, 1)
     assert pending != found.pending_id
 
@@ -183,15 +183,17 @@ def test_many_are_read_in_windows(client: Client) -> None:
     ]
 
 
-def test_an_entry_without_a_record_and_hostile_ones(store: Client) -> None:
-    put(store, "1")
+def test_an_entry_without_a_record_and_hostile_ones(client: Client) -> None:
+    put(client, "1")
     for member in ("plain", "a:b:c:d", "", "\x1b[2J"):
-        store.call("ZADD", Q("repeat"), 5, member)
-    store.call("HSET", Q.scheduler("broken"), "ic", "x", "every", "never", "data", "{", "opts", "[")
-    store.call("ZADD", Q("repeat"), 7, "broken")
-    store.call("SET", Q.scheduler("wrong"), "text")
-    store.call("ZADD", Q("repeat"), 8, "wrong")
-    found = listed(store)
+        client.call("ZADD", Q("repeat"), 5, member)
+    client.call(
+        "HSET", Q.scheduler("broken"), "ic", "x", "every", "never", "data", "{", "opts", "["
+    )
+    client.call("ZADD", Q("repeat"), 7, "broken")
+    client.call("SET", Q.scheduler("wrong"), "text")
+    client.call("ZADD", Q("repeat"), 8, "wrong")
+    found = listed(client)
     assert set(found) == {"plain", "a:b:c:d", "", "\x1b[2J", "broken", "wrong"}
     assert {schedule.state for schedule in found.values()} == {"dead"}
     assert (found["plain"].kind, found["broken"].kind) == ("legacy", "scheduler")
@@ -200,9 +202,9 @@ def test_an_entry_without_a_record_and_hostile_ones(store: Client) -> None:
 # Legacy repeatables
 
 
-def test_a_repeatable_of_bullmq_5(store: Client) -> None:
-    pending = legacy(store, MD5_KEY, name="old", every=7000)
-    found = one(store, MD5_KEY)
+def test_a_repeatable_of_bullmq_5(client: Client) -> None:
+    pending = legacy(client, MD5_KEY, name="old", every=7000)
+    found = one(client, MD5_KEY)
     assert (found.kind, found.name, found.every_ms, found.iterations) == (
         "legacy",
         "old",
@@ -211,18 +213,18 @@ def test_a_repeatable_of_bullmq_5(store: Client) -> None:
     )
     assert (found.state, found.pending_id) == ("ok", pending)
     assert (found.data, found.opts) == ({"x": 1}, {"attempts": 2})
-    removal = remove_schedule(store, "bull", "q", MD5_KEY)
+    removal = remove_schedule(client, "bull", "q", MD5_KEY)
     assert removal.removed
-    assert store.call("KEYS", "*repeat*") == []
-    assert scores(store, "delayed") == {}
+    assert client.call("KEYS", "*repeat*") == []
+    assert scores(client, "delayed") == {}
 
 
-def test_a_repeatable_of_very_old_versions(store: Client) -> None:
+def test_a_repeatable_of_very_old_versions(client: Client) -> None:
     key = "old:::Europe/Berlin:0 3 * * *"
     inner = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
     hashed = hashlib.md5(f"old{inner}".encode(), usedforsecurity=False).hexdigest()
-    pending = legacy(store, key, iteration=hashed)
-    found = one(store, key)
+    pending = legacy(client, key, iteration=hashed)
+    found = one(client, key)
     assert (found.kind, found.name, found.pending_id, found.state) == (
         "legacy",
         "old",
@@ -230,49 +232,49 @@ def test_a_repeatable_of_very_old_versions(store: Client) -> None:
         "ok",
     )
     assert found.tz == "Europe/Berlin"
-    run = run_schedule(store, "bull", "q", key)
+    run = run_schedule(client, "bull", "q", key)
     assert run.id is not None
-    assert (job(store, run.id)["data"], job(store, run.id)["name"]) == ('{"x":1}', "old")
-    assert remove_schedule(store, "bull", "q", key).removed
-    assert scores(store, "delayed") == {}
+    assert (job(client, run.id)["data"], job(client, run.id)["name"]) == ('{"x":1}', "old")
+    assert remove_schedule(client, "bull", "q", key).removed
+    assert scores(client, "delayed") == {}
     # Its jobs' ids can only be guessed, so that none was found does not mean that there is none.
-    store.call("ZADD", Q("repeat"), now_ms(), key)
-    assert one(store, key).state == "unknown"
+    client.call("ZADD", Q("repeat"), now_ms(), key)
+    assert one(client, key).state == "unknown"
 
 
-def test_a_repeatable_without_its_job_has_nothing_to_run(store: Client) -> None:
-    store.call("DEL", Q(legacy(store, MD5_KEY, name="old", every=7000)))
+def test_a_repeatable_without_its_job_has_nothing_to_run(client: Client) -> None:
+    client.call("DEL", Q(legacy(client, MD5_KEY, name="old", every=7000)))
     with pytest.raises(FailedError) as caught:
-        run_schedule(store, "bull", "q", MD5_KEY)
+        run_schedule(client, "bull", "q", MD5_KEY)
     assert caught.value.hint == f"qctl schedules remove q {MD5_KEY}"
 
 
 # Changes
 
 
-def test_a_scheduler_is_removed_with_its_delayed_job(store: Client) -> None:
-    pending = make(store, "s", CRON)
-    dry = remove_schedule(store, "bull", "q", "s", dry_run=True)
+def test_a_scheduler_is_removed_with_its_delayed_job(client: Client) -> None:
+    pending = make(client, "s", CRON)
+    dry = remove_schedule(client, "bull", "q", "s", dry_run=True)
     assert (dry.removed, dry.dry_run, dry.schedule.pending_id) == (False, True, pending)
-    assert one(store).state == "ok"
-    done = remove_schedule(store, "bull", "q", "s")
+    assert one(client).state == "ok"
+    done = remove_schedule(client, "bull", "q", "s")
     assert (done.removed, done.job_left) == (True, None)
-    assert events(store)[-1] == {"event": "removed", "jobId": pending, "prev": "delayed"}
+    assert events(client)[-1] == {"event": "removed", "jobId": pending, "prev": "delayed"}
     with pytest.raises(NotFoundError):
-        remove_schedule(store, "bull", "q", "s")
+        remove_schedule(client, "bull", "q", "s")
 
 
-def test_a_job_that_waits_already_is_left_and_named(store: Client) -> None:
-    pending = make(store, "s", HOURLY)
-    assert row(store, "wait") == [pending]
-    assert remove_schedule(store, "bull", "q", "s").job_left == pending
-    assert row(store, "wait") == [pending]
+def test_a_job_that_waits_already_is_left_and_named(client: Client) -> None:
+    pending = make(client, "s", HOURLY)
+    assert row(client, "wait") == [pending]
+    assert remove_schedule(client, "bull", "q", "s").job_left == pending
+    assert row(client, "wait") == [pending]
 
 
 def test_a_job_that_a_worker_takes_meanwhile_is_named(
-    store: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pending = make(store, "s", CRON)
+    pending = make(client, "s", CRON)
 
     really = scripts.run
 
@@ -282,25 +284,25 @@ def test_a_job_that_a_worker_takes_meanwhile_is_named(
         return really(client, *call)
 
     monkeypatch.setattr(scripts, "run", taken_first)
-    assert remove_schedule(store, "bull", "q", "s").job_left == pending
+    assert remove_schedule(client, "bull", "q", "s").job_left == pending
 
 
-def test_an_id_that_does_not_exist_names_the_nearest(store: Client) -> None:
-    make(store, "nightly", CRON)
+def test_an_id_that_does_not_exist_names_the_nearest(client: Client) -> None:
+    make(client, "nightly", CRON)
     with pytest.raises(NotFoundError) as caught:
-        one(store, "nigthly")
+        one(client, "nigthly")
     assert "'nightly'" in caught.value.why
     with pytest.raises(NotFoundError):
-        show_schedule(store, "bull", "nope", "nightly")
+        show_schedule(client, "bull", "nope", "nightly")
 
 
-def test_a_run_now_touches_nothing_of_the_schedule(store: Client) -> None:
+def test_a_run_now_touches_nothing_of_the_schedule(client: Client) -> None:
     options: dict[str, Any] = {
         "attempts": 3, "backoff": "exponential:1s", "priority": 5, "remove_on_complete": 10,
     }  # fmt: skip
-    pending = make(store, "s", CRON, name="report", data={"a": [1, "ä"]}, **options)
+    pending = make(client, "s", CRON, name="report", data={"a": [1, "ä"]}, **options)
     before = {
-        name: store.call(*command)
+        name: client.call(*command)
         for name, command in {
             "repeat": ("ZRANGE", Q("repeat"), 0, -1, "WITHSCORES"),
             "record": ("HGETALL", Q.scheduler("s")),
@@ -308,13 +310,13 @@ def test_a_run_now_touches_nothing_of_the_schedule(store: Client) -> None:
             "delayed": ("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES"),
         }.items()
     }
-    dry = run_schedule(store, "bull", "q", "s", dry_run=True)
+    dry = run_schedule(client, "bull", "q", "s", dry_run=True)
     assert (dry.id, dry.dry_run, dry.name, dry.data) == (None, True, "report", {"a": [1, "ä"]})
-    assert scores(store, "prioritized") == {}
-    run = run_schedule(store, "bull", "q", "s")
+    assert scores(client, "prioritized") == {}
+    run = run_schedule(client, "bull", "q", "s")
     assert run.id is not None
-    assert list(scores(store, "prioritized")) == [run.id]
-    added = job(store, run.id)
+    assert list(scores(client, "prioritized")) == [run.id]
+    added = job(client, run.id)
     assert (added["name"], added["data"], added["delay"]) == ("report", '{"a":[1,"ä"]}', "0")
     assert "rjk" not in added
     assert json.loads(added["opts"]) == {
@@ -322,24 +324,24 @@ def test_a_run_now_touches_nothing_of_the_schedule(store: Client) -> None:
         "removeOnComplete": 10,
     }  # fmt: skip
     assert before == {
-        "repeat": store.call("ZRANGE", Q("repeat"), 0, -1, "WITHSCORES"),
-        "record": store.call("HGETALL", Q.scheduler("s")),
-        "pending": store.call("HGETALL", Q(pending)),
-        "delayed": store.call("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES"),
+        "repeat": client.call("ZRANGE", Q("repeat"), 0, -1, "WITHSCORES"),
+        "record": client.call("HGETALL", Q.scheduler("s")),
+        "pending": client.call("HGETALL", Q(pending)),
+        "delayed": client.call("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES"),
     }
 
 
-def test_a_dead_scheduler_can_still_be_run(store: Client) -> None:
-    store.call("DEL", Q(make(store, "s", CRON, data=[1], attempts=2)))
-    run = run_schedule(store, "bull", "q", "s")
+def test_a_dead_scheduler_can_still_be_run(client: Client) -> None:
+    client.call("DEL", Q(make(client, "s", CRON, data=[1], attempts=2)))
+    run = run_schedule(client, "bull", "q", "s")
     assert (run.name, run.data, run.opts) == ("s", [1], {"attempts": 2})
     assert run_line(run).endswith("scheduler s stays dead")
 
 
-def test_queues_of_bull_are_shown_and_not_changed(store: Client) -> None:
-    store.call("SET", Q("id"), 1)
-    store.call("ZADD", Q("repeat"), now_ms(), "old::::5000")
-    assert [schedule.every_ms for schedule in listed(store).values()] == [5000]
+def test_queues_of_bull_are_shown_and_not_changed(client: Client) -> None:
+    client.call("SET", Q("id"), 1)
+    client.call("ZADD", Q("repeat"), now_ms(), "old::::5000")
+    assert [schedule.every_ms for schedule in listed(client).values()] == [5000]
     for change in (remove_schedule, run_schedule):
         with pytest.raises(RefusedError):
-            change(store, "bull", "q", "old::::5000")
+            change(client, "bull", "q", "old::::5000")
