@@ -1,13 +1,12 @@
--- Add a flow: a tree of jobs of which others see all or nothing. Wire format 5.4, as BullMQ 6 does it.
--- A flow cannot be split, so a large one makes a long call.
+-- Add a flow, which is a tree of jobs: other clients see all of its jobs or none. Wire format 5.4, as in
+-- BullMQ 6. All jobs of a flow are added in one call, so the call for a large flow is long.
 --
 -- KEYS[1], KEYS[2] … for each job the key prefix of its queue with the last colon, e.g. "bull:q:";
---   parents come before their children. One more key at the end: see QueueKeys.whole
+--   parents come before their children. The last key belongs to no job: see QueueKeys.whole
 -- ARGV[1] now, epoch ms; then ten values for each job:
 --   id, name, data as JSON, "1" if it has children or "", then an option set as in add.lua
 --
--- Answers for each job: its id; or -5 (no such parent) or -7 (the job exists and has another parent), and
--- the job was not added.
+-- Answers for each job its id, or the answer of add.lua for a job that was not added.
 --@include add_job
 
 local now_text = ARGV[1]
@@ -28,8 +27,8 @@ for i = 1, #KEYS - 1 do
   answers[i] = add_job(base, job, now, true)
 end
 
--- A parent whose children all had completed before is released. A parent that did not get all of its
--- children goes on waiting, so that it never runs without them.
+-- Releases each parent whose children had all completed before this call. A parent that did not get all of
+-- its children keeps waiting, so that it never runs without them.
 for _, parent in ipairs(parents) do
   if redis.call("HDEL", parent.key, "flowAttachmentFailed") == 0 then
     release_parent_if_done(parent, now)

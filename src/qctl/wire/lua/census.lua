@@ -5,8 +5,8 @@
 -- KEYS[6] waiting-children   KEYS[7] events   KEYS[8] repeat
 -- ARGV[1] how many schedulers are listed at most
 --
--- Answers the six lengths in this order, the id of the last event or "0-0", and the schedulers with the
--- times of their pending jobs.
+-- Answers the lengths of KEYS[1] to KEYS[6], the id of the last event or "0-0", and the schedulers with the
+-- times when their pending jobs are due.
 
 local found = {}
 for i = 1, 3 do

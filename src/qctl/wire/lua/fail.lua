@@ -1,4 +1,5 @@
--- Make a job fail for good. Wire format 5.8 without the fetch, which is part of the worker's next step.
+-- Make a job fail, without another attempt. Wire format 5.8 without the fetch, which is part of the worker's
+-- next step.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms         ARGV[2] job id          ARGV[3] lock token
@@ -7,7 +8,7 @@
 -- ARGV[8] minutes of metrics kept, or ""
 -- ARGV[9] attempts made, this one included   ARGV[10] deduplication id, or ""
 --
--- Answers 0, or why the job has not failed (a code of wire format 5, or the text of an error).
+-- Answers 0; or, if the job has not failed, a code of wire format 5 or the text of an error.
 --@include settle
 
 local base = KEYS[1]

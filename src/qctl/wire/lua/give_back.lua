@@ -1,11 +1,11 @@
--- Put active jobs back to run next; no attempt is counted. Wire format 5.12. Unlike BullMQ, this wakes a
--- worker for a prioritised job, too.
+-- Put active jobs back to run next; no attempt is counted. Wire format 5.12. Unlike BullMQ, this script wakes
+-- a worker for a prioritised job, too.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1], ARGV[2] … id, lock token; at most 250 pairs; the job of the last pair runs first
 --
--- Answers {ms until the queue's rate limit ends or 0, for each job 0 if it was put back or a code of wire
--- format 5}.
+-- Answers {ms until the queue's rate limit ends or 0, codes}: for each job 0 if it was put back, else a code
+-- of wire format 5.
 --@include ready
 --@include events
 --@include leave_active

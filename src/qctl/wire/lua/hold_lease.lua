@@ -3,7 +3,7 @@
 -- KEYS[1] the lease
 -- ARGV[1] the holder as JSON   ARGV[2] its owner   ARGV[3] time to live, ms
 --
--- Answers "" if the caller holds it now, else the JSON of its holder.
+-- Answers "" if the caller has the lease now, else the JSON of its holder.
 --@include json
 
 local owner = decoded(redis.pcall("GET", KEYS[1])).owner

@@ -1,5 +1,6 @@
--- Make a scheduler's next job, after a worker has fetched the present one. Wire format 6.4. An older job
--- of the scheduler, which was retried or had stalled, makes no next job: only one is pending at a time.
+-- Make a scheduler's next job, after a worker has fetched its pending job. Wire format 6.4. For an older job
+-- of the scheduler, which runs again after a retry or a stall, this script does nothing: a scheduler has only
+-- one pending job at a time.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] id of the fetched job   ARGV[3] now, epoch ms
@@ -33,7 +34,7 @@ if redis.call("EXISTS", base .. id) == 1 then
 end
 local name, data = known[1] or redis.call("HGET", base .. ARGV[2], "name") or scheduler, known[2]
 if not data and not known[6] then
-  -- A repeatable job of an old version has its data in the job only.
+  -- For a repeatable of an old BullMQ version, only the job has the data.
   data = redis.call("HGET", base .. ARGV[2], "data")
   if data then
     redis.call("HSET", record, "data", data)

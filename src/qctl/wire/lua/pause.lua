@@ -1,29 +1,29 @@
 -- Pause a queue the way its own clients do, so that a resume by any of them finds every job: for BullMQ 6
 -- set the flag; for older versions also move ready jobs to the paused list. Wire format 5.20, 10.2.
 --
--- A queue that is already paused keeps its owner, but jobs that were left in wait move to the paused list
--- if that list is used. With many jobs in both lists this takes several calls. The note is written before
--- the flag, and the flag before any job is moved: if the caller dies half way, the queue is paused and its
--- note says by whom. A running queue never has jobs in a list that no worker reads.
+-- If the queue is paused already, its ready jobs in wait still move to the paused list if that list is used.
+-- With many jobs in both lists, the move takes several calls. The note is written before the flag, and the
+-- flag before any job is moved: if the caller dies half way, the queue is paused and the note names the
+-- owner. A running queue never has jobs in a list that no worker reads.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
 -- KEYS[3] qctl's pause note
 -- ARGV[1] the note: who pauses, as JSON   ARGV[2] its owner
--- ARGV[3] "claim" to make the pause ours even if a drain has paused the queue; "take over" to do so only
---         if nobody else has paused or resumed the queue since; "again" to pause a queue that was resumed,
---         but only if the note still is ours; else ""
+-- ARGV[3] "claim" to make the pause of a drain ours; "take over" to do so only if the queue was neither
+--         paused nor resumed after that pause; "again" to pause a queue that was resumed, but only if the
+--         note is still ours; else ""
 -- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
 -- ARGV[5] how many jobs this call moves at most
 --
--- Answers {word, id of the event}: "paused" (by this call), "ours" (by an earlier call of ours, which wrote
--- the event), "others" (by somebody else), "resumed" (somebody resumed it and deleted our note; nothing was
--- written), "more" (call again).
+-- Answers {word, id of the event of our pause, or ""}. The words: "paused" (by this call); "ours" (by an
+-- earlier call of ours); "others" (by another owner or client, and the pause stays theirs); "resumed" (in the
+-- mode "again": the queue was resumed and our note is gone; nothing was written); "more" (call again).
 --@include pausing
 
 local base, meta, note = unpack(KEYS)
 local holder_json, owner, mode, layout, max_moved = unpack(ARGV)
 
--- Whether the pause of a drain becomes ours.
+-- Whether the pause in this note becomes ours: only the pause of a drain may, see ARGV[3].
 local function is_claimed(holder)
   if holder.verb ~= "drain" and holder.verb ~= "restart" then
     return false
@@ -31,8 +31,8 @@ local function is_claimed(holder)
   return mode == "claim" or (mode == "take over" and not is_overtaken(base, holder))
 end
 
--- Moves ready jobs to where a pause keeps them. Answers whether all of them have been moved.
-local function place_ready()
+-- Moves ready jobs to the list that a paused queue uses. Answers whether all of them are there now.
+local function move_ready()
   if layout == "" and redis.call("EXISTS", base .. "paused") == 0 and is_flag_enough(base) then
     return true
   end
@@ -52,13 +52,13 @@ redis.call("XLEN", base .. "events")
 local holder = decoded(redis.pcall("GET", note))
 local is_ours = holder.owner == owner
 if redis.call("HEXISTS", meta, "paused") == 1 then
-  if not place_ready() then
+  if not move_ready() then
     return {"more", ""}
   elseif is_ours and holder.event then
     return {"ours", holder.event}
   elseif not is_ours and not is_claimed(holder) then
     if mode == "claim" then
-      -- Listeners hear that somebody wants it paused, as with BullMQ.
+      -- Like BullMQ, writes the event even if the queue was paused before.
       emit(base, "paused")
     end
     return {"others", ""}
@@ -70,7 +70,7 @@ end
 redis.call("SET", note, holder_json)
 redis.call("HSET", meta, "paused", "1")
 redis.call("DEL", base .. "marker")
-if not place_ready() then
+if not move_ready() then
   return {"more", ""}
 end
 local event = emit(base, "paused")

@@ -1,19 +1,19 @@
--- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state. A parent that waited only for the
--- deleted job goes on (soft, P17).
+-- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state. A parent that waited only for a deleted
+-- job becomes ready to run (soft, P17).
 --
--- Redis searches a list entry by entry: for a job in the middle of a million that takes 11 ms.
+-- Redis searches a list entry by entry: the search for a job in the middle of a million takes 11 ms.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or ""
 --         for anywhere
 -- ARGV[2] "removed" to write an event for each job; "" to write none (see report_cleaned.lua)
--- ARGV[3] "" to leave jobs alone whose children have not ended; "last" to delete such a job together with
---         its only unfinished child, the only unfinished child of that one, and so on
--- ARGV[4] "" or the key of a parent: only its children are deleted, except the last child that it waits
---         for, because deleting that would make the parent run; ids that are not its children are only
---         removed from the jobs it waits for
--- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and take for granted that the jobs
---         are in their list, because they were just read from it
+-- ARGV[3] "" to leave a job with unfinished children alone; "last" to delete a job that has only one
+--         unfinished child together with that child, the only unfinished child of that child, and so on
+-- ARGV[4] "" or the key of a parent. Then only children of this parent are deleted, except the last one that
+--         it waits for: without that child the parent would run. An id that is not such a child is only
+--         removed from the parent's dependencies
+-- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and to assume that the jobs are in
+--         their list, because they were just read from it
 -- ARGV[6] in a dry run: what the call before has foreseen, or ""; else ""
 -- ARGV[7] … ids, at most 500
 --
@@ -28,19 +28,20 @@
 --@include deleting
 --@include require_types
 
-local base, place, event, goes_with_last = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == "last"
+local base, place, event, with_last = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == "last"
 local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
 local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
 -- Active comes first, because it is never long.
 local LISTS = {"active", "wait", "paused"}
--- The end of a list to search from. A caller that deletes a whole state begins at the head of its list; a job
--- named by its id is more often among those that run next, at the tail.
+-- From which end LREM searches: 1 for the head, where a caller that deletes a whole state begins; -1 for the
+-- tail, because a job named by its id is more often among the jobs that run next.
 local DIRECTION = place == "" and -1 or 1
--- How many levels of a flow one call deletes at most.
+-- How many levels of a flow below the job are deleted together with it at most.
 local MAX_LEVELS = 100
 -- In a dry run: parent → how many of its children would be gone by now.
 local gone = decoded(ARGV[6])
 
+-- Whether a job that must be in the state where may be in this set or list.
 local function is_meant(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
@@ -63,7 +64,7 @@ local function size(command, key)
   return type(found) == "number" and found or 0
 end
 
-local function unfinished(job_key)
+local function count_unfinished_children(job_key)
   return size("SCARD", job_key .. ":dependencies") - (gone[job_key] or 0)
 end
 
@@ -79,14 +80,14 @@ local function examine(job_base, id, where)
     return nil, "locked"
   elseif is_real and is_next_run(job_base, id, fields[2]) then
     return nil, "scheduled"
-  elseif not goes_with_last and unfinished(key) > 0 then
+  elseif not with_last and count_unfinished_children(key) > 0 then
     return nil, "parent"
   end
   return {base = job_base, id = id, key = key, is_real = is_real, dedup_id = fields[3],
     parent_key = fields[4], where = where, set = set_of(job_base, id, where)}
 end
 
--- Answers the base of the queue and the id in a job's key. Ids may have colons, names of queues may not.
+-- Answers the queue's key prefix and the id in a job's key. Ids may have colons, names of queues may not.
 local function split(job_key)
   local prefix = string.match(base, "^(.*:)[^:]*:$") or ""
   if string.sub(job_key, 1, #prefix) == prefix then
@@ -95,8 +96,8 @@ local function split(job_key)
   end
 end
 
--- Whether the job with this key still is a child of that parent: the child may have been deleted, and another
--- job may have its id.
+-- Whether the job with this key is still a child of that parent: the child may have been deleted, and another
+-- job may have its id now.
 local function is_child(job_key, of_parent)
   local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
   local parent = parent_of(fields[1], fields[2])
@@ -110,8 +111,8 @@ local function examine_chain(id)
   local job, word = examine(base, id, place)
   while job do
     jobs[#jobs + 1] = job
-    local left = unfinished(job.key)
-    -- In a dry run the jobs below this job are still there, but would be gone.
+    local left = count_unfinished_children(job.key)
+    -- A dry run does not look at the jobs below: a caller that deletes them first finds them undeleted.
     if left == 0 or is_dry then
       return jobs
     elseif left > 1 or #jobs > MAX_LEVELS then
@@ -131,7 +132,8 @@ local function examine_chain(id)
   return nil, #jobs > 0 and word == "locked" and "child-locked" or word
 end
 
--- Frees the deduplication id if this job holds it, and drops a job kept for later (wire format 5.5).
+-- Frees the deduplication id if this job owns it, and deletes the job that was kept for later (wire format
+-- 5.5).
 local function free_dedup(job)
   local key = job.base .. "de:" .. job.dedup_id
   if redis.pcall("GET", key) == job.id then
@@ -147,7 +149,8 @@ local function leave_list(key, id)
   return redis.call("LREM", key, DIRECTION, id) > 0
 end
 
--- The same for a job's state. Answers the name of the set or list, or nil if the job was in none.
+-- Takes a job out of its state, or only finds it there in a dry run. Answers the name of the set or list, or
+-- nil if the job was in none.
 local function leave(job)
   if job.set then
     if not is_dry then
@@ -178,7 +181,7 @@ local function delete(job, state)
   end
 end
 
--- In a dry run: counts a job that would be deleted.
+-- In a dry run: subtracts a job that would be deleted from its parent's unfinished children.
 local function foresee(job)
   local parent = job.parent_key
   if parent and redis.pcall("SISMEMBER", parent .. ":dependencies", job.key) == 1 then

@@ -1,8 +1,8 @@
--- Remove a scheduler, and its pending job if that is delayed. Wire format 6.6. A pending job that already
--- waits is left alone and runs.
+-- Remove a scheduler, and its pending job if that job is delayed. Wire format 6.6. A pending job in another
+-- state stays there and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] scheduler id   ARGV[2] the beginning of its jobs' ids, up to the time
+-- ARGV[1] scheduler id   ARGV[2] the prefix of its jobs' ids; the time follows
 --
 -- Answers 1 if there was such a scheduler, else 0.
 --@include deleting

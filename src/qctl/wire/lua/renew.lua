@@ -1,4 +1,5 @@
--- Renew the lock of a running job. Wire format 5.7, except that the marks of the stalled check stay.
+-- Renew the lock of a running job. Wire format 5.7, but the job stays in the set stalled: the caller takes it
+-- out (worker_calls.forget_marks).
 --
 -- KEYS[1] the job's lock, and no other key: see worker_calls.renew
 -- ARGV[1] lock TTL, ms   ARGV[2] lock token

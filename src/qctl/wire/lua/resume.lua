@@ -1,17 +1,17 @@
--- Resume a queue. Wire format 5.20, 10.2. All ready jobs move to wait, where those of the paused list run next;
--- then the flag is cleared, workers are woken and an event is written. With many jobs in both lists this
--- takes several calls. The flag is cleared last: if the caller dies half way, the queue is still paused and
--- anybody can resume it. A running queue never has jobs in a list that no worker reads.
+-- Resume a queue. Wire format 5.20, 10.2. First all ready jobs move to wait, where the jobs of the paused list
+-- run next. With many jobs in both lists, the move takes several calls. Then the flag is cleared, workers are
+-- woken and an event is written. If the caller dies before that, the queue is still paused, and any client can
+-- resume it: a running queue never has jobs in a list that no worker reads.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
 -- KEYS[3] qctl's pause note
--- ARGV[1] "" to resume it no matter who paused it; an owner to resume only that owner's pause
+-- ARGV[1] "" to end any pause; an owner to end only the pause of this owner
 -- ARGV[2] how many jobs this call moves at most
 -- ARGV[3] "force" to make a drain of the queue stop; else ""
 --
--- Answers {word, jobs in the paused list before, id of the event or ""}: "resumed", "running" (it was not
--- paused), "others" (the pause is not the owner's, or somebody else has paused the queue since; only the
--- owner's note is deleted), "more" (call again).
+-- Answers {word, jobs in the paused list before, id of the event or ""}. The words: "resumed"; "running" (the
+-- queue was not paused); "others" (the note is not the owner's, and nothing was changed; or the queue was
+-- paused or resumed after the owner's pause, and only the note was deleted); "more" (call again).
 --@include pausing
 
 local base, meta, note = unpack(KEYS)
@@ -53,7 +53,7 @@ end
 if not is_paused and owner ~= "" then
   return {"running", in_paused, ""}
 end
--- Also if the queue was running: listeners hear that somebody wants it to run, as with BullMQ.
--- "force": the note does not show the drain that it must stop, if somebody else has paused the queue since.
+-- Like BullMQ, writes the event even if the queue was not paused.
+-- The field qctl=force makes a drain of the queue stop, even if another client has paused the queue since.
 local marks = force == "force" and {"qctl", "force"} or {}
 return {is_paused and "resumed" or "running", in_paused, emit(base, "resumed", unpack(marks))}

@@ -6,7 +6,7 @@
 -- ARGV[6] "1" to run it next when there is no delay (lifo)
 -- ARGV[7] failed reason      ARGV[8] stack traces, JSON array; both "" if the attempt did not fail
 --
--- Answers 0, or why nothing was done (a code of wire format 5).
+-- Answers 0, or the code of wire format 5 for why the job does not run again.
 --@include placing
 --@include leave_active
 

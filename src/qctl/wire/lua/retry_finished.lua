@@ -3,7 +3,7 @@
 -- unfinished again, and it owns its deduplication id until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] where the jobs must be: "failed", "completed", or "" for either of them or no state
+-- ARGV[1] where the jobs must be: "failed", "completed", or "" for one of these two or no state
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
 -- ARGV[3] "" to run them behind the waiting jobs; "next" to run them first, or first of their priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget the attempts as well
@@ -28,9 +28,9 @@ local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 -- In a dry run: deduplication id → the job that would own it by now.
 local foreseen = decoded(ARGV[6])
 
--- The parent counts the child as unfinished again if it still waits for its children, or has ended itself. A
--- parent that already runs goes on with the results it has. May raise an error: the parent's keys may be of
--- any type.
+-- Makes the parent count this child as unfinished again, if the child had made the parent fail, or the parent
+-- still waits for its children or has ended. Any other parent goes on with the results that it has. May raise
+-- an error: the parent's keys may be of any type.
 local function rejoin_parent(job_key, parent, state)
   if redis.call("EXISTS", parent.key) == 0 then
     return
@@ -57,8 +57,8 @@ local function is_duplicate(id, dedup_id)
       and redis.call("HEXISTS", base .. owner, "finishedOn") == 0
 end
 
--- The job owns its deduplication id until it ends, as when it was added. Not if the id throttles (has a TTL):
--- that time is over.
+-- Makes the job own its deduplication id until the job ends, as when it was added. Does nothing for an option
+-- with a TTL (throttling), because that time is over.
 local function hold_dedup(id, dedup_id, opts)
   local dedup = type(opts.de) == "table" and opts.de or {}
   if tonumber(dedup.ttl) then

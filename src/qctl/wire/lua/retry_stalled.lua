@@ -1,6 +1,6 @@
--- Put jobs that lost their worker back to run next. Each job is checked again: it is put back only if it
--- still is in active and its lock is the one that the caller saw. Compare the stalled check, wire format
--- 5.13: here a prioritised job keeps its priority, and the retry need not count as a stall.
+-- Put jobs that lost their worker back to run next. Each job is checked again: it is put back only if it is
+-- still in active and its lock is the one that the caller saw. Unlike in the stalled check (wire format 5.13),
+-- a prioritised job keeps its priority, and the caller decides whether a stall is counted.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] "" to count no stall; else how many stalls a job may have (maxStalledCount), and one is counted

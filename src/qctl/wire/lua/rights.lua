@@ -1,13 +1,12 @@
--- Find out which of some commands this Redis user may not run. Runs none of them, and reads nothing of
--- BullMQ's.
+-- Check which commands this Redis user may not run. The script runs none of them, and reads no key.
 --
 -- KEYS[1] any key of the queue
--- ARGV[1] qctl's pause note   ARGV[2] qctl's lease: not in KEYS, because a user who may not use them could
---         not run this script then
--- ARGV[3] … the commands, words separated by spaces; "$1" stands for KEYS[1], "$2" and "$3" for the note and
---         the lease
+-- ARGV[1] the key of qctl's pause note   ARGV[2] the key of qctl's lease. If they were in KEYS, a user without
+--         rights on them could not run this script
+-- ARGV[3] … the commands, with spaces between the words; "$1" stands for KEYS[1], "$2" and "$3" stand for the
+--         note and the lease
 --
--- Answers the commands that are not granted; nil if Redis cannot say (before version 7).
+-- Answers the commands that the user may not run; nil before Redis 7, which cannot check.
 
 if not redis.acl_check_cmd then
   return false

@@ -3,8 +3,8 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
--- ARGV[5] if the queue has a global concurrency: how many of the places that its completed jobs free the
---         worker may fill at once; the others go to the worker that has waited longest
+-- ARGV[5] for a queue with a global concurrency: how many of the places freed by these completed jobs this
+--         worker may fill at once; the worker that has waited longest gets the other places
 -- ARGV[6] worker name, or ""             ARGV[7] worker's rate limit: jobs, or ""
 -- ARGV[8] its window in ms, or ""        ARGV[9] minutes of metrics kept, or ""
 -- ARGV[10] number of groups of completed jobs that have the same values; then four values for each group:
@@ -13,8 +13,9 @@
 -- then three values for each completed job, at most 250: id, return value as JSON, number of its group
 --
 -- Answers {codes, jobs, reason, ms}. codes: position, code, position, code … (positions from 1) for each job
--- that did not complete; a code of wire format 5, or the text of an error. The rest is what lib/fetch.lua
--- answers; if jobs were settled and the fetch failed: {codes, {}, "failed", the text of the error}.
+-- that did not complete; a code of wire format 5, or the text of an error. jobs, reason and ms: the answer of
+-- fetch, see lib/fetch.lua. If jobs were settled and the fetch failed: {codes, {}, "failed", the text of the
+-- error}.
 --@include settle
 --@include fetch
 
@@ -37,14 +38,14 @@ if count > 0 then
     if code ~= 0 then
       codes[#codes + 1] = i
       codes[#codes + 1] = code
-      if code == STALE.children or code == STALE.failed_children then
+      if code == CODES.children or code == CODES.failed_children then
         refused = refused + 1
       end
     end
   end
 end
 
--- A job that may not complete because of its children keeps its place until it has failed.
+-- A job that must not complete because of its children keeps its place in the worker until it has failed.
 local wanted = tonumber(ARGV[4]) - refused
 local fetched = {{}, "", 0}
 if wanted > 0 then
@@ -57,7 +58,7 @@ if wanted > 0 then
     if count == 0 then
       return redis.error_reply(text)
     end
-    -- The jobs above are settled all the same.
+    -- The jobs above are settled nevertheless, so the call must not fail.
     fetched = {{}, "failed", text}
   end
 end
@@ -66,6 +67,7 @@ if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base, "drained")
 end
+-- Fewer jobs were fetched than ended: the worker that has waited longest may fill the other places.
 if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
     and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then
   wake(base)

@@ -1,4 +1,4 @@
--- Set a job's progress or data, or add a row to its log, at any time. Wire format 5.22.
+-- Set a job's progress or data, or add a row to its log, in any state. Wire format 5.22.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] job id   ARGV[2] "progress", "data" or "log"

@@ -1,5 +1,5 @@
--- Make a scheduler, or change it together with its pending job. Wire format 6.3. Unlike BullMQ 6, this
--- also finds the pending job of a paused queue, so there never are two.
+-- Make a scheduler, or change it together with its pending job. Wire format 6.3. Unlike BullMQ 6, this script
+-- also finds the pending job in the paused list, so that a scheduler never has two pending jobs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] now, epoch ms   ARGV[3] interval ms, or "" for a cron pattern
@@ -9,11 +9,11 @@
 -- ARGV[11] the job's opts as JSON without the last brace
 -- ARGV[12] … the other fields of the scheduler's record: name, value, name, value …
 --
--- The pattern's next job may exist already, because it was promoted: if it has ended, the new job replaces it;
--- if it has not, the new job gets the next time after it.
+-- The job for the pattern's next time may exist already, because it was promoted. If that job has ended, the
+-- new job replaces it; else the new job gets the time after that.
 --
--- Answers {job id, delay in ms}; or -10 if jobs exist for all of the pattern's next times, or -11 for the
--- next 32 times of an interval, and nothing was changed.
+-- Answers {job id, delay in ms}; or, if nothing was changed, -10 (jobs exist for all times in ARGV[4]) or -11
+-- (jobs exist for the next 32 times of the interval).
 --@include scheduler_slots
 --@include deleting
 --@include find
@@ -34,8 +34,8 @@ if every then
 else
   slot = table.remove(later_slots, 1)
 end
--- Where the pending job can be taken from; nil if it is active or gone. A scheduler's job has no parent,
--- children or deduplication (P17).
+-- The set or the list that has the pending job; both are nil if that job is active or gone. A scheduler's job
+-- has no parent, children or deduplication (P17), so it can simply be deleted.
 local pending = pending_at and iteration_id(scheduler, pending_at)
 local set, list
 if pending and redis.call("EXISTS", base .. pending) == 1 then
@@ -52,6 +52,7 @@ local function ended_in(id)
   return find_in_sets(base, {"completed", "failed"}, id)
 end
 
+-- Whether another job has this id. The job of a pattern's time that has ended does not count.
 local function is_taken(id)
   return not (is_replaced and id == pending) and redis.call("EXISTS", base .. id) == 1
     and (every or not ended_in(id))

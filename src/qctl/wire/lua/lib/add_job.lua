@@ -1,11 +1,11 @@
 -- Add one job (wire format 5.1 and 5.3).
 --@include dedup
 
--- Answered in place of an id (codes of wire format 5).
+-- The codes of wire format 5 that are answered instead of an id.
 local NO_PARENT, OTHER_PARENT = -5, -7
 
--- The job exists: only its parent may change. in_flow: the parents of a flow are released by its caller,
--- when all of its jobs exist.
+-- Handles a job that exists already: only its parent may change. in_flow: the caller releases the parents of
+-- the flow, once all of its jobs exist.
 local function add_existing(base, job, now, in_flow)
   local job_key = base .. job.id
   if job.parent_key then
@@ -41,10 +41,10 @@ local function with_rare_options(job, rare)
   return job
 end
 
--- job: see store_job; its id is nil if the queue is to number it. Also lifo, has_children (the job waits for
--- them) and dedup, see deduplicate.
--- Answers the id of the job, or one of the codes; or the id of the job that stands for it and why:
--- "exists" or "deduplicated".
+-- job: see store_job; without an id the job gets the queue's next number. Further fields: lifo, has_children
+-- (the job waits for its children) and dedup, see deduplicate.
+-- Answers the id of the added job; one of the codes; or two values: the id of the job that exists in its
+-- place, and "exists" or "deduplicated".
 local function add_job(base, job, now, in_flow)
   if job.parent_key and redis.call("EXISTS", job.parent_key) == 0 then
     return NO_PARENT

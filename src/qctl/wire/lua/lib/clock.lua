@@ -1,4 +1,4 @@
--- How long this call has taken. The caller cannot measure it: that would include the network.
+-- How long this call has taken. The caller cannot measure that, because its measurement includes the network.
 
 -- Now, in microseconds; nil if the user may not run TIME.
 local function micros()
@@ -12,8 +12,8 @@ local function took()
   return began and string.format("%.0f", micros() - began) or ""
 end
 
--- Whether to leave the other jobs of this call to the next call. A job that is searched for in a long list may
--- take 20 ms, and which jobs take long is unknown beforehand.
+-- Whether to leave the other jobs of this call to the next call. The search for one job in a long list may
+-- take 20 ms, and it is unknown beforehand which jobs take long.
 local function has_worked_enough()
   return began and micros() - began > 500
 end

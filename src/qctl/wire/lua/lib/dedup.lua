@@ -1,10 +1,10 @@
--- Deduplication: whether another job stands for a new one, and what the end of a job does (wire format 5.5;
--- 5.8 steps 7 and 8).
+-- Deduplication: whether a new job is dropped because another job has its deduplication id, and what happens
+-- when the owner of such an id ends (wire format 5.5; 5.8 steps 7 and 8).
 --@include store_job
 --@include deleting
 --@include json
 
--- Keeps the new job for later: it is added when the running owner of the id ends (add_kept_job).
+-- Keeps the new job for later: add_kept_job adds it when the running owner of the id ends.
 local function keep_next(base, job, owner)
   local kept_key = base .. "dn:" .. job.dedup.id
   local fields = {"name", job.name, "data", job.data, "opts", job.opts, "jid", job.id}
@@ -20,7 +20,7 @@ end
 
 -- job.dedup: BullMQ's option, {id =, ttl = ms, extend =, replace =, keepLastIfActive =, reschedule =}; all but
 -- the id may be missing.
--- Answers the id of the job that stands for the new one, or nil if the new job is to be stored.
+-- Answers the id of the job that exists in place of the new one, or nil if the new job must be stored.
 local function deduplicate(base, job)
   local dedup = job.dedup
   local key = base .. "de:" .. dedup.id
@@ -77,8 +77,7 @@ local function deduplicate(base, job)
   return owner
 end
 
--- Frees the deduplication id if this job holds it. Keeps it while the TTL of a throttle runs, or if another
--- job holds it.
+-- Frees the deduplication id, unless it has a TTL that still runs (throttling), or another job owns it.
 local function release_dedup(base, id, dedup_id)
   local key = base .. "de:" .. dedup_id
   local ttl = redis.call("PTTL", key)
@@ -91,7 +90,7 @@ local function integer_text(value)
   return string.format("%.0f", tonumber(value) or 0)
 end
 
--- Adds the last job that was kept (keepLastIfActive) while this one ran, and gives it the deduplication id.
+-- Adds the job that keep_next has kept, if there is one, and makes it the owner of the deduplication id.
 -- BullMQ's field names: jid job id, pk parent key, pd parent as JSON, pdk key of the parent's dependencies,
 -- rjk scheduler id.
 local function add_kept_job(base, dedup_id, now)

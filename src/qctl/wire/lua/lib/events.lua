@@ -1,7 +1,7 @@
 -- Write events, and cap the stream at the length that the queue sets (wire format 8; primitives P1, P2). base
 -- is the queue's key prefix, "bull:q:".
 
--- How many events the queue keeps, as text (P1). If the number is not set, sets it, as BullMQ does.
+-- Answers how many events the queue keeps, as text (P1). If no number is set, sets 10,000, as BullMQ does.
 local function max_events(base)
   local max_len = redis.call("HGET", base .. "meta", "opts.maxLenEvents")
   if not max_len then
@@ -16,8 +16,8 @@ end
 
 local trimmed = {}
 
--- Trims a stream (P2), once in a call and before its first event. Clients that wait for events get them when
--- the call ends: if the stream were trimmed later, a queue that keeps few events would lose some of them.
+-- Trims a stream (P2), once per call and before the first event. Clients that wait for events get the new ones
+-- when the call ends; a later trim of a short stream could delete some of these before that.
 local function trim_events(base)
   if not trimmed[base] then
     trimmed[base] = true

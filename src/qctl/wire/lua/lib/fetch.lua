@@ -1,13 +1,14 @@
 -- Move jobs from wait and prioritized to active, many at once (wire format 5.6).
 --@include placing
 
--- Answers how many jobs may start now: {number, why no more may or "", 0, rate limit, its window in ms}; or, if
--- none may, {0, why, ms}. Why: "blocked" (the queue is paused, or as many jobs run as it allows)
--- or "limited" (for that many ms).
--- Workers share the places that the queue's concurrency allows. A worker keeps the places of its own jobs
--- that have just ended (kept), and takes only a few more at a time; then it waits for its turn again, because
--- BZPOPMIN serves the client that has waited longest. Otherwise the first worker would keep all places while
--- jobs wait.
+-- Answers how many jobs may start now: {number, reason, 0, rate limit or nil, its window in ms or nil}. The
+-- reason is "blocked" if the queue's concurrency allows no more jobs, else "". If no job may start, answers
+-- {0, "blocked", 0} (the queue is paused, or its concurrency is reached) or {0, "limited", ms until the rate
+-- limit ends}.
+-- Workers share the places that the queue's concurrency allows. kept: how many places of its jobs that have
+-- just ended the worker may fill at once. A worker without such jobs may fill a quarter of the free places.
+-- Then it waits for its turn again, because BZPOPMIN serves the client that has waited longest. Otherwise the
+-- first worker would keep all places while jobs wait.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local max_jobs = tonumber(meta[3] or "") or limiter_max
@@ -22,7 +23,7 @@ local function allowance(base, wanted, limiter_max, kept)
       if ttl == 0 then
         redis.call("DEL", base .. "limiter")
       end
-      -- A counter without a TTL limits nobody.
+      -- A counter without a TTL does not limit the queue.
       used = 0
     end
     -- A limit of 0, or of a fraction, lets one job through in each window, as BullMQ's does.
@@ -46,7 +47,7 @@ local function allowance(base, wanted, limiter_max, kept)
   return {wanted, reason, 0, max_jobs, limit_ms}
 end
 
--- Moves ids to active. Markers of old BullMQ versions ("0:…") are dropped.
+-- Moves at most this many ids to active, and answers them. Markers of old BullMQ versions ("0:…") are dropped.
 local function take_ids(base, wanted)
   local ids = {}
   local popped = redis.call("RPOP", base .. "wait", wanted)
@@ -79,13 +80,13 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
     redis.call("LREM", base .. "active", 1, id)
     return nil
   end
-  -- As text, because numbers are slow to hand to Redis.
-  local starts, has_failed = "1", false
+  -- starts is text, because numbers are slow to hand to Redis.
+  local starts, must_fail = "1", false
   for i = 1, #fields, 2 do
     if fields[i] == "ats" then
       starts = string.format("%.0f", (tonumber(fields[i + 1]) or 0) + 1)
     elseif fields[i] == "defa" then
-      has_failed = true
+      must_fail = true
     end
   end
   redis.call("PSETEX", job_key .. ":lock", lock_ms, token)
@@ -95,35 +96,35 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   else
     redis.call("HSET", job_key, "processedOn", now_text, "ats", starts, "pb", worker_name)
   end
-  return fields, has_failed
+  return fields, must_fail
 end
 
 -- Fetches at most wanted jobs. limiter_max and limiter_ms: the worker's own rate limit, or nil. kept: see
 -- allowance.
--- Answers {jobs, reason, ms}. jobs: id, fields, id, fields … reason: "" if as many jobs came as were wanted,
--- else "blocked", "limited" (for ms), "more" (fetch again), "delayed" (the next job is due at ms) or
--- "empty".
+-- Answers {jobs, reason, ms}. jobs: id, fields, id, fields … reason: "" if all wanted jobs were fetched; else
+-- "blocked" (the queue is paused, or its concurrency is reached), "limited" (ms: until the rate limit
+-- ends), "more" (fetch again), "delayed" (ms: when the next job is due, epoch ms) or "empty".
 local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms,
     kept)
   promote_due(base, now)
-  local may = allowance(base, wanted, limiter_max, kept)
-  if may[1] == 0 then
-    return {{}, may[2], may[3]}
+  local allowed = allowance(base, wanted, limiter_max, kept)
+  if allowed[1] == 0 then
+    return {{}, allowed[2], allowed[3]}
   end
-  local max_jobs, now_text = may[4], string.format("%.0f", now)
+  local max_jobs, now_text = allowed[4], string.format("%.0f", now)
   local jobs, counted, events = {}, 0, base .. "events"
-  local ids = take_ids(base, may[1])
+  local ids = take_ids(base, allowed[1])
   for _, id in ipairs(ids) do
-    local fields, has_failed = activate(base, events, id, now_text, token, lock_ms,
+    local fields, must_fail = activate(base, events, id, now_text, token, lock_ms,
       worker_name)
     if fields then
       jobs[#jobs + 1] = id
       jobs[#jobs + 1] = fields
-      counted = counted + (has_failed and 0 or 1)
+      counted = counted + (must_fail and 0 or 1)
     end
   end
   if max_jobs and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
-    local window = math.floor(math.abs(limiter_ms or may[5] or 0))
+    local window = math.floor(math.abs(limiter_ms or allowed[5] or 0))
     redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
   if #ids > 0 then
@@ -132,9 +133,9 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
   if #ids == wanted then
     return {jobs, "", 0}
   end
-  if #ids == may[1] then
-    -- The queue's concurrency or a rate limit stopped the fetch; the next call answers for how long.
-    return {jobs, may[2] == "blocked" and "blocked" or "more", 0}
+  if #ids == allowed[1] then
+    -- The queue's concurrency or a rate limit ended the fetch. The next call answers how long a limit lasts.
+    return {jobs, allowed[2] == "blocked" and "blocked" or "more", 0}
   end
   local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")
   if next_up[2] then

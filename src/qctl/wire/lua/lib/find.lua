@@ -23,7 +23,7 @@ local function find_in_sets(base, sets, id)
   end
 end
 
--- The same for lists.
+-- Answers the first of these lists of the queue that has the id, or nil.
 local function find_in_lists(base, lists, id)
   for _, name in ipairs(lists) do
     if is_in_list(base .. name, id) then

@@ -27,9 +27,9 @@ local function find_lost(base, id)
   return type(pending) == "number" and pending > 0 and "children" or "lost"
 end
 
--- Puts a lost job where it would be now: among the delayed jobs if its delay, counted from its last start or
--- from when it was added, is not over; else among the ready jobs. now: epoch ms. The caller writes the marker
--- for ready jobs.
+-- Puts a lost job among the delayed jobs if its delay is not over, counted from its last start, or from its
+-- timestamp if it has not started; else among the ready jobs. now: epoch ms. The caller writes the marker for
+-- ready jobs.
 local function put_back(base, id, is_lifo, now)
   local fields = redis.call("HMGET", base .. id, "timestamp", "processedOn", "delay", "priority")
   local start = math.max(tonumber(fields[1]), tonumber(fields[2] or "") or 0)

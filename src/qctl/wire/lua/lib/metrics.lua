@@ -1,4 +1,4 @@
--- Count jobs that have ended in the metrics per minute (wire format 5.21).
+-- Add jobs that have ended to the metrics, which count them per minute (wire format 5.21).
 
 -- count: jobs that ended in this call. limit: how many minutes are kept.
 local function count_metrics(base, kind, now, count, limit)

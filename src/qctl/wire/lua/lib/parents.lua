@@ -36,7 +36,7 @@ local function place_parent(parent, now)
   end
 end
 
--- Lets a parent run that waits for its children (P13).
+-- Lets a parent run, if it exists and waits for its children (P13).
 local function release_parent(parent, now)
   if redis.call("EXISTS", parent.key) == 1
       and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
@@ -51,7 +51,7 @@ local function release_parent_if_done(parent, now)
   end
 end
 
--- The parent of a removed job no longer waits for it (P17 (a), soft).
+-- Takes a removed job out of the children that its parent waits for (P17 (a), soft).
 local function detach_from_parent(job_key)
   local fields = redis.call("HMGET", job_key, "parentKey", "parent")
   local parent = parent_of(fields[1], fields[2])
@@ -73,7 +73,8 @@ local function child_completed(parent, child_key, value, now)
   end
 end
 
--- The parent fails with its child: it leaves its state, so that a worker takes it and fails it.
+-- Makes a parent fail with its child: the field defa marks it, and it leaves waiting-children or delayed, so
+-- that a worker takes it and fails it.
 local function fail_with_child(parent, child_key, now)
   redis.call("ZADD", parent.key .. ":unsuccessful", string.format("%.0f", now), child_key)
   if redis.call("EXISTS", parent.key) == 0 then
@@ -91,8 +92,9 @@ local function fail_with_child(parent, child_key, now)
   end
 end
 
--- What a failed child does to its parent: fpof: the parent fails, too; cpof: it runs now; idof: the failure is
--- ignored; rdof: the child is forgotten; none of these: the parent waits until the child is retried.
+-- What a failed child does to its parent: with fpof, the parent fails, too; with cpof, the parent runs now;
+-- with idof, the parent notes the failure and no longer waits for the child; with rdof, the parent forgets
+-- the child; with none of these, the parent waits until the child is retried.
 local function child_failed(parent, child_key, reason, now)
   if not (parent.fpof or parent.cpof or parent.idof or parent.rdof)
       or redis.call("SREM", parent.key .. ":dependencies", child_key) == 0 then

@@ -7,10 +7,10 @@
 -- Brings all ready jobs into one list, as a resume by BullMQ 6 does: the jobs of the paused list run next, and
 -- the jobs of each list keep their order. Answers the name of that list, or nil if another call is needed.
 --
--- One call moves at most max_moved jobs. Usually one list is empty or short: then one call is enough, and
--- nobody sees jobs in both. Otherwise, in a paused queue, the jobs move to the paused list step by step: a
--- resume by BullMQ 5 keeps that list, so with every call it would lose fewer jobs. In a running queue they
--- move to wait, where workers take them.
+-- One call moves at most max_moved jobs. Usually one list is empty or short: then one call is enough, and no
+-- client sees jobs in both lists. If both are long and the queue is paused, the jobs move to the paused list
+-- step by step: a resume by BullMQ 5 keeps that list and overwrites wait, so it would lose fewer jobs after
+-- each call. If the queue runs, the jobs move to wait, where workers take them.
 local function merge_ready(base, max_moved, is_paused)
   local wait, paused = base .. "wait", base .. "paused"
   local in_wait, in_paused = redis.call("LLEN", wait), redis.call("LLEN", paused)
@@ -33,7 +33,7 @@ local function merge_ready(base, max_moved, is_paused)
   return in_paused <= max_moved and "wait" or nil
 end
 
--- Whether somebody has paused or resumed the queue after the pause that a note is about. BullMQ does not
+-- Whether any client has paused or resumed the queue after the pause that a note records. BullMQ does not
 -- change the note, but writes events. Only the last 1,000 events are read, which takes about 1 ms; a drain
 -- follows the events all the time, so it has seen the older ones.
 local function is_overtaken(base, holder)

@@ -11,7 +11,7 @@ local function place_prioritized(base, id, priority)
 end
 
 -- Puts a job among the ready jobs, and writes the event with these further fields. A job without a priority
--- comes behind the waiting jobs, or before them if runs_next (P9). The caller wakes a worker.
+-- runs after the waiting jobs, or before them if runs_next (P9). The caller wakes a worker.
 local function place_ready(base, id, priority, runs_next, ...)
   if priority ~= 0 then
     place_prioritized(base, id, priority)

@@ -11,8 +11,8 @@ local function is_flag_enough(base)
   return (tonumber(string.match(version, "^bullmq:(%d+)%.") or "") or 0) >= 6
 end
 
--- The list for jobs that are ready now (P4). The lists show how the queue was paused, unless it was paused
--- while nothing waited: then it has neither.
+-- Answers the list for jobs that are ready now (P4). In a paused queue, the list that exists shows how the
+-- queue was paused. If neither exists, because no job waited, the version of its clients decides.
 local function target_list(base)
   local wait, paused = base .. "wait", base .. "paused"
   if redis.call("HEXISTS", base .. "meta", "paused") == 0 then
@@ -32,12 +32,12 @@ local function is_blocked(base)
   return concurrency ~= nil and redis.call("LLEN", base .. "active") >= concurrency
 end
 
--- "There may be a job now" (P5).
+-- Writes the marker that means "there may be a job now" (P5).
 local function mark_ready(base)
   redis.call("ZADD", base .. "marker", 0, "0")
 end
 
--- "Wake up when the next delayed job is due" (P6).
+-- Writes the marker that means "wake up when the next delayed job is due" (P6).
 local function mark_delayed(base)
   local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")
   if next_up[2] then

@@ -1,13 +1,15 @@
--- When a scheduler's next job is due, and how that job is made (wire format 6.2, 6.5).
+-- When a scheduler's next job is due, and how that job is made (wire format 6.2, 6.5). A slot is the time, in
+-- epoch ms, when a job of a scheduler is due.
 --@include store_job
 
--- Answers when the pending job of a scheduler is due, epoch ms; nil if there is no such scheduler.
+-- Answers the slot of a scheduler's pending job, or nil if there is no such scheduler.
 local function pending_slot(base, scheduler)
   return tonumber(redis.call("ZSCORE", base .. "repeat", scheduler) or "")
 end
 
--- Answers when the next job is due, and the offset of that in the grid of every. All times in ms. last: when
--- the job before is due, or nil; start: no job is due earlier, or nil. Missed times are skipped.
+-- For a scheduler with an interval (every, in ms): answers the slot of the next job, and the offset of the
+-- slots from the multiples of every. last: the slot before; start: the earliest slot; both may be nil. Slots
+-- that were missed are skipped.
 local function next_slot(last, every, now, offset, start)
   local slot = last and last + every or start and math.max(start, now) or now
   if last and slot < now or not last and not start and offset > 0 then

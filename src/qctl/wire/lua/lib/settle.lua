@@ -4,12 +4,14 @@
 --@include dedup
 --@include metrics
 
-local STALE = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
+-- Why a job cannot end (codes of wire format 5).
+local CODES = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
   failed_children = -9}
 
--- A batch is parallel arrays, which are faster than one table for each job: ids; values; groups (values that
--- several jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace for
--- failed ones); keys (of the jobs' hashes); codes (false as long as nothing is wrong with a job).
+-- A batch consists of parallel arrays, which are faster than one table for each job: ids; groups (values that
+-- several jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace
+-- for failed jobs); keys (of the jobs' hashes); codes (false for a job that can end, so far). To mark a job
+-- is to set its code.
 
 -- Marks jobs whose hash is gone.
 local function check_existence(batch)
@@ -18,7 +20,7 @@ local function check_existence(batch)
   end
   for i, key in ipairs(batch.keys) do
     if redis.call("EXISTS", key) == 0 then
-      batch.codes[i] = STALE.missing
+      batch.codes[i] = CODES.missing
     end
   end
 end
@@ -36,9 +38,9 @@ local function check_children(batch)
   for i = 1, #batch.keys do
     local is_there = not batch.codes[i]
     if is_there and redis.call("EXISTS", keys[2 * i - 1]) == 1 then
-      batch.codes[i] = STALE.children
+      batch.codes[i] = CODES.children
     elseif is_there and redis.call("EXISTS", keys[2 * i]) == 1 then
-      batch.codes[i] = STALE.failed_children
+      batch.codes[i] = CODES.failed_children
     end
   end
 end
@@ -56,7 +58,7 @@ local function unlock(base, batch)
         held[#held + 1] = lock
         ids[#ids + 1] = batch.ids[i]
       else
-        batch.codes[i] = tokens[i] and STALE.other_lock or STALE.no_lock
+        batch.codes[i] = tokens[i] and CODES.other_lock or CODES.no_lock
       end
     end
   end
@@ -92,13 +94,13 @@ local function leave_active_together(base, batch)
   end
   for i, id in ipairs(batch.ids) do
     if not batch.codes[i] and redis.call("LREM", active, -1, id) == 0 then
-      batch.codes[i] = STALE.not_active
+      batch.codes[i] = CODES.not_active
     end
   end
 end
 
--- Ends one job that has left active: its deduplication, its parent, its fields, its event. It may raise an
--- error, for example about a parent's key of another type: see settle.
+-- Ends one job that has left active: frees its deduplication id, informs its parent, writes its fields and its
+-- event. May raise an error, for example about a parent's key of another type: see settle.
 local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
   if group.dedup_id ~= "" then
     release_dedup(base, id, group.dedup_id)
@@ -131,9 +133,9 @@ local function end_job(base, events, now, now_text, kind, field, id, key, value,
   end
 end
 
--- kind: "completed" or "failed". Answers for each of at most 250 jobs 0 if it has ended, or why it has not: a
--- code of wire format 5, or the text of an error. After an error the job is in active again, without a lock,
--- so that the stalled check puts it back.
+-- kind: "completed" or "failed". Answers for each of at most 250 jobs 0 if it has ended, else a code of wire
+-- format 5 or the text of an error. After such an error the job is in active again, without a lock, so that
+-- the stalled check puts it back.
 local function settle(base, now, kind, ids, values, groups, max_metrics)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"

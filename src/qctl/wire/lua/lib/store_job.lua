@@ -17,8 +17,8 @@ local function store_job(base, job)
   emit(base, "added", "jobId", job.id, "name", job.name)
 end
 
--- Puts a stored job without unfinished children among the delayed, prioritised or waiting ones. lifo: true to
--- run next.
+-- Puts a stored job without unfinished children among the delayed, prioritised or waiting jobs. lifo: true to
+-- run the job next.
 local function enqueue_stored(base, job, lifo)
   local delay = tonumber(job.delay)
   if delay > 0 then
