@@ -11,7 +11,7 @@ from qctl.cli.environment import Environment
 from qctl.cli.options import DryRun, Queue
 from qctl.errors import UsageError
 
-_KEEP = "Delete the completed job: true (at once), false, N (keep the last N), 24h, or N,24h"
+_KEEP = "When to delete a completed job: true (now), false, N (keep the last N), 24h, or N,24h"
 
 
 def add(
@@ -26,7 +26,7 @@ def add(
     delay: Annotated[
         str | None,
         typer.Option(
-            "--delay", metavar="D", help="Run the job after this time: 30s, 2h, or seconds"
+            "--delay", metavar="D", help="Wait this long before the first run: 30s, 2h, or seconds"
         ),
     ] = None,
     priority: Annotated[
@@ -48,7 +48,8 @@ def add(
         ),
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="An id instead of the next number")
+        str | None,
+        typer.Option("--id", metavar="ID", help="The job's id. Default: the next number"),
     ] = None,
     lifo: Annotated[bool, typer.Option("--lifo", help="Run before the waiting jobs")] = False,
     remove_on_complete: Annotated[

@@ -59,7 +59,9 @@ class FilterOptions:
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Only jobs added or finished since: an age (2h) or time"
+            "--since",
+            metavar="TIME",
+            help="Only jobs added or finished since TIME: an age (2h) or a time",
         ),
     ] = None
     until: Annotated[

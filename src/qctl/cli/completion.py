@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import typer
 
-# Typer's own copy of click; typer is pinned below the version that might move it.
+# Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer._click.shell_completion import CompletionItem, ShellComplete
 
 from qctl.cli.frame import App

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-# Typer's own copy of click; typer is pinned below the version that might move it.
+# Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer._click.globals import get_current_context
 
 from qctl.cli.environment import Environment

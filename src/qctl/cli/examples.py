@@ -72,7 +72,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "jobs promote": (
         ("qctl jobs promote emails 4711", "run a delayed job now"),
-        ("qctl jobs promote emails --name send --dry-run", "how many jobs have this name"),
+        ("qctl jobs promote emails --name send --dry-run", "how many delayed jobs have this name"),
     ),
     "jobs remove": (
         ("qctl jobs remove emails 4711", "delete one job"),
@@ -110,7 +110,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl restart qctl:emails", "one process after another, no pause"),
     ),
     "impact": (
-        ("qctl impact --target pm2:worker", "what a restart would do, and when to do it"),
+        ("qctl impact --target pm2:worker", "what a restart would do, and when to restart"),
         ("qctl impact emails", "the same for the workers of a queue"),
         ("qctl impact emails --away 30m", "what if no worker runs for half an hour"),
     ),

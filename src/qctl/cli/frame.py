@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-# Typer's own copy of click; typer is pinned below the version that might move it.
+# Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer import _click as click
 from typer.main import get_command_from_info
 from typer.models import CommandFunctionType, CommandInfo

@@ -37,7 +37,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
             why=f"confirm = true in {settings.origins['confirm']}",
             hint=f"the same command with --confirm {context}",
         )
-    if env.ask(f"This writes to context {context}. Type its name: ") != context:
+    if env.ask(f"This writes to context {context}. Type the context's name: ") != context:
         raise RefusedError(
             "nothing was done",
             why="another name was typed",
@@ -65,7 +65,7 @@ def required_confirmation(settings: Settings) -> str | None:
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",
-            why=f"context {context} has its own Redis, but {url_override} gives another",
+            why=f"context {context} has its own Redis, but {url_override} names another",
             hint=f"leave out {url_override}, or leave out the context",
         )
     return context

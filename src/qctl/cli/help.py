@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-# Typer's own copy of click; typer is pinned below the version that might move it.
+# Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer import _click as click
 from typer.core import TyperCommand, TyperGroup
 

@@ -36,7 +36,7 @@ def impact(
         ),
     ] = None,
 ) -> None:
-    """What a restart would do to the jobs now, and when to do it.
+    """What a restart now would do to the jobs, and when to restart.
 
     Nothing is written. The verdict assumes the worst case, because qctl cannot see whether an app
     finishes its jobs on the stop signal. Exit code 0 means that there is an answer, not that a

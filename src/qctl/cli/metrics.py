@@ -24,7 +24,7 @@ def metrics(
         typer.Option(
             "--serve",
             metavar="ADDR",
-            help="Serve http://ADDR/metrics until SIGTERM: :9120, 0.0.0.0:9120",
+            help="Serve http://ADDR/metrics until SIGTERM, for example on :9120 or 0.0.0.0:9120",
         ),
     ] = None,
     max_queues: Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-# Typer's own copy of click; typer is pinned below the version that might move it.
+# Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer import _click as click
 from typer._click import exceptions as click_errors
 
@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Let active jobs finish, then restart the workers if wanted.",
     ),
     "restart": ("drain", "Restart a process without interrupting its jobs."),
-    "impact": ("impact", "What a restart would do to the jobs now, and when to do it."),
+    "impact": ("impact", "What a restart now would do to the jobs, and when to restart."),
     "doctor": ("doctor", "Find problems of queues, workers and Redis, each with its fix."),
     "schedules": ("schedules", "Job schedulers: list, show, remove, run now."),
     "events": ("events", "Show the recent events of a queue, or follow new ones."),

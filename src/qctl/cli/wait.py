@@ -39,7 +39,8 @@ def wait(
         bool,
         typer.Option(
             "--include-delayed",
-            help="With empty: wait also for delayed jobs (except of schedulers) and for parents",
+            help="With --for empty: wait for delayed jobs, except the next jobs of schedulers, and "
+            "for parents of unfinished children, too",
         ),
     ] = False,
 ) -> None:

@@ -1,1 +1,1 @@
-"""``qctl demo``: kill a busy worker, restart it with qctl, and show what each has cost."""
+"""``qctl demo``: kill a busy worker process, restart the worker with qctl, compare the costs."""

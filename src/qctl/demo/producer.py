@@ -23,7 +23,7 @@ _BACKOFF = Backoff("exponential", RETRY_S)
 
 
 def jobs() -> Iterator[tuple[NewJob, int]]:
-    """Yield jobs endlessly, each with the number of runs that it needs. Every 8 jobs are alike."""
+    """Yield endless jobs in a pattern of 8, each with the number of runs that the job needs."""
     for number in itertools.count():
         # The jobs take 0.3 to 1.0 s, in a mixed order.
         data = {"user": number, "seconds": 0.3 + number * 3 % 8 / 10}
@@ -39,7 +39,7 @@ def jobs() -> Iterator[tuple[NewJob, int]]:
 
 
 class Producer(threading.Thread):
-    """Adds jobs until it is stopped.
+    """A thread that adds jobs until ``stop`` is called.
 
     Attributes:
         added: job id → the number of runs that the job needs.

@@ -1,4 +1,4 @@
-"""The demo's environment: a folder, a Redis, running qctl commands with both, and the clean-up."""
+"""The demo's environment: a folder, a Redis, the commands that use both, and the clean-up."""
 
 from __future__ import annotations
 
