@@ -69,7 +69,7 @@ def test_a_drain_tells_its_steps_on_stderr_and_the_proof_on_stdout(
     assert jobs == "jobs active at the start: 0: 0 completed, 0 failed, 0 retried, 0 recovered"
     assert losses == "interrupted: 0   lost: 0   (1 job checked)"
     assert times.startswith("paused for ")
-    assert headline == "drained: nothing is running; paused still, until: qctl resume q"
+    assert headline == "drained: nothing is running; still paused; resume with: qctl resume q"
     assert "q paused" in ran.err
     assert "drained after" in ran.err
     assert is_paused(client)

@@ -132,7 +132,7 @@ def test_a_pause_of_somebody_else_that_is_resumed_is_not_brought_back(
         assert done.code == 0, done.err
         assert "pm2:app seems to resume it when it starts" in done.out + done.err
         assert "q running again" in done.out
-        assert "paused still" not in done.out
+        assert "still paused" not in done.out
 
 
 def test_what_bullmq_6_adds_during_a_drain_of_bullmq_5_survives_its_resume(lab: Lab) -> None:

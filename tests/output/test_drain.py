@@ -44,11 +44,11 @@ def test_which_queues_run_goes_by_what_is_so_at_the_end() -> None:
     for resumed, still, told in (
         (True, (), "q, r running again"),
         # One was paused before.
-        (True, ("r",), "q running again; r paused still, until: qctl resume r"),
-        (False, ("r",), "q running again; r paused still, until: qctl resume r"),
-        (False, ("q", "r"), "paused still, until: qctl resume q r"),
+        (True, ("r",), "q running again; r still paused; resume with: qctl resume r"),
+        (False, ("r",), "q running again; r still paused; resume with: qctl resume r"),
+        (False, ("q", "r"), "still paused; resume with: qctl resume q r"),
         # It could not be read.
-        (False, None, "paused still, until: qctl resume q r"),
+        (False, None, "still paused; resume with: qctl resume q r"),
         (True, None, "q, r running again"),
     ):
         report = replace(two, resumed=resumed, still_paused=still)

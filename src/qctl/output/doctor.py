@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _INDENT = " " * 9
-# Findings shown per check; thousands of queues may have the same problem.
+# Findings shown per check and severity; thousands of queues may have the same problem.
 MAX_SHOWN = 10
 _MIN_WIDTH = 40
-# The evidence that is shown beside the text: the first of these lists that is not empty.
+# The examples of a finding come from the first of these lists of its evidence that is not empty.
 _SHOWN_LISTS = ["stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"]
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
-    """The findings, most severe first, and a last line with their number."""
+    """The findings in their order, remarks on checks, and a last line with the numbers."""
     lines: list[str] = []
     shown: dict[tuple[str, str], int] = {}
     for finding in _merged(diagnosis.findings):
@@ -42,7 +42,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """Findings, where checks that failed for the same reason are one."""
+    """The findings; checks that failed for the same reason are merged into one finding."""
     failed: dict[str, list[str]] = {}
     for finding in findings:
         if finding.subject.kind == "check":
@@ -68,7 +68,7 @@ def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         yield from _wrapped(f"for example {examples}", width, _INDENT, _INDENT)
     if finding.remedy:
         yield from _wrapped(f"→ {visible(finding.remedy)}", width, _INDENT, _INDENT + "  ")
-    # Not wrapped, to be copied.
+    # Commands are not wrapped, so that they can be copied.
     yield from (f"{_INDENT}  {visible(command)}" for command in finding.commands)
     if subject.kind != "check":
         yield styled(f"{_INDENT}[{finding.check}]", "dim", colour=colour)
@@ -89,7 +89,7 @@ def _example(item: Any) -> str:
 
 
 def _remarks(checks: Sequence[CheckResult], width: int, colour: bool) -> list[str]:
-    """Checks that saw a part only, and checks that did not apply."""
+    """Remarks on checks that examined only a part, and on checks that were skipped."""
     partial = [result for result in checks if result.status in {"ok", "found"} and result.why]
     skipped: dict[str, list[str]] = {}
     for result in checks:
@@ -117,14 +117,14 @@ def _summary(diagnosis: Diagnosis) -> str:
     examined = diagnosis.examined
     things = [
         counted(examined.queues, "queue"),
-        _maybe(examined.workers, "worker"),
-        _maybe(examined.processes, "process", "processes"),
+        _counted_if_known(examined.workers, "worker"),
+        _counted_if_known(examined.processes, "process", "processes"),
     ]
     found = ", ".join(findings) if severities else "nothing found"
     return f"{found}; {checks}: {', '.join(things)}"
 
 
-def _maybe(number: int | None, noun: str, plural: str = "") -> str:
+def _counted_if_known(number: int | None, noun: str, plural: str = "") -> str:
     return f"unknown {plural or noun + 's'}" if number is None else counted(number, noun, plural)
 
 

@@ -1,4 +1,4 @@
-"""A drain as text: the plan, a line per step, the jobs in the way, and the report."""
+"""A drain as text: its plan, a line for each step, the jobs it waits for, and its report."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from qctl.output.text import count, duration, listed, visible
 from qctl.plurals import counted
 
 _MAX_JOBS = 10
-# Of the harmed jobs, as many as fit on a screen.
+# Harmed jobs that the report lists: about a screenful.
 _MAX_HARMED = 50
 
 
 def _plan_lines(plan: Planned) -> Iterator[str]:
-    """What is going to happen, with the current numbers."""
+    """What the drain will do, with the present numbers of jobs."""
     names = ", ".join(visible(name) for name in plan.queues)
     yield f"queues     {names}"
     yield (
@@ -69,7 +69,7 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
 
 
 def _job_lines(jobs: Sequence[RunningJob]) -> Iterator[str]:
-    """The jobs in the way, longest running first."""
+    """At most ten of the running jobs, the longest running first."""
     ordered = sorted(jobs, key=lambda job: -(job.runtime_s or 0))
     for job in ordered[:_MAX_JOBS]:
         yield f"    {_job(job)}"
@@ -91,10 +91,10 @@ def _job(job: RunningJob) -> str:
 
 
 def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a case a step
-    """A step: one line, or the whole plan, the jobs in the way, or the report.
+    """The lines of a step: one, or several for the plan, a wait and the report.
 
     Args:
-        prefix: of the queues, for the commands that the report recommends.
+        prefix: the queues' prefix, for the commands that the report recommends.
     """
     match step:
         case Planned():
@@ -157,7 +157,7 @@ def _replaced(done: CommandDone | DrainReport) -> str:
 
 
 def _waiting_lines(step: Waiting) -> Iterator[str]:
-    """The jobs that are in the way."""
+    """The jobs that the drain waits for."""
     if step.redis_away:
         yield "Redis does not answer; waiting for it …"
     elif not step.active:
@@ -179,7 +179,7 @@ _HEADLINES = {
 
 
 def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
-    """The proof; the headline comes last."""
+    """What happened to the jobs and queues; the headline comes last."""
     has_more = report.strategy == "roll" or report.paused_again
     more = f", {len(report.jobs)} followed" if has_more else ""
     running = sum(job.result == "running" for job in report.jobs)
@@ -191,7 +191,7 @@ def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     interrupted = "unknown" if report.interrupted is None else count(report.interrupted)
     lost = "unknown" if report.lost is None else count(report.lost)
     yield f"interrupted: {interrupted}   lost: {lost}{_checked(report)}"
-    # During a roll the queues continue, and so do their jobs.
+    # During a roll the queues are not paused, so a job that still runs is not harmed.
     unharmed = {"completed", "retried"} | ({"running"} if report.strategy == "roll" else set())
     harmed = [job for job in report.jobs if job.result not in unharmed]
     for job in harmed[:_MAX_HARMED]:
@@ -229,7 +229,7 @@ def _checked(report: DrainReport) -> str:
 def _headline(report: DrainReport, prefix: str) -> str:
     text = _HEADLINES[report.outcome]
     if report.outcome == "drained" and any(job.result == "orphaned" for job in report.jobs):
-        # A worker that hangs loses its locks, and may still be working.
+        # A worker that hangs loses its locks, but may still run its jobs.
         text = "drained: nothing with a lock is running"
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
@@ -241,7 +241,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
         asked = f"{done} of {len(report.old_pids)} that were asked to exit"
         text = f"timed out: {asked} replaced; nothing was killed"
     elif report.outcome == "timeout" and report.new_pids:
-        # The queue had to be paused again before the next process.
+        # The time ran out when a queue had been paused again before the next process.
         text = f"{text} after {done} had been restarted"
     elif report.outcome == "timeout" and (report.target or report.command):
         text = f"{text}, so nothing was restarted"
@@ -254,18 +254,18 @@ def _headline(report: DrainReport, prefix: str) -> str:
     if report.resumed is not False or is_over:
         served = [queue for queue in report.queues if queue not in {*unserved, *still}]
         if served:
-            # A process that stopped and has no successor may have taken its workers with it.
+            # If a process was stopped and not replaced, its workers may be missing.
             is_sure = report.unserved is not None and len(report.new_pids) >= len(report.old_pids)
             runs = "running again" if is_sure else "resumed"
             parts.append(f"{', '.join(map(visible, served))} {runs}")
         if report.resumed is None:
-            parts.append("a failover may still undo that")
+            parts.append("a failover may still undo the resume")
     if still and is_over:
         resume = visible(command(prefix, "resume", *still))
         some = "" if len(still) == len(report.queues) else f"{', '.join(map(visible, still))} "
-        parts.append(f"{some}paused still, until: {resume}")
+        parts.append(f"{some}still paused; resume with: {resume}")
     if unserved:
         names = ", ".join(map(visible, unserved))
-        is_resumed = "" if report.resumed is False else "resumed, but "
-        parts.append(f"{names} {is_resumed}without a worker: none is connected")
+        resumed_but = "" if report.resumed is False else "resumed, but "
+        parts.append(f"{names} {resumed_but}without a worker: none is connected")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Events, and the result of ``qctl wait``, as lines."""
+"""Events as lines, and the result of ``qctl wait`` as a line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EVENT_CELLS = 17
 _ID_CELLS = 6
-# Payloads may be megabytes long, and outside a terminal the width is unlimited.
+# A limit for payloads: they may be megabytes long, and outside a terminal no width cuts them.
 _MAX_TEXT = 2000
 _STYLES = {
     "failed": "red",
@@ -50,7 +50,12 @@ def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) ->
 
 
 def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> str:
-    """A remark about what the lines do not show; empty if they show everything asked for."""
+    """A remark about the events that are not shown; "" if all events asked for are shown.
+
+    Args:
+        since_at: the time of ``--since``; None without it.
+        filtered: whether the events were filtered by name or job.
+    """
     shown = len(page.events)
     if page.total is None:
         return (
@@ -64,14 +69,13 @@ def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> st
     if page.cut and begins is not None and since_at is not None and begins > since_at:
         return f"the stream begins at {_utc(begins)}: earlier events are not kept"
     if not shown:
-        return (
-            f"no {'match among' if filtered else 'event since then of'} {count(page.total)} events"
-        )
+        which = f"no match among {count(page.total)} events"
+        return which if filtered else f"none of {count(page.total)} events is that recent"
     return ""
 
 
 def wait_line(report: WaitReport) -> str:
-    """One line for a success; empty for a failure, which is an error."""
+    """One line for a success; "" for a failure, which is printed as an error."""
     after = f"after {duration(report.waited_s)}"
     if report.outcome == "completed":
         return visible(f"{report.text} {after}")
@@ -120,7 +124,7 @@ def _details(event: QueueEvent) -> str:
             text = f"{fields.pop('count', '?')} jobs"
         case _:
             text = ""
-    # Usual transitions, as from waiting to active, are not worth a word.
+    # The previous state is shown only where it is not obvious.
     if previous is not None and event.event in {"waiting", "removed", "waiting-children"}:
         text = f"from {previous}" + (f"; {text}" if text else "")
     others = [f"{name}={_plain(value)}" for name, value in fields.items()]

@@ -13,19 +13,20 @@ from qctl.output.details import age, json_text, labelled_lines, moment_text, tim
 from qctl.output.text import cells, duration, listed, short_duration, visible
 from qctl.plurals import counted
 
-# Characters of a text that a table may show. JSON has the whole text.
-_CELL_TEXT = 300
-_BLOCK_LINES = 40
-_BLOCK_TEXT = 4000
-_LINE_TEXT = 500
-_STACKTRACES = 3
+# What is shown of a text in a cell, of a block, and of a text on a line, in characters or lines.
+# JSON has the whole text.
+_MAX_CELL_TEXT = 300
+_MAX_BLOCK_LINES = 40
+_MAX_BLOCK_TEXT = 4000
+_MAX_LINE_TEXT = 500
+_MAX_STACKTRACES = 3
 
 
 def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
     """The columns of a table of these jobs.
 
-    Ids are shown in full; other texts are shortened first. If that is not enough, the worker is
-    left out.
+    Ids are shown in full if the other texts can be shortened enough, or if it is enough to leave
+    out the column of workers.
 
     Args:
         now: ages are relative to this.
@@ -39,7 +40,7 @@ def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
         chosen.remove(by_name["worker"])
         excess -= freed
     if excess <= 0:
-        # Columns aligned right are not shortened.
+        # A table does not shorten columns that are aligned right, so this keeps the ids whole.
         chosen[0] = replace(chosen[0], right=True)
     return chosen
 
@@ -52,7 +53,12 @@ def _min_width(column: Column[Job], jobs: Sequence[Job]) -> int:
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
-    """A remark about what the table does not show; empty if it shows everything."""
+    """A remark about the jobs that are not shown; "" if all are shown.
+
+    Args:
+        limit: the maximum number of jobs in the table.
+        filtered: whether the jobs were filtered.
+    """
     shown, where = len(jobs.jobs), f"in queue {jobs.queue}"
     if not jobs.total:
         return f"no {jobs.state} jobs {where}"
@@ -69,22 +75,22 @@ def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
 
 
 def fate_lines(jobs: JobList) -> list[str]:
-    """What will become of jobs whose worker is gone, one line per fate."""
+    """What will happen to jobs whose worker is gone, one line per fate."""
     ids: dict[str, list[str]] = {}
     for job in jobs.jobs:
         if job.fate is not None:
             ids.setdefault(job.fate.text, []).append(job.id)
     lines = []
-    for text, those in ids.items():
-        noun = "job" if len(those) == 1 else "jobs"
-        lines.append(f"{noun} {listed(those)}: {visible(text)}")
+    for text, job_ids in ids.items():
+        noun = "job" if len(job_ids) == 1 else "jobs"
+        lines.append(f"{noun} {listed(job_ids)}: {visible(text)}")
     return lines
 
 
 def _cut(text: str | None) -> str | None:
-    if text is None or len(text) <= _CELL_TEXT:
+    if text is None or len(text) <= _MAX_CELL_TEXT:
         return text
-    return text[:_CELL_TEXT] + "…"
+    return text[:_MAX_CELL_TEXT] + "…"
 
 
 def _name(job: Job) -> Value:
@@ -146,7 +152,7 @@ _BY_STATE = {
 
 def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
     """One job as lines, control characters made visible; long parts are cut with a remark."""
-    yield from labelled_lines(_facts(job, now), _LINE_TEXT)
+    yield from labelled_lines(_facts(job, now), _MAX_LINE_TEXT)
     yield from _block("data" if job.data_is_json else "data (not JSON)", job.data)
     yield from _block("options", job.opts)
     for title, value in (("progress", job.progress), ("return value", job.returnvalue)):
@@ -154,8 +160,8 @@ def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
             yield from _block(title, value)
     if job.failed_reason is not None and "\n" in job.failed_reason.strip():
         yield from _block("reason", job.failed_reason)
-    for number, trace in enumerate(job.stacktrace[-_STACKTRACES:]):
-        attempt = max(len(job.stacktrace) - _STACKTRACES, 0) + number + 1
+    for number, trace in enumerate(job.stacktrace[-_MAX_STACKTRACES:]):
+        attempt = max(len(job.stacktrace) - _MAX_STACKTRACES, 0) + number + 1
         yield from _block(f"stack trace {attempt} of {len(job.stacktrace)}", trace)
 
 
@@ -184,8 +190,9 @@ def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
         yield "lock", f"{job.lock_token}{left}"
     yield "scheduler", job.scheduler
     if job.parent is not None:
-        near = job.parent.id is not None
-        yield "parent", f"{job.parent.queue} {job.parent.id}" if near else job.parent.key
+        # The id of a parent under another prefix is unknown.
+        has_id = job.parent.id is not None
+        yield "parent", f"{job.parent.queue} {job.parent.id}" if has_id else job.parent.key
     if job.children is not None:
         c = job.children
         yield (
@@ -202,12 +209,12 @@ def _block(title: str, value: Any) -> Iterator[str]:
     text = value if isinstance(value, str) else json_text(value)
     if len(text) > 60 and not isinstance(value, str):
         text = json_text(value, indent=2)
-    lines = text[:_BLOCK_TEXT].split("\n")
+    lines = text[:_MAX_BLOCK_TEXT].split("\n")
     if len(lines) == 1 and len(text) <= 60:
         yield f"{title}: {visible(text)}"
         return
     yield f"{title}:"
-    for line in lines[:_BLOCK_LINES]:
+    for line in lines[:_MAX_BLOCK_LINES]:
         yield f"  {visible(line)}"
-    if len(lines) > _BLOCK_LINES or len(text) > _BLOCK_TEXT:
+    if len(lines) > _MAX_BLOCK_LINES or len(text) > _MAX_BLOCK_TEXT:
         yield f"  … ({len(text):,} characters; --json shows all)"

@@ -22,7 +22,7 @@ def _redis(context: Context) -> Value:
 
 def _guards(context: Context) -> Value:
     guards = (("read-only", context.read_only), ("confirm", context.confirm))
-    return ", ".join(word for word, holds in guards if holds) or None
+    return ", ".join(word for word, is_set in guards if is_set) or None
 
 
 SETTINGS: tuple[Column[Setting], ...] = (

@@ -39,10 +39,10 @@ def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
 
 
 def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour: bool) -> str:
-    """A row for each process, or one for a master without any.
+    """A row for each process of each master, and one for a master without processes.
 
     Args:
-        now_s: uptimes are relative to this; epoch seconds.
+        now_s: the time now in epoch seconds, for the uptimes.
         width: of the terminal, in cells.
     """
     rows = [(master, process) for master in masters for process in master.processes or (None,)]
@@ -50,9 +50,9 @@ def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour:
 
 
 def state_cell(queue: QueueStatus) -> Cell:
-    """Running, or why no job starts."""
+    """``running``, or the first reason why no job starts or may start."""
     backlog = queue.counts.waiting + queue.counts.prioritized
-    # Jobs wait and none runs: a limit may hold them.
+    # Jobs wait and none runs: a rate limit may hold them back.
     is_idle = bool(backlog) and queue.counts.active == queue.counts.stalled
     may_be_limited = queue.rate_limit is not None and queue.rate_limit.holds is None
     states = {
@@ -68,7 +68,7 @@ def state_cell(queue: QueueStatus) -> Cell:
 
 
 def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:
-    """Remarks below the table; commands are on lines of their own, to be copied."""
+    """Remarks below the table; commands have their own lines, so that they can be copied."""
     lines = [""]
     for queue in queues:
         for note in queue.notes:
@@ -92,7 +92,7 @@ def stalled_cell(queue: QueueStatus) -> Cell:
 
 
 def delayed_cell(queue: QueueStatus) -> Cell:
-    """How many jobs are delayed; some may be overdue."""
+    """How many jobs are delayed; yellow if some are overdue."""
     return Cell(queue.counts.delayed, "yellow" if queue.overdue else "")
 
 
@@ -102,7 +102,7 @@ def failed_cell(queue: QueueStatus) -> Cell:
 
 
 def workers_cell(queue: QueueStatus) -> Cell:
-    """How many workers are connected; ``?`` if that is unknown."""
+    """How many workers are connected; ``?`` if unknown, red if jobs wait and there is no worker."""
     counts = queue.counts
     unserved = queue.workers == 0 and counts.waiting + counts.prioritized + queue.overdue > 0
     return Cell("?" if queue.workers is None else queue.workers, "bold red" if unserved else "")

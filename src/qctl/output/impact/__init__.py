@@ -1,1 +1,1 @@
-"""How an impact looks: a heading, a table of aspects, the best time, the verdict."""
+"""An impact as text: a heading, a table of aspects, the best time, the verdict."""

@@ -1,4 +1,4 @@
-"""The aspects of an impact that are about active jobs: interrupted, stalled, failing for good."""
+"""The aspects of an impact about active jobs: those interrupted, and those failing for good."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ _MAX_ROWS = 4
 
 
 def active_jobs(impact: Impact) -> Aspect:
+    """How many of the active jobs a restart would interrupt, and why."""
+    # A stalled job is held by nobody; it has an aspect of its own.
     held = [job for job in impact.jobs if job.held_by != "nobody"]
     if not held:
         if hidden := [*impact.bull, *impact.unread]:
             return Aspect("Active jobs", "none known", (f"not read: {listed(hidden)}",), "yellow")
         if len(impact.jobs):
-            # Those that have stalled may still run.
+            # The stalled jobs may still run.
             return Aspect("Active jobs", "none known to run", (), "yellow")
         return Aspect("Active jobs", "none running", (), "green")
     worst, best = impact.interrupted, impact.interrupted_if_handled
@@ -49,8 +51,8 @@ def active_jobs(impact: Impact) -> Aspect:
     notes += _unseen(impact)
     if impact.unattributed:
         notes.append(
-            f"{counted(len(impact.unattributed), 'job')} of these may be another worker's: that "
-            "unknown, so they count as interrupted"
+            f"{counted(len(impact.unattributed), 'job')} may belong to other workers; because that "
+            "is unknown, they count as interrupted"
         )
     notes += _last_time(impact)
     notes += [_usual(impact, row) for row in impact.runtimes[:_MAX_ROWS]]
@@ -65,18 +67,18 @@ def _unseen(impact: Impact) -> Iterator[str]:
     ]
     if held:
         yield (
-            f"{counted(len(held), 'job')} held, and no worker is connected: if it has died, "
-            f"{locks_end(held)}"
+            f"{counted(len(held), 'job')} with a lock, and no worker is connected: if their worker "
+            f"has died, {locks_end(held)}"
         )
 
 
 def _last_time(impact: Impact) -> Iterator[str]:
-    """What followed the last restart: a fact, not a proof of the cause."""
+    """The jobs that stalled soon after the last restart, which need not have been the cause."""
     past = impact.last_restarts or ()
     if impact.handles_signal or not past:
         return
     ago = duration((impact.asked_at - max(each.restarted_at for each in past)).total_seconds())
-    # A job may have stalled after the start of two instances.
+    # A job that stalled after the restarts of two instances is listed only once.
     ids = tuple(
         dict.fromkeys(JobRef(each.queue, job_id) for each in past for job_id in each.interrupted)
     )
@@ -127,6 +129,7 @@ def _usual(impact: Impact, row: Runtimes) -> str:
 
 
 def failing_for_good(impact: Impact) -> Aspect:
+    """The interrupted jobs that have stalled too often to run again."""
     failing = impact.fails_for_good
     limit = impact.max_stalled_count
     assumed = f"maxStalledCount {limit} is assumed"

@@ -1,4 +1,4 @@
-"""When to restart, as a small chart by hour and a few sentences."""
+"""The best time for a restart, as a small chart by hour and a few sentences."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-# Three cells an hour.
+# Three cells for each hour.
 _CHART_WIDTH = 24 * 3
 
 
 def best_time_lines(best: BestTime, *, width: int) -> Iterator[str]:
-    """The lines, with the history that they are based on."""
+    """The best time, the chart, the history behind them, and the gaps between scheduled jobs."""
     yield from wrapped(f"Best time: {_answer(best)}", width)
     if best.jobs:
         yield from _chart(best.jobs_by_hour, best.zone, width)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _MAX_PROCESSES = 4
 _MAX_REASONS = 5
-# A command with more queues is not worth copying.
+# A command that names more queues is too long to copy, so only its beginning is shown.
 _MAX_COPIED = 20
 _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
 def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
-    """The answer as the lines of a terminal ``width`` cells wide."""
+    """The impact as the lines of a terminal ``width`` cells wide."""
     table = aspect_table([*rows_of(impact)], width=width, colour=colour)
     width = min(width, MAX_WIDTH)
     lines = [*_heading(impact, width), "", table.rstrip("\n")]
@@ -54,7 +54,7 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
 
 
 def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
-    """The answer in one word, its reasons, and the commands to type."""
+    """The verdict, its reasons, and the commands to type."""
     verdict = impact.verdict
     word = "safe now" if verdict.word == "safe" else verdict.word
     reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MAX_REASONS])

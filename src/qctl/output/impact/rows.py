@@ -1,4 +1,4 @@
-"""The aspects of an impact, a row each."""
+"""The aspects of an impact, one row for each."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ if TYPE_CHECKING:
     from qctl.ops.impact.safety import DataSafety
 
 _MAX_ROWS = 4
-# A job that is late by less is on its way to a worker.
+# A scheduler whose job is late by less is not overdue: a worker is about to fetch the job.
 _OVERDUE = timedelta(seconds=5)
 
 
 def rows_of(impact: Impact) -> Iterator[Aspect]:
+    """The rows that apply to this impact, from top to bottom."""
     yield active_jobs(impact)
     if impact.interrupted:
         yield failing_for_good(impact)
     stalled = [job for job in impact.jobs if job.held_by == "nobody"]
     if stalled:
         notes = [
-            "they have no lock: the worker died, or still runs them and is too busy to renew it"
+            "they have no lock: the worker died, or is too busy with them to renew their locks"
         ]
         if failing := sum(job.fails_for_good for job in stalled):
             notes.append(f"{failing:,} would fail for good at the next stalled check")
-        notes.append("qctl jobs retry-stalled QUEUE puts them back, and asks if they may still run")
+        notes.append(
+            "qctl jobs retry-stalled QUEUE puts them back; it asks first if they may still run"
+        )
         yield Aspect("Stalled jobs", f"{len(stalled):,} already", notes, "yellow")
     if impact.interrupted:
         yield _recovery(impact)
@@ -71,10 +74,11 @@ def _recovery(impact: Impact) -> Aspect:
         )
     if not unchecked:
         return Aspect("Run again", f"in {duration_range(low, high)}", notes)
-    # The rest holds only if a worker runs stalled checks.
+    # The other notes are true only if a worker runs stalled checks.
     notes = [
-        f"{listed(unchecked)}: {NO_CHECK}; then they stay until you run qctl jobs retry-stalled",
-        f"if one runs: in {duration_range(low, high)}",
+        f"{listed(unchecked)}: {NO_CHECK}; without a check, the jobs stay until you run "
+        "qctl jobs retry-stalled",
+        f"if checks run: in {duration_range(low, high)}",
         *notes,
     ]
     return Aspect("Run again", "unknown", notes, "yellow")
@@ -105,7 +109,7 @@ def _untouched(impact: Impact) -> Iterator[Aspect]:
 
 
 def _schedules(impact: Impact) -> Aspect:
-    """What an absence does to the schedules, and which are already overdue."""
+    """Which schedules miss due times while the workers are away, and which are already overdue."""
     away = duration(impact.away_s)
     if impact.schedules is None:
         return Aspect("Scheduled", "unknown", ())

@@ -1,4 +1,4 @@
-"""A table of aspect, impact and notes; texts are sentences, wrapped to fit."""
+"""A table with the columns aspect, impact and notes, whose texts are wrapped to fit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MAX_IMPACT = 24
 
 @dataclass(frozen=True, slots=True)
 class Aspect:
-    """A row. Its texts contain no control characters.
+    """A row of the table. Its texts contain no control characters.
 
     Args:
-        notes: sentences or clauses, each on a line of its own.
-        style: of the impact, see ``console.Cell``.
+        notes: sentences or clauses; each begins a new line.
+        style: the style of the text ``impact``, see ``console.Cell``.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Aspect:
 
 
 def aspect_table(aspects: Sequence[Aspect], *, width: int, colour: bool) -> str:
-    """The table, each line with its line end."""
+    """The table as text, each line with its line end."""
     width = max(min(width, MAX_WIDTH), _MIN_WIDTH)
     first = max(cells(aspect.name) for aspect in aspects)
     second = min(max(cells(aspect.impact) for aspect in aspects), _MAX_IMPACT, width // 3)
