@@ -144,7 +144,7 @@ def test_nothing_runs(qctl: Typed, client: Client) -> None:
     assert "Run again" not in told
     assert "Best time: unknown" in ran.out
     assert ran.out.endswith(
-        "safe now: no job is running, and none is known that could start at this moment\n"
+        "safe now: no job is running, and no job is known that could start at this moment\n"
         "    qctl restart pm2:app\n"
     )
 
@@ -264,10 +264,7 @@ def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Clien
     text = " ".join(qctl().out.split())
     assert "0 of 3 interrupted" in text
     assert "its workers finish their jobs on SIGINT; what still runs 30 s later is killed" in text
-    assert (
-        "3 jobs are running: that they end before they are killed is likely, but not certain"
-        in text
-    )
+    assert "3 jobs are running, and will probably, but not certainly, end before the kill" in text
 
 
 def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) -> None:

@@ -47,7 +47,7 @@ def test_jobs_of_other_workers_do_not_count(client: Client, apps: Apps) -> None:
         client.call("LREM", Q("active"), 1, own)
     told = ask(client, "q")
     assert told.verdict.word == "safe"
-    assert told.verdict.reasons[0].startswith("no running job is its own, and none is known")
+    assert told.verdict.reasons[0].startswith("no job of the target is running")
 
 
 def test_the_other_queues_of_the_app_are_looked_at_too(client: Client, apps: Apps) -> None:
@@ -361,4 +361,4 @@ def test_a_start_that_ends_a_pause_is_not_safe(
         raise ReplyError("NOPERM no permissions")
 
     monkeypatch.setattr(impact, "read_resumers", denied)
-    assert "whether its start ends a pause is unknown" in look(client, "q").remarks[0]
+    assert "whether a start of the target ends a pause is unknown" in look(client, "q").remarks[0]

@@ -54,7 +54,7 @@ def test_whose_a_job_is(
 ) -> None:
     workers = [worker(index, name) for index, name in enumerate([*own, *others])]
     known = connections(workers[: len(own)], *workers[len(own) :])
-    assert Holders([PROCESS], known, {}).of(job(by)) == expected
+    assert Holders([PROCESS], known, {}).holder_of(job(by)) == expected
 
 
 def test_a_name_proves_nothing_while_one_process_shows_no_worker_of_the_queue() -> None:
@@ -63,38 +63,38 @@ def test_a_name_proves_nothing_while_one_process_shows_no_worker_of_the_queue() 
     for hidden in ([], [worker(3, "a", queue="elsewhere")]):
         owned = {"0": (worker(1, "a"),), "1": tuple(hidden)}
         known = Connections((*owned["0"], *hidden, others), owned, {})
-        assert Holders([PROCESS], known, {}).of(job("b")) == "other"
-        assert Holders([PROCESS, second], known, {}).of(job("b")) == "unknown"
+        assert Holders([PROCESS], known, {}).holder_of(job("b")) == "other"
+        assert Holders([PROCESS, second], known, {}).holder_of(job("b")) == "unknown"
         # Its own name is enough for the worst case.
-        assert Holders([PROCESS, second], known, {}).of(job("a")) == "target"
+        assert Holders([PROCESS, second], known, {}).holder_of(job("a")) == "target"
 
 
 def test_a_worker_of_another_queue_has_no_job_of_this_one() -> None:
     known = connections([worker(1)], worker(2, queue="elsewhere"))
-    assert Holders([PROCESS], known, {}).of(job()) == "target"
+    assert Holders([PROCESS], known, {}).holder_of(job()) == "target"
 
 
 def test_without_client_list_nothing_is_known() -> None:
-    assert Holders([PROCESS], None, {}).of(job("a")) == "unknown"
+    assert Holders([PROCESS], None, {}).holder_of(job("a")) == "unknown"
 
 
 def test_all_workers_means_every_job_that_somebody_has() -> None:
     holders = Holders(None, connections([], worker(1)), {})
-    assert holders.of(job("whoever")) == "target"
-    assert holders.of(job(token=None)) == "nobody"
+    assert holders.holder_of(job("whoever")) == "target"
+    assert holders.holder_of(job(token=None)) == "nobody"
 
 
 def test_qctls_own_workers_tell_by_their_locks() -> None:
     known = connections([worker(1, "ours")], worker(2, "theirs"))
     holders = Holders([PROCESS], known, {"own-1": BEAT, "own-2": replace(BEAT, name="theirs")})
     # Whatever name the job bears: the lock counts.
-    assert holders.of(job("theirs", "own-1:3")) == "target"
-    assert holders.of(job("ours", "own-2:3")) == "other"
+    assert holders.holder_of(job("theirs", "own-1:3")) == "target"
+    assert holders.holder_of(job("ours", "own-2:3")) == "other"
     # One that is leaving is not in the list, but its process is the target's.
     leaving = {"own-3": replace(BEAT, name="gone", pid=4711)}
-    assert Holders([PROCESS], known, leaving).of(job(None, "own-3:1")) == "target"
+    assert Holders([PROCESS], known, leaving).holder_of(job(None, "own-3:1")) == "target"
     elsewhere = {"own-3": replace(BEAT, name="gone", pid=4711, host="far")}
-    assert Holders([PROCESS], known, elsewhere).of(job(None, "own-3:1")) == "unknown"
+    assert Holders([PROCESS], known, elsewhere).holder_of(job(None, "own-3:1")) == "unknown"
 
 
 def test_a_process_that_beats_on_this_host_proves_what_a_name_does_not() -> None:
@@ -102,13 +102,13 @@ def test_a_process_that_beats_on_this_host_proves_what_a_name_does_not() -> None
     known, own = connections([]), psutil.Process()
     beat = replace(BEAT, pid=own.pid, started_ms=round(own.create_time() * 1000) + 400)
     by = "own-1:3"
-    assert Holders([PROCESS], known, {"own-1": beat}).of(job("ours", by)) == "other"
+    assert Holders([PROCESS], known, {"own-1": beat}).holder_of(job("ours", by)) == "other"
     # A shell or npm is what the manager started; the worker is below it.
     above = replace(PROCESS, pid=own.ppid())
-    assert Holders([above], known, {"own-1": beat}).of(job("ours", by)) == "target"
+    assert Holders([above], known, {"own-1": beat}).holder_of(job("ours", by)) == "target"
     # A pid of some container that has the host's name; one that has just died.
     for other in (replace(beat, started_ms=0), replace(beat, pid=2**30)):
-        assert Holders([PROCESS], known, {"own-1": other}).of(job("ours", by)) == "unknown"
+        assert Holders([PROCESS], known, {"own-1": other}).holder_of(job("ours", by)) == "unknown"
 
 
 def test_only_of_qctls_own_it_is_known_that_they_finish_their_jobs() -> None:

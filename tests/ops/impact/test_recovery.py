@@ -25,7 +25,7 @@ def clock(next_in_ms: int, interval_ms: int | None = 30_000, *marked: str) -> St
 
 def ask(job: ActiveJob, of: StalledClock, by: str = "restarted", lone: bool = True) -> Recovery:
     return recovery_of(
-        [job], of, by=by, is_lone=lone, leaves_in_s=1.6, boot_s=(0.3, 2.0), now_ms=NOW
+        [job], of, by=by, is_lone=lone, exits_within_s=1.6, boot_s=(0.3, 2.0), now_ms=NOW
     )
 
 
@@ -139,21 +139,21 @@ def test_the_range_holds_in_a_simulation(seed: int, is_busy: bool) -> None:
     job = ActiveJob(Q, "1", "job", NOW - asked, None, 0, None, "t", world.lock_until - asked)
     left = max(world.key_until - asked, 0)
     checked = NOW - world.interval + left if left else None
-    leaves_in_s = chance.choice([0, 1.6, 30])
+    exits_within_s = chance.choice([0, 1.6, 30])
     told = recovery_of(
         [job],
         StalledClock(Q, checked, left, frozenset({"1"} if world.marked else ())),
         by="others" if world.others else "restarted",
         is_lone=not world.others,
-        leaves_in_s=leaves_in_s,
+        exits_within_s=exits_within_s,
         boot_s=(0.3, 2.0),
         now_ms=NOW,
     )
     killed = told_to = asked + chance.randrange(int(SLACK_S * 1000))
     assert world.run(asked, told_to) is None or is_busy
-    if leaves_in_s:
+    if exits_within_s:
         # It goes on with its jobs, and with its checks or not.
-        killed += chance.randrange(int(leaves_in_s * 1000))
+        killed += chance.randrange(int(exits_within_s * 1000))
         world.own_tick = world.own_tick if chance.random() < 0.5 else None
         assert world.run(told_to, killed) is None or is_busy
     if world.is_back or (is_busy and told.interval_assumed and world.interval != 30_000):

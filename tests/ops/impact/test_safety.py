@@ -48,8 +48,8 @@ def test_what_is_not_told_is_not_taken_for_safe() -> None:
 @pytest.mark.parametrize(
     ("fields", "hazard", "is_writable"),
     [
-        ({"role": "slave", "master": "h:1"}, "a replica of h:1: what it has may be old", False),
-        ({"aof_enabled": False, "rdb_schedule": ""}, "every job would be gone", True),
+        ({"role": "slave", "master": "h:1"}, "a replica of h:1: its data may be old", False),
+        ({"aof_enabled": False, "rdb_schedule": ""}, "would lose every job", True),
         ({"aof_ok": False}, "append-only file failed", False),
         ({"rdb_ok": False}, "failed, after which Redis refuses writes", False),
         ({"rdb_ok": False, "rdb_stops_writes": False}, "last snapshot failed", True),
@@ -75,7 +75,7 @@ def test_what_is_not_told_is_not_taken_for_safe() -> None:
         ),
         (
             {"replicas": (ReplicaFacts(address="h:1", online=False, lag_s=0, behind_bytes=0),)},
-            "h:1 is not in step",
+            "h:1 is not in sync",
             True,
         ),
         (

@@ -153,7 +153,7 @@ def test_not_on_a_replica(fake: Any, monkeypatch: pytest.MonkeyPatch, apps: Apps
     monkeypatch.setattr(type(fake), "info", info)
     told = ask(fake, "q").verdict
     assert told.word == "not now"
-    assert "this Redis is a replica of 10.0.0.1:6380: what it has may be old" in told.reasons[0]
+    assert "this Redis is a replica of 10.0.0.1:6380: its data may be old" in told.reasons[0]
     assert told.commands == ("qctl impact --target pm2:app --redis redis://10.0.0.1:6380/0",)
 
 
@@ -182,7 +182,7 @@ def test_whether_redis_takes_writes_is_not_known(
         found = look(fake, "q")
         assert found.impact.verdict.word == "drain first"
         assert found.impact.verdict.reasons == (
-            "whether Redis accepts writes is unknown, and without them no job can end",
+            "whether Redis accepts writes is unknown, and without writes no job can end",
         )
         assert (found.impact.data is not None) is is_told
         assert any("may not call INFO" in remark for remark in found.remarks) is not is_told
@@ -363,7 +363,7 @@ def test_a_job_that_ends_meanwhile_may_be_tried_again(
     told = ask(client, "q").verdict
     assert (told.word, told.reasons) == (
         "drain first",
-        ("jobs of q move right now, and one may start at any moment",),
+        ("jobs of q are moving, and one may start at any moment",),
     )
 
 

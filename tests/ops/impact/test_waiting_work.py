@@ -14,7 +14,7 @@ from tests.labs.build import Q, put
 from tests.labs.impact import Apps, ask, now_ms
 
 apps = labs.apps
-MOVED = "jobs of q move right now, and one may start at any moment"
+MOVED = "jobs of q are moving, and one may start at any moment"
 
 
 @pytest.mark.parametrize("end", ["delayed", "wait", "waiting-children", "active"])

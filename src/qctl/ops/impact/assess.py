@@ -1,7 +1,7 @@
-"""What a restart now would do to the jobs: what ``impact`` shows.
+"""What a restart now would do to the jobs, for ``qctl impact``.
 
-Reads only. The cost is bounded: the active lists, 200 recent jobs a queue, 200 schedulers a queue,
-and 168 counts for each of the busiest queues.
+Nothing is written. The cost is bounded: the active lists, 200 recent jobs a queue, 200 schedulers a
+queue, and 168 counts for each of the busiest queues.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ class Impact:
 
     Args:
         target: what would be restarted; None for all workers of these queues.
-        processes: those of the target.
-        handles_signal: whether the workers finish their jobs on the signal; None if unknown.
-        kill_after_s: how long jobs may run until the process is killed; None if unknown, or if
+        processes: the target's processes.
+        handles_signal: True if the workers finish their jobs on the stop signal; None if unknown.
+        kill_after_s: from the stop signal until the process is killed; None if unknown, or if
             there is no limit.
         last_restarts: what the last restart of each process did; None if it cannot be read.
         also: queues that the target serves besides the named ones.
         foreign: workers of the target under another prefix or database, whose jobs were not read.
         jobs: the active jobs.
-        interrupted: by a plain restart now, in the worst case.
-        interrupted_if_handled: in the best case; None if the kill timeout is unknown.
-        fails_for_good: those of ``interrupted`` that then fail.
-        fails_if_handled: those of ``interrupted_if_handled`` that then fail.
-        unattributed: those of ``interrupted`` that another worker may have.
-        max_stalled_count: the limit that is assumed.
-        away_s: how long ``schedules`` assumes that no worker is there.
+        interrupted: jobs that a plain restart now interrupts, in the worst case.
+        interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
+        fails_for_good: jobs of ``interrupted`` that then fail for good.
+        fails_if_handled: jobs of ``interrupted_if_handled`` that then fail for good.
+        unattributed: jobs of ``interrupted`` that may belong to another worker.
+        max_stalled_count: the workers' limit, by the configuration.
+        away_s: for how long no worker runs, as assumed for ``schedules``.
         schedules, data, best_time: None if they cannot be read.
         schedules_unread: how many schedulers are not in ``schedules``: repeatables of old versions,
-            without a record, or beyond the 200 soonest of a queue; None if unknown.
+            those without a record, and those beyond the first 200 of a queue; None if unknown.
         unread: names of queues that cannot be read.
         bull: names of queues of Bull 3/4, whose jobs were not read.
     """
@@ -105,7 +105,7 @@ class Impact:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """An impact, the queues behind it (some may be unreadable), and remarks on what failed."""
+    """An impact, its queues (some may be unreadable), and remarks on what could not be read."""
 
     impact: Impact
     queues: Queues
@@ -127,7 +127,7 @@ def assess(
         names: of queues; the other queues of the target are included.
         target: what would be restarted; None for the one app that serves the queues, or else all
             their workers.
-        away_s: how long no worker will be there; None for the duration of a plain restart.
+        away_s: how long no worker will run; None for the duration of a plain restart.
 
     Raises:
         NotFoundError: no such queue or target; or it serves none of the queues.
@@ -142,8 +142,10 @@ def assess(
 
 
 class _Assessor:
-    """Reads what is due before what runs, so that a job that starts in between is not missed, and
-    reads queues that look idle again at the end.
+    """Reads the facts in the order that misses no job.
+
+    Due times are read before the active jobs, for jobs that start in between. At the end, queues
+    that looked idle are read again.
     """
 
     def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
@@ -179,7 +181,7 @@ class _Assessor:
             max_stalled_count=self._settings.max_stalled_count,
             now_ms=self._now_ms,
         )
-        # Nothing proves that an app does not, so the answer is yes or unknown.
+        # Nothing proves that an app ignores the signal, so the answer is yes or unknown.
         handles = target is not None and all(map(self._holders.handles_signal, target.processes))
         queues = queue_impacts(scope, self._active, self._agendas or ())
         held = [job for job in self._active if not job.is_orphan]
@@ -229,10 +231,12 @@ class _Assessor:
                     scope=scope,
                     queues=queues,
                     interrupted=worst,
-                    probably=best if handles else None,
-                    # Only if everything else is safe must the queues be read again.
+                    probably_interrupted=best if handles else None,
+                    # Read the queues again only if no job is known to be in danger.
                     moved=() if worst or is_gapless else self._moved(),
-                    resumers=self._or_remark("whether its start ends a pause", self._resumers)
+                    resumers=self._or_remark(
+                        "whether a start of the target ends a pause", self._resumers
+                    )
                     or (),
                     downtime=times,
                     data=data,
@@ -278,7 +282,7 @@ class _Assessor:
     def _schedules(
         self, queues: Sequence[QueueImpact], away_s: float
     ) -> tuple[ScheduleImpact, ...] | None:
-        """Only queues without other workers miss anything."""
+        """The schedulers, and what they miss. In queues with other workers they miss nothing."""
         if (agendas := self._agendas) is None:
             return None
         served = {queue.name for queue in queues if queue.other_workers}
@@ -303,7 +307,7 @@ class _Assessor:
     def _recovery(
         self,
         jobs: Sequence[JobAtRisk],
-        leaves_in_s: float | None,
+        exits_within_s: float | None,
         boot_s: tuple[float, float],
         queues: Sequence[QueueImpact],
     ) -> tuple[Recovery, ...]:
@@ -330,7 +334,7 @@ class _Assessor:
                     clock,
                     by=by,
                     is_lone=is_lone and target is not None and len(target.processes) == 1,
-                    leaves_in_s=leaves_in_s,
+                    exits_within_s=exits_within_s,
                     boot_s=boot_s,
                     now_ms=read_ms,
                 )
@@ -341,7 +345,7 @@ class _Assessor:
 
     def _data(self) -> tuple[DataSafety, ...] | None:
         servers = read_servers(self._client)
-        # If this host's clock is behind, jobs are due sooner than it shows.
+        # If this host's clock is behind, jobs are due sooner than the clock shows.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
         up_s = [server.uptime_s for server in servers if server.uptime_s is not None]
         if len(up_s) == len(servers):

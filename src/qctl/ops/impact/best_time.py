@@ -21,18 +21,18 @@ HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24
 # With fewer jobs the averages mean nothing.
 MIN_JOBS = 50
-# An hour is quiet if it is at most this far above the quietest, as a share of the whole range.
+# A quiet hour has at most the jobs of the quietest plus this share of the range up to the busiest.
 _QUIET = 0.15
 # The share of the hours of a day or a week that must be known.
 _MIN_KNOWN = 0.95
 GAP_HORIZON_MS = 24 * HOUR_MS
-# A shorter gap is of no use to a person.
+# A shorter gap is of no use to an operator.
 MIN_GAP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is known of one queue; see ``Throughput``."""
+    """How much is known of the completed jobs of one queue; see ``Throughput``."""
 
     queue: str
     source: str
@@ -46,9 +46,9 @@ class Quiet:
 
     Args:
         weekday: 0 for Monday; None for hours of every day.
-        from_hour, to_hour: 0 to 23; the end is not a part of it.
-        jobs_per_hour: how many completed then, on average.
-        next_at: when it begins next, or began if it is now.
+        from_hour, to_hour: 0 to 23; ``to_hour`` itself is not included.
+        jobs_per_hour: how many jobs complete in one of these hours, on average.
+        next_at: when these hours begin next; if now is one of them, when they began.
     """
 
     weekday: int | None
@@ -74,15 +74,15 @@ class BestTime:
 
     Args:
         zone: the local time zone of this host.
-        histories: the source of these figures, by queue.
-        from_at, to_at: the whole hours that all histories cover; None if there are none.
-        hours: how many these are.
-        jobs: how many completed in them.
-        jobs_by_hour: on average, by hour of the day, from 0; None for an hour without history.
+        histories: where the figures come from, one for each queue.
+        from_at, to_at: the whole hours that all histories cover; None without such an hour.
+        hours: the number of these hours.
+        jobs: how many jobs completed in them.
+        jobs_by_hour: completed jobs by hour of the day, from 0, on average; None without history.
         quiet_day, quiet_week: None if the history is too short, or no hour stands out.
         too_little: why the history is too short; "" if it is not.
-        next_gap: the first between scheduled jobs that is long enough for a restart.
-        longest_gap: the longest in the next 24 hours.
+        next_gap: the first gap between scheduled jobs that is long enough for a restart.
+        longest_gap: the longest gap in the next 24 hours.
         is_scheduled: whether any scheduler makes jobs for these queues.
     """
 
@@ -130,7 +130,7 @@ def best_time(
     Args:
         found: the throughput of each queue in ``last_hours``.
         needed_s: how long a restart takes.
-        usual_s: how long jobs run, by queue and name.
+        usual_s: how long jobs run, by names of queue and job; a missing one takes no time.
     """
     known_histories = [t for t in found if t.since_ms is not None]
     since_ms = max((t.since_ms for t in known_histories if t.since_ms is not None), default=now_ms)
@@ -189,7 +189,7 @@ def _averages(
 
 
 def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Quiet | None:
-    """The longest run of quiet hours, of the day or of the week."""
+    """The longest run of quiet hours of the day or week; None if unknown or none stands out."""
     known = [value for value in averages if value is not None]
     least, most = min(known, default=0.0), max(known, default=0.0)
     if len(known) < _MIN_KNOWN * len(averages) or least > most / 2:
@@ -218,7 +218,7 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
 
 
 def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
-    """When these hours begin next, or began if it is now."""
+    """When the hours from slot ``start`` begin next; if now is one of them, when they began."""
     at = local(now_ms)
     slot = (at.tm_wday * 24 if size == WEEK_HOURS else 0) + at.tm_hour
     offset_ms = (at.tm_gmtoff or 0) * 1000
@@ -253,6 +253,7 @@ def _busy(
     until_ms: int,
     usual_s: Mapping[tuple[str, str], float],
 ) -> Iterable[tuple[int, int]]:
+    """When scheduled jobs start, and when they have probably ended."""
     for agenda in agendas:
         for scheduler in agenda.schedulers:
             took_ms = round(usual_s.get((agenda.keys.name, scheduler.name), 0.0) * 1000)
@@ -261,12 +262,12 @@ def _busy(
                 slots = [*_slots(scheduler, now_ms, until_ms)]
             yield from ((slot, slot + took_ms) for slot in slots)
             if len(slots) >= MAX_SLOTS:
-                # There are more times than were computed.
+                # There are more due times than were computed.
                 yield slots[-1], until_ms
 
 
 def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
-    """The times of a scheduler from now on, and of its pending job however late it is."""
+    """The due times of a scheduler from now on."""
     first = scheduler.next_ms
     if first is None or first >= until_ms:
         return

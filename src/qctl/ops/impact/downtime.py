@@ -1,4 +1,4 @@
-"""How long no worker takes jobs: with a plain restart, with a drain, with a roll."""
+"""How long no worker starts jobs: in a plain restart, in a drain, in a roll."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from qctl.ops.jobs.estimate import all_ended_s
 from qctl.ops.processes.restart import SETTLE_S
 from qctl.ops.processes.targets import Connections, Target
 
-# Assumed where the last start does not show it: from a quick small app to a larger one.
+# How long an app is assumed to start, if its last start does not show it: minimum and maximum.
 BOOT_S = (0.3, 5.0)
 # A worker that connects later than this after the start of its process may be slow, or may have
 # connected again after a lost connection.
 _SURE_BOOT_S = 10.0
-# One that connects even later has connected again.
+# A worker that connects even later than this has certainly connected again.
 _MAX_BOOT_S = 60.0
 # Redis counts its uptime in whole seconds.
 _ROUNDING_S = 1.0
@@ -25,7 +25,7 @@ _ROUNDING_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downtime:
-    """In seconds; None is unknown.
+    """How long each kind of restart takes, in seconds; None if unknown.
 
     Args:
         boot_s: from the start of a process until its worker is connected, minimum and maximum;
@@ -34,8 +34,8 @@ class Downtime:
         drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs, with the
             queues paused.
         drain_p50_s, drain_p95_s: the same plus the restart.
-        roll_is_possible: whether one process can be replaced after another, without a pause.
-        roll_why_not: the reason.
+        roll_is_possible: whether the processes can be replaced one by one, without a pause.
+        roll_why_not: why a roll is not possible, or unknown; else "".
     """
 
     boot_s: tuple[float, float]
@@ -56,12 +56,13 @@ def downtime(
     now_ms: int,
     redis_up_s: float | None,
 ) -> Downtime:
-    """How long each way takes.
+    """How long each kind of restart takes.
 
     Args:
-        remaining: of each running job, how long comparable ones still ran, ascending, in seconds.
+        remaining: for each running job: how long comparable past jobs still ran, in seconds,
+            ascending.
         now_ms: by this host's clock, epoch milliseconds.
-        redis_up_s: since the last start of a master; None if unknown.
+        redis_up_s: seconds since the latest start of a master; None if unknown.
     """
     processes = target.processes if target else ()
     boot_s, is_assumed = _boot_s(processes, connections, now_ms, redis_up_s)
@@ -89,7 +90,7 @@ def _plain_s(
     if all(process.target.startswith("qctl:") for process in processes):
         # The new process takes jobs before the old one stops taking them.
         return 0.0, 0.0
-    # A process that finishes its jobs takes no new ones, and the new process starts after its end.
+    # The old process takes no new jobs while it finishes its own, and only then the new one starts.
     longest_s = max(process.kill_timeout_ms for process in processes) / 1000
     return boot_s[0], round(longest_s + boot_s[1], 1)
 
@@ -100,11 +101,10 @@ def _boot_s(
     now_ms: int,
     redis_up_s: float | None,
 ) -> tuple[tuple[float, float], bool]:
-    """How long the last start took, by the age of the connection in CLIENT LIST; and whether that
-    is assumed.
+    """How long a start takes, minimum and maximum; and whether the two are assumed.
 
-    A worker connects again when Redis restarts or drops the connection, so the start took as long
-    as the age shows, or less.
+    The ages of the process and of its worker's connection show how long the last start took at
+    most: a worker connects again when Redis restarts or drops the connection.
     """
     sure, limits = [], []
     for process in processes:
@@ -123,7 +123,7 @@ def _boot_s(
     if sure:
         least, most = max(min(sure) - 1, 0.1), max(*sure, 0.0) + 2
         return (round(least, 1), round(most, 1)), False
-    # All processes run the same app, so the shortest is the most exact.
+    # All processes run the same app, so the shortest time is the most exact.
     most = max(BOOT_S[1], min(limits) + 2) if limits else BOOT_S[1]
     return (BOOT_S[0], round(most, 1)), True
 

@@ -1,6 +1,6 @@
 """Which jobs a plain restart interrupts, and which of them then fail for good.
 
-There are two answers, since it cannot be seen from outside whether an app finishes its jobs on the
+There are two answers, since qctl cannot see from outside whether an app finishes its jobs on the
 stop signal: Node itself catches SIGINT and SIGTERM, whatever the app does. In the worst case the
 app ends at once, and every job of its processes is interrupted. In the best case it goes on until
 the manager kills it, and only the jobs that still run then are interrupted.
@@ -25,7 +25,7 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# From the start of a process until its worker starts, and by how much clocks may be adjusted.
+# Longest time from the start of a process to that of its worker, and largest change of a clock.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
@@ -45,13 +45,15 @@ class JobAtRisk:
         runtime_s: how long it has run.
         remaining_p50_s, remaining_p95_s: how long it probably still takes, by recent jobs of its
             name that ran at least as long; None if there are none.
-        held_by: ``target`` if a process to be restarted has it, ``other`` if another worker has,
-            ``unknown``, or ``nobody`` if it has stalled.
-        stalled_count: how often it has stalled so far.
-        is_exempt: it is a job of a scheduler; those never stall too often (wire format 5.13).
-        interrupted: by a restart now, if the app does not finish its jobs first.
-        interrupted_if_handled: if it tries to; None if the time until the kill is unknown.
-        fails_for_good: at its next stall, whatever causes it, by the assumed limit.
+        held_by: who runs the job: ``target``: a process to be restarted; ``other``: another worker;
+            ``unknown``; ``nobody``: the job is stalled.
+        stalled_count: how often the job has stalled so far.
+        is_exempt: whether a scheduler made the job: such jobs never fail for stalling too often
+            (wire format 5.13).
+        interrupted: whether a restart now interrupts the job if the app exits at once.
+        interrupted_if_handled: the same if the app finishes its jobs until it is killed; None if
+            the time until the kill is unknown.
+        fails_for_good: whether the job's next stall, for whatever reason, fails it for good.
     """
 
     queue: str
@@ -75,11 +77,11 @@ class JobAtRisk:
 
 
 class Holders:
-    """Finds who has the jobs of some queues.
+    """Finds out who runs the active jobs.
 
     Args:
-        processes: those to be restarted; None for all workers, wherever they run.
-        connections: None if it is unknown who is connected.
+        processes: the processes to be restarted; None for all workers, wherever they run.
+        connections: the connected workers; None if unknown.
         beats: heartbeats of qctl's own workers, by the owner of their locks.
     """
 
@@ -93,22 +95,22 @@ class Holders:
         self._knows_workers = connections is not None
         self._owned = connections.owned if connections is not None else {}
         self._beats = beats
-        # By queue, the names of the target's workers and of all others; None for no name.
-        self._own: dict[str, set[str | None]] = {}
-        self._others: dict[str, set[str | None]] = {}
+        # By queue: names of the target's workers, and of all other workers; None for no name.
+        self._target_names: dict[str, set[str | None]] = {}
+        self._other_names: dict[str, set[str | None]] = {}
         mine = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
         for worker in connections.workers if connections is not None else ():
-            names = self._own if worker.client_id in mine else self._others
+            names = self._target_names if worker.client_id in mine else self._other_names
             names.setdefault(worker.queue, set()).add(worker.worker_name)
 
-    def of(self, job: ActiveJob) -> str:
+    def holder_of(self, job: ActiveJob) -> str:
         """The value for ``JobAtRisk.held_by``.
 
-        ``other`` needs proof, since a job is in danger unless another worker certainly has it. A
-        worker's name is proof only if every process of the target has a worker of the queue under
-        another name in CLIENT LIST: a process behind a proxy, or one that is closing, has none
-        there although its job runs. A target's worker without a name spoils the proof, since it
-        takes a job without changing the name that an earlier worker left in it.
+        ``other`` needs proof, since a job is in danger unless another worker certainly runs it. The
+        name of a worker is proof only if CLIENT LIST shows, for every process of the target, a
+        worker of the queue with another name. A process behind a proxy, or one that is closing, is
+        not in CLIENT LIST although its job runs. A worker of the target without a name rules out
+        the proof: it leaves the name of the job's previous worker in the job.
         """
         if job.is_orphan:
             return "nobody"
@@ -120,13 +122,13 @@ class Holders:
         if beat is not None and self._runs_in_target(beat):
             return "target"
         queue, name = job.keys.name, beat.name if beat is not None else job.worker
-        own = name in self._own.get(queue, ())
-        others = name in self._others.get(queue, ())
-        if own and not others:
+        in_target = name in self._target_names.get(queue, ())
+        elsewhere = name in self._other_names.get(queue, ())
+        if in_target and not elsewhere:
             return "target"
-        is_renamed = beat is not None or None not in self._own.get(queue, ())
-        is_named = others and not own and is_renamed and self._is_seen(queue)
-        return "other" if is_named or (beat is not None and _lives_here(beat)) else "unknown"
+        is_current = beat is not None or None not in self._target_names.get(queue, ())
+        is_proof = elsewhere and not in_target and is_current and self._is_seen(queue)
+        return "other" if is_proof or (beat is not None and _lives_here(beat)) else "unknown"
 
     def _is_seen(self, queue: str) -> bool:
         """Whether each process of the target has a connected worker of the queue."""
@@ -136,11 +138,11 @@ class Holders:
         )
 
     def handles_signal(self, process: ManagedProcess) -> bool | None:
-        """Whether its workers finish their jobs on the stop signal; None if unknown.
+        """True if the workers of a process finish their jobs on the stop signal; None if unknown.
 
-        qctl's own workers do, and have heartbeats. The last restart of another app
+        qctl's own workers do; their heartbeats identify them. The last restart of another app
         (``past_restarts``) proves nothing: jobs may have ended in time by chance, or taken longer
-        than the app had.
+        than the kill timeout.
         """
         if process.target.startswith("qctl:"):
             return True
@@ -154,7 +156,7 @@ class Holders:
 
     @cached_property
     def _pids(self) -> frozenset[int]:
-        """Of the target's processes and their descendants: a shell or npm may be in between."""
+        """Pids of the target's processes and of their descendants, since npm may start the app."""
         from qctl.manage.host import process_tree  # noqa: PLC0415 - psutil costs 30 ms
 
         roots = [process.pid for process in self._processes or () if process.pid]
@@ -179,7 +181,7 @@ def _lives_here(beat: Heartbeat) -> bool:
 
 
 def read_heartbeats(client: Client, jobs: Iterable[ActiveJob], prefix: str) -> dict[str, Heartbeat]:
-    """Heartbeats by the owner of the worker's locks; none if this user may not read them."""
+    """Heartbeats by the owner of the worker's locks; empty if this user may not read them."""
     try:
         found = {beat.owner: beat for beat in heartbeats.read_all(client, prefix)}
         return found | heartbeats.read(client, (heartbeats.owner_of(j.lock_token) for j in jobs))
@@ -213,7 +215,7 @@ def jobs_at_risk(
         runtime_s = job.runtime_s(now_ms)
         remaining = remaining_runs_s(job, runtime_s, durations)
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
-        held_by = holders.of(job)
+        held_by = holders.holder_of(job)
         endangered = is_timed and held_by in {"target", "unknown"}
         is_exempt = job.key in exempt
         found.append(
@@ -240,7 +242,7 @@ def jobs_at_risk(
 
 
 def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | None:
-    """Whether a job runs until it is killed; yes if its remaining time is unknown."""
+    """Whether a job may still run at the kill; None if the time of the kill is unknown."""
     if kill_after_s is None:
         return None
     return remaining_s is None or remaining_s >= kill_after_s

@@ -1,10 +1,10 @@
-"""When an interrupted job runs again, if nobody puts it back by hand.
+"""When an interrupted job runs again, unless an operator puts the job back sooner.
 
-It takes two effective stalled checks: the first after the last renewal of the job's lock marks the
-job, a later one puts it back, once the lock has run out (wire format 5.13). A check is effective if
-the key ``stalled-check`` has expired, so at most once an interval. A worker tries when it starts,
-and then every interval. A try just before the key expires has no effect, so two effective checks
-are one to two intervals apart.
+Two effective stalled checks are needed. The first one after the last renewal of the job's lock
+marks the job; a later one puts the job back, once the lock has run out (wire format 5.13). A check
+is effective only if the key ``stalled-check`` has expired, so at most once an interval. A worker
+checks when it starts, and then every interval. A check just before the key expires has no effect,
+so two effective checks are one to two intervals apart.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Recovery:
     """When the interrupted jobs of one queue run again.
 
     Args:
-        by: who puts them back: ``restarted`` for the new process alone, ``others`` for workers that
-            stay, ``unknown``.
-        min_s, max_s: from the end of the old process until the jobs are back, to run next.
+        by: which workers put the jobs back: ``restarted``: the new process alone; ``others``:
+            workers that are not restarted; ``unknown``.
+        min_s, max_s: from the end of the old process until the jobs wait again, to run next.
         lock_ms: how long a lock lasts, estimated from the existing locks.
         interval_ms: between two stalled checks; ``interval_assumed``: no key shows it.
         is_checked: whether a stalled check ran within its interval; if not, perhaps none ever
-            runs, and the jobs stay where they are.
+            runs, and the jobs stay in ``active``.
         next_check_ms: from now until the next check may be effective.
     """
 
@@ -55,34 +55,36 @@ def recovery_of(
     *,
     by: str,
     is_lone: bool,
-    leaves_in_s: float | None,
+    exits_within_s: float | None,
     boot_s: tuple[float, float],
     now_ms: int,
 ) -> Recovery:
-    """When the jobs of one queue run again that a restart now interrupts.
+    """When the interrupted jobs of one queue run again, after a restart now.
 
     Args:
-        jobs: those that would be interrupted; at least one.
+        jobs: the jobs that the restart would interrupt; at least one.
         by: see ``Recovery``.
-        is_lone: only one new process checks, so its start determines when.
-        leaves_in_s: the old process ends at most so long after the stop signal; None if unknown.
+        is_lone: whether one worker alone checks, so that its start determines when.
+        exits_within_s: longest time from the stop signal to the end of the old process; None if
+            unknown.
         boot_s: how long the new process takes to start a worker, minimum and maximum.
         now_ms: by this host's clock, epoch milliseconds.
     """
     interval_ms, assumed = clock.interval_ms(now_ms)
-    slack_ms = interval_ms if leaves_in_s is None else round((SLACK_S + leaves_in_s) * 1000)
+    slack_ms = interval_ms if exits_within_s is None else round((SLACK_S + exits_within_s) * 1000)
     lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, slack_ms)
+    # When the key expires, at the earliest and the latest after the end of the old process.
     key_ms = (clock.next_in_ms - slack_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
     if clock.next_in_ms <= slack_ms:
         # Before the process ends, another check may set the key again and mark the jobs.
         key_ms, may_be_marked = (0, interval_ms), True
     least_boot_ms, most_boot_ms = (round(seconds * 1000) for seconds in boot_s)
-    # The first effective check.
+    # When the first check is effective, at the earliest.
     first = key_ms[0]
     if is_lone:
-        is_lost = key_ms[0] > most_boot_ms
-        first = least_boot_ms + interval_ms if is_lost else max(least_boot_ms, key_ms[0])
+        is_too_soon = key_ms[0] > most_boot_ms
+        first = least_boot_ms + interval_ms if is_too_soon else max(least_boot_ms, key_ms[0])
     if by == "others":
         last_first = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
@@ -105,12 +107,12 @@ def recovery_of(
 
 
 def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int, int]:
-    """How long a lock lasts, and the least that is left of one when the process ends.
+    """How long a lock lasts, and how long one lasts at least when the process ends, in ms.
 
-    A lock is renewed at half of its time (wire format 7.4), so between half and all of it is left;
-    for a job that has just started, all but the time since. The answer is BullMQ's default if the
-    locks allow that. A worker whose event loop is busy renews late or not at all, so that less than
-    half may be left.
+    A lock is renewed at half of its duration (wire format 7.4), so between half and all of the
+    duration is left; for a job that has just started, all but the time since. The duration is
+    BullMQ's default if the locks allow that. If an event loop is busy, its worker renews late or
+    not at all, and less than half may be left.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

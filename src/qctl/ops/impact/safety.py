@@ -1,4 +1,4 @@
-"""What Redis itself would lose in a crash: persistence, eviction, replicas."""
+"""What Redis itself would lose in a crash, by its persistence, eviction and replicas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.wire.read.server import ServerFacts
 
-# A replica that is further behind has probably lost contact.
+# A replica that was silent for longer has probably lost contact.
 _LAG_S = 10
 
 
@@ -19,11 +19,11 @@ class DataSafety:
         persistence: ``aof``, ``rdb``, ``none`` or None.
         loss_s: how many seconds of changes a crash of Redis now would lose at most; None if it
             would lose everything, or if unknown.
-        rdb_age_s, rdb_changes: since the last snapshot.
+        rdb_age_s, rdb_changes: seconds and changes since the last snapshot.
         replica_lag_s: of the replica that is furthest behind.
         is_writable: False if Redis refuses writes, so that nothing can be drained.
-        replica_of: the master's ``host:port``, if this is a replica: its data may be old.
-        hazards: what is wrong, each a clause.
+        replica_of: the master's ``host:port`` if this is a replica, whose data may be old.
+        hazards: the problems, each in one clause.
     """
 
     persistence: str | None
@@ -42,7 +42,7 @@ class DataSafety:
 
 
 def data_safety(server: ServerFacts, now_ms: int) -> DataSafety:
-    """What one master would lose.
+    """How safe the data of one master is.
 
     Args:
         now_ms: by this host's clock, epoch milliseconds.
@@ -86,15 +86,15 @@ def _persistence(server: ServerFacts) -> str | None:
 def _is_writable(server: ServerFacts) -> bool | None:
     """Whether Redis accepts writes: False if any fact says no, else None if any is unknown.
 
-    Redis refuses them on a replica, at its memory limit, with too few good replicas, after a failed
-    write of the append-only file, and by its defaults after a failed snapshot.
+    Redis refuses writes on a replica, at its memory limit, with too few good replicas, after a
+    failed write of the append-only file, and by its defaults after a failed snapshot.
     """
     facts = (
         None if server.role is None else server.role != "slave",
         _has_room(server),
-        _has_replicas(server),
-        _appends(server),
-        _outlives_snapshots(server),
+        _has_enough_replicas(server),
+        _can_append(server),
+        _ignores_snapshots(server),
     )
     return False if False in facts else None if None in facts else True
 
@@ -114,21 +114,22 @@ def _has_room(server: ServerFacts) -> bool | None:
     return None
 
 
-def _has_replicas(server: ServerFacts) -> bool | None:
-    """INFO has the number of good replicas only if some are required."""
+def _has_enough_replicas(server: ServerFacts) -> bool | None:
+    """INFO shows the number of good replicas only if some are required."""
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None
     return needed == 0 or (None if good is None else good >= needed)
 
 
-def _appends(server: ServerFacts) -> bool | None:
+def _can_append(server: ServerFacts) -> bool | None:
     if server.aof_enabled is False:
         return True
     return None if server.aof_enabled is None else server.aof_ok
 
 
-def _outlives_snapshots(server: ServerFacts) -> bool | None:
+def _ignores_snapshots(server: ServerFacts) -> bool | None:
+    """Whether no failed snapshot keeps Redis from accepting writes."""
     if server.rdb_ok or server.rdb_schedule == "" or server.rdb_stops_writes is False:
         return True
     return None if server.rdb_ok is None or server.rdb_schedule is None else False
@@ -137,16 +138,16 @@ def _outlives_snapshots(server: ServerFacts) -> bool | None:
 def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
     if server.role == "slave":
         yield (
-            f"this is a replica of {server.master}: what it has may be old, and queues cannot be "
+            f"this is a replica of {server.master}: its data may be old, and queues cannot be "
             "paused here"
         )
-    if _has_replicas(server) is False:
+    if _has_enough_replicas(server) is False:
         yield (
             f"Redis refuses writes with fewer than {server.replicas_needed} good replicas, and has "
             f"{server.replicas_good or 0}"
         )
     if persistence == "none":
-        yield "Redis keeps nothing on disk: were it restarted too, every job would be gone"
+        yield "Redis keeps nothing on disk: a restart of Redis would lose every job"
     if persistence == "aof" and server.aof_ok is False:
         yield "the last write of the append-only file failed, so Redis refuses writes"
     if server.rdb_ok is False and server.rdb_schedule != "":
@@ -162,6 +163,6 @@ def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
         yield f"Redis uses {share} % of its memory limit{effects[_has_room(server)]}"
     for replica in server.replicas:
         if not replica.online:
-            yield f"the replica {replica.address} is not in step"
+            yield f"the replica {replica.address} is not in sync with its master"
         elif (replica.lag_s or 0) > _LAG_S:
-            yield f"the replica {replica.address} was last heard of {replica.lag_s} s ago"
+            yield f"the replica {replica.address} last contacted its master {replica.lag_s} s ago"

@@ -1,7 +1,6 @@
-"""What a restart concerns: which queues, which processes, who else is connected.
+"""What a restart affects: which queues, which processes, and which workers are connected.
 
-A drain must be certain of these before it begins. Here the rest may be unknown, and a remark says
-why.
+A drain must know all of this before it begins. Here a part may be unknown; a remark then says why.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ class Scope:
     """The queues and processes of a restart.
 
     Args:
-        queues: those named and the others that the processes serve; some may be unreadable.
+        queues: the named queues and the others that the processes serve; some may be unreadable.
         target: None for all workers of these queues, wherever they run.
-        connections: None if it is unknown who is connected.
+        connections: the connected workers; None if unknown.
         also: queues that were not named and that the target serves.
         foreign: workers of the target under another prefix or database, whose jobs are not read.
         why_no_target: why there is no single app to restart; "" if there is one.
         may_serve_more: why the processes may serve more than these queues; "" if they do not.
-        wider: arguments of ``qctl impact`` that cover more; () if there are none.
-        remarks: on what failed.
+        wider: arguments of ``qctl impact`` that cover those queues, too; () if none are known.
+        remarks: what could not be read, and why.
     """
 
     queues: Queues
@@ -77,7 +76,7 @@ def find_scope(
         UnreachableError: Redis or the target's manager cannot be reached.
     """
     if names:
-        # First, so that a misspelt queue is reported as such.
+        # Check the queues first, so that a misspelt queue is reported as such.
         require_bullmq(find_queues(client, settings.prefix, names), hint="qctl status shows it")
     if target is not None:
         found = open_target(settings, target)
@@ -94,7 +93,7 @@ def find_scope(
         try:
             found = open_target(settings, labels.pop())
         except QctlError as error:
-            # The config names an app that does not run, or whose manager does not.
+            # The app that the config names does not run, or its manager does not.
             why = error.what
         else:
             return _of_target(client, settings, names, found, connections, remarks)
@@ -124,7 +123,7 @@ def _of_target(
     may_serve_more = _may_serve_more(target, connections)
     if not names and not served:
         queues = queues_named_or_all(client, settings.prefix, ())
-        remarks += (f"which queues {target.label} serves is unknown: all are read",)
+        remarks += (f"which queues {target.label} serves is unknown, so all queues are read",)
         return Scope(queues, target, connections, may_serve_more=may_serve_more, remarks=remarks)
     if connected and names and not served & set(names):
         raise NotFoundError(
@@ -135,7 +134,7 @@ def _of_target(
     wanted = list(dict.fromkeys([*names, *sorted(served)]))
     queues, missing = read_queues(client, settings.prefix, wanted)
     if missing := [name for name in missing if name in connected]:
-        # A BullMQ worker creates its queue, so this one belongs to another library.
+        # A BullMQ worker creates its queue, so this worker belongs to another library.
         may_serve_more = may_serve_more or (
             f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so "
             "which jobs it runs is unknown"
@@ -170,7 +169,7 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
     ]
     if not unseen:
         return ""
-    # It may be starting or closing, or do other work than the other processes.
+    # Such a process may be starting or closing, or serve other queues than the rest of the app.
     whose = "" if len(unseen) == len(alive) else f"id {', '.join(unseen)} of "
     return (
         f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves is "
@@ -186,10 +185,10 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the processes of these queues' workers may serve others, and which of this prefix.
+    """Why the processes that serve these queues may serve others, and the others of this prefix.
 
-    Which connections belong to one process is unknown if it is not managed here: those from one
-    host may.
+    If no process is managed here, qctl does not know which connections are of one process: all
+    connections from one address may be.
     """
     if connections is None:
         return "which other queues these workers serve is unknown", ()
@@ -208,7 +207,8 @@ def _others_served(
     more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
     return (
         f"the same processes may serve {', '.join(found[:_MAX_NAMED])}{more}, whose workers "
-        "connect from the same address, and which were not read: name a --target, or them too"
+        "connect from the same address, and whose jobs were not read: name a --target, or these "
+        "queues as well"
     ), tuple(others)
 
 

@@ -1,4 +1,4 @@
-"""Safe now, drain first, or not now; why, and the command to type.
+"""The verdict: safe, drain first, or not now; the reasons, and the commands to type.
 
 The verdict is for the worst case, and includes jobs that may start at any moment: a queue with a
 backlog has no active job only by chance.
@@ -35,7 +35,7 @@ class Verdict:
         word: ``safe``, ``drain first`` or ``not now``.
         reasons: clauses, the most pressing first.
         commands: to type, in this order.
-        holds_until: for ``safe``: when the next job is due.
+        holds_until: for ``safe``: when the next job is due; else, or if no job is due, None.
     """
 
     word: str
@@ -46,13 +46,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a verdict rests on.
+    """The facts from which the verdict follows.
 
     Args:
-        interrupted: by a restart now, in the worst case.
-        probably: those of them that are probably interrupted; None if it is unknown whether the
-            workers finish their jobs.
-        moved: names of queues that looked idle, and in which a job moved while they were read.
+        interrupted: the jobs that a restart now interrupts, in the worst case.
+        probably_interrupted: the same in the best case; None if it is unknown whether the workers
+            finish their jobs.
+        moved: names of queues that looked idle although a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
         data: one for each master; None if unknown.
         is_gapless: the manager replaces a process without interrupting its jobs.
@@ -63,7 +63,7 @@ class Facts:
     scope: Scope
     queues: Sequence[QueueImpact]
     interrupted: Sequence[JobAtRisk]
-    probably: Sequence[JobAtRisk] | None
+    probably_interrupted: Sequence[JobAtRisk] | None
     moved: Sequence[str]
     resumers: Sequence[Resumer]
     downtime: Downtime
@@ -95,11 +95,12 @@ def judge(facts: Facts) -> Verdict:
         again = () if stay else (facts.qctl("pause", each.queue) for each in resumers)
         return Verdict(DRAIN_FIRST, endangered, (*_drain(facts, *stay), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # Other workers run the active jobs, and a retry of one may come to this target.
-    running = "no running job is its own" if any(q.active for q in queues) else "no job is running"
-    reason = f"{running}, and none is known that could start at this moment"
+    # Other workers may run active jobs, and a retry of such a job may start in this target.
+    is_active = any(q.active for q in queues)
+    running = "no job of the target is running" if is_active else "no job is running"
+    reason = f"{running}, and no job is known that could start at this moment"
     if facts.is_gapless:
-        reason = "its master starts the new process first, and lets the old one finish its jobs"
+        reason = "the master starts the new process first, and lets the old one finish its jobs"
     commands = _drain(facts, *_timeout_options(facts.downtime)) if facts.scope.target else ()
     holds_until = None if facts.is_gapless else min(due, default=None)
     return Verdict(SAFE, (reason,), commands, holds_until)
@@ -114,7 +115,7 @@ def _against(facts: Facts) -> Iterator[str]:
     for server in facts.data or ():
         if server.replica_of is not None:
             yield (
-                f"this Redis is a replica of {server.replica_of}: what it has may be old, and "
+                f"this Redis is a replica of {server.replica_of}: its data may be old, and "
                 "nothing can be drained here"
             )
         elif server.is_writable is False:
@@ -127,7 +128,7 @@ def _against(facts: Facts) -> Iterator[str]:
 
 
 def _too_long(downtime: Downtime, endangered: Sequence[str]) -> Iterator[str]:
-    """Why a drain would fail, where one is needed."""
+    """Why a drain would time out, if one is needed."""
     wait_s = downtime.drain_wait_p50_s
     if endangered and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
@@ -137,35 +138,35 @@ def _too_long(downtime: Downtime, endangered: Sequence[str]) -> Iterator[str]:
 
 
 def _endangered(facts: Facts) -> Iterator[str]:
-    """Why a plain restart does harm, or may do so."""
-    interrupted, probably, data = facts.interrupted, facts.probably, facts.data
+    """Why a plain restart harms jobs, or may harm them."""
+    interrupted, probably, data = facts.interrupted, facts.probably_interrupted, facts.data
     if interrupted and probably is None:
         yield f"a plain restart would interrupt {_harm(interrupted)}"
     elif probably:
         yield f"a plain restart would probably interrupt {_harm(probably)}"
     elif interrupted:
         jobs = counted(len(interrupted), "job is", "jobs are")
-        yield f"{jobs} running: that they end before they are killed is likely, but not certain"
+        yield f"{jobs} running, and will probably, but not certainly, end before the kill"
     if facts.is_gapless:
         return
     if foreign := facts.scope.foreign:
         elsewhere = ", ".join(dict.fromkeys(map(str, foreign)))
-        yield f"it also serves {elsewhere}, whose jobs were not read"
+        yield f"the target also serves {elsewhere}, whose jobs were not read"
     if facts.scope.may_serve_more:
         yield facts.scope.may_serve_more
     for queue in facts.queues:
         why = [*_may_start(facts, queue)]
         if queue.name in facts.moved and not why:
-            why = [f"jobs of {queue.name} move right now, and one may start at any moment"]
+            why = [f"jobs of {queue.name} are moving, and one may start at any moment"]
         yield from why
     if data is None or any(server.is_writable is None for server in data):
-        yield "whether Redis accepts writes is unknown, and without them no job can end"
+        yield "whether Redis accepts writes is unknown, and without writes no job can end"
 
 
 def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
-    """Why a job of a queue may start, or already run unseen, before the restart.
+    """Why a job of a queue may start before the restart, or already run without a lock.
 
-    Also if no worker is seen: not every client is listed as one.
+    This counts even if no worker of the queue is seen, since Redis does not list every worker.
     """
     if queue.stalled:
         jobs = counted(queue.stalled, "job of", "jobs of")
@@ -203,7 +204,7 @@ def _harm(jobs: Sequence[JobAtRisk]) -> str:
 
 
 def _instead(facts: Facts) -> Iterator[str]:
-    """Commands for when even a drain should not begin."""
+    """The commands to type if even a drain should not begin."""
     scope, address = facts.scope, facts.address
     leased = [snapshot.keys.name for snapshot in scope.queues.bullmq if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.queues.bull]:
@@ -221,7 +222,7 @@ def _instead(facts: Facts) -> Iterator[str]:
 
 
 def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
-    """Options for a drain that must wait longer than by default."""
+    """Options for a drain that must wait longer than by default; () if the default is enough."""
     wait_s = downtime.drain_wait_p95_s
     if wait_s is None or wait_s <= DRAIN_TIMEOUT_S:
         return ()
@@ -229,7 +230,7 @@ def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
 
 
 def _drain(facts: Facts, *options: str) -> tuple[str, ...]:
-    """Commands for a restart that interrupts nothing; without a target, for before and after it."""
+    """Commands that restart the target without harm; without a target, drain and resume."""
     scope, queues, qctl, address = facts.scope, facts.queues, facts.qctl, facts.address
     target, connections = scope.target, scope.connections
     if scope.wider:
@@ -247,7 +248,7 @@ def _drain(facts: Facts, *options: str) -> tuple[str, ...]:
     if target.configured or (connections and connections.queues_of(target.processes)):
         places = list(dict.fromkeys(worker.place for worker in scope.foreign))
         known = [place for place in places if place is not None]
-        # Without --ignore-others, `qctl restart` refuses and names what else it would interrupt.
+        # Without --ignore-others, `qctl restart` refuses and names the other queues.
         spared = known if len(known) == len(places) else []
         return (
             *(_elsewhere("drain", place, address) for place in spared),

@@ -1,4 +1,4 @@
-"""The jobs that wait, and who else could run them: a restart of workers does not touch these."""
+"""The jobs that wait, which a restart of workers does not touch, and who else could run them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from qctl.wire.schedulers.agenda import Agenda, read_agendas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueImpact:
-    """A queue and what waits in it.
+    """The jobs and workers of one queue.
 
     Args:
         stalled: active jobs without a lock.
-        workers, other_workers: those of the target, and those that stay; None if unknown.
+        workers, other_workers: of the target, and of all others; None if unknown.
         next_due_at: when the next delayed or scheduled job is due.
     """
 
@@ -42,10 +42,10 @@ class QueueImpact:
 def queue_impacts(
     scope: Scope, active: Sequence[ActiveJob], agendas: Sequence[Agenda]
 ) -> tuple[QueueImpact, ...]:
-    """The queues of a scope, in its order.
+    """The jobs and workers of each queue of a scope, in the scope's order.
 
     Args:
-        active: all their active jobs.
+        active: all active jobs of these queues.
         agendas: of the queues whose agenda could be read.
     """
     due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
@@ -67,7 +67,7 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # If the target has none of its own here, it may be behind a proxy: unknown.
+                # A target without a worker here may be behind a proxy: the others may be its own.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )
@@ -81,10 +81,10 @@ def moved_queues(
     active: Sequence[ActiveJob],
     agendas: Sequence[Agenda] | None,
 ) -> tuple[str, ...]:
-    """Names of queues that looked idle, and in which a job has moved since the first reading.
+    """Names of queues that looked idle, but in which a job has moved since the first reading.
 
     A short job that starts after the first reading and ends before the second is active in neither.
-    If it waits now, or is due at another time, it shows here.
+    This function finds the queue if the job waits again, or is delayed again.
 
     Args:
         snapshots, active, agendas: the first reading; ``agendas`` is None if they cannot be read.
@@ -118,7 +118,7 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 
 
 def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:
-    """By queue: how many workers the target has, None if unknown; and how many there are."""
+    """Workers by queue: those of the target, None if unknown; and all."""
     connections, target = scope.connections, scope.target
     if connections is None:
         return None, Counter()
