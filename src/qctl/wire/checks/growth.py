@@ -12,7 +12,7 @@ from qctl.wire.replies import read_json, to_int, value_or
 
 # BullMQ's default, which applies until a limit is written (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
-# Jobs read of each state.
+# Jobs read of each state, the newest first.
 _JOBS = 20
 _DAY_MS = 86_400_000
 _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
@@ -39,7 +39,7 @@ class KeptJobs:
 
 
 def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[tuple[int, int]]:
-    """For each queue the length of its event stream and the limit of that, in one round trip."""
+    """For each queue the length and the limit of its event stream, in one round trip."""
     commands: list[tuple[Arg, ...]] = []
     for keys in queues:
         commands += [("XLEN", keys("events")), ("HGET", keys("meta"), "opts.maxLenEvents")]

@@ -31,19 +31,21 @@ class IdWithoutJob:
 def ids_without_job(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> tuple[list[IdWithoutJob], int, int]:
-    """The ids found, the number of ids checked, and the number of ids that there are.
+    """The ids found, the number of ids checked, and the number of all ids.
 
     Args:
-        full: check every id, in windows of 1,000; else both ends of each list and set, 10,000 ids
-            in all, in four round trips.
+        full: check every id, in windows of 1,000; else both ends of each list and set, about
+            10,000 ids in all, in at most four round trips.
     """
-    found, examined, total = (_all if full else _sample)(client, queues)
+    found, examined, total = (_check_all if full else _check_sample)(client, queues)
     return sorted(found), examined, total
 
 
-def _sample(client: Client, queues: Sequence[QueueSnapshot]) -> tuple[list[IdWithoutJob], int, int]:
-    # Both ends are read twice: a job may be done and removed between the readings of its id and of
-    # its hash.
+def _check_sample(
+    client: Client, queues: Sequence[QueueSnapshot]
+) -> tuple[list[IdWithoutJob], int, int]:
+    # Ids without a hash are read again: a job may end and be removed between the readings of its id
+    # and of its hash.
     places = [
         (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]
@@ -56,7 +58,9 @@ def _sample(client: Client, queues: Sequence[QueueSnapshot]) -> tuple[list[IdWit
     return missing, len(ids), sum(size for _, _, size in places)
 
 
-def _all(client: Client, queues: Sequence[QueueSnapshot]) -> tuple[list[IdWithoutJob], int, int]:
+def _check_all(
+    client: Client, queues: Sequence[QueueSnapshot]
+) -> tuple[list[IdWithoutJob], int, int]:
     found: set[IdWithoutJob] = set()
     examined = 0
     for queue in queues:

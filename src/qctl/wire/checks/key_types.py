@@ -45,9 +45,9 @@ class WrongKey:
 
 
 def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKey] | ReplyError]:
-    """The keys of a wrong type of each queue, in one round trip.
+    """For each queue its keys of a wrong type, in one round trip.
 
-    A key that does not exist is not wrong. The error for a queue that this user may not check.
+    A missing key is not wrong. If this user may not ask for types, a queue's item is the error.
     """
     commands = [("TYPE", keys(name)) for keys in queues for name in _TYPES]
     replies = iter(client.pipeline(commands))

@@ -1,7 +1,7 @@
 """Jobs in no state and deduplication keys without a job, found by a scan of the database.
 
-Nothing else lists these. SCAN visits all keys of the database, of whatever owner, in an order that
-does not depend on their names: its first steps are a fair sample.
+No list or set of a queue names them. SCAN visits all keys of the database, those of other programs
+too, in an order that does not depend on their names: its first steps are a fair sample.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from qctl.wire.states import is_marker
 
 # Ids read from the lists of all queues together.
 MAX_WAITING = 20_000
-# Suffixes that are not jobs (wire format 2.1, 10.3).
+# Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
+# The last part of a key that belongs to a job, and fields of a job's hash.
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
@@ -29,8 +30,9 @@ class Stray:
     """A job in no state.
 
     Args:
-        finished: it has run to its end and is a leftover.
-        ghost: it never was a job: a worker took an id that had no hash (wire format T8).
+        finished: the job has ended, and its hash is a leftover.
+        ghost: the job was never added: a worker took an id without a hash, and wrote the hash (wire
+            format T8).
         added_at_ms: epoch milliseconds; 0 if the hash does not say.
     """
 
@@ -52,18 +54,18 @@ class StaleDedup:
 
 
 def database_size(client: Client) -> int:
-    """Number of keys in the database, of whatever owner."""
+    """Number of keys in the database, those of other programs included."""
     return sum(int(node.call("DBSIZE")) for node in client.masters())
 
 
 def scan_keys(
     client: Client, queues: Sequence[QueueKeys], max_keys: int | None
 ) -> Iterator[tuple[int, list[JobKey], list[JobKey]]]:
-    """Keys of some queues of one prefix, in steps of one SCAN each.
+    """Find the keys of some queues, one SCAN at a time. All queues must have the same prefix.
 
     Yields:
-        about how many keys of any kind were scanned; keys that may be a job's hash; and
-        deduplication keys, as queue and deduplication id.
+        for each SCAN: about how many keys of any kind it scanned; keys that may be a job's hash;
+        and deduplication keys, as queue and deduplication id.
 
     Args:
         max_keys: stop after about this many keys of any kind, over all masters; None to scan all.
@@ -87,10 +89,10 @@ def scan_keys(
 def find_strays(
     client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None
 ) -> tuple[list[Stray], int]:
-    """The jobs among some that are in no state, and how many others may be in a part not read.
+    """The jobs that are in no state, and how many others may be in a part that was not read.
 
-    Each is searched for twice, and left out if its hash has changed in between: a job that moves
-    from one state to the next may be seen in neither.
+    Each job is searched for twice, and left out if its hash has changed in between: a job that
+    moves from one state to the next may be seen in neither.
 
     Args:
         max_waiting: the most ids to read from lists; None for all.
@@ -119,7 +121,7 @@ _Values = tuple[str | None, ...]
 def _unlisted(
     client: Client, jobs: Sequence[JobKey], max_waiting: int | None
 ) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of the jobs that are in no state, and the number of jobs where that is unknown."""
+    """The fields of the jobs in no state, and how many jobs may be in a part not read."""
     outside, _ = jobs_in_no_set(client, jobs)
     listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
     unlisted = {job: fields for job, fields in outside.items() if job[1] not in listed[job[0]].ids}
@@ -128,13 +130,17 @@ def _unlisted(
 
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
-    """The jobs among some keys that are in no sorted set, and the number of all jobs among them."""
+    """The fields of the jobs that are in no sorted set, and the number of all jobs.
+
+    Args:
+        jobs: keys that may be a job's hash; other keys are ignored.
+    """
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads)
     states = {
         job: tuple(row)
         for job, reply in zip(jobs, rows, strict=True)
-        # A scheduler's record is a hash too, and has neither.
+        # A scheduler's record is a hash too, but has neither of these two fields.
         if (row := value_or(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
     }
     outside = in_no_sorted_set(client, list(states))
@@ -142,7 +148,7 @@ def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey,
 
 
 def stale_dedups(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
-    """Deduplication keys whose job is gone. Checked twice: both are deleted when a job ends."""
+    """Deduplication keys whose job is gone. Both may go between two reads, so read twice."""
     found = _stale(client, dedups)
     return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
 
@@ -168,6 +174,7 @@ def _stale(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
 def _classify(
     prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]
 ) -> tuple[list[JobKey], list[JobKey]]:
+    """The keys that may be a job's hash, and the deduplication keys."""
     jobs, dedups = [], []
     for key in found:
         name, _, suffix = key[len(prefix) + 1 :].partition(":")

@@ -1,4 +1,4 @@
-"""What takes Redis' memory in a queue: its large keys, and its jobs by a sample."""
+"""How much memory the parts of a queue use: its large keys, and its jobs by a sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _QUEUES = 200
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Jobs of one state of a queue, or its events, and about how much memory they take."""
+    """The jobs of one state of a queue, or its events, and about how much memory they use.
+
+    Args:
+        holds: what this part holds, for example ``1,234 waiting jobs``.
+        count: the number in ``holds``.
+    """
 
     queue: str
     holds: str
@@ -31,10 +36,10 @@ class Holding:
 
 
 def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
-    """What the fullest 200 queues hold, in two round trips.
+    """The memory that the parts of the fullest 200 queues use, in two round trips.
 
-    For each list and set: its own memory as Redis estimates it, plus the number of its jobs times
-    the average memory of ten of them.
+    For each list and set except ``active``: its own memory as Redis estimates it, plus the number
+    of its jobs times the average memory of up to ten of them.
 
     Raises:
         ReplyError: this user may not run MEMORY, or this Redis does not have it.
@@ -55,13 +60,13 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
     commands: list[tuple[Arg, ...]] = []
     for (keys, state, _), ids in zip(parts, samples, strict=True):
-        # SAMPLES 0 measures all fields: by default Redis may leave out the one that is large.
+        # SAMPLES 0 measures all fields: by default, Redis may leave out a large field.
         commands += [("MEMORY", "USAGE", keys(job_id), "SAMPLES", 0) for job_id in ids]
         commands.append(("MEMORY", "USAGE", keys(state)))
     for queue in fullest:
         events = queue.keys("events")
         commands += [("MEMORY", "USAGE", events), ("XLEN", events)]
-    # None for a job that is gone by now.
+    # A reply is None if the key is gone by now.
     sizes = (int(checked(reply) or 0) for reply in client.pipeline(commands))
     found = []
     for (keys, state, count), ids in zip(parts, samples, strict=True):

@@ -1,4 +1,4 @@
-"""Flow parents that wait for children which will never end (wire format 5.8, traps T16 and T18)."""
+"""Flow parents that wait for ever for their children (wire format 5.8, traps T16 and T18)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 
-# Parents checked over all queues together and of one queue, and children of one parent.
+# Parents checked of all queues together and of one queue, and children checked of one parent.
 MAX_PARENTS = 2000
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 200, 5
 _CHILDREN = 20
@@ -24,9 +24,10 @@ class StuckParent:
     """A parent in ``waiting-children``.
 
     Args:
-        reason: its ``child`` has ``failed`` and has no option for that case, or is ``gone``; or
-            there is ``none`` left to wait for.
-        child: queue and id of the child; None if it is under another prefix, or there is none.
+        reason: ``failed``: ``child`` failed and has no option for that case; ``gone``: the child
+            does not exist; ``none``: no child is left to wait for.
+        child: queue and id of the child; None if the child is under another prefix, or for
+            ``none``.
     """
 
     keys: QueueKeys
@@ -38,12 +39,13 @@ class StuckParent:
 def stuck_parents(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> tuple[list[StuckParent], int, int]:
-    """The parents found, the number of parents checked, and the number of all parents.
+    """The stuck parents, the number of parents checked, and the number of all parents.
 
-    Those that have waited longest are checked, in a few round trips; all of them with ``full``.
+    Of each parent 20 random children are checked. Children that have completed leave the set of
+    pending children, so in time only failed ones are left there.
 
-    20 children of each parent are checked, at random: children that have ended leave the set, so in
-    time only the failed ones are left in it.
+    Args:
+        full: check all parents; else those that have waited longest, in a few round trips.
     """
     parents = {queue.keys: queue.counts.waiting_children for queue in queues}
     parents = {keys: count for keys, count in parents.items() if count}
@@ -59,9 +61,9 @@ def stuck_parents(
             (k, i) for k, reply in zip(pending, windows, strict=True) for i in value_or(reply, [])
         ]
         examined += len(ids)
-        if stuck := _check(client, ids):
+        if stuck := _stuck_among(client, ids):
             # A child that ends between two reads makes its parent look stuck once.
-            again = _check(client, [(parent.keys, parent.id) for parent in stuck])
+            again = _stuck_among(client, [(parent.keys, parent.id) for parent in stuck])
             scores = client.pipeline([("ZSCORE", p.keys("waiting-children"), p.id) for p in again])
             pairs = zip(again, scores, strict=True)
             found += [parent for parent, score in pairs if checked(score) is not None]
@@ -70,7 +72,7 @@ def stuck_parents(
     return sorted(found), examined, sum(parents.values())
 
 
-def _check(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]:
+def _stuck_among(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]:
     reads: list[tuple[Arg, ...]] = []
     for keys, parent in parents:
         pending = keys(f"{parent}:dependencies")

@@ -13,7 +13,7 @@ from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 from qctl.wire.states import FINISHED
 
-# Schedulers read over all queues together, and of one queue.
+# Schedulers read of all queues together, and of one queue.
 MAX_SCHEDULERS = 5000
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 1000, 5
 # Later than any time that a score can hold.
@@ -23,12 +23,12 @@ _PENDING = ("delayed", "prioritized")
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One member of ``repeat``.
+    """A scheduler or legacy repeatable: one member of ``repeat``.
 
     Args:
-        next_ms: the time of its pending job; None for a score that is not a time.
-        fields: of its record, the hash ``repeat:<id>``.
-        pending: whether that job waits or runs; also true if its id is unknown.
+        next_ms: when its pending job is due; None for a score that is not a time.
+        fields: its record, the hash ``repeat:<id>``; empty without a record.
+        pending: whether the pending job waits or runs; True also if the job's id is unknown.
     """
 
     keys: QueueKeys
@@ -39,7 +39,7 @@ class Registration:
 
     @property
     def is_legacy(self) -> bool:
-        """Whether it is a repeatable of an old version (6.6)."""
+        """Whether this is a repeatable of an old version (wire format 6.6)."""
         return "ic" not in self.fields
 
     @property
@@ -51,7 +51,7 @@ class Registration:
         return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
 
     def has_ended(self, now_ms: int) -> bool:
-        """Whether no further job is due: its limit or its end date is reached (6.4)."""
+        """Whether it makes no further job: its limit or end date is reached (wire format 6.4)."""
         return schedule_has_ended(
             *self._rule,
             limit=to_int(self.fields.get("limit")),
@@ -62,10 +62,10 @@ class Registration:
         )
 
     def following_ms(self) -> int:
-        """Its next time after that of the pending job.
+        """When the job after the pending one is due.
 
-        The same time if its pattern or time zone is unknown here; ``_NEVER_MS`` if there is no
-        further time.
+        The pending job's own time if the pattern or time zone is not understood here;
+        ``_NEVER_MS`` if that time is unknown, or there is no further job.
         """
         if self.next_ms is None:
             return _NEVER_MS
@@ -75,7 +75,7 @@ class Registration:
             return self.next_ms
 
     def skipped(self, now_ms: int) -> int | None:
-        """As ``skipped_count``; None also if the time of the pending job is unknown."""
+        """How many due times have passed since the pending job's; None if unknown."""
         if self.next_ms is None:
             return None
         return skipped_count(*self._rule, since_ms=self.next_ms, now_ms=now_ms)
@@ -89,13 +89,13 @@ class Registration:
 def read_registrations(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> tuple[list[Registration], int]:
-    """The registrations whose time comes first, in a few round trips, and the number of all.
+    """The schedulers and legacy repeatables that are due first, and the number of all.
 
-    A registration whose job neither waits nor runs is read twice: a worker may have replaced job
-    and time between two of our commands.
+    An entry whose job neither waits nor runs is read twice: a worker may have replaced the job and
+    the time between two of our commands.
 
     Args:
-        full: read all registrations.
+        full: read all of them; else at most 1,000 of a queue, in a few round trips.
     """
     with_some = [queue for queue in queues if queue.schedulers]
     share = min(max(MAX_SCHEDULERS // max(len(with_some), 1), _MIN_PER_QUEUE), _MAX_PER_QUEUE)
@@ -135,8 +135,8 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))
         scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *FINISHED)]
         ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
-        # A job in no set waits or runs: no list is searched for it, which may be long.
-        # Jobs of the oldest form of key have another id, which the record does not have.
+        # A job in no sorted set waits or runs: the lists may be long, so they are not searched.
+        # The job of a key of the oldest form has another id, which the record does not show.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(exists) and not ended) or is_unknown
         found.append(Registration(keys, scheduler, next_ms, record, pending))
