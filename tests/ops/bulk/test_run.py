@@ -175,7 +175,7 @@ def test_a_redis_that_goes_away_is_partly_done(store: Client) -> None:
     chosen = Selection(state="failed")
     with pytest.raises(UnreachableError) as gone:
         carried_out(Leaving(store, 0), retrying("failed"), chosen)
-    assert "not known whether they were changed" in gone.value.why
+    assert "unknown whether the first jobs were changed" in gone.value.why
     run = BulkRun(Leaving(store, 2), Q, retrying("failed"), chosen, 300)
     with pytest.raises(PartialError) as caught:
         list(run)

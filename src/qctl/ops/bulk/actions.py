@@ -1,4 +1,4 @@
-"""What can be done to many jobs: run them again, promote them, delete them."""
+"""The actions on many jobs: run them again, promote them, delete them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from qctl.ops.bulk.model import REASONS, BulkContext
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
-# Changes some jobs. Yields the script's answers (job id → word) in parts, each as soon as its jobs
-# are changed, so that a report is true whenever the action is interrupted.
+# Changes jobs, and yields the script's words by job id in parts: each part as soon as its jobs have
+# been changed, so that a report after an interruption is correct.
 Act = Callable[[BulkContext, Sequence[str]], Iterable[Mapping[str, str]]]
 
 
@@ -24,11 +24,12 @@ class Action:
     Args:
         name: as commands and JSON call it.
         done: the script's word for a job that was changed; also shown to people.
-        states: where jobs can be to which the action applies.
-        reasons: why a job was left alone, by the script's word, where ``REASONS`` is too general.
+        states: the states to whose jobs the action can be applied.
+        act: changes jobs; see ``Act``.
+        reasons: why a job was left alone, by the script's word, if ``REASONS`` is too general.
         with_children: whether all jobs below the chosen ones are deleted, too.
         moved_on: the script's words for a job that has left its state.
-        report: writes one event for that many changed jobs; None if each job has its own event.
+        report: writes one event for many changed jobs; None if each job has its own event.
     """
 
     name: str
@@ -46,10 +47,11 @@ class Action:
 
 
 def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
-    """Run finished jobs again; without a state also put lost ones back.
+    """Run finished jobs again, and without a state also put lost jobs back.
 
     Args:
-        state: where the jobs must be: ``failed`` or ``completed``; empty for either or no state.
+        state: ``failed`` or ``completed``, if the jobs must be in this state; empty for all
+            finished and lost jobs.
         reset_attempts: forget attempts and stalls; otherwise a job that used all its attempts gets
             one more run.
     """

@@ -1,4 +1,4 @@
-"""Which jobs an action is meant for, and what has to be confirmed first."""
+"""Which jobs an action applies to, and how the operator has to confirm it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from qctl.ops.bulk.actions import Action
 from qctl.ops.jobs.where import Filter, Where
 from qctl.wire.jobs import LARGE_FIELDS
 
-# Up to FEW named jobs are run again without a question. For more than MANY jobs the queue's name
-# has to be typed.
+# Up to FEW named jobs are retried or promoted without a confirmation. For more than MANY jobs, the
+# operator has to type the queue's name.
 FEW = 10
 MANY = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which jobs an action is meant for.
+    """Which jobs an action applies to.
 
     Args:
-        state: one of ``wire.states.STATES``; None for the jobs in ``ids``, wherever they are.
-        ids: the jobs, if there is no state.
-        only: a filter on the jobs of the state.
+        state: one of ``wire.states.STATES``; None for the jobs in ``ids``, in any state.
+        ids: the ids of the jobs, if ``state`` is None.
+        only: which jobs of the state.
         limit: how many jobs are changed at most.
     """
 
@@ -33,15 +33,15 @@ class Selection:
 
     @property
     def named_count(self) -> int:
-        """How many jobs are named by their ids; 0 if none is."""
+        """How many jobs are named by their ids."""
         return len(self.ids or self.only.ids)
 
     @property
-    def heavy_fields(self) -> tuple[str, ...]:
-        """Fields of a job that the filter reads and that may be long."""
+    def large_fields(self) -> tuple[str, ...]:
+        """The fields of a job that may be large and that the filter reads."""
         where = self.only.where
         read = where.fields if isinstance(where, Where) else LARGE_FIELDS if where else frozenset()
-        # The allowed attempts are in the job's options.
+        # ``attempts_max`` is read from the job's options.
         more = {"opts"} if "attempts_max" in read else set()
         return tuple(sorted((read & LARGE_FIELDS) | more))
 
@@ -55,9 +55,10 @@ class Confirmation(Enum):
 
 
 def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
-    """What the operator has to type, by how many jobs may change and whether that can be undone.
+    """What the operator has to type before an action on a selection; ``total`` as below.
 
-    How many jobs match a filter is unknown until all have been read, so all that may match count.
+    With a filter, all jobs that may match are counted: how many do is not known before they are
+    read.
     """
     count = max_changed(selection, total)
     if count and (action.name == "purge" or count > MANY):
@@ -70,6 +71,10 @@ def required_confirmation(action: Action, selection: Selection, total: int) -> C
 
 
 def max_changed(selection: Selection, total: int) -> int:
-    """How many jobs are changed at most; ``total`` are in the state."""
+    """How many jobs are changed at most.
+
+    Args:
+        total: how many jobs are in the state.
+    """
     count = selection.named_count or total
     return count if selection.limit is None else min(count, selection.limit)

@@ -1,8 +1,8 @@
 """Deletes a flow: a parent with all jobs below it, from the bottom up.
 
-Whenever it is interrupted, what is left is still a flow: every job can be reached from its parent,
-and no parent has run without its children or waits for a child that is gone. To that end the last
-child that a parent waits for is deleted in the same call as the parent.
+After an interruption at any point, the remaining jobs are still a flow: every job can be reached
+from its parent, and no parent has run without its children or waits for a deleted child. For this,
+the last child that a parent waits for is deleted in the same call as the parent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
 
-# Levels below the parent, as many as one call of ``remove_jobs.lua`` deletes.
+# A flow may have this many levels below its root: one call of ``remove_jobs.lua`` deletes as many.
 MAX_LEVELS = 100
 _MAX_EXAMPLES = 3
 
@@ -31,7 +31,7 @@ class _LeftAlone:
     def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
         if len(self.examples) < _MAX_EXAMPLES:
-            # All children that it had were deleted before.
+            # All children that were known have been deleted before the job.
             reasons = REASONS | {"parent": "children were added to it"}
             reason = reasons.get(answer, answer)
             self.examples.append(f"{job_id} of {keys.name} ({reason})")
@@ -46,14 +46,14 @@ class _LeftAlone:
 
 
 def remove_with_children(context: BulkContext, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
-    """Delete jobs with all jobs below them, one after the other."""
+    """Delete jobs one after another, each with all jobs below it."""
     for job_id in ids:
         context.check_stop()
         yield {job_id: _remove_family(context, job_id)}
 
 
 def _remove_family(context: BulkContext, job_id: str) -> str:
-    """The script's word for the parent, or why it stays."""
+    """Delete a job with all jobs below it; return the script's word, or why the job stays."""
 
     def remove_parent(*, dry_run: bool) -> str:
         answers = remove_jobs(
@@ -68,7 +68,7 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
         )
         return answers[job_id]
 
-    # Check that the parent can be deleted before any job below it is touched.
+    # Before any job below the parent is deleted, check that the parent can be deleted.
     answer = remove_parent(dry_run=True)
     if answer != "removed":
         return answer
@@ -86,17 +86,17 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
 
 
 def _find_obstacle(context: BulkContext, top: JobKey) -> str:
-    """Why a job cannot be deleted with all jobs below it; empty if nothing stands in the way."""
+    """Why a job cannot be deleted with all jobs below it; empty if it can."""
     pending: list[tuple[JobKey, frozenset[JobKey]]] = [(top, frozenset([top]))]
     while pending:
         parent, path = pending.pop()
         for window in children(context.client, *parent):
             context.check_stop()
             for child in window:
-                if child.is_own and child.is_locked:
+                if child.has_this_parent and child.is_locked:
                     return "child-locked"
-                if child.is_own and child.job is None:
-                    return f"a job below it lies under another prefix: {child.key}"
+                if child.has_this_parent and child.job is None:
+                    return f"a job below it has another prefix: {child.key}"
                 if (job := _as_parent(child, path)) is not None:
                     if len(path) > MAX_LEVELS:
                         return f"jobs below it are nested more than {MAX_LEVELS} deep"
@@ -110,11 +110,11 @@ def _remove_below(
     """Delete the jobs below ``parent``.
 
     Returns:
-        How many are left, to be deleted in the same call as the parent.
+        How many jobs are still to be deleted, in the same call as the parent.
     """
     with_parent = 0
     for window in children(context.client, *parent):
-        # By queue: each child that can be deleted now, and how many jobs go with it.
+        # Queue → id of a child that can be deleted now → how many jobs that deletes.
         ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
             if child.job is None or child.job in path:
@@ -124,7 +124,7 @@ def _remove_below(
                 before = left_alone.count
                 with_child = _remove_below(context, job, path | {job}, left_alone)
                 if left_alone.count > before:
-                    # A job below it stays, so it must stay as well.
+                    # A job below the child could not be deleted, so the child must stay, too.
                     continue
             keys, job_id = child.job
             ready.setdefault(keys, {})[job_id] = 1 + with_child
@@ -140,8 +140,8 @@ def _remove_below(
 
 
 def _as_parent(child: Child, path: frozenset[JobKey]) -> JobKey | None:
-    """The child if it has children and is not its own ancestor (``path``); else None."""
-    if not (child.is_own and child.has_children) or child.job in path:
+    """The child if it has children and is not among its own ancestors (``path``); else None."""
+    if not (child.has_this_parent and child.has_children) or child.job in path:
         return None
     return child.job
 

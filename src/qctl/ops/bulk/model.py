@@ -1,4 +1,4 @@
-"""What an action on many jobs works with, why it may leave a job alone, and what it has done."""
+"""The context, the progress and the report of an action on many jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import Foresight
 
-# Why a job was left alone, by the word that a script answers.
+# Why a job was left alone, by the script's word.
 REASONS = {
     "inactive": "it is in another state",
     "missing": "it does not exist, or its data is gone",
@@ -26,16 +26,16 @@ REASONS = {
 
 @dataclass(slots=True, kw_only=True)
 class BulkContext:
-    """What an action works with.
+    """What an action needs to change jobs, and a count.
 
     Args:
         pace: how many jobs one call changes.
-        check_stop: raises an error when the run is to end; called between script calls.
-        state: where the jobs must be; empty for anywhere.
+        check_stop: raises an error if the run is to end; called between script calls.
+        state: the state in which the jobs must be; empty for any.
         dry_run: write nothing.
         just_seen: the jobs were read from their state a moment ago.
         foresight: what a dry run of named jobs would have changed so far; None for any other run.
-        below_count: jobs deleted so far together with a parent above them.
+        below_count: how many jobs below chosen jobs have been deleted so far.
     """
 
     client: Client
@@ -54,7 +54,7 @@ class BulkProgress:
     """Of about ``total`` jobs ``scanned`` were read, ``matched`` were chosen and ``done`` changed.
 
     Args:
-        below_count: jobs deleted together with a parent; not counted elsewhere.
+        below_count: jobs deleted below chosen jobs; not included in the other numbers.
     """
 
     step: ClassVar[str] = "progress"
@@ -73,12 +73,12 @@ class BulkReport:
     Args:
         action: ``retry``, ``promote``, ``remove`` or ``purge``.
         total: how many jobs were in the state at the start, or were named.
-        matched: jobs that were chosen: ``done`` were changed, ``skipped_count`` were not.
+        matched: how many jobs were chosen; ``done`` were changed, ``skipped_count`` were not.
         skipped: the first 100 jobs that were not changed.
-        moved_on_count: how many of the skipped jobs had left the state by then.
-        sample: the first ids that were changed, or would be.
-        below_count: jobs deleted together with a parent; not counted elsewhere.
-        complete: False when the run ended before it had read all jobs.
+        moved_on_count: how many of the skipped jobs had left the state.
+        sample: ids of the first jobs that were changed, or would be in a dry run.
+        below_count: jobs deleted below chosen jobs; not included in the other numbers.
+        complete: False if the run ended before it had read all jobs.
     """
 
     step: ClassVar[str] = "report"

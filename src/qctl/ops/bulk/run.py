@@ -1,9 +1,9 @@
 """Runs an action on many jobs, chosen by state and filters or by id.
 
-Jobs are read and changed in small calls (``wire.write.pace``) while the queue goes on working. The
-script that changes a job checks its state again, so a job that has moved on is left alone. Memory
-does not grow with the number of jobs. After an interruption the same run can be started again: it
-goes on with the jobs that are left.
+Jobs are read and changed in small calls (``wire.write.pace``), while workers go on. The script that
+changes a job checks the job's state again, so a job that has left the state is not changed. Memory
+does not grow with the number of jobs. After an interruption, the same run can be started again: it
+changes the remaining jobs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 
 MAX_SAMPLE = 10
 MAX_SKIPPED = 100
-# Ids taken at once when the jobs themselves need not be read.
+# How many ids are taken at once if the jobs themselves need not be read.
 _IDS_PER_STEP = 200
 _SLEEP_S = 0.05
 # With a rate, one call changes no more jobs than the rate allows in this time.
 _BURST_S = 0.1
-# How many deleted jobs one event reports, as in BullMQ's clean.
+# One event reports at most this many deleted jobs, as in BullMQ's clean.
 _MAX_REPORTED = 10_000
 
 
@@ -69,8 +69,8 @@ class BulkRun:
 
     Args:
         total: how many jobs are in the state, or are named.
-        rate: jobs a second at most; None for no limit.
-        stop: called between script calls; True ends the run.
+        rate: how many jobs a second are changed at most; None for no limit.
+        stop: called between script calls; if it returns True, the run ends.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class BulkRun:
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
-        # Begin with one job if a delete may be slow, because it searches a list.
+        # Begin with one job if deleting may be slow, because it searches a list.
         deletes = action.name in {"remove", "purge"} and not dry_run
         self._context = BulkContext(
             client=client,
@@ -108,7 +108,7 @@ class BulkRun:
         self._is_complete = False
 
     def report(self) -> BulkReport:
-        """What was done so far."""
+        """What the run has done so far."""
         tally = self._tally
         return BulkReport(
             queue=self._context.keys.name,
@@ -143,9 +143,9 @@ class BulkRun:
 
         Raises:
             InterruptedByUserError: ``stop`` ended the run.
-            PartialError: Redis refused or went away after some jobs were changed; or some jobs may
-                not have been read.
-            QctlError: Redis refused or went away before any job was changed.
+            PartialError: Redis refused a command or could not be reached after some jobs were
+                changed; or some jobs may not have been read.
+            QctlError: the same before any job was changed.
         """
         try:
             yield from self._run()
@@ -166,22 +166,22 @@ class BulkRun:
             self._report_deleted(1)
 
     def _explain_outage(self, error: QctlError) -> None:
-        """Add to an error what is unknown after it."""
+        """Add to an error which changes are uncertain."""
         unknown = ""
         if self._changed_count:
             unknown = (
-                "each job was changed as a whole or not at all; those of the last call may have "
+                "each job was changed as a whole or not at all; the jobs of the last call may have "
                 "been changed, too"
             )
         elif self._has_acted and isinstance(error, UnreachableError):
-            unknown = "of the first jobs it is not known whether they were changed"
+            unknown = "it is unknown whether the first jobs were changed"
         error.why = "\n".join(part for part in (error.why, unknown) if part)
 
     def _report_deleted(self, min_count: int) -> None:
-        """Write one event for deleted jobs that have none, if there are at least ``min_count``."""
+        """Write one event for ``min_count`` or more deleted jobs that no event has reported yet."""
         write, count = self._action.report, self._unreported
         if write is not None and count >= min_count:
-            # Without the event the jobs are deleted all the same.
+            # The jobs are deleted even if the event cannot be written.
             with suppress(QctlError):
                 write(self._context.client, self._context.keys, count)
             self._unreported = 0
@@ -215,10 +215,10 @@ class BulkRun:
         if selection.state is None:
             return ShortWalk(selection.ids)
         if selection.only.ids:
-            # The script finds out which of them are in the state.
+            # The script leaves named jobs alone that are not in the state.
             return ShortWalk(sorted(selection.only.ids))
         since_ms = selection.only.since_ms if selection.state in FINISHED else None
-        # A job that fails again, or is delayed again, has had its turn.
+        # A job that has failed again, or is delayed again, was changed by this run already.
         once = self._action.name in {"retry", "promote"}
         return start_walk(
             self._context.client, self._context.keys, selection.state, since=since_ms, once=once
@@ -229,7 +229,7 @@ class BulkRun:
         return limit is not None and self._tally.done >= limit
 
     def _max_next(self, size: int) -> int:
-        """How many of ``size`` jobs the rate and the limit let through now."""
+        """How many of ``size`` jobs may be changed now, by the rate and the limit."""
         limit = self._selection.limit
         if self._rate is not None and not self._context.dry_run:
             size = min(size, max(1, int(self._rate * _BURST_S)))
@@ -270,14 +270,14 @@ class BulkRun:
         context, only = self._context, self._selection.only
         if only.is_set:
             now_ms, began = time.time() * 1000, time.monotonic()
-            records = read_records(context.client, context.keys, ids, self._selection.heavy_fields)
+            records = read_records(context.client, context.keys, ids, self._selection.large_fields)
             pace.learn(len(ids), time.monotonic() - began)
             found = [ReadJob(record, None, None) if record else None for record in records]
             jobs = [
                 listed_job(entry, job, context.state, now_ms)
                 for entry, job in zip(entries, found, strict=True)
             ]
-            # A named job that does not exist is chosen, so that the script reports it.
+            # A named job that does not exist is chosen, so that it is reported as skipped.
             ids = [job.id for job in jobs if only.matches(job) or (only.ids and job.missing)]
         self._tally.scanned += len(entries)
         return ids

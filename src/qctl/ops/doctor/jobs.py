@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from qctl.errors import ReplyError
 from qctl.ops.doctor.examination import Examination, by_queue, read_once
 from qctl.ops.doctor.findings import MAX_EXAMPLES, CannotCheckError, Finding, Subject, examples
-from qctl.ops.jobs.retry_stalled import worker_is_gone
+from qctl.ops.jobs.retry_stalled import worker_is_absent
 from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
@@ -78,7 +78,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
             job
             for job in exam.active(snapshot.keys)
             # Redis never lists some workers, so that their absence shows nothing.
-            if worker_is_gone(job, workers) and is_listed(job.worker or "")
+            if worker_is_absent(job, workers) and is_listed(job.worker or "")
         ]
         if held:
             dead = _has_dead_owner(exam, held)

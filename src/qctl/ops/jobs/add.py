@@ -32,12 +32,12 @@ class AddReport:
     """What ``jobs add`` did, or would do.
 
     Args:
-        id: the job's, or that of the job that stands for it; None in a dry run if the queue would
-            number the job.
+        id: the id of the new job, or of an existing one instead; None in a dry run if the queue
+            would number the job.
         outcome: ``added``; or, if nothing was added, ``exists`` (there was a job with this id) or
-            ``deduplicated`` (another job stands for this one).
-        state: where the job with ``id`` is now; None if it is in no list.
-        created_queue: the queue did not exist before.
+            ``deduplicated`` (there was a job with this deduplication id).
+        state: the state of the job with ``id`` now; None if it is in no state.
+        created_queue: whether the queue did not exist before.
         remarks: why the job may not run soon.
     """
 
@@ -66,7 +66,7 @@ def add_job(
 
     Args:
         db: the number of the database; workers connected to another database do not count.
-        create: create the queue if it does not exist; without it a mistyped name is an error.
+        create: create the queue if it does not exist, which may mean that its name is mistyped.
 
     Raises:
         NotFoundError: the queue does not exist, and ``create`` is off.
@@ -134,7 +134,7 @@ def run_remarks(
     if snapshot is not None and snapshot.paused:
         pauser = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
         resume = command(keys.prefix, "resume", keys.name)
-        found.append(f"queue {keys.name} is paused{pauser}: it runs after `{resume}`")
+        found.append(f"queue {keys.name} is paused{pauser}: the job runs after `{resume}`")
     if count_workers(client, keys, db) == 0:
         found.append(f"no worker of queue {keys.name} is connected")
     return tuple(found)
@@ -173,7 +173,7 @@ def parse_data(text: str | None) -> Any:
             hint="""--data '{"to": "ada"}', --data @FILE, or --data - for stdin""",
         ) from None
     if data is None:
-        # None stands for no data. `jq .payload` prints null where there is no such field.
+        # Probably a mistake: `jq .payload` prints null if there is no such field.
         raise UsageError(
             "--data is null",
             why="a job without data has {}",
@@ -214,11 +214,11 @@ def check_backoff(text: str | None) -> str | None:
 def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
     """The rule in ``--remove-on-complete`` or ``--remove-on-fail``.
 
-    ``true`` removes a job at once, ``false`` never; ``100`` keeps 100 jobs, ``24h`` keeps each for
-    24 hours, and ``100,24h`` limits both.
+    ``true`` removes a job at once, ``false`` never; ``100`` keeps 100 jobs, ``24h`` keeps each job
+    for 24 hours, and ``100,24h`` keeps 100 jobs, each for at most 24 hours.
 
     Raises:
-        UsageError: the text is none of these.
+        UsageError: the text is not such a rule.
     """
     if text is None:
         return None
@@ -241,7 +241,7 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
     if age_s is None:
         return count
     if age_s < 1 or age_s != int(age_s):
-        raise UsageError(f"{flag} {text!r}: BullMQ counts that age in whole seconds")
+        raise UsageError(f"{flag} {text!r}: BullMQ counts the time in whole seconds, from 1 s")
     return Keep(count=count, age_s=int(age_s))
 
 

@@ -1,4 +1,4 @@
-"""Estimates how long a running job still takes, from recent runs of jobs with the same name."""
+"""Estimates when running jobs will end, from recent runs of jobs with the same names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Runtimes:
     """How long jobs of one name usually run.
 
     Args:
-        active: how many of them run now.
+        active: how many jobs of this name run now.
         sample: how many recent completed jobs of this name were read.
-        p50_s, p95_s: the median and the 95th percentile of their runtimes; None without any.
+        p50_s, p95_s: the median and the 95th percentile of their runtimes; None if there are none.
     """
 
     queue: str
@@ -43,7 +43,7 @@ def remaining_runs_s(
 ) -> Sequence[float]:
     """How long recent jobs of the same name ran on after ``elapsed_s``, in seconds, ascending.
 
-    Empty without history, or if the job has already run longer than each of them.
+    Empty if no recent job of this name ran at least as long as this job has run.
     """
     if job.name is None or elapsed_s is None:
         return ()
@@ -58,16 +58,16 @@ def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: RecentRuns) 
 
 
 def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | None:
-    """In how many seconds all of some jobs will have ended, with the probability ``share``.
+    """In how many seconds all of these jobs will have ended with the probability ``share``.
 
-    Assumes that the jobs end independently of each other: the probability that all have ended is
-    the product of the probabilities of each.
+    The jobs are assumed to end independently of each other: the probability that all have ended is
+    the product of the probabilities for each job.
 
     Args:
         remaining: the ``remaining_runs_s`` of each job.
 
     Returns:
-        0 without jobs; None if a job has no such history.
+        0 without jobs; None if the ``remaining_runs_s`` of a job are empty.
     """
     if not all(remaining):
         return None

@@ -1,12 +1,12 @@
 """What will happen to an active job whose worker is gone: what the stalled check does, and when.
 
 Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused,
-unless they have ``skipStalledCheck``. Code that fetches jobs by hand does not run it. One check
-marks all active jobs; the next one puts those that have no lock by then back to run next. A job
-that has stalled too often then fails in the worker that takes it (docs/wire-format.md, 5.13).
+unless they have ``skipStalledCheck``. Code that fetches jobs by hand does not run the check. One
+check marks all active jobs. The next check puts the marked jobs that have no lock then back, to run
+next. A job that has stalled too often fails in the worker that takes it (wire format 5.13).
 
-A job is *held* while its lock exists and its worker is not connected. No check moves it before the
-lock expires: the worker may be shutting down, and finish the job yet.
+A job is *held* while its lock exists and its worker is not connected. No check moves a held job
+before the lock expires: the worker may be shutting down, and may still finish the job.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def stalled_fate(
     """What will happen to a stalled job.
 
     Args:
-        workers: those connected to the job's queue; None if unknown (no CLIENT LIST).
-        clock: when that queue is checked for stalled jobs.
+        workers: the workers connected to the job's queue; None if unknown (no CLIENT LIST).
+        clock: when workers check that queue for stalled jobs.
         max_stalled_count: the workers' ``maxStalledCount``.
-        has_scheduler: the job's scheduler exists; such a job never fails for stalling.
+        paused: whether the queue is paused.
+        has_scheduler: whether the job's scheduler exists; such a job never fails for stalling.
     """
     if job.missing:
         return Fate(outcome="none", text="its record is gone from Redis: nothing is left to run")
@@ -76,7 +77,7 @@ def stalled_fate(
             text += f"; a stalled check would make it fail for good: {verdict}"
         return Fate(outcome="unknown", text=text)
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
-    # By then the stalled checks will have acted on the job.
+    # One check marks the job, and the next one puts it back.
     deadline = f"within two stalled intervals (about {duration(2 * interval_ms / 1000)})"
     if too_often:
         text = f"will fail for good {deadline}: {verdict}; {remedy} runs it again instead"
@@ -88,7 +89,7 @@ def stalled_fate(
 
 
 def _is_held(job: Job, workers: Sequence[WorkerClient] | None) -> bool:
-    # CLIENT LIST never shows workers with certain names, so those always look absent.
+    # CLIENT LIST never shows workers with certain names, so these workers always look absent.
     is_gone = is_absent(job.worker, workers) and is_listed(job.worker or "")
     return job.state == "active" and is_gone
 
@@ -116,10 +117,10 @@ def add_fates(
     max_stalled_count: int,
     paused: bool,
 ) -> tuple[AnyJob, ...]:
-    """The same jobs, with the fates of those that have stalled or are held.
+    """The same jobs, each with its fate if the job has stalled or is held.
 
     Args:
-        workers: of any queues of this prefix, as ``list_workers`` returns them; None if unknown.
+        workers: the workers of any queues of this prefix; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
         paused: whether the queue is paused.
     """
@@ -129,7 +130,7 @@ def add_fates(
     clock = read_clocks(client, [(keys, ())])[0] if stalled else None
     ids = sorted({job.scheduler for job in stalled if job.scheduler})
     schedulers = existing_schedulers(client, keys, ids)
-    # All get the longest time, because jobs whose texts are equal share a line of output.
+    # All texts have the longest time, because jobs with equal texts share a line of output.
     longest_ms = max((job.lock_ttl_ms or 0 for job in jobs if _is_held(job, workers)), default=0)
 
     def fate_of(job: Job) -> Fate | None:

@@ -1,8 +1,8 @@
 """Reads the jobs of a queue: lists by state, and one job in full. Writes nothing.
 
-The cost of a list depends on what it shows, not on what the queue holds. Without a filter only the
-jobs shown are read, and with ids only the jobs that have them; with any other filter jobs are read
-in chunks until enough of them match.
+The cost of a list depends on what it shows, not on the size of the queue. Without a filter, only
+the jobs shown are read. With a filter by ids, only the jobs with these ids are read. With any other
+filter, jobs are read in chunks until enough of them match.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.states import FINISHED, STATES, due_ms
 
 DEFAULT_LIMIT = 50
-# Jobs read in one round trip: enough to hide the network, few enough for memory.
+# At most this many jobs are read in one round trip.
 CHUNK = 200
-# Ids that are remembered, so that a job that moves while its list is read is not shown twice.
+# This many ids are remembered: a job that moves while its list is read must not be shown twice.
 _MAX_REMEMBERED = 20_000
 
 
@@ -44,7 +44,7 @@ def list_jobs(
     """Jobs of one state, as ``stream_jobs`` finds them.
 
     Args:
-        snapshot: the queue's; its counts give ``total``.
+        snapshot: a snapshot of the queue, whose counts give ``total``.
     """
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
@@ -62,14 +62,14 @@ def stream_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> Iterator[Job]:
-    """Jobs of one state: the next to run or oldest first, finished jobs newest first.
+    """Jobs of one state: finished jobs newest first, other jobs in the order in which they run.
 
-    Named jobs of ``waiting`` come in the order of their ids.
+    Waiting jobs that ``only`` names by ids are sorted by their ids.
 
     Args:
         state: one of ``STATES``.
         only: which jobs of the state.
-        limit: how many at most; memory does not grow with it.
+        limit: how many jobs at most; memory does not grow with the limit.
 
     Raises:
         UsageError: there is no such state.
@@ -109,7 +109,7 @@ def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
 
 
 def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
-    """From finished jobs, newest first, those that finished at ``since_ms`` or later."""
+    """Those of the finished jobs, newest first, that finished at ``since_ms`` or later."""
     for entries in chunks:
         yield [entry for entry in entries if entry.score is None or entry.score >= since_ms]
         if entries and entries[-1].score is not None and entries[-1].score < since_ms:
@@ -124,7 +124,7 @@ def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry])
     found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
     pairs = list(zip(entries, found, strict=True))
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
-        # A job without a lock has stalled, and is still in the list, or finished a moment ago.
+        # A job without a lock has stalled if its id is still in the list. Else it has just ended.
         still = frozenset(lists.active_ids(client, keys))
         pairs = [pair for pair in pairs if (pair[1] and pair[1].lock_token) or pair[0].id in still]
     elif state == "stalled":
@@ -236,7 +236,7 @@ def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
     try:
         found = heartbeats.read(client, [owner]).get(owner)
     except ReplyError:
-        # A user who may read the queue may be denied qctl's own keys.
+        # This Redis user may be allowed to read the queue, but not qctl's own keys.
         return None
     return HeldBy(found.host, found.pid, found.process or None) if found else None
 
@@ -251,7 +251,7 @@ def _parent(keys: QueueKeys, parent_key: str | None) -> JobParent | None:
 
 
 def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:
-    """The error for an id without a record; ``state`` is the state whose list still has it."""
+    """The error for an id without a record; ``state`` is the state whose list still has the id."""
     if state is not None:
         return NotFoundError(
             f"job {job_id!r} of queue {keys.name!r} has no record",

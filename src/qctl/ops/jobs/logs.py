@@ -14,9 +14,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import has_ended
 from qctl.wire.read.locate import locate
 
-# Rows at the end of a log that are remembered, to go on after BullMQ has cut off its beginning.
+# This many of the last rows are remembered, to find the place again after BullMQ trimmed the log.
 _MAX_REMEMBERED = 1000
-# Rows read by one command; a log may have any number of rows of any length.
+# One command reads at most this many rows: a log may have any number of rows of any length.
 _WINDOW = 1000
 
 
@@ -61,21 +61,22 @@ def follow_logs(
     sleep: Callable[[float], None] = time.sleep,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
-    """Rows of a job's log, then new ones as they come, until the job has finished.
+    """Rows of a job's log, then new rows as they are written, until the job has finished.
 
-    While Redis is away, waits for it.
+    While Redis cannot be reached, the function tries again.
 
-    A job that keeps only its last rows (``keepLogs``) may write more rows between two polls than it
-    keeps: the others are lost, which ``say`` reports, and rows that repeat exactly may be taken for
-    old ones.
+    If a job keeps only its last rows (``keepLogs``) and writes more rows between two reads, the
+    first of these rows are lost: ``say`` reports it. Rows that are exactly equal to rows before may
+    be taken for these.
 
     Args:
         poll_s: seconds between two reads.
-        say: called with a line when Redis goes away, when it is back, and when rows may be missing.
+        say: called with a line when Redis cannot be reached, when it can be reached again, and when
+            rows may be missing.
 
     Raises:
         NotFoundError: there is no such job.
-        QctlError: Redis cannot be reached at the start, or refuses.
+        QctlError: Redis cannot be reached at the start, or refuses a command.
     """
     page = read_logs(client, keys, job_id, start=start)
     yield from page.logs
@@ -85,13 +86,13 @@ def follow_logs(
     away = False
     while True:
         try:
-            # Ask first, then read, so that no row written before the job ended is missed.
+            # Check for the end before reading, so that no row written before the end is missed.
             ended = has_ended(client, keys, job_id)
             # The last known row is read again, to notice when rows before it are gone.
             rows = _rows(client, log, position - bool(tail))
             is_cut = bool(tail) and rows[:1] != [tail[-1]]
             if is_cut:
-                # The beginning was cut off, or the log was cleared: find the place again.
+                # The log was trimmed or cleared: read all rows to find the place again.
                 rows = _rows(client, log, 0)
         except QctlError as error:
             if not is_outage(error):

@@ -13,8 +13,9 @@ class Fate:
     """What will happen to a job whose worker is gone if nobody intervenes.
 
     Args:
-        outcome: ``recovered`` (a worker puts it back), ``fails``, ``none`` (it stays where it is),
-            ``held`` (its lock exists, so its worker may still finish it) or ``unknown``.
+        outcome: ``recovered`` (a worker will put the job back), ``fails``, ``none`` (the job stays
+            where it is), ``held`` (the lock exists, so the worker may still finish the job) or
+            ``unknown``.
         text: the outcome in words, with the reason.
     """
 
@@ -24,14 +25,14 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job. A time is None if it has not come yet or is unknown.
+    """One job. A time is None if nothing has happened yet or the time is unknown.
 
     Args:
         state: one of ``wire.states.STATES``.
         data: the payload; the raw text if it is not JSON.
         runtime_s: how long the job has run so far, or ran.
-        missing: the id is in the list, but the job's record is gone from Redis.
-        fate: None if the job's worker is there, or if it was not determined.
+        missing: whether the id is in the list, but the job's record is gone from Redis.
+        fate: None if the job's worker is connected, or if the fate was not determined.
     """
 
     id: str
@@ -70,7 +71,7 @@ class JobList:
 
 @dataclass(frozen=True, slots=True)
 class JobParent:
-    """The parent of a job in a flow; ``queue`` and ``id`` are None under another prefix."""
+    """The parent of a job in a flow; ``queue`` and ``id`` are None if it has another prefix."""
 
     key: str
     queue: str | None
@@ -79,7 +80,7 @@ class JobParent:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """How many children of a job there are; ``ignored`` ones failed without consequence."""
+    """How many children a job has; the job ignores the failure of the ``ignored`` ones."""
 
     pending: int
     processed: int
@@ -89,7 +90,7 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class HeldBy:
-    """The process of a qctl worker that has a job; ``process`` is its target, or None."""
+    """The process of the qctl worker that has a job; ``process`` is its target, if it has one."""
 
     host: str
     pid: int
@@ -104,7 +105,7 @@ class JobDetail(Job):
         data_is_json: False if ``data`` is raw text that is not JSON.
         delay_ms: the job's present delay.
         lock_token: the value of the lock, by which a worker proves that it has the job.
-        held_by: where that worker runs, if it is one of qctl's own.
+        held_by: where the worker that has the job runs, if it is one of qctl's own.
         deferred_failure: if set, the next worker fails the job for this reason without running it.
         log_rows: how many rows ``jobs logs`` shows.
     """

@@ -1,6 +1,6 @@
 """Puts stalled jobs back to run next, without waiting for two stalled checks of a worker.
 
-Also one job that was chosen in the live view, stalled or failed.
+For the live view, also puts back one chosen job, which has stalled or failed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _SKIPPED = {
     "missing": "its data (the job hash) is gone, so it cannot run",
     "duplicate": "another unfinished job has its deduplication id",
 }
+# Reasons for which a job is no longer stalled.
 _NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
 
 
@@ -40,8 +41,8 @@ class RetriedQueue:
 
     Args:
         stalled: how many stalled jobs were found.
-        retried: ids of the jobs that were put back, or would be; failed ones included.
-        failed: how many of these had already failed for stalling.
+        retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
+        failed: how many of these had failed for stalling too often.
     """
 
     name: str
@@ -59,7 +60,7 @@ class RetryReport:
 
     @property
     def left_alone(self) -> int:
-        """How many jobs are still stalled."""
+        """How many jobs were not put back, although they are still stalled or failed."""
         return sum(
             skipped.reason not in _NOT_STALLED for queue in self.queues for skipped in queue.skipped
         )
@@ -71,7 +72,7 @@ class QueueToRetry:
 
     Args:
         stalled: active jobs without a lock.
-        waiting_for: jobs whose worker is gone, but whose lock has not run out.
+        waiting_for: active jobs whose worker is not connected, but whose lock has not run out.
         failed_ids: jobs that failed with "job stalled more than allowable limit", oldest failures
             first.
         live_workers: how many workers are connected; None if unknown.
@@ -97,7 +98,7 @@ class RetryPlan:
     """What would be put back, by queue.
 
     Args:
-        found: all queues that were asked for, the unreadable ones included.
+        found: all requested queues, including those that cannot be read.
     """
 
     queues: tuple[QueueToRetry, ...]
@@ -119,7 +120,7 @@ def plan_retry(
     """Find the stalled jobs of the named queues, or of all queues. Writes nothing.
 
     Args:
-        failed: also find jobs that have already failed for stalling too often.
+        failed: also find jobs that have failed for stalling too often.
 
     Raises:
         NotFoundError: a queue does not exist.
@@ -140,7 +141,7 @@ def plan_retry(
             QueueToRetry(
                 keys=keys,
                 stalled=tuple(job for job in own if job.is_orphan),
-                waiting_for=tuple(job for job in own if worker_is_gone(job, queue_workers)),
+                waiting_for=tuple(job for job in own if worker_is_absent(job, queue_workers)),
                 failed_ids=tuple(reversed(failed_ids)),
                 live_workers=None if queue_workers is None else len(queue_workers),
             )
@@ -149,7 +150,7 @@ def plan_retry(
 
 
 def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: int) -> RetryPlan:
-    """The plan of ``jobs retry-stalled`` for this queue, narrowed to one job. Writes nothing.
+    """The plan of ``jobs retry-stalled`` for one job of a queue. Writes nothing.
 
     Raises:
         NotFoundError: the queue does not exist.
@@ -167,11 +168,11 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
     return replace(plan, queues=(replace(found, stalled=own, waiting_for=()),))
 
 
-def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
-    """Whether a locked job's worker is known to be gone.
+def worker_is_absent(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
+    """Whether a job has a lock, but its worker is known not to be connected.
 
-    A worker that is closing is not in CLIENT LIST either, but it goes on renewing its locks: wait
-    for the lock to run out to tell the two apart.
+    The worker is closing or has died. A closing worker goes on renewing its locks, so only a lock
+    that runs out shows that the worker has died.
     """
     return not job.is_orphan and is_absent(job.worker, workers)
 
@@ -179,11 +180,11 @@ def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bo
 def await_locks(
     client: Client, plan: RetryPlan, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[list[ActiveJob]]:
-    """Wait until the locks of jobs whose worker is gone have run out.
+    """Wait until the locks of jobs whose worker is not connected have run out.
 
     Yields:
-        the jobs whose locks it still waits for, several times a second. Jobs whose lock is renewed
-        are dropped, because they have a living worker after all.
+        Several times a second, the jobs whose locks have not run out yet. A job whose lock is
+        renewed is left out from then on, because its worker is alive.
     """
     pending = {job.key: job for queue in plan.queues for job in queue.waiting_for}
     queues = [queue.keys for queue in plan.queues]
@@ -209,9 +210,8 @@ def carry_out(
     """Put the jobs of a plan back, each only if it still has no lock.
 
     Args:
-        max_stalled: None to forget earlier stalls, so that this retry cannot make a job fail for
-            good; else the workers' ``maxStalledCount``, and one more stall is counted, as BullMQ
-            does.
+        max_stalled: the workers' ``maxStalledCount``, to count one more stall, as BullMQ does, so
+            that jobs may fail; None to count none and forget earlier ones.
     """
     return RetryReport(
         tuple(_retry_queue(client, queue, max_stalled, dry_run) for queue in plan.queues)
@@ -254,7 +254,8 @@ def retry_one_failed(client: Client, prefix: str, queue: str, job_id: str) -> No
 
     Raises:
         NotFoundError: the queue does not exist.
-        RefusedError: the job is no longer failed, or its data is gone, or the queue is Bull 3/4's.
+        RefusedError: the job is no longer failed, its data is gone, another unfinished job has its
+            deduplication id, or the queue is Bull 3/4's.
     """
     (snapshot,) = find_queues(client, prefix, [queue])
     require_bullmq([snapshot])

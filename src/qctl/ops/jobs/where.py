@@ -27,8 +27,8 @@ from qctl.ops.jobs.model import Job, Predicate
 from qctl.similar import similar_names
 from qctl.wire.states import FINISHED
 
-# A text is compared as text, however the value is typed; a number only with a number, because no
-# other value would ever be equal to it; and progress with any.
+# How a field can be compared. A text field is compared with the value as it was typed. A number
+# field can only be compared with a number or null. ``progress`` may be any JSON.
 _KINDS = {
     **dict.fromkeys(("id", "name", "state"), "text"),
     **dict.fromkeys(("attempts_made", "attempts_started", "attempts_max"), "number"),
@@ -36,7 +36,7 @@ _KINDS = {
     **{"worker": "text", "runtime_s": "number", "progress": "any", "error": "text"},
 }
 FIELDS = tuple(_KINDS)
-# Fields that hold JSON, in which a path names a part.
+# Fields with JSON: a path such as ``data.user.id`` names a part.
 _NESTED = ("data", "opts", "progress")
 _MAX_DEPTH = 50
 _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
@@ -65,7 +65,7 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A literal: its value, and its text as typed."""
+    """A literal: its value, and its text as it was typed."""
 
     value: str | int | float | bool | None
     text: str
@@ -87,8 +87,8 @@ class Filter:
     """Which jobs of a state; every condition that is given must hold.
 
     Args:
-        since, until: limit when a completed or failed job finished, or when any other was added.
-        where: see ``parse_where``; code may give any function.
+        since, until: bounds for when a finished job finished, or when any other job was added.
+        where: a test made by ``parse_where``, or any function.
     """
 
     ids: frozenset[str] = frozenset()
@@ -105,7 +105,7 @@ class Filter:
     def matches(self, job: Job) -> bool:
         """Whether all conditions hold for a job."""
         at = job.finished_at if job.state in FINISHED else job.added_at
-        # A job without times is neither newer nor older than anything.
+        # A job without this time is within no bounds.
         if self.since is not None and (at is None or at < self.since):
             return False
         if self.until is not None and (at is None or at > self.until):
@@ -117,17 +117,17 @@ class Filter:
 
     @property
     def since_ms(self) -> float | None:
-        """The lowest score (epoch ms) of a job that finished at ``since`` or later."""
-        # 1 ms less, because a time as a float is not exact.
+        """The lowest score (epoch ms) that a job finished at ``since`` or later can have."""
+        # 1 ms less, because a float is not exact.
         return None if self.since is None else self.since.timestamp() * 1000 - 1
 
 
 def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
-    A field that a job does not have equals ``null`` and nothing else. A number equals a number of
-    the same value, and text that is written in the same way: job 1 is not job 01. With ``<`` and
-    ``>`` it is also compared with text that reads as a number.
+    A field that a job does not have equals only ``null``. A number equals a field with the same
+    number, or with text that is written in the same way: job 1 is not job 01. With ``<`` and ``>``,
+    a number is also compared with text that can be read as a number.
 
     Raises:
         UsageError: the text is not an expression; the message points at the place.
@@ -195,7 +195,7 @@ class _Parser:
     def _not(self) -> Predicate:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
-            raise self._error(f"more than {_MAX_DEPTH} levels deep", self._peek())
+            raise self._error(f"nested more than {_MAX_DEPTH} deep", self._peek())
         try:
             if self._take_if("word", "not"):
                 inner = self._not()
@@ -225,7 +225,7 @@ class _Parser:
         is_number = value.value is None or _is_number(value.value)
         kind = _KINDS.get(field.text)
         if kind == "number" and op.text != "~" and not is_number:
-            raise self._error(f"{field.text} is a number; it can only be compared with one", at)
+            raise self._error(f"{field.text} can only be compared with a number or null", at)
         if kind == "text" and isinstance(value.value, bool):
             value = _Value(value.text, value.text)
         return _compare(read, "=" if op.text == "==" else op.text, value)
@@ -242,7 +242,7 @@ class _Parser:
             attribute = "failed_reason" if name == "error" else name
             return lambda job: getattr(job, attribute)
         if name in ("data", "opts") and not path:
-            raise self._error(f"name a member of it, such as {name}.user.id", token)
+            raise self._error(f"name a part of {name}, such as {name}.user.id", token)
         close = similar_names(token.text, FIELDS)
         raise self._error(
             f"there is no such field; did you mean {close[0]}?" if close else "no such field",
@@ -261,13 +261,13 @@ class _Parser:
             raise self._error("expected a value here", token)
         value = _literal(token.text)
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._error("this number is too large; as text it needs quotation marks", token)
+            raise self._error("this number is too large; put text in quotation marks", token)
         if isinstance(value, bool | None) and op.text in _ORDERINGS:
             raise self._error(f"{token.text} cannot be compared with {op.text}", token)
         return _Value(value, token.text)
 
     def _error(self, problem: str, token: _Token, *, more: str = "") -> UsageError:
-        # One column a character, so that the caret stands below the right one.
+        # Each character takes one column, so that the caret is below the right character.
         line = "".join(c if c.isprintable() else "?" for c in self._source)
         start = max(0, token.column - 50)
         return UsageError(

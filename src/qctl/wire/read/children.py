@@ -31,15 +31,15 @@ class Child:
     Args:
         key: the key of the child's hash.
         job: the child's queue and id; None if the key has another prefix than the parent's.
-        is_own: whether the hash names this parent. If not, the child has been deleted, and another
-            job may have its key.
+        has_this_parent: whether the hash names this parent. If not, the child has been deleted, and
+            another job may have its key.
         has_children: whether the child has or had children itself.
         is_locked: whether a worker holds the child's lock.
     """
 
     key: str
     job: JobKey | None
-    is_own: bool
+    has_this_parent: bool
     has_children: bool
     is_locked: bool
 
@@ -83,12 +83,12 @@ def _read(
     for key in child_keys:
         fields = value_or(next(replies), (None, None))
         *below, lock = [checked(next(replies)) for _ in (*_SCANS, "lock")]
-        is_own = _is_own(fields, parent_key)
-        found.append(Child(key, job_of(key, prefix), is_own, any(below), bool(lock)))
+        has_this_parent = _names_parent(fields, parent_key)
+        found.append(Child(key, job_of(key, prefix), has_this_parent, any(below), bool(lock)))
     return found
 
 
-def _is_own(fields: Sequence[str | None], parent_key: str) -> bool:
+def _names_parent(fields: Sequence[str | None], parent_key: str) -> bool:
     key, text = fields
     if key != parent_key:
         return False
