@@ -29,12 +29,9 @@ def to_epoch_ms(at: datetime) -> int:
 
 
 def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
-    """The time that ``text``, the value of an option, means: a time ago (``10m``), or an ISO time.
+    """The time that the value of an option means: a time ago (``10m``), or an ISO time.
 
     An ISO time without an offset is local time. A duration needs its unit: ``20260131`` is a date.
-
-    Args:
-        flag: the option, for the error.
 
     Raises:
         UsageError: the text is neither, or the time is out of range.

@@ -50,12 +50,7 @@ def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) ->
 
 
 def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> str:
-    """A remark about the events that are not shown; "" if all events asked for are shown.
-
-    Args:
-        since_at: the time of ``--since``; None without it.
-        filtered: whether the events were filtered by name or job.
-    """
+    """A remark about the events that are not shown; "" if all events asked for are shown."""
     shown = len(page.events)
     if page.total is None:
         return (

@@ -53,12 +53,7 @@ def _min_width(column: Column[Job], jobs: Sequence[Job]) -> int:
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
-    """A remark about the jobs that are not shown; "" if all are shown.
-
-    Args:
-        limit: the maximum number of jobs in the table.
-        filtered: whether the jobs were filtered.
-    """
+    """A remark about the jobs that are not shown; "" if all are shown."""
     shown, where = len(jobs.jobs), f"in queue {jobs.queue}"
     if not jobs.total:
         return f"no {jobs.state} jobs {where}"

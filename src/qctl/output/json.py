@@ -60,10 +60,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _writable(value: Any, depth: int = 0) -> Any:
-    """A copy that JSON can represent.
-
-    Infinities and NaN become None, and levels below ``MAX_DEPTH`` become ``TOO_DEEP``.
-    """
+    """A copy for JSON: infinities and NaN become None, levels below ``MAX_DEPTH`` a remark."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float)):

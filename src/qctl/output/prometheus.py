@@ -156,9 +156,8 @@ def _family(
     labels: Sequence[str],
     samples: Iterable[Sample],
 ) -> Metric:
-    """A metric with its samples. Unknown figures are left out, because 0 would look healthy.
-
-    Figures are added up if their labels are equal once control characters are made visible.
+    """A metric without unknown figures, because 0 would look healthy. Samples whose visible labels
+    are equal are added up.
     """
     sums: dict[tuple[str, ...], float] = {}
     for values, figure in samples:

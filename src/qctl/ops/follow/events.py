@@ -251,9 +251,6 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
     """A remark if events after the cursor may have been trimmed, or the stream may be a new one.
 
     Call this after the read that started at the cursor, so that a trim before the read is noticed.
-
-    Args:
-        is_event: whether the cursor is the id of an event.
     """
     if cursor == STREAM_START:
         return

@@ -26,10 +26,8 @@ class _Condition:
         self._workers: int | None = None
 
     def _count_workers(self) -> int | None:
-        """How many workers are connected, None if unknown; at most ``POLL_S`` old.
-
-        A new count is slow, because it lists all clients.
-        """
+        """How many workers are connected; None if unknown. The count may be ``POLL_S`` old."""
+        # A count is slow, because it lists all clients.
         if time.monotonic() - self._counted_at >= POLL_S:
             self._workers = count_workers(self._client, self.keys, self._db)
             self._counted_at = time.monotonic()

@@ -83,12 +83,9 @@ class EventRates:
         self._failures.extendleft(failures)
 
     def read(self, client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, Rates]:
-        """Read the new events, and return the rates of the queues.
+        """Read the new events of the queues in sight, and return their rates.
 
         A queue that was not in sight at the last reading has no rates yet.
-
-        Args:
-            queues: those in sight.
 
         Raises:
             ReplyError: Redis refuses to read a stream.
@@ -140,17 +137,13 @@ class OtherFailures:
     def read(
         self, client: Client, prefix: str, names: Sequence[str], in_sight: Collection[str]
     ) -> list[Failure]:
-        """Jobs that have newly failed for good in the queues whose turn it is, oldest first.
-
-        Args:
-            names: of all queues.
-            in_sight: names of queues to skip, because ``EventRates`` has their failures.
+        """New failures in those queues out of sight whose turn it is, oldest first.
 
         Raises:
             ReplyError: Redis refuses to read the failed jobs of a queue.
         """
         now_ms = int(time.time() * 1000)
-        # If a queue leaves the screen, its later failures are read here.
+        # EventRates has the failures until now of the queues in sight.
         self._since_ms.update(dict.fromkeys(in_sight, now_ms))
         others = [name for name in names if name not in in_sight]
         if self._next >= len(others):

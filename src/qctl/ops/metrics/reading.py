@@ -165,10 +165,7 @@ class QueueLabels:
 def read_metrics(
     client: Client, address: Address, settings: Settings, labels: QueueLabels
 ) -> MetricsReading:
-    """Make one reading.
-
-    Args:
-        labels: the labels of the queues; those of queues that are gone are forgotten.
+    """Make one reading. In ``labels``, the queues that are gone are forgotten.
 
     Raises:
         UnreachableError: Redis is away.

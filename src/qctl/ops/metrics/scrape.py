@@ -32,10 +32,7 @@ class SharedReadings:
         self._errors: Counter[str] = Counter()
 
     def reading(self) -> MetricsReading:
-        """The result of the reading that runs already, or of a new one.
-
-        If the reading fails or takes too long, ``up`` is False.
-        """
+        """The reading that runs already, or a new one; if it fails or is late, ``up`` is False."""
         began = time.monotonic()
         with self._lock:
             if self._running is None:

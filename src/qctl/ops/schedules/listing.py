@@ -105,9 +105,7 @@ class ScheduleList:
 def list_schedules(
     client: Client, prefix: str, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named queues, or of all under the prefix, and these queues.
-
-    The scheduler that is due next comes first.
+    """The schedulers of the named queues, or of all queues; the next due first. And the queues.
 
     Raises:
         NotFoundError: a queue does not exist.

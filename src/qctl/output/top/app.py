@@ -349,9 +349,7 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare an action, ask, and carry it out. All actions share one connection, so only one
-        runs at a time.
-        """
+        """Prepare an action, ask, and carry it out; one at a time, as all share one connection."""
         self._busy = True
         try:
             try:

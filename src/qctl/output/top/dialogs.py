@@ -20,10 +20,7 @@ from qctl.output.top.actions import ActionOutput, Proposal
 
 
 class Window(ModalScreen[str]):
-    """Lines that a key closes; the result is that key's answer, ``""`` for Esc.
-
-    Passwords in URLs are masked, since the lines may be those of an error.
-    """
+    """Lines that a key closes; the result is that key's answer, ``""`` for Esc."""
 
     DEFAULT_CSS = """
     Window {
@@ -45,6 +42,7 @@ class Window(ModalScreen[str]):
         self._write(lines, foot)
 
     def _write(self, lines: Sequence[str], foot: str) -> None:
+        # The lines of an error may contain a URL.
         text = "\n".join([self._title, "", *lines, "", foot])
         self._text.update(Text(without_passwords(text)))
 

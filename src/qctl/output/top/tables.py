@@ -163,9 +163,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """A remark on the chosen queue: its trouble, first note, or who paused it. If there is none,
-    what the reading could not read.
-    """
+    """The chosen queue's trouble, first note or pauser; without any, the reading's remarks."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue
