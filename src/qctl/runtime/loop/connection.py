@@ -44,36 +44,36 @@ _WRONG_SERVER = NOT_THE_MASTER | {"CLUSTERDOWN"}
 class _SocketEvents(asyncio.Protocol):
     """Passes the events of one socket to its ``AsyncConnection``, until ``drop`` closes it."""
 
-    def __init__(self, owner: AsyncConnection) -> None:
-        self.owner: AsyncConnection | None = owner
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection: AsyncConnection | None = connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, since ``isinstance`` would refuse the transports of uvloop.
         both_ways = cast("asyncio.Transport", transport)
-        if self.owner is None:
+        if self.connection is None:
             both_ways.abort()
         else:
-            self.owner.attach(self, both_ways)
+            self.connection.attach(self, both_ways)
 
     def data_received(self, data: bytes) -> None:
-        if self.owner is not None:
-            self.owner.receive(data)
+        if self.connection is not None:
+            self.connection.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.owner is not None:
-            self.owner.read_refusal()
+        if self.connection is not None:
+            self.connection.read_refusal()
         # ``read_refusal`` may have dropped the connection.
-        if self.owner is not None:
-            self.owner.drop(exc or ConnectionResetError("Redis closed the connection"))
+        if self.connection is not None:
+            self.connection.drop(exc or ConnectionResetError("Redis closed the connection"))
 
 
 class AsyncConnection:
-    """One connection to the Redis server that holds a queue.
+    """One connection to the Redis server that has a queue.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. The connection is
     made on first use, and again after a failure, a failover or a move of the queue's slot, each
-    time to the server that the sentinels or the cluster name then. While a slot moves, Redis
-    refuses its commands. All methods but ``send`` repeat them for ``slot_moves.PATIENCE_S``.
+    time to the server that the sentinels or the cluster name then. While the slot moves, Redis
+    refuses commands, and all methods but ``send`` repeat them for ``slot_moves.PATIENCE_S``.
 
     Args:
         key: any key of the queue; its slot decides the node of a cluster.
@@ -98,16 +98,16 @@ class AsyncConnection:
         self._transport: asyncio.Transport | None = None
         self.is_open = False
         # The process and the event loop in which it was opened.
-        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._opened_in: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._is_new = False
         self._poll = select.poll()
         self._reader = hiredis.Reader()
-        self._waiting: deque[Callback] = deque()
+        self._unanswered: deque[Callback] = deque()
         self._heard_at = 0.0
         self._opening = asyncio.Lock()
         # Cleared after MOVED, until the old server has sent all replies that it still owes.
-        self._is_free = asyncio.Event()
-        self._is_free.set()
+        self._owes_nothing = asyncio.Event()
+        self._owes_nothing.set()
         self._silence_check: asyncio.TimerHandle | None = None
         self.is_closed = False
         self.client_id = 0
@@ -121,9 +121,9 @@ class AsyncConnection:
             UsageError: the connection is open in another event loop or process.
         """
         if self._transport is not None:
-            self._check_owner()
-            await self._is_free.wait()
-            if not self._waiting:
+            self._check_opened_here()
+            await self._owes_nothing.wait()
+            if not self._unanswered:
                 await self._notice_end()
         async with self._opening:
             if not self.is_open and not self.is_closed:
@@ -212,9 +212,9 @@ class AsyncConnection:
             packed = hiredis.pack_command(command)
         except UnicodeEncodeError:
             packed = hiredis.pack_command(tuple(map(encode, command)))  # type: ignore[arg-type]
-        if not self._waiting:
+        if not self._unanswered:
             self._heard_at = asyncio.get_running_loop().time()
-        self._waiting.append(callback)
+        self._unanswered.append(callback)
         self._transport.write(packed)
 
     def close_inherited(self) -> None:
@@ -242,7 +242,7 @@ class AsyncConnection:
         self._transport = transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
         loop = asyncio.get_running_loop()
-        self._owner = os.getpid(), loop
+        self._opened_in = os.getpid(), loop
         self._is_new = True
         self._heard_at = loop.time()
         self._poll = select.poll()
@@ -265,17 +265,17 @@ class AsyncConnection:
                     if reply.code == "MOVED":
                         # Redis may have run the commands in flight: wait for their replies.
                         self.is_open = False
-                        self._is_free.clear()
+                        self._owes_nothing.clear()
                     elif reply.code in _WRONG_SERVER or (
                         # A server that refuses because a slot moves is the right server.
                         self._is_new and reply.refuses_service and not slot_moves.is_refusal(reply)
                     ):
                         reason = reply
-                    if not self._waiting:
+                    if not self._unanswered:
                         # No command waits: the server says why it is about to disconnect.
                         reason = reply
                         break
-                self._waiting.popleft()(reply)
+                self._unanswered.popleft()(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.drop(ConnectionError(f"no Redis protocol: {error}"))
         self._is_new = False
@@ -283,11 +283,11 @@ class AsyncConnection:
             return
         if reason is not None:
             self.drop(reason)
-        elif not self._is_free.is_set() and not self._waiting:
+        elif not self._owes_nothing.is_set() and not self._unanswered:
             self.drop(ConnectionResetError("the queue has moved"))
 
     def read_refusal(self) -> None:
-        """Read why a server refused a new connection, if a write has failed before that is read."""
+        """Read the server's reason for refusing a new connection, which a failed write can hide."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None and self._is_new and not self.address.tls:
             with contextlib.suppress(OSError):
@@ -296,18 +296,18 @@ class AsyncConnection:
     def drop(self, error: BaseException) -> None:
         """Close the socket. Commands without a reply fail, with ``error`` as the reason."""
         transport, self._transport = self._transport, None
-        self._is_free.set()
+        self._owes_nothing.set()
         self.is_open = False
         if self._events is not None:
-            self._events.owner = None
+            self._events.connection = None
             self._events = None
         if self._silence_check is not None:
             self._silence_check.cancel()
             self._silence_check = None
         if transport is not None:
             transport.abort()
-        waiting, self._waiting = self._waiting, deque()
-        for callback in waiting:
+        unanswered, self._unanswered = self._unanswered, deque()
+        for callback in unanswered:
             callback(self._unreachable(error))
 
     def _pause_s(self, reply: Any, pauses: Iterator[float]) -> float | None:
@@ -334,7 +334,7 @@ class AsyncConnection:
                 )
         except BaseException:
             # The socket may still connect later: then ``connection_made`` closes it.
-            events.owner = None
+            events.connection = None
             raise
         for command in address.greeting():
             await self._future(command)
@@ -363,13 +363,13 @@ class AsyncConnection:
         if self._transport is None:
             return
         loop = asyncio.get_running_loop()
-        if self._waiting and loop.time() - self._heard_at > self._max_silence_s:
+        if self._unanswered and loop.time() - self._heard_at > self._max_silence_s:
             self.drop(TimeoutError(f"no answer for {self._max_silence_s:g} s"))
             return
         self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
 
-    def _check_owner(self) -> None:
-        if self._owner != (os.getpid(), asyncio.get_running_loop()):
+    def _check_opened_here(self) -> None:
+        if self._opened_in != (os.getpid(), asyncio.get_running_loop()):
             raise UsageError(
                 "a Redis connection is used outside the event loop or process that opened it",
                 hint="open one in each; an AsyncQueue without connection= does this by itself",
@@ -381,7 +381,7 @@ class AsyncConnection:
             if not self._has_unread():
                 return
             await asyncio.sleep(0)
-        if not self._waiting and self._has_unread():
+        if not self._unanswered and self._has_unread():
             self.drop(ConnectionResetError("Redis closed the connection"))
 
     def _has_unread(self) -> bool:

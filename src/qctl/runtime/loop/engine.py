@@ -52,7 +52,7 @@ Completed = tuple[Job, str]
 
 
 class Engine:
-    """Fetches jobs, hands them to a runner, settles what they return.
+    """Fetches jobs, passes them to a runner, and completes the jobs whose handlers return.
 
     Args:
         address: the Redis of the queue.
@@ -159,7 +159,7 @@ class Engine:
             self._send_step(settling, wanted)
 
     def _send_step(self, settling: int, wanted: int) -> None:
-        """Settle ``settling`` of the completed jobs, and fetch at most ``wanted`` others."""
+        """Send a step that settles ``settling`` completed jobs and fetches at most ``wanted``."""
         pop = self._completed.popleft
         batch = [pop() for _ in range(settling)]
         # What jobs have in common is sent once per group. Usually there are one or two groups.
@@ -308,10 +308,7 @@ class Engine:
         self._send_steps()
 
     def pause_fetching(self, for_s: float) -> None:
-        """Fetch no jobs for ``for_s``, at most 30 s, because of a rate limit.
-
-        Of several pauses, the one that ends last counts.
-        """
+        """Fetch no jobs for ``for_s``, but at most 30 s. Of several pauses, the last end counts."""
         self._nothing_to_fetch = True
         until = self._loop.time() + min(for_s, MAX_LIMIT_WAIT_S)
         if self._limit_timer is not None:

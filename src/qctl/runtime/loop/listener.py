@@ -20,10 +20,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
 
-# How long one blocking command waits at most while a delayed job is due later …
-MAX_BLOCK_S = 10.0
-# … and at least: Redis before 7.0.8 does not block for a shorter time.
-MIN_BLOCK_S = 0.002
+# The longest and the shortest timeout of one blocking command while a delayed job is due later.
+# Redis before 7.0.8 does not block for a shorter time.
+MAX_BLOCK_S, MIN_BLOCK_S = 10.0, 0.002
 # At the end: how long Redis may take to end the blocking command, or to notice the disconnect.
 LEAVE_S = 0.2
 
@@ -74,7 +73,7 @@ class Listener:
         """Connect, and be ready to ``listen``.
 
         Raises:
-            UnreachableError, ReplyError: Redis cannot be reached, or does not let us in.
+            UnreachableError, ReplyError: Redis cannot be reached, or refuses the connection.
         """
         await self._connection.open()
         self._task = asyncio.create_task(self._run(), name=f"listen {self._fetcher.keys.name}")
@@ -105,7 +104,7 @@ class Listener:
                 await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # CLIENT is not allowed, or a marker is on its way to this connection: put another one.
+            # CLIENT is not allowed, or a marker is on its way to us: put a marker for the others.
             task.cancel()
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)

@@ -90,7 +90,7 @@ class Recovery:
         self._refusals = 0
 
     def was_settled_before(self, job: Job, code: int | str) -> bool:
-        """Whether ``code`` says only that a step whose reply was lost has settled the job."""
+        """Whether a job could not be settled now because an earlier step has settled it."""
         return job.id in self._maybe_settled and code in {
             worker_calls.MISSING,
             worker_calls.NO_LOCK,
@@ -127,7 +127,7 @@ class Recovery:
         self._on_recovered()
 
     async def _return_unknown_jobs(self, known_tokens: Collection[str]) -> None:
-        """Give back active jobs that have another token of this engine than ``known_tokens``."""
+        """Give back active jobs under a token of this engine that is not in ``known_tokens``."""
         keys, connection = self._keys, self._connection
         ids = await connection.call("LRANGE", keys("active"), 0, -1)
         tokens = await connection.pipeline([("GET", keys.lock(job_id)) for job_id in ids])

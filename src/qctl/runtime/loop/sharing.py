@@ -1,9 +1,9 @@
 """How workers share the places of a queue that limits how many of its jobs run at a time.
 
-Such a queue has one place per job that may run. A worker that fetches its next job in the call that
-settles the last one keeps that job's place. BullMQ's workers always do so, and a worker that starts
-later gets no place as long as jobs wait. So a qctl worker gives up a place now and then, and waits
-for another one: Redis gives a free place to the worker that has waited longest.
+Such a queue has as many places as jobs may run. A worker that fetches its next job in the call that
+settles the last job keeps the place. BullMQ's workers always do so, and a worker that starts later
+gets no place as long as jobs wait. So a qctl worker gives up a place now and then, and waits for
+another place: Redis gives a free place to the worker that has waited longest.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ MIN_OFFER_PAUSE_S = 0.02
 
 
 class Places:
-    """Decides which of its places a worker gives up."""
+    """Decides how many of its places a worker keeps."""
 
     def __init__(self) -> None:
         self._ended_since_offer = 0
         self._offered_at_s = 0.0
 
     def to_keep(self, ending: int, occupied: int, now_s: float) -> int:
-        """Return how many places of the jobs that end now the worker keeps.
+        """Return how many of the ending jobs' places the worker keeps.
 
         Args:
             ending: how many of the worker's jobs end now.

@@ -109,7 +109,7 @@ class Child:
         self._grace_s = orders.grace_s
         # Only slot 0 watches, since all processes have the same files. The watch begins now, so
         # that a change during the start counts.
-        self._files = FileWatch() if orders.reload and orders.slot == 0 else None
+        self._file_watch = FileWatch() if orders.reload and orders.slot == 0 else None
 
     async def run(self) -> None:
         """Run the workers until the child must stop, and end the process."""
@@ -134,7 +134,7 @@ class Child:
         reporting.cancel()
         if self._heartbeats is not None:
             await asyncio.to_thread(self._heartbeats.stop)
-        # The exit code 1 leaves jobs to the master: those not given back, as Redis was away.
+        # After exit code 1, the master puts back jobs that we could not, since Redis was away.
         is_clean = not any(worker.state().busy for worker in self._workers)
         # Exit here: the end of ``asyncio.run`` would wait for threads.
         _exit(0 if is_clean else 1)
@@ -186,7 +186,7 @@ class Child:
         while True:
             await asyncio.sleep(STATE_EVERY_S)
             self._send_state()
-            if self._files is not None and (changed := self._files.changed()):
+            if self._file_watch is not None and (changed := self._file_watch.changed()):
                 _send(self._channel, encode("changed", files=changed))
 
     def _send_state(self) -> None:

@@ -47,14 +47,16 @@ def state_of(master: Master) -> dict[str, Any]:
         "stopping": master.is_stopping,
         "grace_s": master.options.grace_s,
         "slots": [_slot_row(slot) for slot in master.slots],
-        "leaving": [child.pid for child in master.children - current if child.left.is_set()],
+        "leaving": [
+            child.pid for child in master.children - current if child.done_fetching.is_set()
+        ],
     }
 
 
 def _slot_row(slot: Slot) -> dict[str, Any]:
     child = slot.current
     status = "launching"
-    if child is not None and child.left.is_set():
+    if child is not None and child.done_fetching.is_set():
         status = "stopping"
     elif slot.is_ready:
         status = "online"

@@ -38,7 +38,7 @@ _MAX_REPORT_S = 1.0
 
 
 class Master:
-    """Keeps the processes of an app running, until it is stopped.
+    """Keeps the processes of an app running, until the master is stopped.
 
     Args:
         environ: the environment of this process, with the URL and prefix of Redis. The children get
@@ -216,7 +216,7 @@ class Master:
         self._replace_all(f"changed: {', '.join(files)}")
 
     def _replace_all(self, why: str) -> None:
-        # If one replacement waits for its turn, that one will start the present code: no third.
+        # A second replacement waits for its turn, then starts the present code: no third is needed.
         if self._full_replacements < 2:
             self._spawn(self._try_replace_all(why))
 
@@ -273,7 +273,7 @@ class Master:
         children = list(self.children)
         for child in children:
             self._retire(child)
-        reports = [asyncio.create_task(child.leaving.wait()) for child in children]
+        reports = [asyncio.create_task(child.stop_reported.wait()) for child in children]
         if reports:
             # Each child reports its jobs in hand. If a child is blocked, its last state counts.
             await asyncio.wait(reports, timeout=_MAX_REPORT_S)

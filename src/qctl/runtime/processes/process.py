@@ -33,7 +33,7 @@ _MAX_MESSAGE_BYTES = 16_000_000
 
 
 class _Stderr(asyncio.Protocol):
-    """Copies a child's stderr to the master's until the child is ready, and keeps the end."""
+    """Copies a child's stderr to the master's until the child is ready, and keeps the last 8 KB."""
 
     def __init__(self) -> None:
         self.tail = b""
@@ -57,9 +57,8 @@ class ChildProcess:
         state: the state that the child has sent last.
         last_message_at: when the last message came, by the monotonic clock.
         ready: set when the child takes jobs.
-        left: set when the child was told to stop, is stopping or has ended. It then takes no more
-            jobs, but may still finish some.
-        leaving: set when the child has reported that it is stopping.
+        done_fetching: set when the child takes no more jobs, or will never take any.
+        stop_reported: set when the child has reported that it is stopping.
         ended: set when the process is gone.
         redis_was_away: whether the child could not start because Redis was away.
         was_killed: whether the master has killed the child.
@@ -75,12 +74,12 @@ class ChildProcess:
         self.last_message_at = time.monotonic()
         self.ready_at = 0.0
         self.ready = asyncio.Event()
-        self.left = asyncio.Event()
+        self.done_fetching = asyncio.Event()
         self.ended = asyncio.Event()
         self.redis_was_away = False
         self.was_killed = False
         self.is_being_replaced = False
-        self.leaving = asyncio.Event()
+        self.stop_reported = asyncio.Event()
         self._code = 0
         self._stderr = _Stderr()
         self._writer: asyncio.StreamWriter | None = None
@@ -134,15 +133,11 @@ class ChildProcess:
         return child
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until the child takes jobs. After the timeout, kill the child.
-
-        Returns:
-            whether the child takes jobs.
-        """
-        await wait_first(self.ready.wait(), self.left.wait(), timeout_s=timeout_s)
+        """Wait until the child takes jobs; False if it never will. Kill it after the timeout."""
+        await wait_first(self.ready.wait(), self.done_fetching.wait(), timeout_s=timeout_s)
         if self.ready.is_set():
             return True
-        if not self.left.is_set():
+        if not self.done_fetching.is_set():
             self.kill()
             self._stderr.tail += f"\nthe process was not ready within {timeout_s:g} s".encode()
             await self.ended.wait()
@@ -151,12 +146,12 @@ class ChildProcess:
     @property
     def was_told_to_end(self) -> bool:
         """Whether the child was stopping or was killed by the master, so that it did not crash."""
-        return self.was_killed or self.leaving.is_set()
+        return self.was_killed or self.stop_reported.is_set()
 
     @property
     def ended_cleanly(self) -> bool:
         """Whether the child stopped with all its jobs finished or given back."""
-        return self.leaving.is_set() and self._code == 0
+        return self.stop_reported.is_set() and self._code == 0
 
     @property
     def how_it_ended(self) -> str:
@@ -182,7 +177,7 @@ class ChildProcess:
         self._send(encode("stop", for_ever=for_ever))
         if not self.ready.is_set():
             self._signal(signal.SIGTERM)
-        self.left.set()
+        self.done_fetching.set()
 
     def hurry(self) -> None:
         """Tell the child to give its jobs back now."""
@@ -223,8 +218,8 @@ class ChildProcess:
             case "changed":
                 self.on_files_changed(message["files"])
             case "leaving":
-                self.leaving.set()
-                self.left.set()
+                self.stop_reported.set()
+                self.done_fetching.set()
             case "failed":
                 self.redis_was_away = message["reason"] == "unreachable"
 
@@ -240,4 +235,4 @@ class ChildProcess:
         if self._writer is not None:
             self._writer.close()
         self.ended.set()
-        self.left.set()
+        self.done_fetching.set()

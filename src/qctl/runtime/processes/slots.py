@@ -76,7 +76,7 @@ class Slot:
     def is_ready(self) -> bool:
         """Whether the slot's process takes jobs."""
         child = self.current
-        return child is not None and child.ready.is_set() and not child.left.is_set()
+        return child is not None and child.ready.is_set() and not child.done_fetching.is_set()
 
     async def keep(self) -> None:
         """Keep a process running, until cancelled.
@@ -99,7 +99,7 @@ class Slot:
                 await self._pause()
                 continue
             crashes, self.was_ready = 0, True
-            await child.left.wait()
+            await child.done_fetching.wait()
             if self.current is not child:
                 # The child was stopped because it was replaced.
                 continue
