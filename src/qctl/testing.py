@@ -192,7 +192,7 @@ class FakeQueues:
         )
 
     def outcomes(self, queue: Queue) -> list[Outcome]:
-        """The outcomes of all finished jobs that the queue keeps, oldest first."""
+        """The outcomes of the completed, then of the failed jobs that are kept, oldest first."""
         keys = [queue.keys(state) for state in FINISHED]
         ids = [job_id for key in keys for job_id in self.client.call("ZRANGE", key, 0, -1)]
         return [self.outcome(queue, job_id) for job_id in ids]

@@ -227,8 +227,9 @@ def _carry_out(
     """Ask for confirmation, change the jobs with progress shown, and report the result.
 
     Raises:
-        typer.Exit: some jobs could not be changed; the exit code is ``PARTIAL``.
+        RefusedError, UsageError: the operator did not confirm the change.
         NotFoundError: jobs are named by id, and none of them was changed.
+        typer.Exit: some jobs could not be changed; the exit code is ``PARTIAL``.
     """
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
@@ -272,6 +273,7 @@ def _carry_out(
                 env.show(report, lines, dry_run=report.dry_run)
     if selection.named_count and report.skipped_count:
         _raise_skipped(env, report)
+    # A job that left the state while the command ran is no failure.
     elif report.skipped_count > report.moved_on_count:
         raise typer.Exit(ExitStatus.PARTIAL)
 

@@ -1,9 +1,8 @@
 """The names that TAB offers: queues, targets, contexts, prefixes, schedulers, workers.
 
-Typer calls these functions with the half-typed command line, whose connection options they use.
-They report no error, because a half-typed command line has no place for a message: they return the
-names found until then, often none. TAB starts no server, runs no password command and waits at most
-``MAX_WAIT_S``.
+Typer calls these functions with the half-typed command line; its connection options apply. A
+half-typed line has no place for a message, so a function that fails returns the names found until
+then, often none. TAB starts no server, runs no password command and waits at most ``MAX_WAIT_S``.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from qctl.connection.address import Address, Client
 
 MAX_WAIT_S = 0.5
-# The longest scan of all keys. If this is too short to find all queues, a background process scans
-# again, and the next TAB has all names.
+# The longest scan of all keys. If the time is too short to find all queues, a background process
+# scans again for the next TAB.
 _MAX_SCAN_S = 0.3
 
 

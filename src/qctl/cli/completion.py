@@ -158,7 +158,7 @@ def split_line(line: str) -> tuple[list[str], str]:
 
 
 def _first_sentence(text: str) -> str:
-    """The first sentence of a help text."""
+    """The beginning of a help text, up to its first full stop, colon or bracket."""
     return re.split(r"\. |: |\.$|  \[", " ".join(text.split("\n")))[0]
 
 

@@ -43,10 +43,8 @@ class Environment:
             ("--context", options.context),
         ):
             if value == "":
-                # Treated as absent, an empty value could let qctl write to another Redis.
-                raise UsageError(
-                    f"{flag} is empty", hint=f"leave it out for the default, or {flag} …"
-                )
+                # If an empty value counted as absent, qctl could write to another Redis.
+                raise UsageError(f"{flag} is empty", hint=f"leave {flag} out for the default")
         self.streams = streams
         self.no_color = options.no_color
         self.output = _output_mode(options, streams.environ)

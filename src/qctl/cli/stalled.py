@@ -81,7 +81,7 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
 
     if not env.interactive:
         raise UsageError(
-            "these jobs may still be running, and there is no terminal to ask on",
+            "some jobs may still be running, and there is no terminal to ask on",
             why="\n".join(retry_risk_lines(plan)),
             hint="--dry-run shows the jobs, --yes puts them back",
         )

@@ -18,6 +18,7 @@ from qctl.durations import parse_duration_s
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
 
+# As typed after --watch.
 DEFAULT_INTERVAL_S = "2"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
 # If a search for queues takes longer than this, a remark says so.
@@ -105,7 +106,9 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
 
         env.draw(workers_text, report)
     else:
-        env.note("no worker is connected; a name with a space or non-ASCII character is not seen")
+        env.note(
+            "no worker is connected; a worker whose name has a space or is not ASCII cannot be seen"
+        )
     env.note(*remarks)
 
 

@@ -30,9 +30,9 @@ class CommandActions:
         self._env = env
 
     def _proposal(
-        self, question: str, lines: Iterable[str], carry: Callable[[Stop], Iterator[ActionOutput]]
+        self, question: str, lines: Iterable[str], perform: Callable[[Stop], Iterator[ActionOutput]]
     ) -> Proposal:
-        return Proposal(question, tuple(lines), carry, required_confirmation(self._env.settings))
+        return Proposal(question, tuple(lines), perform, required_confirmation(self._env.settings))
 
     def _for_writing(self) -> tuple[Address, Client, Settings]:
         """The address of Redis, the connection and the settings, for an action that writes.
@@ -46,33 +46,33 @@ class CommandActions:
     def pause(self, queue: str) -> Proposal:
         address, client, settings = self._for_writing()
 
-        def carry(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_lines(pause_queues(client, settings, [queue], db=address.db)))
+        def perform(_: Stop) -> Iterator[ActionOutput]:
+            yield ActionOutput(_pause_lines(pause_queues(client, settings, [queue], db=address.db)))
 
         planned = pause_queues(client, settings, [queue], db=address.db, dry_run=True)
-        return self._proposal(f"Pause {queue}?", _lines(planned, planned=True), carry)
+        return self._proposal(f"Pause {queue}?", _pause_lines(planned, planned=True), perform)
 
     def resume(self, queue: str) -> Proposal:
         _, client, settings = self._for_writing()
 
-        def carry(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_lines(resume_queues(client, settings.prefix, [queue])))
+        def perform(_: Stop) -> Iterator[ActionOutput]:
+            yield ActionOutput(_pause_lines(resume_queues(client, settings.prefix, [queue])))
 
         planned = resume_queues(client, settings.prefix, [queue], dry_run=True)
         (snapshot,) = find_queues(client, settings.prefix, [queue])
-        lines = _lines(planned, planned=True)
+        lines = _pause_lines(planned, planned=True)
         if snapshot.paused:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
             if snapshot.uncertain_note:
                 by = f"by {snapshot.uncertain_note}, or {LATER_PAUSE}"
             lines = (f"{visible(queue)} was paused {visible(by)}", *lines)
-        return self._proposal(f"Resume {queue}?", lines, carry)
+        return self._proposal(f"Resume {queue}?", lines, perform)
 
     def retry_stalled(self, queue: str, job_id: str) -> Proposal:
         address, client, settings = self._for_writing()
         plan = plan_stalled(client, settings.prefix, queue, job_id, db=address.db)
 
-        def carry(_: Stop) -> Iterator[ActionOutput]:
+        def perform(_: Stop) -> Iterator[ActionOutput]:
             yield ActionOutput(tuple(retry_lines(carry_out(client, plan), plan)))
 
         lines: Iterable[str] = (
@@ -80,25 +80,25 @@ class CommandActions:
         )
         if plan.risky:
             lines = retry_risk_lines(plan)
-        return self._proposal(f"Put job {job_id} of {queue} back?", lines, carry)
+        return self._proposal(f"Put job {job_id} of {queue} back?", lines, perform)
 
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
         _, client, settings = self._for_writing()
         require_bullmq(find_queues(client, settings.prefix, [queue]))
 
-        def carry(_: Stop) -> Iterator[ActionOutput]:
+        def perform(_: Stop) -> Iterator[ActionOutput]:
             retry_one_failed(client, settings.prefix, queue, job_id)
             yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
 
         line = "the job has failed and is not retried by itself; it will run once more, in its turn"
-        return self._proposal(f"Retry job {job_id} of {queue}?", [line], carry)
+        return self._proposal(f"Retry job {job_id} of {queue}?", [line], perform)
 
     def drain(self, queue: str, target: str | None) -> Proposal:
         address, client, settings = self._for_writing()
         restarts = target is not None
         plan = make_plan(client, address, settings, [queue], target=target, then_restart=restarts)
 
-        def carry(stop: Stop) -> Iterator[ActionOutput]:
+        def perform(stop: Stop) -> Iterator[ActionOutput]:
             steps = drain(client, address, settings, plan, DrainOptions(), stop)
             with contextlib.closing(steps):
                 for step in steps:
@@ -109,10 +109,11 @@ class CommandActions:
 
         planned = describe(plan, client)
         question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
-        return self._proposal(question, step_lines(planned, settings.prefix), carry)
+        return self._proposal(question, step_lines(planned, settings.prefix), perform)
 
 
-def _lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:
+def _pause_lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:
+    """A line for each queue that was or will be paused or resumed, and its warnings."""
     return tuple(
         line
         for result in results

@@ -39,8 +39,8 @@ def wait(
         bool,
         typer.Option(
             "--include-delayed",
-            help="With --for empty: wait for delayed jobs, except the next jobs of schedulers, and "
-            "for parents of unfinished children, too",
+            help="With --for empty: also wait for delayed jobs (except the next jobs of "
+            "schedulers) and for parents of unfinished children",
         ),
     ] = False,
 ) -> None:

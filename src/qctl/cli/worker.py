@@ -251,9 +251,10 @@ def parse_size(text: str) -> int:
 
 
 def _worker_environ(env: Environment) -> dict[str, str]:
-    """The environment variables of a master and its processes, with the URL of Redis.
+    """The environment variables of a master and its processes.
 
-    On the command line, other users could read the URL's password.
+    They contain the URL of Redis, because other users could read its password on a command line.
+    QCTL_CONTEXT is left out, because it could choose another Redis.
     """
     address, _ = env.redis()
     rest = {k: v for k, v in env.streams.environ.items() if k != "QCTL_CONTEXT"}
