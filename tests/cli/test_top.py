@@ -157,7 +157,7 @@ def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -
         await pilot.press("y")
         await until(pilot, app, "waiting for 1 job")
         client.call("LREM", Q("active"), 1, "1")
-        await until(pilot, app, "drained: nothing is running", "qctl resume q")
+        await until(pilot, app, "drained: nothing is running", "qctl resume")
 
     drive(app, steps)
     assert is_paused(client)
