@@ -73,7 +73,7 @@ class QueueJobs:
     def missing(self) -> int:
         """Jobs whose absence no event explains; negative if there are more than events explain."""
         end = self.end or self.begin
-        return self.begin.jobs + self.delta - end.jobs
+        return self.begin.job_count + self.delta - end.job_count
 
     @property
     def is_balanced(self) -> bool:

@@ -61,7 +61,7 @@ def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
         ids=ids,
         seen=len(ids),
         max_ids=2 * max_ids,
-        is_complete=census.jobs - census.counts["active"] <= max_ids,
+        is_complete=census.job_count - census.counts["active"] <= max_ids,
         begin=census,
         begin_order=event_order(census.last_event_id),
         taken_order=event_order(taken_id),

@@ -1,4 +1,4 @@
-"""The active jobs of queues and their locks, which a drain waits for."""
+"""The active jobs of queues, with their locks. A drain waits for these jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ActiveJob:
 
     Args:
         name: None when the job's hash is gone.
-        started_at_ms: when its present run began, epoch milliseconds.
+        started_at_ms: when its present run began, epoch milliseconds; None if unknown.
         worker: name of the worker that took it, if that worker has one.
     """
 
@@ -38,23 +38,23 @@ class ActiveJob:
 
     @property
     def is_orphan(self) -> bool:
-        """Whether it has no lock: its worker died, or was too busy to renew the lock."""
+        """Whether the job has no lock: its worker died, or was too busy to renew the lock."""
         return self.lock_token is None
 
     def runtime_s(self, now_ms: float) -> float | None:
-        """How long its present run has taken, by this host's clock; None if unknown."""
+        """How long its present run has lasted, by this host's clock; None if unknown."""
         return max(now_ms - self.started_at_ms, 0) / 1000 if self.started_at_ms else None
 
     def was_renewed_since(self, earlier: ActiveJob) -> bool:
-        """Whether its lock was renewed since an earlier reading: then a living worker has it."""
+        """Whether the lock has more time left than earlier, so that a living worker renewed it."""
         return (self.lock_ttl_ms or 0) > (earlier.lock_ttl_ms or 0)
 
 
 def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     """All active jobs of some queues, in two round trips, oldest first within a queue.
 
-    The list is read again, behind the locks: a job that finished in between has no lock either, but
-    has left the list, and is left out.
+    The lists are read again after the locks. A job without a lock that has left its list by then
+    has finished, and is not returned.
     """
     lists = client.pipeline(_read_lists(queues))
     ids = [

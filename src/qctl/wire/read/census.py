@@ -1,4 +1,4 @@
-"""The unfinished jobs of a queue, and which of some jobs are in no state (wire format 4)."""
+"""Counts and lists the unfinished jobs of a queue, and finds jobs in no state (wire format 4)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from qctl.wire.keys import JobKey, QueueKeys, iteration_prefix
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import to_dict, value_or
 
-# In the order in which jobs move: one that moves while they are read is seen where it goes.
+# The order in which jobs move: a job that moves during the reading is seen in its next state.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
 # The keys of census.lua, in its order.
 _KEYS = (
     *("wait", "paused", "active", "prioritized", "delayed", "waiting-children"),
     *("events", "repeat"),
 )
-# Ids of one round trip, and the most schedulers of one queue.
+# Ids read in one round trip, and schedulers read of one queue at most.
 _WINDOW = 2500
 _MAX_SCHEDULERS = 1000
 # Jobs searched for in one round trip.
@@ -37,7 +37,7 @@ class Census:
 
     Args:
         counts: by state, ``active`` included.
-        last_event_id: of the newest event at that moment; ``0-0`` if there was none.
+        last_event_id: id of the newest event at that moment; ``0-0`` if there was none.
         iterations: ids of the pending jobs of up to 1,000 schedulers.
     """
 
@@ -46,7 +46,7 @@ class Census:
     iterations: frozenset[str]
 
     @property
-    def jobs(self) -> int:
+    def job_count(self) -> int:
         return sum(self.counts.values())
 
 
@@ -78,8 +78,9 @@ def read_ids(
     """Ids of the unfinished jobs that are not active, with their states.
 
     Args:
-        counts: jobs by state.
-        max_ids: with more jobs than this, each state has the same share, those that run next.
+        counts: number of jobs by state.
+        max_ids: the most ids to return. If there are more jobs, each state gets the same share of
+            ids, for the jobs that run next.
     """
     filled = [state for state in _READ_ORDER if counts[state]]
     fits = sum(counts[state] for state in filled) <= max_ids
@@ -92,9 +93,9 @@ def read_ids(
 
 
 def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
-    """Those of some jobs that are in no list and no sorted set, and what is left of each.
+    """The jobs among these that are in no list and no sorted set, and what is left of each.
 
-    A job that moves during the search may be among them: search again.
+    A job that moves during the search may be returned by mistake, so search for it again.
 
     Returns:
         ``DELETED`` if its hash is gone, ``ENDED`` if the hash says that the job has ended, else

@@ -12,15 +12,16 @@ from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.read.info import read_upstream
 
-# Leaves out pub/sub and replication connections, which are not workers'.
+# Without pub/sub and replication connections, which no worker uses to fetch jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
-# PFX:<base64>, and :w:<name> for a worker with a name; not QueueEvents' PFX:<base64>:qe.
+# A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. A
+# connection of QueueEvents, PFX:<base64>:qe, does not match.
 _WORKER_NAME = re.compile(r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerClient:
-    """A worker's blocking connection. A worker that is closing has closed it already.
+    """A worker's blocking connection. A worker that shuts down closes this connection first.
 
     Args:
         queue: the queue it serves.
@@ -29,7 +30,7 @@ class WorkerClient:
         address: ``ip:port`` of the worker's end, as Redis sees it.
         age_s: seconds since it connected.
         idle_s: seconds since its last command.
-        last_command: that command, ``bzpopmin`` while it waits for a job.
+        last_command: name of its last command, ``bzpopmin`` while the worker waits for a job.
     """
 
     queue: str
@@ -46,7 +47,7 @@ class ForeignWorker:
     """A worker under another prefix or in another database.
 
     Args:
-        name: of its connection.
+        name: the name of its connection.
     """
 
     name: str
@@ -54,9 +55,9 @@ class ForeignWorker:
 
     @property
     def place(self) -> tuple[str, str, int] | None:
-        """Prefix, queue and database; None if the name does not show which queue it is.
+        """Prefix, queue and database; None if the connection's name does not show the queue.
 
-        A prefix may contain colons; base64 does not.
+        A prefix may contain colons; base64 cannot.
         """
         match = _WORKER_NAME.fullmatch(self.name)
         queue = _queue_name(match["queue"], frozenset()) if match else None
@@ -86,7 +87,7 @@ def list_workers(
     try:
         lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
     except ReplyError as error:
-        # Denied or not supported: old servers and some services each word it differently.
+        # The command is denied or not supported: each server words that error differently.
         if is_outage(error):
             raise
         return None
@@ -103,7 +104,10 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     """
     above = None if client is None else read_upstream(client)
     if above is not None:
-        return f"this Redis is {above}; workers are connected to that", "ask there: --redis URL"
+        return (
+            f"this Redis is {above}; workers are connected to its master",
+            "ask the master: --redis URL",
+        )
     if is_listed(prefix):
         return (
             "this Redis user may not list clients, or this Redis has no CLIENT LIST TYPE",
@@ -112,7 +116,7 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     return (
         f"workers under the prefix {prefix!r} are in no list of Redis, since a connection's name "
         "may only have printable ASCII and no space",
-        "another prefix; until then drain without --target, and restart by hand",
+        "use another prefix; until then, drain without --target and restart by hand",
     )
 
 
@@ -137,7 +141,7 @@ def parse_workers(
 
 
 def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, ForeignWorker]]:
-    """The addresses and workers of connections that serve another prefix or database."""
+    """The address and the worker of each connection that serves another prefix or database."""
     found = []
     for node in client.masters():
         for line in str(node.call(*LIST_CLIENTS)).split("\n"):
@@ -159,8 +163,8 @@ def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
 def is_listed(name: str) -> bool:
     """Whether CLIENT LIST shows workers with this name or prefix.
 
-    The name of a connection must be printable ASCII without spaces; BullMQ's workers continue
-    without a name otherwise.
+    The name of a connection must be printable ASCII without spaces. If it is not, a BullMQ worker
+    connects without a name.
     """
     return all("!" <= char <= "~" for char in name)
 
@@ -169,8 +173,8 @@ def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
     """Whether a worker is known not to be connected.
 
     Args:
-        name: of the worker; None if it has none, so that it may be any of them.
-        workers: connected to its queue; None if unknown.
+        name: the worker's name; None if it has none, so that any connected worker may be this one.
+        workers: the workers connected to its queue; None if unknown.
     """
     if workers is None:
         return False

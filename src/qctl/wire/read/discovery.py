@@ -1,4 +1,4 @@
-"""Finding queues (wire format 2.4)."""
+"""Finds queues by their keys (wire format 2.4)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 def discover(client: Client, prefix: str) -> list[str]:
     """Names of the queues under ``prefix``, sorted.
 
-    A queue has a ``meta`` hash; a Bull 3/4 queue, and one whose meta was deleted, has an ``id``
-    counter. One pass over all keys, the expensive part, finds both. Names with colons are artefacts
-    (trap T6) and left out. Keys that only look like a queue's are recognized when it is read.
+    A queue has a ``meta`` hash; a Bull 3/4 queue, or a queue whose ``meta`` was deleted, has an
+    ``id`` counter. One slow scan of all keys finds both. Names with colons are artefacts (trap T6)
+    and not returned. Keys that only look like a queue's are recognized when the queue is read.
     """
     return discover_within(client, prefix, math.inf)[0]
 
 
 def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[str], bool]:
-    """What a pass finds within some seconds, and whether it ended: for error messages."""
+    """The names that a scan finds within some seconds, and whether the scan is complete."""
     pattern = f"{literal(prefix)}:*:[mi][ed]*"
     names = set()
     keys, is_complete = _scan(client, pattern, within_s)
@@ -41,7 +41,7 @@ def literal(text: str) -> str:
 
 
 def prefixes_in_use(client: Client, within_s: float = math.inf) -> tuple[list[str], bool]:
-    """Prefixes of the queues in this database, sorted, and whether the pass ended."""
+    """Prefixes of the queues in this database, sorted, and whether the scan is complete."""
     prefixes = set()
     keys, is_complete = _scan(client, "*:meta", within_s, only_hashes=True)
     for key in keys:

@@ -1,4 +1,4 @@
-"""How a job ended: by its state or, if it was removed at its end, by the event stream."""
+"""How a job ended, from its state or, if the job was removed at its end, from its events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, read_checked, read_json, value_or
 from qctl.wire.states import FINISHED, SORTED_SETS
 
-# Events searched for a job that is gone; BullMQ keeps about 10,000.
+# At most this many events are searched for a job that is gone; BullMQ keeps about 10,000.
 MAX_EVENTS = 100_000
 
 
@@ -35,7 +35,7 @@ class Ending:
 
 
 def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
-    """How the job ended, or where it is; one round trip unless its hash is gone.
+    """How the job ended, or where it is; one round trip, unless the job is gone.
 
     No list is searched, so the length of the queue does not matter.
     """
@@ -46,7 +46,7 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
             ("EXISTS", keys.lock(job_id)),
         ]
     )
-    # Every job has the first; other hashes of the queue, such as its meta, do not.
+    # Every job has a timestamp; other hashes of the queue, such as ``meta``, have none.
     made_at, returnvalue, failed_reason = value_or(fields, (None, None, None))
     places = zip(SORTED_SETS, map(checked, scores), strict=True)
     state = next((name for name, score in places if score is not None), None)
@@ -60,7 +60,10 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
 
 
 def ending_of(event: Event) -> Ending | None:
-    """How a job ended, by an event; None for other events. Only final failures are ``failed``."""
+    """How a job ended, from an event; None if the event ends no job.
+
+    A ``failed`` event is only written for a failure after which the job is not retried.
+    """
     fields = event.fields
     if event.name == "completed":
         value = read_json(fields.get("returnvalue"), None)[0]
@@ -68,16 +71,17 @@ def ending_of(event: Event) -> Ending | None:
     if event.name == "failed":
         return Ending(state="failed", failed_reason=fields.get("failedReason"))
     if event.name == "removed":
-        # The state in which it was removed.
+        # ``prev`` is the state in which the job was removed.
         previous = fields.get("prev", "")
         return Ending(state=previous if previous in FINISHED else "removed")
     return None
 
 
 def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
-    """How a job whose hash is gone ended, by its newest events.
+    """How a job whose hash is gone ended, from its newest events.
 
-    Call this after the hash was found gone: whatever ends a job writes its event with it.
+    Read the hash first: the script that deletes a job also writes its event, so that the event of
+    a job without a hash is in the stream already.
     """
     removed = None
     for index, event in enumerate(past_events(client, keys)):
@@ -88,13 +92,13 @@ def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
             continue
         if event.name != "removed" or ending.state == "removed":
             return ending
-        # It had ended before it was removed; an older event may hold its result.
+        # The job had ended before it was removed; an older event may contain its result.
         removed = removed or ending
     return removed or Ending(state="missing")
 
 
 def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
-    """Whether the job is finished for good, or gone."""
+    """Whether the job is completed, failed or gone."""
     scores = [("ZSCORE", keys(state), job_id) for state in FINISHED]
     completed, failed, exists = read_checked(client, [*scores, ("EXISTS", keys(job_id))])
     return completed is not None or failed is not None or not exists

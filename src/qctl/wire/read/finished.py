@@ -22,7 +22,7 @@ _WINDOW = 500
 
 @dataclass(frozen=True, slots=True)
 class FinishedCounts:
-    """Finished jobs of one queue since its metrics began; None where no worker keeps them."""
+    """Finished jobs of one queue since its metrics began; None if no worker writes metrics."""
 
     completed: int | None
     failed: int | None
@@ -42,7 +42,7 @@ def read_recent_runs(
 ) -> RecentRuns:
     """How long the last completed jobs of each queue ran, in two round trips.
 
-    They serve for estimates: a queue that cannot be read has none, and does not stop a drain.
+    The result serves for estimates, so a queue that cannot be read has no runs: it raises no error.
 
     Args:
         sample: jobs read of each queue.
@@ -65,7 +65,7 @@ def read_recent_runs(
 
 @dataclass(frozen=True, slots=True)
 class FailedJob:
-    """A job that failed for good; ``at_ms`` by its worker's clock, epoch milliseconds."""
+    """A job in ``failed``; ``at_ms`` is when it failed, epoch ms by its worker's clock."""
 
     keys: QueueKeys
     id: str
@@ -76,8 +76,8 @@ class FailedJob:
 def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
     """Ids of failed jobs whose ``failedReason`` is ``reason``, newest first.
 
-    Reads the whole ``failed`` set in windows of 500. Where others add or remove failed jobs at the
-    same time, some may be missed.
+    Reads the whole ``failed`` set in windows of 500. If other clients add or remove failed jobs at
+    the same time, some jobs may be missed.
     """
     seen: set[str] = set()
     for window in windows(client, keys, "failed", _WINDOW):
@@ -94,8 +94,8 @@ def failed_since(
     """The newest failed jobs of some queues, oldest failures first, in two round trips.
 
     Args:
-        since_ms: by queue; only jobs that failed after this, epoch milliseconds.
-        max_jobs: the most jobs of each queue.
+        since_ms: for each queue, only jobs that failed after this, epoch milliseconds.
+        max_jobs: the most jobs to read of each queue.
     """
     limits = ("WITHSCORES", "LIMIT", 0, max_jobs)
     ranges = [

@@ -1,7 +1,7 @@
-"""Heartbeats of qctl's own workers: a hash for each, and an index of all under a prefix.
+"""Heartbeats of qctl's own workers: a hash for each worker, and an index for each prefix.
 
-A lock token leads to the hash without a search: ``<owner>:<n>`` is a token of the worker
-``qctl:worker:<owner>``. The hash expires by itself; each beat removes old entries from the index.
+A lock token leads to the hash without a search: ``<owner>:<n>`` is a token of the worker whose hash
+is ``qctl:worker:<owner>``. The hash expires by itself. Each beat removes old entries of the index.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from qctl.wire.replies import read_checked, read_values, to_int, value_or
 
 BEAT_S = 5.0
 TTL_S = 15
-# Long enough for clocks that differ: whether a worker lives is decided by its hash alone.
+# How long a worker stays in the index after its last beat: long, because the clocks of hosts
+# differ. Only the hash shows whether the worker lives.
 _FORGET_MS = 3_600_000
-# The hash's fields, in the order of ``Heartbeat``, and those of them that are texts.
+# The fields of the hash, in the order of ``Heartbeat`` without ``owner``; and those that are texts.
 _FIELDS = (
     *("host", "pid", "process", "prefix", "queue", "name", "started", "concurrency"),
     *("busy", "quiet", "completed", "failed", "rss"),
@@ -33,7 +34,7 @@ class Heartbeat:
 
     Args:
         owner: the part of all its lock tokens before the colon.
-        host, pid: of its process.
+        host, pid: host name and pid of its process.
         process: the target that the process belongs to, e.g. ``qctl:emails``; "" if there is none.
         name: its name in ``pb`` and CLIENT LIST.
         started_ms: epoch ms.
@@ -89,14 +90,14 @@ def owner_of(token: str | None) -> str:
 
 
 def read_all(client: Client, prefix: str) -> list[Heartbeat]:
-    """All living workers of qctl under a prefix, by queue and name."""
+    """All living workers of qctl under a prefix, sorted by queue and name."""
     owners = value_or(client.call("ZRANGE", worker_index(prefix), 0, -1), [])
     found = read(client, owners).values()
     return sorted(found, key=lambda h: (h.queue, h.name, h.owner))
 
 
 def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
-    """The living workers of qctl among some owners, in one round trip."""
+    """The living workers of qctl among these owners, by owner, in one round trip."""
     wanted = [owner for owner in dict.fromkeys(owners) if owner]
     commands = [("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted]
     rows = read_values(client, commands, [None] * len(_FIELDS))

@@ -1,6 +1,6 @@
-"""The newest events of many queues, without return values, and what they tell of hosts' clocks.
+"""The newest events of many queues, and from them, how far hosts' clocks are from Redis' clock.
 
-An event may hold a large return value, so events are read in small windows, and only a few short
+An event may contain a large return value, so events are read in small windows, and only a few short
 fields are kept.
 """
 
@@ -17,14 +17,15 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_dict, to_int, value_or
 from qctl.wire.states import FINISHED
 
-# Characters kept of a reason, which may have any length.
+# Characters kept of a failure reason, which may have any length.
 _MAX_REASON = 200
-# Of each step's event, the field of the job's hash with the time by the clock of the host.
+# Event of a step → the field of the job's hash with the time of this step by the host's clock.
 _CLOCKS = {
     "added": "timestamp",
     "active": "processedOn",
     **dict.fromkeys(FINISHED, "finishedOn"),
 }
+# The steps of a worker: it fetches the job, and the job ends.
 _BOTH_STEPS = 2
 
 
@@ -33,9 +34,9 @@ class PastEvent:
     """One event.
 
     Args:
-        at_ms: by Redis' clock, epoch milliseconds.
-        prev: the state of the job before; None if the event does not say.
-        reason: of a failure, the beginning of its first line.
+        at_ms: when it was written, epoch milliseconds by Redis' clock.
+        prev: the job's state before the event; None if the event does not say.
+        reason: the beginning of the first line of a failure reason; None if the event has none.
     """
 
     name: str
@@ -51,7 +52,7 @@ class History:
 
     Args:
         since_ms: no event after this is missing; epoch milliseconds by Redis' clock.
-        is_empty: whether the stream has no event at all: then nothing is known.
+        is_empty: whether the stream has no event or cannot be read: then nothing is known.
     """
 
     keys: QueueKeys
@@ -67,7 +68,8 @@ def read_histories(
 
     Args:
         since_ms: epoch milliseconds by Redis' clock.
-        max_events: the most events of each queue; with more, its history begins later.
+        max_events: about the most events of each queue; the history of a queue with more events
+            begins later.
     """
     found: dict[QueueKeys, list[PastEvent]] = {keys: [] for keys in queues}
     begins = dict.fromkeys(queues, since_ms)
@@ -90,7 +92,7 @@ def read_histories(
                 empty.add(keys)
                 continue
             begins[keys] = found[keys][-1].at_ms
-            # At the end of the stream: older events were cut off, or there were none.
+            # A short window is the end of the stream: older events were cut off, or never existed.
             if len(entries) == EVENT_WINDOW and len(found[keys]) < max_events:
                 unfinished[keys] = previous_id(str(entries[-1][0]))
         pending = unfinished
@@ -111,17 +113,17 @@ def _past_event(entry_id: str, flat: Sequence[str]) -> PastEvent:
 
 @dataclass(frozen=True, slots=True)
 class ClockSample:
-    """How far the clock of one host is ahead of Redis' clock, by one job.
+    """How far the clock of one host is ahead of Redis' clock, computed from one job.
 
-    A call that waits, as while Redis is away, makes the host's clock look behind, never ahead. So
-    of a worker's two steps, the fetch and the end of a job, the one that looks less behind counts:
-    no single outage delays both.
+    A call that has to wait, for example while Redis is away, makes the host's clock look behind,
+    never ahead. A worker takes two steps, the fetch and the end of the job, and no single outage
+    delays both. So the step that makes the clock look less behind counts.
 
     Args:
         who: name of the worker; None for a worker without a name and for a producer.
-        ahead_ms: milliseconds that the host's clock is ahead, at least.
+        ahead_ms: the clock is ahead by at least this; negative if it looks behind.
         is_whole: whether both steps of the worker are known.
-        at_ms: of the newer step, by Redis' clock.
+        at_ms: when the newer step was, epoch milliseconds by Redis' clock.
     """
 
     keys: QueueKeys
@@ -139,13 +141,13 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
     job's hash.
 
     Args:
-        max_jobs: the most jobs of each queue to compare, for producers and for workers; twice as
-            many where both steps of the worker are known.
+        max_jobs: of each queue, the most jobs to compare for producers, and for workers the most
+            jobs with one known step; twice as many with both steps known.
     """
     wanted: list[tuple[QueueKeys, bool, list[PastEvent]]] = []
     for history in histories:
         added = list(_newest(history, "added").values())
-        # Spread over time: many jobs of one moment may be of one call that waited.
+        # Spread over time, because jobs of one moment may come from one call that had to wait.
         wanted += [(history.keys, True, [event]) for event in _spread(added, max_jobs)]
         steps = defaultdict[str, list[PastEvent]](list)
         for of_step in (_newest(history, "active"), _newest(history, "completed", "failed")):
@@ -189,7 +191,7 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
 
 
 def _newest(history: History, *names: str) -> dict[str, PastEvent]:
-    """Each job's newest event of these; its hash has the times of its last run only."""
+    """Each job's newest event with one of these names: the hash only has times of the last run."""
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 

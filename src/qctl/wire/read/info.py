@@ -20,7 +20,7 @@ def read_info(node: Client, *sections: str) -> dict[str, str] | None:
     """Some sections of one server's INFO; None if this user may not run INFO.
 
     Raises:
-        UnreachableError, ReplyError: it is away.
+        UnreachableError, ReplyError: the server is away.
     """
     found: dict[str, str] = {}
     # One section per command: Redis 6 does not take several.
@@ -74,7 +74,7 @@ def read_upstream(client: Client) -> Upstream | None:
 
 
 def upstream(reply: Any) -> Upstream | None:
-    """The same, by the reply to ``INFO_REPLICATION``."""
+    """What ``read_upstream`` returns, from the reply to ``INFO_REPLICATION``."""
     if isinstance(reply, ReplyError):
         return None
     info = parse_info(str(reply))
@@ -94,10 +94,10 @@ def run_ids(client: Client) -> frozenset[str] | None:
 
 
 def can_lose_writes(client: Client) -> bool:
-    """Whether Redis may come back with the data from before an acknowledged write.
+    """Whether Redis may lose an acknowledged write and still have the jobs; True if unknown.
 
-    Replicas are behind their master, and an append-only file is behind the memory. A Redis that has
-    neither has at most a snapshot: if it comes back, it has lost jobs, too. True if unknown.
+    Replicas are behind their master, and an append-only file is behind the memory. A Redis without
+    these has at most a snapshot: a crash that loses the write loses jobs as well.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
@@ -108,8 +108,8 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
 
     Args:
         timeout_ms: how long each master waits for its replicas, in milliseconds.
-        at_least: replicas that each master should have: one that has lost its connection may be
-            promoted, too.
+        at_least: the fewest replicas of each master; with fewer the result is False, because a
+            replica that has lost its connection may be promoted, too.
 
     Returns:
         None if this user may not run INFO or WAIT.

@@ -1,4 +1,4 @@
-"""Jobs that stalled within a span of time: what a restart at its beginning interrupted."""
+"""Jobs that stalled within a span of time: a restart at its beginning interrupted them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
-# Events of one window, windows of one span, and finished jobs of each state.
+# Events read in one window; windows, and finished jobs of each state, read of one span at most.
 _WINDOW = 1000
 _MAX_WINDOWS = 10
 _MAX_JOBS = 200
@@ -32,10 +32,10 @@ class Interruptions:
     """The jobs that a restart at the beginning of a span interrupted.
 
     Args:
-        ids: jobs that stalled in it and had begun before it, in order.
-        is_complete: whether all of its events are still there and were read. If not, jobs that were
-            removed since are missing, and a job that had stalled before and was retried in the span
-            may be among them.
+        ids: jobs that began before the span and stalled in it, the first to stall first.
+        is_complete: whether all events of the span are still there and were read. If not, jobs that
+            were removed since are missing, and ``ids`` may include jobs that stalled before the
+            span and ran again within it.
     """
 
     ids: tuple[str, ...]
@@ -43,10 +43,10 @@ class Interruptions:
 
 
 def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]:
-    """Jobs that stalled in each span, by its events.
+    """The jobs that stalled in each span, found in its events.
 
-    Where some of these are gone, also by finished jobs that ran again. At most 10,000 events and
-    400 finished jobs of a span are read.
+    If some of these events are gone, finished jobs that stalled and ran again are added. At most
+    10,000 events and 400 finished jobs of a span are read.
     """
     by_event, unread = _by_events(client, spans)
     firsts = first_event_ids(client, [span.keys for span in spans])
@@ -63,7 +63,7 @@ def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]
 
 
 def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], set[int]]:
-    """Jobs that stalled in each span, and the indexes of spans with more events than are read."""
+    """Jobs that stalled in each span, and indexes of the spans with events that were not read."""
     found: list[list[str]] = [[] for _ in spans]
     # A restart does not interrupt jobs that begin after it.
     begun: list[set[str]] = [set() for _ in spans]
@@ -93,7 +93,7 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
 
 
 def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
-    """Jobs that were started again in the span after they had stalled, and have ended since."""
+    """Finished jobs of each span that have stalled and whose last run began in the span."""
     commands = [
         ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _MAX_JOBS)
         for span in spans

@@ -1,4 +1,4 @@
-"""Which ids are in a state or in the lists of queues, read in windows (wire format 4)."""
+"""Reads the ids in a state, or in the lists of several queues, in windows (wire format 4)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
-# Next to run first: a resume moves ``paused`` to where ``wait`` is taken from (5.20).
+# The lists of a state, with the jobs that run next in the first list: a resume moves ``paused`` to
+# the end of ``wait`` from which workers take jobs (5.20).
 _LISTS_OF_STATE = {"active": ("active",), "waiting": ("paused", "wait")}
-# Ids of one window where the lists of several queues are read, and how many ids each window repeats
-# of the one before: workers may take as many from the end where reading began.
+# For ``read_lists``: ids of one window, and how many ids it repeats of the window before. Workers
+# may have taken as many from the end where the reading began.
 _WINDOW = 2500
 _OVERLAP = 250
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An id in a state; ``score`` is None where a list holds it."""
+    """An id in a state; ``score`` is None for a list."""
 
     id: str
     score: float | None = None
 
 
 def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
-    """The jobs of a state, next to run or oldest first, finished ones newest first (4.4).
+    """The jobs of a state: next to run or oldest first, finished jobs newest first (4.4).
 
-    A job that moves while this reads may come twice or not at all. Markers of old versions are
-    left out, so a window may be short or empty before the end.
+    A job that moves during the reading may appear twice or not at all. Markers of old BullMQ
+    versions are not returned, so a window may be short or empty before the end.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.
@@ -67,7 +68,7 @@ def _set_windows(
 
 
 def scored(flat: Sequence[str]) -> list[Entry]:
-    """The entries in a reply ``WITHSCORES``."""
+    """The entries in the reply to a command ``WITHSCORES``."""
     return [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
 
 
@@ -95,7 +96,7 @@ def read_lists(
 
     Args:
         max_ids: stop after about this many ids of all queues together; None for no limit.
-        only: keep only these ids, and read no further than the last of them.
+        only: keep only these ids, and stop reading a queue when all its ids are found.
     """
     found = {keys: ListedIds(set()) for keys in queues}
     share = None if max_ids is None else max(max_ids // max(len(queues), 1), _OVERLAP * 2)
@@ -121,9 +122,9 @@ def read_lists(
 
 
 def in_no_sorted_set(client: Client, jobs: Sequence[JobKey]) -> list[JobKey]:
-    """Those of some jobs that are in no sorted set, in two round trips."""
+    """The jobs among these that are in no sorted set, in two round trips."""
     left = list(jobs)
-    # Most jobs of a large queue are in ``completed`` or ``failed``.
+    # ``completed`` and ``failed`` come first: they have most jobs of a large queue.
     for names in (SORTED_SETS[:2], SORTED_SETS[2:]):
         commands = [("ZSCORE", keys(name), job_id) for keys, job_id in left for name in names]
         scores = iter(client.pipeline(commands))

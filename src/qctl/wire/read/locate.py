@@ -1,4 +1,4 @@
-"""Where one job stands, and all that Redis has about it (wire format 4.1)."""
+"""Finds the state of one job, and reads all that Redis has about it (wire format 4.1)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from qctl.wire.read.lists import Entry, windows
 from qctl.wire.replies import checked, to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, due_ms
 
-# Entries that are searched from each end of a list, in half a millisecond, before the whole list.
+# Entries at each end of a list that are searched before the whole list; Redis takes half a
+# millisecond for one end.
 _END = 15_000
-# Ids of a list in one reply, where Redis cannot search it.
+# Ids per reply, where Redis has no command to search a list.
 _WINDOW = 2500
 
 
@@ -27,8 +28,8 @@ class Whereabouts:
     Args:
         state: as BullMQ decides it (4.1), or None when the id is in no list and no sorted set.
         due_ms: when a delayed job is due, epoch milliseconds.
-        fields: of the job hash; empty when it is gone.
-        children: unfinished, processed, ignored and failed children, in this order.
+        fields: the fields of the job's hash; empty when the hash is gone.
+        children: how many children are unfinished, processed, ignored and failed, in this order.
         log_rows: rows in the job's log.
     """
 
@@ -42,9 +43,9 @@ class Whereabouts:
 
 
 def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
-    """Read one job and find where it stands, in one to three round trips.
+    """Read one job and find its state, in one to three round trips.
 
-    A job that moves from one list to another while they are searched may be found in neither.
+    A job that moves from one list to another during the search may be found in neither list.
     """
     replies = client.pipeline(
         [
@@ -62,7 +63,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     flat, token, ttl, *sizes = replies[len(SORTED_SETS) :]
     state = next((name for name in SORTED_SETS[:4] if scores[name] is not None), None)
     if state is None:
-        # Only now: a search through a long list costs Redis time.
+        # Lists are searched only if needed, because the search through a long list is slow.
         state = _state_in_lists(client, keys, job_id)
     if state is None and scores["waiting-children"] is not None:
         state = "waiting-children"
@@ -81,7 +82,9 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
 
 
 def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
-    """Those of the ids that are in a state: in the order of ``windows``, of a list in their own.
+    """The ids among these that are in a state.
+
+    Those in a sorted set have the order of ``windows``; those in a list are sorted by id.
 
     Args:
         state: ``waiting`` or the name of a sorted set.
@@ -101,7 +104,7 @@ def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str
 def _job_fields(flat: Any, state: str | None) -> dict[str, str]:
     # The key of an id such as ``wait`` is a list, and that of ``meta`` a hash that is not a job.
     fields = to_dict(value_or(flat, []))
-    # An id in a list is what a worker would take, however little its hash has.
+    # An id in some state is a job, even if its hash has no timestamp: a worker would take it.
     return fields if state is not None or "timestamp" in fields else {}
 
 
@@ -121,7 +124,7 @@ def _state_in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
 
 
 def _state_without_lpos(client: Client, keys: QueueKeys, job_id: str) -> str | None:
-    """The same for Redis before 6.0.6."""
+    """What ``_state_in_lists`` returns, for Redis before 6.0.6, which has no LPOS."""
     for state in dict.fromkeys(LISTS.values()):
         for window in windows(client, keys, state, _WINDOW):
             if any(entry.id == job_id for entry in window):

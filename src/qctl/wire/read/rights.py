@@ -23,7 +23,7 @@ _READS = (
     *("ZCARD $1", "ZCOUNT $1", "ZRANGE $1", "ZREVRANGE $1", "ZSCORE $1 x"),
 )
 _CALL = re.compile(r'redis\.p?call\(\s*"([A-Z]+)"')
-# Commands that scripts on the queue run on qctl's own keys alone.
+# Commands that the scripts on the queue run only on qctl's own keys.
 _OWN_ONLY = {"SET"}
 
 
@@ -50,7 +50,7 @@ def script_commands(name: str) -> frozenset[str]:
 
 
 def required_commands(names: Sequence[str]) -> list[str]:
-    """The commands that these scripts and the notes need, as ``rights.lua`` takes them."""
+    """The commands that these scripts and the notes need, in the form that ``rights.lua`` reads."""
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
     found = {_on_key(name, 1) for name in on_queue}
@@ -61,13 +61,13 @@ def required_commands(names: Sequence[str]) -> list[str]:
 def read_missing_rights(
     client: Client, keys: QueueKeys, names: Sequence[str]
 ) -> MissingRights | None:
-    """Which commands that these scripts and the notes need this user may not run.
+    """The commands that these scripts and the notes need, but this user may not run.
 
     Args:
         names: ``DRAIN`` or ``PAUSE``.
 
     Returns:
-        None before Redis 7, which cannot tell.
+        None before Redis 7, which cannot check rights.
 
     Raises:
         ReplyError: Redis is away, or cannot run scripts at present.

@@ -18,7 +18,7 @@ _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
-    """A connected replica; it has not acknowledged ``behind_bytes`` of the replication stream."""
+    """A connected replica; the last ``behind_bytes`` of the stream are not acknowledged by it."""
 
     address: str
     online: bool
@@ -28,19 +28,19 @@ class ReplicaFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """One master. None is what Redis does not report, or not to this user.
+    """The condition of one server. None stands for what Redis does not report to this user.
 
     Args:
-        node: ``(host, port)`` if there are several masters.
+        node: ``(host, port)`` if there are several masters, else None.
         role: ``master``, or ``slave`` for a replica.
-        master: of a replica, the ``host:port`` of its master.
+        master: ``host:port`` of a replica's master; None for a master.
         maxmemory_bytes: the limit; 0 for no limit.
         eviction_policy: what Redis deletes at that limit; BullMQ needs ``noeviction``.
         aof_ok, rdb_ok: whether the last write of the file succeeded.
         aof_fsync: ``always``, ``everysec`` or ``no``.
-        rdb_saved_at_ms: of the last snapshot, epoch milliseconds by this server's clock; Redis
-            counts its start as one.
-        rdb_changes: writes since then.
+        rdb_saved_at_ms: when the last snapshot was saved, epoch milliseconds by this server's
+            clock; Redis counts its own start as a snapshot.
+        rdb_changes: writes since the last snapshot.
         rdb_schedule: the ``save`` setting; empty if no snapshots are made.
         rdb_stops_writes: whether Redis refuses writes after a failed snapshot.
         replicas_needed: Redis refuses writes with fewer good replicas than this.
@@ -76,11 +76,11 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     """The condition of each master, in three round trips a master.
 
     Raises:
-        UnreachableError: one does not answer.
+        UnreachableError: a master does not answer.
     """
     nodes = client.masters()
     return tuple(
-        # Only a cluster has several, and there each is a connection of its own.
+        # Only a cluster has several masters, each with its own connection.
         replace(_read(node), node=(node.address.host, node.address.port))
         if len(nodes) > 1 and isinstance(node, SocketClient)
         else _read(node)
@@ -92,7 +92,7 @@ def clock_ms(client: Client) -> int:
     """Redis' time in epoch milliseconds; this host's time if this user may not run TIME.
 
     Raises:
-        UnreachableError: it does not answer.
+        UnreachableError: Redis does not answer.
     """
     try:
         return _time_ms(client)

@@ -1,9 +1,9 @@
 """Counts and condition of many queues, in two round trips whatever their number.
 
-The first trip asks for lengths, flags and the active ids. The second asks for the locks and workers
-of the active jobs and the age of the oldest waiting job, and for the active ids again: a job that
-finished in between has no lock either, but has left the list and has not stalled. Where qctl has
-paused a queue, a third trip checks whether that pause is still qctl's (``pause_notes``).
+The first trip reads lengths, flags and the active ids. The second reads the locks and workers of
+the active jobs, the age of the oldest waiting job, and the active ids again: a job without a lock
+that has left the list by then has finished and has not stalled. If qctl has paused a queue, a third
+trip checks whether that pause is still qctl's (``pause_notes``).
 
 Nothing is written and no script is run: a user with ``@read`` alone can read snapshots.
 """
@@ -25,7 +25,8 @@ from qctl.wire.states import DELAY_FACTOR, is_marker
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
-# A worker that missed its marker fetches due jobs after at most 10 s; clocks may differ a little.
+# A job that has been due for longer is overdue: a worker that missed the marker fetches due jobs
+# after at most 10 s, and clocks may differ a little.
 OVERDUE_MS = 15_000
 # What PTTL replies for a key that does not exist, and for one that never expires.
 _GONE, _ENDLESS = -2, -1
@@ -48,7 +49,7 @@ class RateLimit:
 
     @property
     def is_manual(self) -> bool:
-        """Whether it was set by hand.
+        """Whether ``queue.rateLimit()`` set it.
 
         Workers without a limiter ignore such a limit if the queue has no maximum.
         """
@@ -97,20 +98,22 @@ class QueueSnapshot:
 
     Args:
         format: ``bullmq``, or ``bull`` for a queue of Bull 3/4, which qctl only reads.
-        client_version: BullMQ of the last Queue object that any process created, e.g. ``6.7.0``.
+        client_version: version of the library with which the last Queue object was created, e.g.
+            ``6.7.0``; None if unknown.
         legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
             they are part of ``counts.waiting``.
         active_ids: of the jobs that were active when the reading began or ended;
             ``counts.active`` counts those at its end.
-        overdue: number of delayed jobs that are due for longer than a worker needs to notice; they
-            stay delayed until a worker fetches.
+        overdue: delayed jobs that have been due for more than 15 s; they stay delayed until a
+            worker fetches jobs.
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
-        pause_note: who paused it, if qctl did; None while it is not paused.
-        uncertain_note: who paused it through qctl; others may have resumed and paused it since.
+        pause_note: who paused it, if the present pause was made with qctl; else None.
+        uncertain_note: who paused it with qctl, if it is unknown whether that is the present pause;
+            else None.
         lease: the drain that works on it now.
         concurrency: how many of its jobs may be active at once over all workers; None for no limit.
-        invalid_concurrency: its text if it is not a number: BullMQ's scripts then fail, both when
-            jobs are added and when they are fetched.
+        invalid_concurrency: the concurrency that is set, if it is not a number; else None. BullMQ's
+            scripts fail with it, both when jobs are added and when they are fetched.
         rate_limit: the window in which jobs are counted now, if there is one.
         held: the active jobs with a lock.
         stalled_clock: when the stalled check runs; only read while a job is active.
@@ -157,7 +160,7 @@ class QueueSnapshot:
 
     @property
     def rate_limited_ms(self) -> int:
-        """How much longer it is certainly rate limited; 0 if it is not, or may not be."""
+        """How much longer it is certainly rate limited; 0 if it is not, or if that is unknown."""
         return self.rate_limit.left_ms if self.rate_limit and self.rate_limit.holds else 0
 
     @property
@@ -217,7 +220,8 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
         "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
-        # Read before and after ``wait``: a resume renames it to that, and a pause the other way.
+        # ``paused`` is read before and after ``wait``: in BullMQ 5, a resume renames ``paused`` to
+        # ``wait``, and a pause renames ``wait`` to ``paused``.
         "paused": ("LLEN", keys("paused")),
         "paused_tail": ("LINDEX", keys("paused"), -1),
         "wait": ("LLEN", keys("wait")),
@@ -280,7 +284,7 @@ def _snapshot(
     paused, version, concurrency, maximum = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
-    # A stray key whose name ends like a queue's (trap T6) has none of these.
+    # A stray key that only looks like a queue's (trap T6): the queue has no other key and no job.
     if not any(first[label] for label in ("has_meta", "has_id", "has_events", "schedulers")) and (
         counts == Counts(0, 0, 0, 0, 0, 0, 0, 0)
     ):
@@ -322,7 +326,7 @@ def _snapshot(
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
     for label, reply in first.items():
-        # A user whose keys are limited to the prefix cannot read qctl's notes: not an error.
+        # A user whose keys are limited to the prefix cannot read qctl's notes; that is no error.
         if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
             return reply
     return None

@@ -1,4 +1,4 @@
-"""The stalled check: when the next may run, what the last marked, and whose jobs it never fails."""
+"""The stalled check: when the next may run, what the last marked, and which jobs it never fails."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class StalledClock:
     """When the stalled check of one queue runs (wire format 5.13).
 
     Args:
-        checked_at_ms: when the last check ran, by the clock of the worker that ran it; None if none
-            has run within its interval.
-        next_in_ms: time until a check can have an effect; 0 if one can now.
-        marked: those of the given jobs that the last check marked and no worker has renewed since.
+        checked_at_ms: when the last check ran, epoch milliseconds by the clock of the worker that
+            ran it; None if no check has run within the interval.
+        next_in_ms: time until a check can have an effect; 0 if it can now.
+        marked: the given jobs that the last check marked and whose lock was not renewed since.
     """
 
     keys: QueueKeys
@@ -37,15 +37,15 @@ class StalledClock:
     def ran_recently(self) -> bool:
         """Whether a check ran within its interval.
 
-        If not, perhaps none ever does: workers with ``skipStalledCheck`` and code that fetches jobs
-        by hand run none.
+        If not, perhaps no check ever runs: workers with ``skipStalledCheck``, and code that fetches
+        jobs by hand, run no checks.
         """
         return self.next_in_ms > 0
 
     def interval_ms(self, now_ms: int) -> tuple[int, bool]:
         """The interval between checks, and whether it is a guess.
 
-        Computed from when the last check ran and the time that its key has left.
+        Computed from the time since the last check and the time that the check's key has left.
 
         Args:
             now_ms: by this host's clock, epoch milliseconds.
@@ -64,9 +64,9 @@ class StalledClock:
 def read_clocks(
     client: Client, ids: Sequence[tuple[QueueKeys, Sequence[str]]]
 ) -> list[StalledClock]:
-    """When the stalled check of each queue runs, and which of its given jobs are marked.
+    """When the stalled check of each queue runs, and which of these jobs are marked.
 
-    In one round trip.
+    Takes one round trip.
     """
     commands: list[tuple[Arg, ...]] = []
     for keys, job_ids in ids:
@@ -82,9 +82,9 @@ def read_clocks(
 
 
 def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
-    """Those of the scheduler ids that still exist, as the stalled check decides it (5.13).
+    """The schedulers among these ids that still exist, by the rule of the stalled check (5.13).
 
-    It never fails their jobs.
+    The check never fails a job of such a scheduler.
     """
     commands: list[tuple[Arg, ...]] = []
     for scheduler in ids:

@@ -72,7 +72,7 @@ def read_throughput(
 
 
 def _start(oldest: Any, previous: Any, points: Any) -> tuple[str, int | None, int]:
-    """The source, when it begins, and the newest minute of the metrics."""
+    """The source, since when it has counts, and the newest minute of the metrics, in epoch ms."""
     kept = [*to_dict(checked(oldest)).values()]
     kept_ms = to_int(kept[0]) if kept else None
     previous_ms = to_int(value_or(previous, None))

@@ -62,9 +62,9 @@ def read_bullmq5_traces(
 
 
 def other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
-    """The queues whose last Queue object was of another library than BullMQ, usually BullMQ Pro.
+    """The queues whose last Queue object came from another library than BullMQ, with its name.
 
-    It may keep jobs in places that the wire format does not know.
+    That library, usually BullMQ Pro, may keep jobs in keys that the wire format does not describe.
     """
     commands = [("HGET", keys("meta"), "version") for keys in queues]
     versions = read_values(client, commands, "bullmq")
