@@ -46,6 +46,6 @@ def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since")
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
             f"{flag} {text!r} is not a time",
-            why="it takes how long ago, as in 30s, 10m, 2h or 3d, or an ISO time",
+            why="a time is how long ago, such as 30s, 10m, 2h or 3d, or an ISO time",
             hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
         ) from error

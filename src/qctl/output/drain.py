@@ -145,9 +145,9 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a c
 
 
 def _replaced(done: CommandDone | DrainReport) -> str:
-    """What the workers' connections show."""
+    """Which workers a command has replaced, by their connections to Redis."""
     if done.rule == "not checked":
-        return "whether its workers are up was not checked"
+        return "whether new workers are up was not checked"
     old = sum(row.before for row in done.workers)
     new = sum(row.new for row in done.workers)
     return (

@@ -78,7 +78,7 @@ def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], No
 
 
 def registry_of(scrape: Callable[[], Scrape]) -> CollectorRegistry:
-    """A registry that calls ``scrape`` for each collection, and whose counters never fall."""
+    """A registry that calls ``scrape`` for each collection, and remembers totals between them."""
     registry = CollectorRegistry()
     registry.register(_Collector(scrape))
     return registry

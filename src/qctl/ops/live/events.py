@@ -1,8 +1,8 @@
 """Rates of the queues in sight, and failures in all queues.
 
-Queues are in sight while they are on the screen. Their rates and failures come from their event
-streams (wire format 8), because counts do not show jobs that are removed when they end. Following
-the streams of all queues would be too expensive. For queues out of sight, each reading therefore
+Queues are in sight while they are on the screen or chosen. Their rates and failures come from their
+event streams (wire format 8), because counts do not show jobs that are removed when they end. To
+follow the streams of all queues would be too expensive. So for queues out of sight, each reading
 reads the sets of failed jobs of some queues, in turn.
 """
 
@@ -105,7 +105,7 @@ class EventRates:
         for keys, own in found.items():
             elapsed_s, sampled = now - self._read_at[keys], len(own) >= count
             rates[keys] = _rates(own, elapsed_s, sampled=sampled, at_least=keys in trimmed)
-        # The next reading begins at the ends of these streams.
+        # For queues that are new in sight or have unread events, continue at the stream's end.
         behind = [k for k in queues if k not in self._cursors or rates[k].sampled]
         self._cursors.update(zip(behind, last_event_ids(client, behind), strict=True))
         self._read_at = dict.fromkeys(queues, now)
@@ -143,7 +143,7 @@ class OtherFailures:
             ReplyError: Redis refuses to read the failed jobs of a queue.
         """
         now_ms = int(time.time() * 1000)
-        # EventRates has the failures until now of the queues in sight.
+        # EventRates has read the failures of the queues in sight up to now.
         self._since_ms.update(dict.fromkeys(in_sight, now_ms))
         others = [name for name in names if name not in in_sight]
         if self._next >= len(others):

@@ -54,8 +54,8 @@ def active_jobs(impact: Impact) -> Aspect:
             f"{counted(len(impact.unattributed), 'job')} may belong to other workers; because that "
             "is unknown, they count as interrupted"
         )
-    notes += _last_time(impact)
-    notes += [_usual(impact, row) for row in impact.runtimes[:_MAX_ROWS]]
+    notes += _stalls_after_last_restart(impact)
+    notes += [_usual_time(impact, row) for row in impact.runtimes[:_MAX_ROWS]]
     return Aspect("Active jobs", text, notes, "bold red" if worst else "green")
 
 
@@ -72,7 +72,7 @@ def _unseen(impact: Impact) -> Iterator[str]:
         )
 
 
-def _last_time(impact: Impact) -> Iterator[str]:
+def _stalls_after_last_restart(impact: Impact) -> Iterator[str]:
     """The jobs that stalled soon after the last restart, which need not have been the cause."""
     past = impact.last_restarts or ()
     if impact.handles_signal or not past:
@@ -110,7 +110,7 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         )
 
 
-def _usual(impact: Impact, row: Runtimes) -> str:
+def _usual_time(impact: Impact, row: Runtimes) -> str:
     name = visible(row.name or "(no name)", 30)
     if len(impact.queues) > 1:
         name = f"{visible(row.queue, 30)} {name}"

@@ -64,7 +64,7 @@ def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[
 
 def _basis(best: BestTime) -> str:
     if best.from_at is None or best.to_at is None:
-        return f"no completed jobs are kept in {_silent(best)}"
+        return f"no completed jobs are kept in {_queues_without_history(best)}"
     begin, end = best.from_at.astimezone(), best.to_at.astimezone()
     text = (
         f"based on {counted(best.jobs, 'job')} in {counted(best.hours, 'hour')}, "
@@ -72,11 +72,11 @@ def _basis(best: BestTime) -> str:
     )
     if any(history.source == "metrics" for history in best.histories):
         text += ", by BullMQ's metrics"
-    silent = _silent(best)
-    return text + (f"; no completed jobs are kept in {silent}" if silent else "")
+    queues = _queues_without_history(best)
+    return text + (f"; no completed jobs are kept in {queues}" if queues else "")
 
 
-def _silent(best: BestTime) -> str:
+def _queues_without_history(best: BestTime) -> str:
     return listed([history.queue for history in best.histories if history.since_at is None])
 
 

@@ -60,11 +60,11 @@ class TopApp(App[int]):
     Args:
         read: makes a reading; called in a thread, one call at a time.
         actions: prepares the actions of the keys; called in a thread, one call at a time.
-        interval_s: between two readings, in seconds.
+        interval_s: the time between two readings, in seconds.
     """
 
     ENABLE_COMMAND_PALETTE = False
-    # The terminal's own colours, so that the view needs no more than 16 colours, or none.
+    # The terminal's own colours: a terminal with 16 colours, or none, is enough.
     CSS = """
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
@@ -98,7 +98,7 @@ class TopApp(App[int]):
         self._interval_s = interval_s
         self._reading: Reading | None = None
         self._read_at = time.monotonic()
-        self._trouble: QctlError | None = None
+        self._last_error: QctlError | None = None
         self._filter_text = ""
         self._wake = asyncio.Event()
         self._busy = False
@@ -144,14 +144,14 @@ class TopApp(App[int]):
             try:
                 reading = await _in_daemon_thread(partial(self._read, view))
             except QctlError as error:
-                self._trouble = error
+                self._last_error = error
             else:
-                self._trouble, self._reading = None, reading
+                self._last_error, self._reading = None, reading
                 self._read_at = time.monotonic()
             self._show()
             gap_s = max(MIN_GAP_S, self._reading.pause_s if self._reading else 0.0)
             await asyncio.sleep(gap_s)
-            if self._trouble is None and self._view() != view:
+            if self._last_error is None and self._view() != view:
                 # Other rows have come into view: read them at once.
                 continue
             self._wake.clear()
@@ -184,7 +184,7 @@ class TopApp(App[int]):
     @property
     def _is_old(self) -> bool:
         late_s = max(_LATE_INTERVALS * self._pause_s, _MIN_LATE_S)
-        return self._trouble is not None or self.age_s > late_s
+        return self._last_error is not None or self.age_s > late_s
 
     @property
     def _pause_s(self) -> float:
@@ -266,7 +266,7 @@ class TopApp(App[int]):
         self._banner.display = self._is_old
         if not self._is_old:
             return
-        error = self._trouble
+        error = self._last_error
         what = "no answer from Redis yet" if error is None else f"{error.what}; trying again"
         old = "no figures yet"
         if self._reading is not None:
