@@ -1,1 +1,1 @@
-"""Makes a client for a URL: TCP, TLS, unix sockets, Sentinel, clusters, embedded servers."""
+"""Redis clients for every kind of URL: TCP, TLS, unix socket, Sentinel, cluster, embedded."""

@@ -1,4 +1,4 @@
-"""Parses Redis URLs, and defines what every client can do.
+"""Parses Redis URLs, and defines the interface of every Redis client in qctl.
 
 =============================================  ==================================
 URL                                            server
@@ -12,8 +12,8 @@ URL                                            server
 ``embedded:PATH``                              a server that qctl starts in a folder and shares
 =============================================  ==================================
 
-Query parameters for TLS: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-``ssl_cert_reqs=none``.
+``rediss+sentinel://…`` and ``rediss+cluster://…`` use TLS too. Query parameters for TLS:
+``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_cert_reqs=none``.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _SCHEMES = {
 
 
 class Client(Protocol):
-    """What qctl needs from a client. Replies are as Redis sends them, text as ``str``."""
+    """A Redis client. It returns replies in the form in which Redis sends them, text as ``str``."""
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """The replies to many commands, errors in their place. Without commands, sends nothing."""
+        """Send many commands (or none), return their replies; errors are returned, not raised."""
         ...
 
     def masters(self) -> Sequence[Client]: ...
@@ -57,7 +57,11 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is. ``str()`` gives a URL without the password; ``url`` includes it."""
+    """Where a Redis is. ``str()`` gives a URL without the password; ``url`` includes it.
+
+    ``mode`` is ``standalone``, ``sentinel`` or ``cluster``. ``nodes`` are the sentinels, or the
+    nodes of the cluster that the URL names.
+    """
 
     mode: str = "standalone"
     host: str = "localhost"
@@ -79,7 +83,7 @@ class Address:
             user = (self.username,) if self.username else ()
             commands.append(("AUTH", *user, self.password))
         if self.db:
-            # Not for database 0: a user with only @read may not SELECT.
+            # Database 0 needs no SELECT, which a user with only @read may not send.
             commands.append(("SELECT", self.db))
         return commands
 
@@ -97,11 +101,11 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """The address in a URL.
+    """Parse any Redis URL but an ``embedded:`` one.
 
     Raises:
-        UsageError: the URL has an unknown scheme or a malformed part. The message does not repeat
-            the URL, which may hold a password.
+        UsageError: the URL has an unknown scheme, or a part is malformed or missing. The message
+            does not repeat the URL, which may contain a password.
     """
     scheme, separator, _ = url.partition("://")
     mode = _SCHEMES.get(scheme)
@@ -114,7 +118,7 @@ def parse_url(url: str) -> Address:
     try:
         return replace(_parse(url, scheme, mode), url=url)
     except ValueError:
-        # Not chained: the cause's text may hold a part of the password.
+        # Not chained: the text of the cause may contain a part of the password.
         raise UsageError(
             "the Redis URL is malformed",
             why="a port or database in it is not a number in range, a bracket is missing, or a "
@@ -126,8 +130,8 @@ def parse_url(url: str) -> Address:
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
     if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
-        # The password has an unescaped /, ? or #: its rest would be shown as host and port.
-        raise ValueError("@ behind the host")
+        # The password contains an unescaped /, ? or #. Do not take its first part for the host.
+        raise ValueError("@ after the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -145,8 +149,8 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
         host, port = _host_port(hosts, 6379)
         db = int(path[0]) if path else int(query.get("db", 0))
         return Address(host=host, port=port, db=db, **common)
-    default = 26379 if mode == "sentinel" else 6379
-    nodes = tuple(_host_port(item, default) for item in hosts.split(","))
+    default_port = 26379 if mode == "sentinel" else 6379
+    nodes = tuple(_host_port(item, default_port) for item in hosts.split(","))
     if mode == "cluster":
         return Address(nodes=nodes, host=nodes[0][0], port=nodes[0][1], **common)
     if not path:
@@ -159,8 +163,8 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
     )
 
 
-def _host_port(item: str, default: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{item}")
+def _host_port(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
     if parts.port == 0:
         raise ValueError("port 0")
-    return parts.hostname or "localhost", parts.port or default
+    return parts.hostname or "localhost", parts.port or default_port

@@ -1,8 +1,8 @@
-"""Redis Cluster: one plain connection to each master, commands sent where their key lives.
+"""Redis Cluster: one plain connection to each master; each command goes to its key's master.
 
-Why not redis-py's cluster client: when a connection breaks, it sends the pipeline again, so a
-command may be applied twice (measured: one INCR ended at 2). Here a command is sent once. This can
-be small because qctl uses few commands, each with its first key in a known place.
+Why not redis-py's cluster client: when a connection breaks, redis-py sends the pipeline again, so a
+command may be applied twice (measured: one INCR ended at 2). This client sends a command again only
+if a node refused it. It is small because qctl uses few commands, whose first key is easy to find.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qctl.connection.socket_client import SocketClient, encode
 from qctl.errors import ReplyError, UnreachableError
 
 SLOTS = 16_384
-# How often streams on several nodes are polled: XREAD BLOCK waits on one node only.
+# Seconds between two polls of streams: XREAD BLOCK would wait on one node only.
 POLL_S = 0.02
 _Node = tuple[str, int]
 _KEYLESS = frozenset(
@@ -33,7 +33,7 @@ _KEY_IS_SECOND = frozenset({"MEMORY", "OBJECT", "XINFO"})
 
 
 def key_slot(key: bytes) -> int:
-    """The slot of a key; of ``a{tag}b`` only ``tag`` counts."""
+    """The slot of a key; only ``tag`` decides the slot of ``a{tag}b``."""
     start = key.find(b"{")
     end = key.find(b"}", start + 1) if start >= 0 else -1
     return binascii.crc_hqx(key[start + 1 : end] if end > start + 1 else key, 0) % SLOTS
@@ -53,10 +53,10 @@ def _first_key(command: Sequence[Arg]) -> bytes | None:
 
 
 class ClusterClient:
-    """A cluster as one ``Client``. Finds its nodes on first use, and again when they change.
+    """A cluster as one ``Client``. Looks up the nodes at first use, and again after a failure.
 
-    A command without a key goes to one of the masters; use ``masters()`` to reach them all. A
-    command whose connection broke is not sent again, since it may have been applied. A command
+    A command without a key goes to one of the masters; use ``masters()`` to reach all of them. A
+    command whose connection broke is not sent again, because it may have been applied. A command
     refused because its slot moves is sent again, for up to ``slot_moves.PATIENCE_S``.
     """
 
@@ -75,35 +75,35 @@ class ClusterClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands, in one round trip per node; errors are returned in their place."""
+        """Send many commands, in one round trip per node; errors are returned, not raised."""
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
-        pauses = slot_moves.pauses()
+        delays_s = slot_moves.retry_delays_s()
         while True:
             for node, indices in self._by_node(commands, pending).items():
                 batch = [commands[index] for index in indices]
                 for index, reply in zip(indices, self._send(node, batch), strict=True):
                     replies[index] = self._follow_ask(commands[index], reply)
             pending = [index for index in pending if slot_moves.is_refusal(replies[index])]
-            pause_s = next(pauses, None) if pending else None
-            if pause_s is None:
+            delay_s = next(delays_s, None) if pending else None
+            if delay_s is None:
                 return replies
             self._owners.clear()
-            time.sleep(pause_s)
+            time.sleep(delay_s)
 
     def masters(self) -> Sequence[Client]:
         """A connection to each master that owns slots.
 
-        Nodes from which a slot is moving come first: a scan of all nodes in this order meets a
-        moving key on its old node or on its new one.
+        Nodes that a slot is leaving come first, so that a scan of the nodes in this order finds a
+        moving key either on its old node or on its new one.
         """
         self._owners.clear()
         nodes = sorted(set(self._slot_owners().values()))
         clients = [self._client(node) for node in nodes]
-        return sorted(clients, key=lambda client: not _gives_slots(client))
+        return sorted(clients, key=lambda client: not _is_giving_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
-        """Host and port of the master that holds a key."""
+        """Host and port of the master that owns a key's slot; of any master if none owns it."""
         owners = self._slot_owners()
         return owners.get(key_slot(encode(key)), next(iter(owners.values())))
 
@@ -143,7 +143,7 @@ class ClusterClient:
                 continue
             owners: dict[int, _Node] = {}
             for first, last, master, *_ in ranges:
-                # A node that does not know its own address leaves it out.
+                # A node that does not know its own host sends none.
                 owner = (master[0] or node[0], int(master[1]))
                 owners |= dict.fromkeys(range(first, last + 1), owner)
             if owners:
@@ -165,12 +165,12 @@ class ClusterClient:
         try:
             return self._client(node).pipeline(commands)
         except UnreachableError:
-            # Ask for the owners again: a replica may take over.
+            # A replica may become the master: look up the slots again before the next command.
             self._owners.clear()
             raise
 
     def _follow_ask(self, command: Sequence[Arg], reply: Any) -> Any:
-        """The reply; if it is ASK, the reply of the node that imports the slot."""
+        """``reply``; instead of an ASK error, the reply of the node that imports the slot."""
         if not isinstance(reply, ReplyError) or reply.code != "ASK":
             return reply
         host, _, port = reply.raw.split()[2].rpartition(":")
@@ -179,7 +179,7 @@ class ClusterClient:
     # Streams
 
     def _read_streams(self, command: Sequence[Arg], timeout_s: float) -> list[Any] | None:
-        """XREAD of streams on any nodes, as one XREAD per stream."""
+        """Split an XREAD into one per stream, and poll instead of blocking."""
         words = [str(word).upper() for word in command]
         start = words.index("STREAMS") + 1
         options = list(command[1 : start - 1])
@@ -203,7 +203,7 @@ class ClusterClient:
             time.sleep(POLL_S)
 
 
-def _gives_slots(client: SocketClient) -> bool:
+def _is_giving_slots(client: SocketClient) -> bool:
     try:
         return bool(open_slots(client)[0])
     except ReplyError:

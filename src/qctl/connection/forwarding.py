@@ -1,4 +1,4 @@
-"""A client that sends everything through another one."""
+"""The base class of clients that wrap another client."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from qctl.connection.address import Arg, Client
 
 
 class ForwardingClient:
-    """Passes commands on to ``inner``; a subclass changes what it needs to.
+    """Sends every command through ``inner``; a subclass overrides what it changes.
 
-    If ``inner`` is one server, ``masters()`` is this client, so that all commands pass through it.
+    ``masters()`` returns this client if ``inner`` is one server, else the masters, not wrapped.
     """
 
     def __init__(self, inner: Client) -> None:

@@ -1,7 +1,7 @@
-"""Redis Sentinel: a connection to the server that is the master now.
+"""Redis Sentinel: connects to the server that is the master now.
 
 Each new connection asks the sentinels, so the next command after a failover goes to the new master.
-As with every client here, a command is never sent twice.
+A command whose connection broke is not sent again.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class SentinelClient(SocketClient):
         host, port = find_master(self._sentinels)
         self.address = replace(self._sentinels, mode="standalone", host=host, port=port, nodes=())
         sock = super()._connect()
-        # A sentinel cut off from the others still names the old master. If this user may not call
-        # ROLE, the first write to that server fails.
+        # A sentinel cut off from the other sentinels still names the old master, so check its role.
+        # If this user may not call ROLE, the first write to an old master fails.
         with contextlib.suppress(ReplyError):
             ((role, *_),) = self._ask(sock, [("ROLE",)])
             if role != "master":
@@ -48,7 +48,7 @@ class SentinelClient(SocketClient):
 def find_master(address: Address) -> tuple[str, int]:
     """Host and port of the master that sentinels name.
 
-    Uses redis-py, which may send a command twice: harmless here, since these are reads.
+    Uses redis-py, which may send a command twice: harmless here, since all of them only read.
 
     Raises:
         UnreachableError: no sentinel answers, or none knows the master.
@@ -61,14 +61,14 @@ def find_master(address: Address) -> tuple[str, int]:
         "retry": Retry(NoBackoff(), 0),
         **({"ssl": True, **address.tls_options} if address.tls else {}),
     }
-    # The sentinels themselves need no password.
+    # The password in the URL is for the master: sentinels are asked without one.
     sentinels = Sentinel(list(address.nodes), sentinel_kwargs=options)
     try:
         host, port = sentinels.discover_master(address.master_name)
     except RedisError as error:
         raise UnreachableError(
             f"no sentinel names the master of {address}",
-            # The rest of the text shows the connections with all their settings.
+            # Only the start: the rest of the text shows the connections with all their settings.
             why=f"{str(error).partition(' : ')[0]}: no sentinel answers, or none knows this master",
             hint="check the sentinels' addresses and the master's name in the URL",
         ) from None

@@ -8,9 +8,9 @@ from typing import Any
 
 from qctl.errors import ReplyError
 
-# As long as a reply may take. If a large queue takes longer to move, the command fails.
+# Stop retrying after this time. If the slot of a large queue takes longer to move, commands fail.
 PATIENCE_S = 10.0
-_MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.5
+_MIN_DELAY_S, _MAX_DELAY_S = 0.05, 0.5
 _CODES = frozenset(("ASK", "MOVED", "TRYAGAIN"))
 
 
@@ -19,10 +19,10 @@ def is_refusal(reply: Any) -> bool:
     return isinstance(reply, ReplyError) and reply.code in _CODES
 
 
-def pauses() -> Iterator[float]:
-    """The pause before each further attempt, in seconds; ends after ``PATIENCE_S``."""
+def retry_delays_s() -> Iterator[float]:
+    """How long to wait before each retry, in seconds; ends after ``PATIENCE_S``."""
     deadline = time.monotonic() + PATIENCE_S
-    pause_s = _MIN_PAUSE_S
+    delay_s = _MIN_DELAY_S
     while time.monotonic() < deadline:
-        yield pause_s
-        pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+        yield delay_s
+        delay_s = min(delay_s * 2, _MAX_DELAY_S)

@@ -1,9 +1,9 @@
 """A small synchronous Redis connection: a socket and hiredis' parser.
 
 Why not redis-py: ``import redis`` loads asyncio and costs 110-150 ms, more than the rest of
-``qctl status``. And it sends a command again when the reply is lost, so the command may be applied
-twice. Here a command is sent once; the caller decides whether to try again (``is_outage``), because
-only the caller knows whether applying it twice does harm.
+``qctl status``. And redis-py sends a command again when the reply is lost, so the command may be
+applied twice. This client sends a command once. The caller decides whether to try again (see
+``errors.is_outage``): only the caller knows whether applying the command twice does harm.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _pack_one(command: Sequence[Arg]) -> bytes:
     try:
         packed: bytes = hiredis.pack_command(words)
     except (UnicodeEncodeError, TypeError):
-        # Surrogates for bytes that are not UTF-8: hiredis does not encode them, and this is slower.
+        # hiredis cannot encode the surrogates that stand for bytes that are not UTF-8.
         words = tuple(map(encode, command))
         packed = hiredis.pack_command(words)
     return packed
@@ -74,8 +74,8 @@ def _reason(error: OSError | UnicodeError) -> str:
 class SocketClient:
     """One connection to one Redis server. Connects on first use, and again after a failure.
 
-    It also connects again when the server closed the idle connection, when the server is not the
-    master, and in a forked process, which must not read the parent's replies. Not thread-safe.
+    The client also connects again if the server closed the idle connection, if the server is not
+    the master, and in a forked process, which must not read the parent's replies. Not thread-safe.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
     unchanged when sent as an argument.
@@ -87,7 +87,7 @@ class SocketClient:
         self._reader = self._new_reader()
         self._poll = select.poll()
         self._pid = 0
-        # New until the first commands are answered, or refused with an error.
+        # True until the first commands have their replies.
         self._is_new = False
         self._refusal: ReplyError | None = None
         self._is_master = True
@@ -109,14 +109,14 @@ class SocketClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands, one round trip per 25,000; errors are returned in their place."""
+        """Send many commands, one round trip per 25,000; errors are returned, not raised."""
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_PIPELINE):
             replies += self._exchange(commands[start : start + MAX_PIPELINE], 0.0)
         return replies
 
     def masters(self) -> list[Client]:
-        """The nodes that together hold all keys: this one."""
+        """The masters that together have all keys: this one server."""
         return [self]
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class SocketClient:
             sock.sendall(_pack(commands))
             get = self._reader.gets
             replies = [
-                # Most replies have arrived already: parsing them inline saves a slow call each.
+                # Most replies have arrived already: parsing here saves a slow call for each.
                 reply
                 if (reply := get()) is not False and not isinstance(reply, hiredis.ReplyError)
                 else self._read(sock, command, reply)
@@ -150,7 +150,7 @@ class SocketClient:
             raise refusal or UnreachableError(
                 f"Redis at {self.address} cannot be reached",
                 why=_reason(error),
-                hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
+                hint="start it, or name another Redis with --redis URL or QCTL_REDIS_URL",
             ) from error
         except hiredis.ProtocolError as error:
             self.close()
@@ -165,16 +165,16 @@ class SocketClient:
         return replies
 
     def _usable_socket(self) -> socket.socket | None:
-        """The connection; None if there is none, or it must not be used."""
+        """The open socket, or None. Closes a socket that must not be used any more."""
         if self._socket is not None:
-            is_own = self._pid == os.getpid()
-            # An idle connection only has to read its end, or a reply that nobody requested.
-            if not is_own or self._poll.poll(0) or self._reader.has_data():
+            is_forked = self._pid != os.getpid()
+            # If there is data to read, the server closed the idle connection or sent a stray reply.
+            if is_forked or self._poll.poll(0) or self._reader.has_data():
                 self.close()
         return self._socket
 
     def _read_refusal(self) -> ReplyError | None:
-        """Why the server refused a new connection, if it said so before closing it."""
+        """The error that the server sent before it closed a new connection, or None."""
         sock = self._socket
         if sock is None or not self._is_new:
             return None
@@ -188,7 +188,7 @@ class SocketClient:
         return self._refusal
 
     def _reply_error(self, message: str, command: str) -> ReplyError:
-        # What answers may not be a Redis, and may repeat the password.
+        # If the server is not a Redis, its answer may repeat the password.
         error = ReplyError(message, command=command, secret=self.address.password or "")
         if error.code in NOT_THE_MASTER:
             self._is_master = False
@@ -197,7 +197,7 @@ class SocketClient:
         return error
 
     def _read(self, sock: socket.socket, command: Sequence[Arg], reply: Any = False) -> Any:
-        """The next reply; ``reply`` is what the parser had already, or False."""
+        """The next reply; ``reply`` is the one that the parser has already returned, or False."""
         while reply is False and (reply := self._reader.gets()) is False:
             chunk = sock.recv(_READ_SIZE)
             if not chunk:
@@ -263,7 +263,7 @@ class SocketClient:
 
 
 def tls_context(address: Address) -> ssl.SSLContext:
-    """The TLS settings of an address.
+    """The TLS context for an address, from the ``ssl_…`` parameters of its URL.
 
     Raises:
         UsageError: a certificate file cannot be read.

@@ -1,1 +1,1 @@
-"""A Redis of qctl's own: a private one for one command, or one that stays in a folder."""
+"""Redis servers that qctl starts: private to one command, or shared in a folder."""

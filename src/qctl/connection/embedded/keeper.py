@@ -5,10 +5,10 @@ inherited descriptor) and ``idle_s``. It prints one line of JSON: the server (``
 ``kind``, ``description``), or the failure (``what``, ``why``, ``hint``).
 
 With ``idle_s``, the server is a kept one: the keeper goes into the background, writes the state
-file, and ends the server after that many seconds without a client. If it is null, the server is
-private: the keeper ends it when standard input closes, and removes the folder. SIGTERM, SIGINT and
-SIGHUP always end the server and the keeper. If the keeper is killed, the server dies too on Linux;
-elsewhere it stays, keeps the lock, and commands use it until somebody stops it.
+file, and ends the server after that many seconds without a client. If ``idle_s`` is null, the
+server is private: the keeper ends the server when standard input closes, and removes the folder.
+SIGTERM, SIGINT and SIGHUP always end the server and the keeper. If the keeper is killed, the kernel
+kills the server too on Linux; elsewhere the server continues, keeps the lock and serves commands.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CHECK_INTERVAL_S = 2.0
 
 
 def socket_path(folder: Path) -> Path:
-    """``redis.sock`` in the folder, or in a new one if that path is too long or needs %XX."""
+    """``redis.sock`` in the folder; in a temporary one if the path is too long or needs %XX."""
     path = folder / "redis.sock"
     # Most Redis clients do not decode %XX in a socket's URL.
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES and quote(str(path)) == str(path):
@@ -51,7 +51,7 @@ def socket_path(folder: Path) -> Path:
 
 
 class Keeper:
-    """Runs one server from start to end; see the module for the arguments."""
+    """Runs one server from start to end; the module's docstring explains the arguments."""
 
     def __init__(self, folder: Path, lock: int, idle_s: float | None) -> None:
         self._folder = folder
@@ -85,7 +85,7 @@ class Keeper:
             ending = self._watch(server)
         finally:
             self._client.close()
-            # After SIGKILL the folder is not ours any more: leave the state file there.
+            # SIGKILL means that another server may use this folder now: keep its state file.
             if ending == signal.SIGTERM:
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
             if server is not None:
@@ -122,15 +122,15 @@ class Keeper:
         used_at, seen = time.monotonic(), self._connections()
         while not self._must_end(min(_CHECK_INTERVAL_S, self._idle_s / 4)) and server.alive():
             if self._is_displaced():
-                # Another server may use this path now. On SIGTERM ours would remove that server's
-                # socket, so kill it.
+                # Another server may use this path now. On SIGTERM our server would remove that
+                # server's socket, so kill our server.
                 return signal.SIGKILL
             connections = self._connections()
             if connections != seen or connections[0] > 1:
                 used_at, seen = time.monotonic(), connections
             elif time.monotonic() - used_at >= self._idle_s:
-                # First remove the state file, then count: a client that has connected is seen; a
-                # later one finds no file, or no server, and starts one.
+                # First remove the state file, then count: the count includes any client that found
+                # the file; a later client finds no file, and starts a new server.
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
                 if self._connections() == seen:
                     break
@@ -140,13 +140,13 @@ class Keeper:
     def _is_displaced(self) -> bool:
         """Whether the folder was removed or moved."""
         try:
-            there = (self._folder / LOCK_FILE).stat()
+            lock_file = (self._folder / LOCK_FILE).stat()
         except OSError:
             return True
-        return not os.path.samestat(os.fstat(self._lock), there)
+        return not os.path.samestat(os.fstat(self._lock), lock_file)
 
     def _connections(self) -> tuple[int, int]:
-        """Connections now (with the keeper's) and ever; (0, 0) if the server does not answer."""
+        """Connections now and since the start, the keeper's included; (0, 0) without an answer."""
         info = self._info()
         return int(info.get("connected_clients", 0)), int(info.get("total_connections_received", 0))
 
@@ -164,7 +164,10 @@ class Keeper:
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:
-        """Wait for a signal to end or the end of standard input. SIGCHLD only ends the wait."""
+        """Wait; returns whether a signal or the end of standard input asks the keeper to end.
+
+        SIGCHLD only ends the wait. Only the keeper of a private server watches standard input.
+        """
         watched = [self._signal_fd] if self._idle_s is not None else [self._signal_fd, 0]
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self._signal_fd in ready and set(os.read(self._signal_fd, 64)) - {signal.SIGCHLD}:
@@ -183,12 +186,12 @@ def _wake_up_descriptor() -> int:
 
 
 def report(record: dict[str, Any]) -> None:
-    """Print one line to the starter, if it still runs; then close standard output."""
+    """Print one line for the process that started the keeper, then close standard output."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(record).encode() + b"\n")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 1)
+    os.close(devnull)
 
 
 def main() -> None:
@@ -196,7 +199,7 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     folder, lock, idle_s = Path(config["folder"]), config["lock"], config["idle_s"]
     if idle_s is not None and os.fork():
-        # The child goes on in the background.
+        # The child continues in the background.
         os._exit(0)
     os.umask(0o077)
     os.chdir("/")

