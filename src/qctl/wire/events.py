@@ -12,7 +12,7 @@ from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict
 
-# New events of one queue per read. What a read leaves over, the next read returns.
+# At most this many new events of a queue are read at a time; the next read returns the rest.
 READ_COUNT = 1000
 # Past events per read. Each may hold a large return value.
 EVENT_WINDOW = 250
@@ -215,7 +215,10 @@ def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
 def recent_events(
     client: Client, queues: Sequence[QueueKeys], count: int
 ) -> dict[QueueKeys, list[Event]]:
-    """The last ``count`` events of each queue, newest first, in one round trip."""
+    """The last ``count`` events of each queue, newest first, in one round trip.
+
+    A key of another type has no events.
+    """
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
     return {
         keys: [to_event(*entry) for entry in entries]

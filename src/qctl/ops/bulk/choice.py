@@ -47,7 +47,7 @@ class Selection:
 
 
 class Confirmation(Enum):
-    """What the operator has to type first."""
+    """What the operator has to type before an action."""
 
     NONE = "nothing"
     YES = "a yes"
@@ -55,10 +55,9 @@ class Confirmation(Enum):
 
 
 def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
-    """What the operator has to type before an action on a selection; ``total`` as below.
+    """What the operator has to type before an action that changes up to ``max_changed`` jobs.
 
-    With a filter, all jobs that may match are counted: how many do is not known before they are
-    read.
+    How many jobs match a filter is unknown before all jobs have been read, so all of them count.
     """
     count = max_changed(selection, total)
     if count and (action.name == "purge" or count > MANY):

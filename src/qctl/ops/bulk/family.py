@@ -16,7 +16,7 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
 
-# A flow may have this many levels below its root: one call of ``remove_jobs.lua`` deletes as many.
+# One call of ``remove_jobs.lua`` can delete this many levels of jobs below a parent.
 MAX_LEVELS = 100
 _MAX_EXAMPLES = 3
 
@@ -107,7 +107,7 @@ def _find_obstacle(context: BulkContext, top: JobKey) -> str:
 def _remove_below(
     context: BulkContext, parent: JobKey, path: frozenset[JobKey], left_alone: _LeftAlone
 ) -> int:
-    """Delete the jobs below ``parent``.
+    """Delete the jobs below ``parent``; ``path`` has the parent and the jobs above it.
 
     Returns:
         How many jobs are still to be deleted, in the same call as the parent.

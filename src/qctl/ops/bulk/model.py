@@ -26,7 +26,7 @@ REASONS = {
 
 @dataclass(slots=True, kw_only=True)
 class BulkContext:
-    """What an action needs to change jobs, and a count.
+    """The context in which an action changes jobs.
 
     Args:
         pace: how many jobs one call changes.
@@ -51,7 +51,7 @@ class BulkContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkProgress:
-    """Of about ``total`` jobs ``scanned`` were read, ``matched`` were chosen and ``done`` changed.
+    """Of about ``total`` jobs, ``scanned`` were read, ``matched`` were chosen, ``done`` changed.
 
     Args:
         below_count: jobs deleted below chosen jobs; not included in the other numbers.

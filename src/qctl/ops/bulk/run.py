@@ -33,6 +33,7 @@ MAX_SAMPLE = 10
 MAX_SKIPPED = 100
 # How many ids are taken at once if the jobs themselves need not be read.
 _IDS_PER_STEP = 200
+# How often ``stop`` is called during a wait.
 _SLEEP_S = 0.05
 # With a rate, one call changes no more jobs than the rate allows in this time.
 _BURST_S = 0.1
@@ -178,7 +179,7 @@ class BulkRun:
         error.why = "\n".join(part for part in (error.why, unknown) if part)
 
     def _report_deleted(self, min_count: int) -> None:
-        """Write one event for ``min_count`` or more deleted jobs that no event has reported yet."""
+        """Write one event for all unreported deleted jobs, if at least ``min_count``."""
         write, count = self._action.report, self._unreported
         if write is not None and count >= min_count:
             # The jobs are deleted even if the event cannot be written.
@@ -218,7 +219,7 @@ class BulkRun:
             # The script leaves named jobs alone that are not in the state.
             return ShortWalk(sorted(selection.only.ids))
         since_ms = selection.only.since_ms if selection.state in FINISHED else None
-        # A job that has failed again, or is delayed again, was changed by this run already.
+        # A job that has left the state and is failed or delayed again must not be changed twice.
         once = self._action.name in {"retry", "promote"}
         return start_walk(
             self._context.client, self._context.keys, selection.state, since=since_ms, once=once

@@ -83,7 +83,7 @@ def pending_delayed(client: Client, keys: QueueKeys) -> int:
 
 
 def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Registered]:
-    # The key of a record may be used for something else and have another type: no record is there.
+    # If the key of a record has another type, it is not a record: the fields are empty.
     flat = read_values(client, record_commands(keys, listed), [])
     rows = []
     for (sid, score), record in zip(to_dict(listed).items(), map(to_dict, flat), strict=True):
@@ -91,6 +91,7 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
     ids = [f"{prefix}{score if due is None else due}" for _, score, due, _, prefix in rows]
     jobs = _iterations(client, keys, ids)
     for (sid, score, due, record, prefix), job in zip(rows, jobs, strict=True):
+        # The job ids of legacy repeatable jobs are not certain (wire format 6.6).
         is_guess = prefix != iteration_prefix(sid) or due is None
         is_unknown = is_guess and job.state is None and not job.fields
         pending = replace(job, state="unknown") if is_unknown else job
@@ -128,8 +129,8 @@ def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Ite
 def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
     """The states of the jobs that are found in lists.
 
-    Long lists are searched near their ends only. If any is, or if Redis refused a search, the state
-    of a job that was not found is ``unknown``.
+    Long lists are searched only near their ends. If a list is long, or if Redis refused a search,
+    the state of a job that was not found is ``unknown``.
     """
     if not ids:
         return {}

@@ -18,6 +18,7 @@ from typing import Any
 from qctl.connection.address import Arg
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire.encoding import (
+    OptionSet,
     check_id,
     duration_ms,
     encode_data,
@@ -37,9 +38,10 @@ from qctl.wire.scripts import ScriptCall
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
 # Skipped due times are counted up to this number.
 MAX_SKIPPED = 1000
-# The script's answer if jobs for all offered due times of a pattern exist and have not ended.
+# The answer of ``upsert_scheduler.lua`` if the jobs for a pattern's due times exist and have not
+# ended.
 _PATTERN_TIMES_TAKEN = -10
-# How many due times of a pattern the script is offered, and how many of an interval it tries.
+# How many due times that script gets for a pattern, and how many it tries for an interval.
 _PATTERN_TIMES, _INTERVAL_TIMES = 2, 32
 # Options that a scheduler's next job does not take over from the present one.
 _NOT_LASTING = frozenset({"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"})
@@ -77,8 +79,8 @@ class Scheduler:
 
     Args:
         next_ms: when the pending job is or was due; None if the stored score is not a time.
-        iterations: how many jobs it has made.
-        opts: the options of its jobs, as stored.
+        iterations: how many jobs the scheduler has made.
+        opts: the options of the scheduler's jobs, as stored.
     """
 
     id: str
@@ -112,8 +114,11 @@ def upsert_call(
 ) -> ScriptCall:
     """The call that makes or changes a scheduler.
 
+    Args:
+        name: the name of the jobs; None for the scheduler's id.
+
     Raises:
-        UsageError: the schedule or the jobs' options are wrong.
+        UsageError: the id, the schedule, or the name, data or options of the jobs are wrong.
     """
     check_id(scheduler_id, "a scheduler")
     if is_legacy_key(scheduler_id):
@@ -199,7 +204,10 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
 
 def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a scheduler's next job takes over from the present one."""
+    """The options that a scheduler's next job takes over from the present one.
+
+    As in BullMQ, ``attempts`` is 0 by default, and a number as ``backoff`` is a fixed delay.
+    """
     found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _NOT_LASTING}
     if isinstance(backoff := found.get("backoff"), int | float):
         found["backoff"] = {"type": "fixed", "delay": backoff}
@@ -212,10 +220,15 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
     The job gets no ``rjk`` and no ``opts.repeat``: with these, a worker would make a next job.
     """
     opts = template.opts
-    priority = to_int(opts.get("priority")) or 0
-    options = (
-        encode_json(opts, "an option"), "", "0", priority, "1" if opts.get("lifo") else "", "",
-    )  # fmt: skip
+    options = OptionSet(
+        opts=encode_json(opts, "an option"),
+        timestamp="",
+        delay="0",
+        priority=str(to_int(opts.get("priority")) or 0),
+        lifo="1" if opts.get("lifo") else "",
+        special="",
+    )
+    # There is one set of options, and the job has set number 1.
     args = (now_ms, 1, *options, "1", template.name, template.data)
     return ScriptCall("add", keys.whole, args)
 
@@ -292,17 +305,19 @@ def schedule_has_ended(
     last_due_ms: int | None,
     now_ms: int,
 ) -> bool:
-    """Whether a scheduler makes no further job, since its limit or its end date is reached.
+    """Whether a scheduler makes no further job, because it reached its limit or its end date.
 
-    False if the end date is in the future and the next due time cannot be computed here.
+    False if the end date is in the future and qctl cannot compute the next due time.
 
     Args:
-        last_due_ms: when its last job was due; None if unknown.
+        last_due_ms: when the scheduler's last job was due; None if unknown.
     """
     if limit is not None and jobs_made >= limit:
         return True
-    if end_ms is None or now_ms > end_ms:
-        return end_ms is not None
+    if end_ms is None:
+        return False
+    if now_ms > end_ms:
+        return True
     if last_due_ms is None or not (pattern or every_ms):
         return False
     try:

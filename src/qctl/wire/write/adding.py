@@ -109,7 +109,7 @@ def _add_call(
 ) -> ScriptCall:
     prefix = keys.prefix
     sets: list[OptionSet] = []
-    # Numbers of the option sets by identity: for equal options, option_set returns a cached object.
+    # The numbers of the option sets, by identity: equal options usually are one cached object.
     numbers: dict[int, str] = {}
     rows: list[Arg] = []
     for job, data in zip(jobs, encoded, strict=True):

@@ -53,11 +53,11 @@ def pause(
     """Stop workers from taking jobs; running jobs go on. Repeating the call does no harm.
 
     Args:
-        mode: What to do if the queue is already paused, or was resumed. ``claim`` makes the pause
-            of a drain ours, so that the queue stays paused when the drain ends. ``take over`` does
-            so too, but only if nobody else has paused or resumed the queue since. ``again`` pauses
-            a queue that was resumed, but only if our pause note is still there: a resume through
-            qctl deletes it.
+        mode: ``claim`` also makes the pause of a drain ours, so that the queue stays paused when
+            the drain ends. ``take over`` does the same, but only if nobody else has paused or
+            resumed the queue since. ``again`` is for a queue that we paused before: if it was
+            resumed, it is paused only if our pause note is still there, because a resume through
+            qctl deletes the note. Empty: another pause stays as it is.
         use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
     script_keys = [*keys.whole, keys.pause_note]

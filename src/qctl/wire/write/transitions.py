@@ -133,7 +133,7 @@ def remove_jobs(
         state: only jobs in this state; empty for any.
         silent: write no ``removed`` events; the caller writes one with ``report_cleaned``.
         with_last: also delete a job that waits for a single child, together with that child.
-        parent_key: delete only children of this job, except the last child that it waits for.
+        parent_key: delete only children of this job, except the last one that the job waits for.
         just_seen: the jobs were in ``state`` a moment ago; a dry run does not check it again.
 
     Returns:

@@ -1,8 +1,8 @@
 """Visits all jobs of a state while other clients, and the caller, add and remove jobs.
 
-A job that is in the state during the whole walk is visited at least once. A job that enters or
-leaves the state meanwhile may be visited or not. If a walk cannot guarantee this, ``is_complete``
-is False. The memory and the cost of a step do not depend on the number of jobs.
+A job that is in the state during the whole walk is visited at least once; if a walk may have missed
+such a job, ``is_complete`` is False. A job that enters or leaves the state during the walk may be
+visited or not. The memory and the cost of a step do not depend on the number of jobs.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _MAX_REMEMBERED = 20_000
 _MAX_TIMES, _MAX_MORE = 3, 10_000
 # Both lists of waiting jobs are visited at most this many times.
 _MAX_ROUNDS = 3
-# At the start, this many entries with the highest scores of a sorted set are noted, and as many
-# that are added meanwhile. One command reads 1,000 of them.
+# At the start, the 20,000 entries with the highest scores of a sorted set are noted, and up to
+# 20,000 entries that are added meanwhile. One command reads 1,000 entries.
 _NOTED = 20_000
 _NOTED_A_CALL = 1_000
 
 
 class Walk:
-    """Call ``take``, and then ``keep`` with those entries that are still in the state; repeat.
+    """A walk in steps: ``take`` some entries, then ``keep`` those that are still in the state.
 
     Attributes:
         is_complete: False if, at the end, some jobs may not have been visited.
@@ -85,8 +85,8 @@ class ShortWalk(Walk):
 class _WaitingWalk(Walk):
     """A walk through the lists ``paused`` and then ``wait``.
 
-    A pause or resume by BullMQ 5 moves all jobs to the other list. After a resume they are in the
-    list that is visited next. After a pause, both lists are visited again.
+    A pause or resume by BullMQ 5 moves all jobs from one list to the other. After a resume, the
+    jobs are in the list that is visited next. After a pause, both lists are visited again.
     """
 
     def __init__(self, client: Client, lists: Sequence[str]) -> None:
