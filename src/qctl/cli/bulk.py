@@ -53,7 +53,7 @@ class FilterOptions:
         typer.Option(
             "--where",
             metavar="EXPR",
-            help="Only jobs that match, e.g. 'error ~ \"timeout\"'",
+            help="Only jobs that match, for example 'error ~ \"timeout\"'",
         ),
     ] = None
     since: Annotated[

@@ -140,8 +140,7 @@ class CommandFlags:
         """COMMAND with its options; None if ``words`` is empty.
 
         Raises:
-            UsageError: the program does not exist, an option is malformed, or options are given
-                without a COMMAND.
+            UsageError: no such program, a malformed option, or options without a COMMAND.
         """
         from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
 

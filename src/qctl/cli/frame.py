@@ -1,4 +1,4 @@
-"""Makes commands of functions: adds the common options, and passes an ``Environment``.
+"""Turns functions into commands: adds the common options, and passes an ``Environment``.
 
 Each module of commands has an ``App`` and registers its functions there::
 

@@ -93,9 +93,7 @@ QueuesOrThoseOfTarget = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
 SchedulerId = Annotated[str, _argument("ID", "The scheduler's id", scheduler_ids)]
-WorkerName = Annotated[
-    str, _argument("NAME", "The name given to `qctl worker start`", background_workers)
-]
+WorkerName = Annotated[str, _argument("NAME", "The NAME of `worker start`", background_workers)]
 Target = Annotated[str, _argument("TARGET", "For example pm2:worker", targets)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]

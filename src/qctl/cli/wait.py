@@ -76,20 +76,13 @@ def wait(
 
 
 def _condition(env: Environment, queue: str, text: str, *, include_delayed: bool) -> Condition:
-    """The condition that ``text``, the value of --for, describes.
-
-    Raises:
-        UsageError: ``text`` is malformed.
-    """
+    """The condition that ``text``, the value of --for, describes."""
     from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
     kind, _, job_id = text.partition("=")
     if text not in {"idle", "empty"} and not (kind == "job" and job_id):
-        raise UsageError(
-            f"--for {text!r} is unknown",
-            hint="--for idle, --for empty or --for job=ID",
-        )
+        raise UsageError(f"--for {text!r} is unknown", hint="--for idle, empty or job=ID")
     address, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     require_bullmq([snapshot], hint="qctl status --watch")

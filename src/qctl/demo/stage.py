@@ -91,11 +91,8 @@ class Stage:
     def wait(self, condition: Callable[[], T], what: str, *, timeout_s: float | None = 20.0) -> T:
         """Wait until ``condition`` returns a true value, and return that value.
 
-        Args:
-            what: names the awaited thing in the error message.
-
         Raises:
-            FailedError: the time limit passed.
+            FailedError: the time limit passed; the message says ``what`` was awaited.
             InterruptedByUserError: the operator wants to stop.
         """
         began = time.monotonic()

@@ -108,14 +108,14 @@ class _Story:
         self._say(
             f"{len(cut)} jobs interrupted ({named}), {wasted_s:.1f} s of work lost: each job "
             "begins again. The worker's master put the jobs back at once, and all of them ran "
-            f"again {back_s:.2f} s after the kill. Without the master they would have stayed "
-            "`active` for 30 to 90 s, and without another worker for ever."
+            f"again {back_s:.2f} s after the kill. Without the master, the jobs would have stayed "
+            "`active` for 30 to 90 s; without another worker, for ever."
         )
 
     def _prove(self) -> Proof:
         self._producer.finish()
         with contextlib.suppress(FailedError):
-            # If this takes too long, the proof shows which jobs are missing.
+            # If the jobs take too long, the proof shows which are missing.
             self._stage.wait(self._is_idle, "the last jobs to end")
         snapshot = self._snapshot()
         proof = record.judge(
@@ -158,7 +158,7 @@ class _Story:
         return runs if len(runs) >= _MIN_INTERRUPTED else []
 
     def _interrupted(self) -> dict[Run, Run | None]:
-        """The runs that the kill interrupted → the next run of the same job, None before that."""
+        """The runs that the kill interrupted, each with its job's next run, or None before that."""
         runs = record.read(self._file)
         return {
             cut: next((r for r in runs if r.job_id == cut.job_id and r.at_s > cut.at_s), None)
