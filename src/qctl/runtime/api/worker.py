@@ -97,7 +97,7 @@ class Worker:
             seconds, or less than 0 for no retry.
         rate_limit: how many jobs may start in a period, over all workers of the queue.
         lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that time. If a worker
-            dies, its jobs run again only after their locks have expired.
+            dies, its jobs run again after their locks have expired; with ``qctl worker``, at once.
         stalled_interval_s: how often to look for stalled jobs: those of workers that have died.
         max_stalled_count: a job that stalls more often fails.
         max_started_attempts: a job that is started more often fails; None for no limit.

@@ -1,7 +1,7 @@
 """Writes the heartbeats of this process's workers to Redis.
 
-A thread writes them, so that a worker with a blocked event loop does not look dead: another thread
-still renews the worker's locks.
+A thread writes them, since a worker with a blocked event loop is not dead: another thread still
+renews its locks.
 """
 
 from __future__ import annotations
@@ -67,21 +67,18 @@ class HeartbeatSender(threading.Thread):
             client.close()
 
     def _send(self, send_one: Callable[[Client, Heartbeat], None]) -> None:
-        """Call ``send_one`` for each worker. An error of Redis is logged once."""
-        rss = rss_bytes()
+        """Call ``send_one`` for each worker. Of errors in successive calls, log only the first."""
+        rss, why = rss_bytes(), ""
         for worker, url in self._workers:
             try:
                 if url not in self._clients:
                     self._clients[url] = connect(url)[1]
                 send_one(self._clients[url], self._row(worker, rss))
             except QctlError as error:
-                if not self._has_warned:
-                    self._log.warning(
-                        "no heartbeat: `qctl workers` shows less", why=error.why or error.what
-                    )
-                self._has_warned = True
-            else:
-                self._has_warned = False
+                why = error.why or error.what
+        if why and not self._has_warned:
+            self._log.warning("no heartbeat, so `qctl workers` shows less", why=why)
+        self._has_warned = bool(why)
 
     def _row(self, worker: Worker, rss: int) -> Heartbeat:
         state = worker.state()
