@@ -243,7 +243,7 @@ def test_best_and_worst_case(qctl: Typed, apps: Apps, client: Client) -> None:
     fill(client)
     text = " ".join(qctl().out.split())
     assert "3 of 3 interrupted, or 0" in text
-    assert "all of them if the app ends at once on SIGINT" in text
+    assert "all of them if the app exits at once on SIGINT" in text
 
 
 def test_stalled_jobs_are_named_apart(qctl: Typed, client: Client) -> None:
@@ -263,7 +263,7 @@ def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Clien
     client.call("SET", Q.lock("run0"), "own-1:1")
     text = " ".join(qctl().out.split())
     assert "0 of 3 interrupted" in text
-    assert "its workers finish their jobs on SIGINT; what still runs 30 s later is killed" in text
+    assert "workers finish their jobs on SIGINT; jobs running 30 s later are killed" in text
     assert "3 jobs are running, and will probably, but not certainly, end before the kill" in text
 
 

@@ -97,7 +97,7 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
     signals = " or ".join(dict.fromkeys(process.stop_signal for process in impact.processes))
     limit = duration(impact.kill_after_s or 0)
     if impact.handles_signal:
-        yield f"its workers finish their jobs on {signals}; what still runs {limit} later is killed"
+        yield f"workers finish their jobs on {signals}; jobs running {limit} later are killed"
     elif best == impact.interrupted:
         yield (
             f"the same whether the app handles {signals} or not: none of them is known to end "
@@ -105,8 +105,8 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         )
     else:
         yield (
-            f"all of them if the app ends at once on {signals}, which cannot be seen from outside; "
-            f"{len(best):,} if it finishes its jobs: what still runs {limit} later is killed"
+            f"all of them if the app exits at once on {signals}, {len(best):,} if it finishes its "
+            f"jobs (qctl cannot know which): jobs running {limit} later are killed"
         )
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 _MAX_PROCESSES = 4
 _MAX_REASONS = 5
-# A command that names more queues is too long to copy, so only its beginning is shown.
+# A command that names more queues is too long to copy: only its first queues are shown.
 _MAX_COPIED = 20
+_MAX_NAMED = 5
 _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
@@ -80,6 +81,6 @@ def _command(command: str) -> str:
     names = options[0].split(" ")[2:]
     if len(names) <= _MAX_COPIED:
         return command
-    shown = " ".join([*verb, *names[:_MAX_REASONS]])
-    more = f" and {len(names) - _MAX_REASONS:,} more"
+    shown = " ".join([*verb, *names[:_MAX_NAMED]])
+    more = f" and {len(names) - _MAX_NAMED:,} more"
     return f"# {shown}{more}{''.join(options[1:])} (--json has all)"

@@ -62,9 +62,9 @@ def _recovery(impact: Impact) -> Aspect:
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
     recovered = {row.queue for row in rows}
     if paused := [q.name for q in impact.queues if q.paused and q.name in recovered]:
-        is_paused = f"{listed(paused)} {'is' if len(paused) == 1 else 'are'} paused"
-        notes.append(f"{is_paused}, so no job runs there until a resume")
-    notes += list(dict.fromkeys(map(_clocks, rows)))[:_MAX_ROWS]
+        verb = "is" if len(paused) == 1 else "are"
+        notes.append(f"{listed(paused)} {verb} paused, so no job runs there until a resume")
+    notes += list(dict.fromkeys(map(_durations, rows)))[:_MAX_ROWS]
     if len(rows) == 1:
         left_s = rows[0].next_check_ms / 1000
         notes.append(
@@ -83,7 +83,7 @@ def _recovery(impact: Impact) -> Aspect:
     return Aspect("Run again", "unknown", notes, "yellow")
 
 
-def _clocks(row: Recovery) -> str:
+def _durations(row: Recovery) -> str:
     assumed = " (assumed)" if row.interval_assumed else ""
     return (
         f"locks last {duration(row.lock_ms / 1000)}, checks are "
@@ -128,20 +128,23 @@ def _schedules(impact: Impact) -> Aspect:
         text = "none missed"
         if overdue or unknown:
             text = f"{len(overdue):,} overdue" if overdue else f"{unknown:,} unknown"
-        notes.append(f"if it is away for {away}")
+        notes.append(f"if the workers are away for {away}")
     else:
         least = "at least " if any(row.skipped is None for row in impact.schedules) else ""
         text = f"{len(late):,} late, {least}{skipped:,} skipped"
-        notes.append(f"if it is away for {away}; BullMQ runs one of them late and skips the others")
+        notes.append(
+            f"if the workers are away for {away}; of missed due times, BullMQ runs the first late "
+            "and skips the others"
+        )
     for row in (late or overdue or impact.schedules)[:_MAX_ROWS]:
         how = f"cron {visible(row.pattern, 30)}" if row.pattern else _every(row.every_ms)
         due = "unknown" if row.next_at is None else _when(row.next_at, impact.asked_at)
-        text_of = f"{visible(row.id, 30)} ({how}): next due {due}"
+        note = f"{visible(row.id, 30)} ({how}): next due {due}"
         if row.skipped is None and row.next_at is not None:
-            text_of += "; its pattern is not understood"
+            note += "; its pattern is not understood"
         elif row.skipped:
-            text_of += f"; {row.skipped:,} skipped"
-        notes.append(text_of)
+            note += f"; {row.skipped:,} skipped"
+        notes.append(note)
     more = len(late or overdue or impact.schedules) - _MAX_ROWS
     if more > 0:
         notes.append(f"and {more:,} more")
@@ -217,8 +220,8 @@ def _downtime(impact: Impact) -> Aspect:
         text = "none" if not high else duration_range(low, high)
         if high:
             notes.append(
-                f"plain: no job starts until it is back; {duration_range(*times.boot_s)} to start "
-                f"({boot})"
+                f"plain: no job starts until the workers are back; {duration_range(*times.boot_s)} "
+                f"to start ({boot})"
             )
     if times.drain_p50_s is None or times.drain_wait_p50_s is None:
         notes.append("drain: time unknown, no comparable job has completed")
