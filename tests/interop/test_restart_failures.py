@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from qctl.ops.processes.restart import BOOT_S
+from qctl.ops.processes.restart import BOOT_S, SETTLE_S
 from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, kill
 from tests.labs.pm2 import Pm2
@@ -205,7 +205,10 @@ def test_an_app_that_is_stopped_while_it_boots(lab: Lab) -> None:
 @pytest.mark.parametrize("words", [(), ("--keep-paused",), ("--strategy", "roll")])
 def test_an_app_that_dies_soon_after_it_was_ready(lab: Lab, words: tuple[str, ...]) -> None:
     flag = lab.folder / "die"
-    lab.app(instances=2, HANDLE_SIGINT=1, DIE_MS=700, DIE_IF=flag)
+    # It boots for longer than a new process must be up, so it is ready as soon as it connects; then
+    # it dies when qctl has seen its connection.
+    boot_ms = round(SETTLE_S * 1000) + 500
+    lab.app(instances=2, HANDLE_SIGINT=1, BOOT_MS=boot_ms, BOOT_IF=flag, DIE_IF=flag)
     added = lab.add(1)
     lab.wait_completed(added)
     second = lab.pm2.rows("app")[1]

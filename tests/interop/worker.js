@@ -18,8 +18,7 @@
 //   READY           1: tell the manager "ready" once they have started
 //   CRASH_MS        throw after so long …
 //   CRASH_IF        … only when this file exists
-//   DIE_MS          throw so long after the workers have started …
-//   DIE_IF          … only when this file exists
+//   DIE_IF          if this file exists, throw once CLIENT LIST has shown the workers twice
 //   SECRET_TOKEN    not used: something that must never be shown
 
 const fs = require("node:fs");
@@ -68,12 +67,21 @@ async function main() {
 
   await Promise.all(workers.map((worker) => worker.waitUntilReady()));
   console.log(`ready ${process.pid}`);
-  if (env.DIE_MS && fs.existsSync(env.DIE_IF)) {
-    setTimeout(() => {
-      throw new Error("dying on purpose: the database is gone");
-    }, Number(env.DIE_MS));
-  }
   if (env.READY === "1" && process.send) process.send("ready");
+  if (env.DIE_IF && fs.existsSync(env.DIE_IF)) {
+    const before = await readings(redis);
+    while ((await readings(redis)) < before + 2) await sleep(10);
+    // PM2 would only log a rejected promise.
+    setImmediate(() => {
+      throw new Error("dying on purpose: the database is gone");
+    });
+  }
+}
+
+/** How often anybody has called CLIENT LIST. */
+async function readings(redis) {
+  const calls = /cmdstat_client\|list:calls=(\d+)/.exec(await redis.info("commandstats"));
+  return calls ? Number(calls[1]) : 0;
 }
 
 main();

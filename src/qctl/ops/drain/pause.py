@@ -1,10 +1,10 @@
 """Pause the queues of a drain, and keep them paused although somebody resumes them.
 
 Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``), and so
-end the pause of the drain that restarts them. The lease says that the queues are the drain's for
-the time being, so it pauses them again before it does anything that needs them paused: it waits on,
-or, before the next process is restarted, for the jobs that have started since. To go on as a roll
-would not do: whether the app finishes its jobs when it is asked to leave is unknown.
+end the pause of the drain that restarts them. The drain holds the queues' leases, so it pauses the
+queues again before each step that needs them paused, and waits for the jobs that have started
+meanwhile. It cannot go on without the pause, because an app that gets a stop signal may exit
+without finishing its jobs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from qctl.wire.read.active import read_active
 from qctl.wire.read.snapshot import QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.write.pausing import Pause, pause
 
-# Within one wait. Several apps may start at the time, but not without end.
+# How often somebody else may resume one queue between two restarts. Several apps may start in that
+# time, but a longer series means that something keeps resuming the queue.
 MAX_RESUMES = 3
 
 
 def pause_queues(context: DrainContext) -> Iterator[Step]:
-    """Pause every queue, and take note of its jobs."""
+    """Pause every queue and record its jobs."""
     for keys in context.queues:
         changed = pause_queue(context, keys)
         take_inventory(context.client, context.tracker, keys)
@@ -36,13 +37,15 @@ def pause_queues(context: DrainContext) -> Iterator[Step]:
 
 
 def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
-    """Pause a queue and follow it from there; whether we, and not somebody before us, paused it.
+    """Pause a queue and follow its events from the pause on.
 
-    A pause that an earlier drain has left behind becomes ours.
+    Returns:
+        whether the pause is ours: this drain made it, or took it over from an earlier drain that
+        left it behind.
     """
     tracker = context.tracker
     before = last_event_id(context.client, keys)
-    # Until the answer is here, it may be paused by us.
+    # If the reply gets lost, the queue may be paused by us.
     tracker.pauses.ours.add(keys)
     done = pause(
         context.client,
@@ -51,7 +54,7 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
         "take over" if keys in context.plan.left_behind else "",
         use_list=keys in context.plan.mixed,
     )
-    # A queue that is paused already is followed from before.
+    # If the pause is somebody else's, follow the events after ``before``.
     tracker.cursors[keys] = done.event_id or before
     if done.changed:
         tracker.pauses.paused(keys, tracker.cursors[keys])
@@ -61,14 +64,15 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
 
 
 def keep_paused(context: DrainContext) -> list[Paused]:
-    """Make sure that the leases are ours and the queues paused; pause again what was resumed.
+    """Renew the leases and pause every queue again that was resumed.
 
     Returns:
         a step for each queue that had to be paused again.
 
     Raises:
         RefusedError: another drain has taken a lease.
-        FailedError: a queue was resumed with qctl resume --force, or is resumed again and again.
+        FailedError: a queue was resumed with ``qctl resume --force``, or more than ``MAX_RESUMES``
+            times.
     """
     context.leases.renew()
     tracker = context.tracker
@@ -77,24 +81,33 @@ def keep_paused(context: DrainContext) -> list[Paused]:
         use_list = keys in context.plan.mixed
         is_ours = tracker.pauses.is_ours(keys)
         if not is_ours and not are_paused(context.client, [keys])[0]:
-            # Only the event shows who has resumed it.
+            # Without our note, only the event shows whether the resume was forced.
             tracker.catch_up()
         if keys in tracker.pauses.forced:
             raise _forced(keys)
         mode = "again" if is_ours else ""
-        held = pause(context.client, keys, context.holder, mode, use_list=use_list)
-        if held.is_refused:
-            held = _pause_anew(context, keys)
-        if held.event_id and tracker.pauses.paused_again(keys, held.event_id):
+        done = pause(context.client, keys, context.holder, mode, use_list=use_list)
+        if done.is_refused:
+            done = _pause_without_note(context, keys)
+        if done.event_id and tracker.pauses.paused_again(keys, done.event_id):
             again.append(Paused(keys.name, changed=True, again=True))
-            _follow_active(context, keys, held.event_id, again=True)
-            _require_peace(keys, tracker.pauses.resumed_lately[keys])
+            _follow_active(context, keys, done.event_id, again=True)
+            resumes = tracker.pauses.resumed_lately[keys]
+            if resumes > MAX_RESUMES:
+                raise FailedError(
+                    f"queue {keys.name} was resumed by somebody else {resumes} times within one "
+                    "wait",
+                    why="it was paused again each time, and jobs started in between",
+                    hint="find out what resumes it, such as an app that keeps restarting: "
+                    f"{command(keys.prefix, 'status', keys.name)}; then drain it again",
+                )
     return again
 
 
-def _pause_anew(context: DrainContext, keys: QueueKeys) -> Pause:
-    """Pause a queue that has neither its flag nor our note any more."""
-    # A resume, which takes the note away when it is qctl's, leaves an event.
+def _pause_without_note(context: DrainContext, keys: QueueKeys) -> Pause:
+    """Pause a queue that is not paused any more and whose pause note is gone."""
+    # Only ``qctl resume --force`` deletes the note of a running drain, and it leaves an event; an
+    # app's resume keeps the note. Without such an event, Redis has lost the pause and the note.
     context.tracker.catch_up()
     if keys in context.tracker.pauses.resumed_by_others:
         raise _forced(keys)
@@ -106,7 +119,7 @@ def _forced(keys: QueueKeys) -> FailedError:
     return FailedError(
         f"queue {keys.name} was resumed with qctl resume --force during the drain",
         why="jobs may have started again, so the drain went no further",
-        hint=f"drain it again; now: {command(keys.prefix, 'status', keys.name)}",
+        hint=f"look at it with {command(keys.prefix, 'status', keys.name)}, then drain it again",
     )
 
 
@@ -116,8 +129,8 @@ def _follow_active(
     """Follow the jobs that are active after a pause.
 
     Args:
-        event_id: of the pause.
-        again: whether it is not the first one.
+        event_id: the id of the ``paused`` event; its time is the time of the pause.
+        again: whether the drain has paused the queue before.
     """
     (snapshot,) = read_snapshots(context.client, [keys])
     active = read_active(context.client, [keys])
@@ -130,13 +143,3 @@ def _follow_active(
         backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
         at_ms=int(event_id.partition("-")[0]),
     )
-
-
-def _require_peace(keys: QueueKeys, resumes: int) -> None:
-    if resumes > MAX_RESUMES:
-        raise FailedError(
-            f"queue {keys.name} was resumed by somebody else {resumes} times within one wait",
-            why="it was paused again each time, and jobs started in between",
-            hint="find out what resumes it, such as an app that keeps starting anew, then drain "
-            f"again; now: {command(keys.prefix, 'status', keys.name)}",
-        )

@@ -1,4 +1,4 @@
-"""The resume at the end of a drain: of our own pauses only, and so that it lasts."""
+"""Resume the queues at the end of a drain that this drain has paused, so that they stay resumed."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 from qctl.wire.write.pausing import Resume, resume
 
-# How long replicas get to acknowledge the resume.
+# How long to wait for the replicas to acknowledge the resume.
 CONFIRM_MS = 1000
-# How long the watchdog stays when they did not.
+# How long the watchdog goes on if not all of them did.
 UNCONFIRMED_WATCH_S = 60.0
 
 
 def resume_own(context: DrainContext) -> Iterator[Step]:
-    """Resume what this drain has paused, or may have: a pause whose reply was lost is among it.
+    """Resume every queue whose pause is this drain's.
 
-    The note says whose a pause is: every queue is tried, and somebody else's pause left alone.
+    The pause note in Redis names the owner of a pause, so every queue is tried: somebody else's
+    pause stays, and a pause of ours whose reply was lost is found.
 
     Raises:
         QctlError: Redis is away for too long, or refuses; queues may still be paused by us.
     """
     client, tracker = context.client, context.tracker
     pauses = tracker.pauses
-    # Somebody else may have paused it since, and means it.
+    # If somebody else has paused a queue as well, an event shows that, and the queue stays paused.
     tracker.follow()
     for keys in sorted(context.queues):
         outages = client.outages
@@ -41,14 +42,14 @@ def resume_own(context: DrainContext) -> Iterator[Step]:
             continue
         if not done.changed and _is_paused(context, keys):
             context.notes.append(
-                f"{keys.name} was paused by somebody else, too, so it stays paused; when "
-                f"they are done: {command(keys.prefix, 'resume', keys.name)}"
+                f"{keys.name} was paused by somebody else, too, so it stays paused; once "
+                f"it may run: {command(keys.prefix, 'resume', keys.name)}"
             )
             continue
         pauses.ours.discard(keys)
         event_id = done.event_id
         if not done.owned and client.outages > outages:
-            # The call was repeated, and found its own work done.
+            # The call was repeated after an outage: the first one may have resumed the queue.
             event_id = _resumed_event(context, keys)
         if done.changed or event_id:
             at_ms = int(event_id.partition("-")[0] or 0) or clock_ms(client)
@@ -65,13 +66,13 @@ def _resume(context: DrainContext, keys: QueueKeys) -> Resume:
     except ReplyError as error:
         if is_outage(error) or _is_paused(context, keys):
             raise
-        # It failed half way, behind the point from which on workers take jobs.
+        # The resume failed, but after the step that lets workers take jobs again.
         context.notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
         return Resume(changed=True, moved=0, owned=True, event_id="")
 
 
 def _resumed_event(context: DrainContext, keys: QueueKeys) -> str:
-    """The id of the last ``resumed`` event since we paused the queue; empty if there is none."""
+    """The id of the newest ``resumed`` event since the last reading; empty if there is none."""
     events = past_events(context.client, keys, since=context.tracker.cursors.get(keys, "-"))
     return next((event.id for event in events if event.name == "resumed"), "")
 
@@ -81,20 +82,20 @@ def _is_paused(context: DrainContext, keys: QueueKeys) -> bool:
 
 
 def confirm(context: DrainContext) -> tuple[bool, float]:
-    """See whether the resume outlives a failover.
+    """Find out whether a failover could undo the resume.
 
-    To be called after the last write, which is what replicas are asked to acknowledge.
+    Call this after the last write of the drain, because the replicas acknowledge all writes so far.
 
     Returns:
-        Whether it does, as far as is known; and for how many seconds the watchdog should stay, 0
-        when nothing can undo the resume.
+        whether no failover can undo it, as far as qctl knows; and for how many seconds the watchdog
+        should go on, 0 if it is not needed.
     """
     has_sentinel = context.address.mode == "sentinel"
     resumed = sorted(context.tracker.pauses.resumed)
     if not resumed or not (has_sentinel or can_lose_writes(context.client)):
         return True, 0.0
     confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))
-    # Another master may answer by now, which has not heard of it.
+    # After a failover, the new master may lack the resume, so repeat it.
     for keys in resumed:
         resume(context.client, keys, owner=context.holder.owner)
     if confirmed:
@@ -107,6 +108,6 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
     )
     context.notes.append(
         f"{names} runs again, but {doubt}: a failover now might pause it again. The watchdog (pid "
-        f"{context.leases.watchdog_pid}) resumes it then; it stays for {UNCONFIRMED_WATCH_S:.0f} s"
+        f"{context.leases.watchdog_pid}) would resume it, for {UNCONFIRMED_WATCH_S:.0f} s from now"
     )
     return False, UNCONFIRMED_WATCH_S

@@ -1,4 +1,4 @@
-"""Match workers with managed processes, by the address of a connection or else by heartbeats."""
+"""Match workers with managed processes, by the addresses of connections and by heartbeats."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def holders(
 ) -> dict[int, ManagedProcess]:
     """Client id of a worker's connection → the process that holds it, itself or through a child.
 
-    A worker on another host, in a container, or behind a proxy or NAT is not matched. A worker on a
-    unix socket is matched only if it is one of qctl's own, whose heartbeats report their process.
+    Addresses do not match a worker on another host, in a container, behind a proxy or NAT, or on a
+    unix socket. If such a worker is one of qctl's own on this host, its heartbeats match it.
     """
     addresses = by_address(processes)
     found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}
@@ -43,13 +43,13 @@ def known_holders(
     workers: Sequence[WorkerClient],
     processes: Sequence[ManagedProcess],
 ) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
-    """``holders``, and a remark if they cannot be determined, which must not hide the workers."""
+    """The same as ``holders``, but a failure becomes a remark: it must not hide the workers."""
     if not workers or not processes:
         return {}, ()
     try:
         return holders(client, prefix, workers, processes), ()
     except Exception as error:
-        # psutil raises errors of many kinds, for example if the system denies something.
+        # psutil raises errors of many kinds, for example if the system denies access.
         return {}, (f"which process holds which worker is unknown: {error}",)
 
 
@@ -61,7 +61,7 @@ def _by_heartbeat(
     try:
         beats = heartbeats.read_all(client, prefix)
     except ReplyError:
-        # A user who may read the queues may still lack the right to read qctl's keys.
+        # This Redis user may read the queues, but perhaps not qctl's keys.
         return {}
     return {
         (beat.queue, beat.name): processes[beat.pid]
@@ -71,7 +71,7 @@ def _by_heartbeat(
 
 
 def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]:
-    """Address of a connection, as in CLIENT LIST → the process that holds it."""
+    """Address of a connection, as in CLIENT LIST → the process that holds the connection."""
     from qctl.manage.host import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
 
     by_pid = {process.pid: process for process in processes if process.pid}
@@ -81,7 +81,7 @@ def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]
 def queues_served(
     workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
 ) -> dict[str, set[str]]:
-    """Process key → names of the queues that it serves; only for processes with a worker."""
+    """Process key → names of the queues that the process serves; only of processes with workers."""
     served: dict[str, set[str]] = {}
     for worker in workers:
         process = holders.get(worker.client_id)
@@ -96,11 +96,11 @@ def serving(
     targets: Iterable[TargetConfig],
     names: Collection[str],
 ) -> dict[ManagedProcess, frozenset[str]]:
-    """Running process → those of the named queues that it serves, if it serves any.
+    """Running process → which of the queues ``names`` it serves; only of processes that serve any.
 
     Args:
-        connected: see ``queues_served``.
-        targets: the configured targets, whose queues count as well.
+        connected: process key → names of the queues that the process serves now.
+        targets: the configured targets. A process also serves the queues of its target.
     """
     configured: dict[str, set[str]] = {}
     for target in targets:

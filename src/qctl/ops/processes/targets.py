@@ -1,4 +1,4 @@
-"""Find the processes that ``MANAGER:NAME`` names, or all on this host, and whom they serve."""
+"""Find the processes that ``MANAGER:NAME`` names, or all on this host, and the queues of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qctl.wire.read.clients import (
     why_unknown,
 )
 
-# A command that only shows something does not wait longer for a PM2 that hangs.
+# A command that only shows information waits this long for a PM2 that hangs.
 PM2_TIMEOUT_S = 2.0
 
 
@@ -29,8 +29,8 @@ class Target:
 
     Args:
         label: ``pm2:worker``.
-        processes: its processes, except those that are stopped.
-        configured: the queues that they serve according to the config.
+        processes: the processes of the app, except those that are stopped or stopping.
+        configured: names of the queues that they serve according to the config.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Connections:
 
     Args:
         workers: all workers under this prefix.
-        owned: process key → its workers; empty where addresses cannot be matched.
+        owned: process key → its workers; without the processes whose workers cannot be matched.
         foreign: process key → its workers under other prefixes or databases.
     """
 
@@ -58,15 +58,15 @@ class Connections:
         return {worker.queue for p in processes for worker in self.owned.get(p.key, ())}
 
     def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
-        """Which queues they serve under other prefixes or databases, described."""
+        """Describe the queues that these processes serve under other prefixes or databases."""
         return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
 
 
 def manager_for(kind: str, settings: Settings) -> Manager:
-    """The process manager that a target's first word names.
+    """The process manager of this kind, the first part of ``MANAGER:NAME``.
 
     Raises:
-        UsageError: qctl does not know that manager.
+        UsageError: qctl does not know the manager.
     """
     if kind == "pm2":
         from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only the manager in use is loaded
@@ -87,7 +87,9 @@ def open_target(settings: Settings, text: str) -> Target:
     """Find the target named by ``text``: ``MANAGER:NAME`` or a name from ``[targets.NAME]``.
 
     Raises:
-        NotFoundError: there is no such target; the message lists the configured ones.
+        NotFoundError: there is no such target.
+        UsageError: qctl does not know the manager.
+        FailedError: all processes of the target are stopped or stopping.
         UnreachableError: the manager does not run.
     """
     configured = {target.name: target for target in settings.targets}
@@ -104,22 +106,22 @@ def open_target(settings: Settings, text: str) -> Target:
             else "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
         )
     manager = manager_for(kind, settings)
+    # At least one: ``find`` raises if there is none.
     found = manager.find(name)
-    running = tuple(p for p in found if p.status not in {"stopped", "stopping"})
-    if not running:
-        status = found[0].status
+    not_stopped = tuple(p for p in found if p.status not in {"stopped", "stopping"})
+    if not not_stopped:
         raise FailedError(
-            f"{process} is {status}, so there is nothing to drain or restart",
+            f"{process} is {found[0].status}, so there is nothing to drain or restart",
             hint=f"pm2 start {found[0].key}" if kind == "pm2" else "qctl worker list",
         )
     queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
-    return Target(running[0].target, manager, running, tuple(sorted(queues)))
+    return Target(not_stopped[0].target, manager, not_stopped, tuple(sorted(queues)))
 
 
 def read_connections(
     client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
 ) -> Connections:
-    """Read the connected workers, and which of these processes holds each.
+    """Read the connected workers, and which of these processes each worker belongs to.
 
     Raises:
         FailedError: Redis does not list the connected workers, so no restart can be proved.
@@ -136,18 +138,18 @@ def read_connections(
             owned.setdefault(found[worker.client_id].key, []).append(worker)
     foreign: dict[str, list[ForeignWorker]] = {}
     addresses = by_address(processes)
-    for address, name in list_foreign(client, settings.prefix, db):
+    for address, worker_elsewhere in list_foreign(client, settings.prefix, db):
         if address in addresses:
-            foreign.setdefault(addresses[address].key, []).append(name)
+            foreign.setdefault(addresses[address].key, []).append(worker_elsewhere)
     return Connections(workers, owned, foreign)
 
 
 def managed_processes(
     settings: Settings, *, pm2_timeout_s: float = PM2_TIMEOUT_S
 ) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
-    """What PM2 and qctl run on this host, and remarks on why that is unknown.
+    """The processes that PM2 and qctl run on this host, and a remark if PM2's cannot be read.
 
-    Never starts PM2.
+    This never starts PM2.
     """
     processes, remarks = _pm2_processes(settings, pm2_timeout_s)
     if not (settings.state_home / "workers").exists():
@@ -167,9 +169,9 @@ def _pm2_processes(
 
         return Pm2(settings.pm2_home, timeout_s=timeout_s).processes(), ()
     except Exception as error:
-        # The queues are in Redis: PM2's troubles must not hide them.
+        # The queues are in Redis: a failure of PM2 must not hide them.
         why = getattr(error, "why", "")
-        return (), (f"no processes shown: {error}" + (f" ({why})" if why else ""),)
+        return (), (f"no PM2 processes shown: {error}" + (f" ({why})" if why else ""),)
 
 
 def targets_serving(
@@ -178,10 +180,11 @@ def targets_serving(
     processes: Sequence[ManagedProcess],
     queues: Collection[str],
 ) -> set[str]:
-    """Labels of the targets that serve one of these queues, or any queue when none is named.
+    """Labels of the targets that serve one of these queues, by the config or by their workers.
 
     Args:
-        connections: who is connected; None when that is unknown, and only the config counts.
+        connections: the connected workers; None if unknown: then only the config counts.
+        queues: names of queues; if empty, every target with a connected worker is returned.
     """
     wanted = set(queues)
     labels = {target.process for target in settings.targets if wanted & set(target.queues)}

@@ -1,8 +1,8 @@
 """Replace the processes of a target one after another, while the queues keep working.
 
-Nothing is paused: each process finishes its own jobs and exits, while the others take jobs. Some
-apps exit without finishing their jobs, so the roll checks after each process whether it left jobs
-behind, and stops at the first process that did.
+The roll pauses no queue: each process finishes its own jobs and exits, while the other processes
+take jobs. Some apps exit without finishing their jobs, so the roll checks after each process
+whether it left jobs behind, and ends at the first process that did.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def roll(context: DrainContext) -> Generator[Step, None, Restarted]:
     """Replace every process of the target.
 
     Returns:
-        which processes were replaced, and in ``ended_by`` why the roll ended early: TimedOut, a
-        process still runs jobs, and exits once they end; Interrupted, the operator wants to stop,
-        and a process that was asked to exit still does; FailedError, jobs were interrupted, or a
-        new process does not get ready; RefusedError, another drain has taken a lease.
+        which processes were replaced, and in ``ended_by`` why the roll ended early:
+            TimedOut: a process still runs jobs; it exits once they end.
+            Interrupted: the operator wants to stop; a process already asked to exit still exits.
+            RefusedError: another drain has taken a lease.
+            QctlError: such as jobs that were interrupted, or a new process that is not ready.
     """
     turns: list[Turn] = []
     ended_by: Exception | None = None
@@ -53,14 +54,14 @@ def roll(context: DrainContext) -> Generator[Step, None, Restarted]:
 
 def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
     target, ledger = context.plan.target, context.tracker.ledger
-    assert target is not None  # noqa: S101 - a roll is planned with one
-    assert isinstance(ledger, RollLedger)  # noqa: S101 - and has a ledger of its own
+    assert target is not None  # noqa: S101 - every roll has a target
+    assert isinstance(ledger, RollLedger)  # noqa: S101
     orphans_at_start = _begin(context, ledger)
     for planned in target.processes:
         turn = Turn(context, ledger, target, planned)
         turns.append(turn)
         yield from turn.run()
-        # Those that are in the queue again (None) are not put back once more.
+        # A job that is None is in its queue again already.
         locks = {key: job.lock_token or "" for key, job in turn.harmed.items() if job is not None}
         ledger.add_jobs(turn.harmed)
         ledger.note_interrupted(turn.harmed)
@@ -71,18 +72,19 @@ def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
             raise _interrupted(target, planned, turn)
     context.tracker.catch_up()
     ledger.backlog = _backlog(context)
-    # The workers of these jobs have been replaced, or were gone before the roll.
+    # Also put back the jobs that had lost their worker before the roll began.
     active = read_active(context.client, context.queues)
     orphans = [job.key for job in active if job.is_orphan and job.key in orphans_at_start]
     yield from put_jobs_back(context, dict.fromkeys(orphans, ""))
 
 
 def _begin(context: DrainContext, ledger: RollLedger) -> set[JobKey]:
-    """Follow the queues and their active jobs; return those without a lock."""
+    """Follow the queues and their active jobs; return the jobs that have no lock."""
     tracker = context.tracker
     for keys in context.queues:
         if keys in context.plan.left_behind:
-            # The roll takes this pause over, to resume the queue at the end.
+            # An earlier drain left this queue paused: take over its pause, which the end of the
+            # roll resumes.
             pause_queue(context, keys)
         else:
             tracker.cursors[keys] = last_event_id(context.client, keys)
@@ -100,15 +102,13 @@ def _backlog(context: DrainContext) -> int:
 
 
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:
-    count = len(turn.harmed)
-    jobs = counted(count, "job")
-    what = f"{label(process)} left {jobs} behind, so the roll ended with it"
+    jobs = counted(len(turn.harmed), "job")
+    what = f"{label(process)} left {jobs} behind, so the roll ended with this process"
     if isinstance(target.manager, Signaller):
         return FailedError(
             what,
-            why=f"it does not finish its jobs on {process.stop_signal}, or takes the whole process "
-            "down before",
-            hint="--strategy pause needs nothing from the app",
+            why=f"the app exits on {process.stop_signal} before it has finished its jobs",
+            hint="use --strategy pause, for which the app need not finish its jobs",
         )
     return FailedError(
         what, why="it ended before its jobs did", hint=f"qctl worker logs {process.name}"
