@@ -162,7 +162,7 @@ def test_pm2_trouble_is_a_remark(url: str, tmp_path: object) -> None:
     ran = run("status", "--redis", url, "--json", PM2_HOME=str(tmp_path))
     assert ran.code == 0
     assert json.loads(ran.out)["processes"] == []
-    assert "no processes shown" in ran.err
+    assert "no PM2 processes shown" in ran.err
 
 
 def test_queues(url: str) -> None:

@@ -194,7 +194,7 @@ def test_a_name_that_is_another_apps_id(run: Run) -> None:
 
 
 def test_a_manager_that_does_not_answer_is_a_finding(run: Run) -> None:
-    diagnosis = run(remarks=["no processes shown: PM2 does not answer"])
+    diagnosis = run(remarks=["no PM2 processes shown: PM2 does not answer"])
     for check in ("kill-timeout", "stop-signal", "treekill", "process-names"):
         assert result(diagnosis, check).status == "failed"
     assert diagnosis.examined.processes is None
