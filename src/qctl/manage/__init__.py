@@ -1,1 +1,1 @@
-"""Process managers behind one small protocol. Knows processes, never Redis."""
+"""Process managers behind one small protocol, and other facts about processes. No Redis."""

@@ -1,6 +1,6 @@
-"""What the operating system knows about a process: if it runs, its children, its connections.
+"""Processes of this host: whether one runs, its children, its TCP connections.
 
-psutil is imported inside the functions: it costs 30 ms, and most commands do not need it.
+psutil is imported inside the functions: the import costs 30 ms, and few commands need it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# No pid is reused within this time: the kernel uses all others first.
+# Start times that differ by less are one process: the kernel reuses a pid after all others.
 _START_TOLERANCE_S = 2.0
-# Fields of /proc/PID/stat after the name: state, and start time in clock ticks since boot.
+# Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19
+# IPv6 sockets show an IPv4 address with this prefix.
 _MAPPED = "::ffff:"
 
 
 def started_at(pid: int) -> float | None:
-    """When the process was started; None if it does not exist or is a zombie.
+    """The start time of a process, in seconds; None if it does not exist or is a zombie.
 
-    On Linux in seconds since boot, which do not change when somebody sets the clock; elsewhere in
-    epoch seconds. Use it only to distinguish processes that had the same pid.
+    On Linux, the time counts from boot and does not change when the clock is set; elsewhere it is
+    epoch time. Use it only to distinguish processes that had the same pid.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            # The name may contain anything, blanks and brackets too.
+            # The name may contain blanks and brackets.
             fields = file.read().rpartition(")")[2].split()
         return None if fields[_STATE] == "Z" else int(fields[_START]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
@@ -44,7 +45,7 @@ def is_running(pid: int, started_at_s: float) -> bool:
     """Whether the process with this pid and start time still runs.
 
     Args:
-        pid: another process may have it by now.
+        pid: may belong to another process by now.
         started_at_s: from ``started_at``.
     """
     start = started_at(pid)
@@ -52,17 +53,17 @@ def is_running(pid: int, started_at_s: float) -> bool:
 
 
 def process_tree(pid: int) -> list[int]:
-    """The pid and those of all descendants, parents first; only the pid if it has ended."""
+    """``pid`` and the pids of all its descendants, parents first; only ``pid`` if it has ended."""
     return _descendants(pid, _children(), set())
 
 
 def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
-    """The TCP connections of processes: local address → the one of ``pids`` that owns it.
+    """The TCP connections of processes: local address → the pid, one of ``pids``, that owns it.
 
     Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. A
-    descendant's connections count for its nearest ancestor in ``pids``. Without processes that have
-    ended or that this user may not inspect. Through a proxy, NAT or another network namespace
-    nothing matches what Redis sees.
+    descendant's connections count for its nearest ancestor in ``pids``. Processes that have ended
+    or that this user may not inspect are left out. Behind a proxy or NAT, or in another network
+    namespace, Redis sees other addresses than these.
     """
     import psutil  # noqa: PLC0415
 
@@ -72,8 +73,8 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
     children = _children()
     endpoints: dict[str, int] = {}
     for root in roots:
-        others = {pid for pid in roots if pid != root}
-        for pid in _descendants(root, children, others):
+        other_roots = {pid for pid in roots if pid != root}
+        for pid in _descendants(root, children, other_roots):
             with contextlib.suppress(psutil.Error, OSError, ValueError):
                 for connection in psutil.Process(pid).net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_ESTABLISHED:
@@ -82,10 +83,11 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
     return endpoints
 
 
-def owners() -> dict[str, int]:
-    """The TCP connections of this host: local address → the pid that owns it.
+def pids_by_endpoint() -> dict[str, int]:
+    """All TCP connections of this host: local address → the pid that owns it.
 
-    Addresses as in ``local_endpoints``. Without those of processes that this user may not inspect.
+    Addresses have the same form as in ``local_endpoints``. Connections of processes that this user
+    may not inspect are left out.
     """
     import psutil  # noqa: PLC0415
 
@@ -106,7 +108,7 @@ def _endpoint(ip: str, port: int) -> str:
 
 
 def _children() -> dict[int, list[int]]:
-    """Child pids by parent, of all processes on the host."""
+    """Parent pid → pids of its children, for all processes of the host."""
     import psutil  # noqa: PLC0415
 
     children: dict[int, list[int]] = {}
@@ -116,13 +118,13 @@ def _children() -> dict[int, list[int]]:
     return children
 
 
-def _descendants(root: int, children: dict[int, list[int]], others: set[int]) -> list[int]:
-    """``root`` and its descendants, without the trees of ``others``."""
+def _descendants(root: int, children: dict[int, list[int]], excluded: set[int]) -> list[int]:
+    """``root`` and its descendants, without the pids in ``excluded`` and their descendants."""
     tree = [root]
     seen = {root}
     # The list grows during the loop.
     for pid in tree:
-        fresh = [child for child in children.get(pid, ()) if child not in seen | others]
+        fresh = [child for child in children.get(pid, ()) if child not in seen | excluded]
         seen.update(fresh)
         tree.extend(fresh)
     return tree

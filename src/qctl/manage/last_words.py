@@ -1,7 +1,7 @@
-"""The last error in a process's log, with the line that names it first.
+"""Finds the last error in a process's log, and puts the line that names the error first.
 
-A log ends with a stack trace or a version, and the error stands somewhere above; an operator needs
-it first.
+A log often ends with a stack trace or Node's version, below the error's message; an operator needs
+the message first.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _FRAME = re.compile(r"\s+at \S.*")
 _CARETS = re.compile(r"\s*\^+\s*")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
 _NAMED = re.compile(r"(?:Uncaught )?\[?(?:\w+\.)*\w*(?:Error|Exception|Rejection)\b.*")
-# Frames inside Node and Python, and the version at the end: nothing about the app.
+# Lines that say nothing about the app: frames inside Node and Python, and Node's version.
 _NOISE = re.compile(
     r'\s+at .*node:internal/.*|Node\.js v[\d.]+|\s+File "<frozen .*|\s+return _bootstrap\..*'
 )
 _UNDERLINES = re.compile(r"[\s~^]+")
-# Lines between the one that names the error and its first stack frame.
+# A message has at most this many lines between its first line and its first stack frame.
 _MAX_MESSAGE_LINES = 20
 
 
 def log_size(process: ManagedProcess) -> int:
-    """The size of its error log in bytes; 0 if it has none."""
+    """The size of the process's error log in bytes; 0 if it has none or it cannot be read."""
     try:
         return process.error_log.stat().st_size if process.error_log else 0
     except OSError:
@@ -37,16 +37,16 @@ def log_size(process: ManagedProcess) -> int:
 
 
 def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
-    """The last error in its log, see ``error_first``; empty without a log.
+    """The last error in the process's error log, as from ``error_first``; empty without a log.
 
     Args:
-        since: an earlier ``log_size``; older lines are ignored.
+        since: a result of ``log_size``; lines that the log had then are ignored.
     """
     return error_first(read_tail(process.error_log, since)[0]) if process.error_log else []
 
 
 def error_first(lines: Sequence[str]) -> list[str]:
-    """The last error in a log, its message first; without an error, the last ``MAX_LINES`` lines.
+    """At most ``MAX_LINES`` lines: the last error, its message first; without one, the last lines.
 
     Args:
         lines: the end of the log, oldest first.
@@ -58,7 +58,7 @@ def error_first(lines: Sequence[str]) -> list[str]:
     carets = _last(rows, lambda i: i and _CARETS.fullmatch(rows[i - 1]) and rows[i][0] != " ")
     at = max(named, carets)
     if traceback > at:
-        # Python names the error after its trace, and the last frames matter.
+        # Python prints the message below the trace, and the last frames matter most.
         at = next((i for i in range(traceback + 1, len(rows)) if rows[i][0] != " "), traceback)
         frames = [line for line in rows[traceback:at] if not _UNDERLINES.fullmatch(line)]
         return [rows[at], *frames[-(MAX_LINES - 1) :]]

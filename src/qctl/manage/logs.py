@@ -13,10 +13,10 @@ _MAX_NEW_BYTES = 1024 * 1024
 def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     """The last lines of a log, at most 64 KiB, and the byte where they end.
 
-    No lines if the log cannot be read.
+    No lines, and ``start``, if the log cannot be read.
 
     Args:
-        start: the byte to begin at; a log that is shorter was truncated, and is read from 0.
+        start: the byte to begin at; 0 is used if the log is shorter, because it was truncated.
     """
     try:
         # O_NONBLOCK: the log may be a pipe.
@@ -35,14 +35,14 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     finally:
         os.close(descriptor)
     lines = _lines(data) if data else []
-    # The first line of a truncated tail is incomplete; keep it if there is no other.
+    # If the tail begins inside the log, its first line may be incomplete: keep only a sole line.
     return lines[1:] if first > start and len(lines) > 1 else lines, first + len(data)
 
 
 def read_new(path: Path, start: int) -> tuple[list[str], int]:
     """The complete lines after byte ``start``, at most 1 MiB, and the byte where they end.
 
-    A log that is shorter was truncated, and is read from 0.
+    If the log is shorter than ``start``, it was truncated, and is read from 0.
     """
     try:
         with path.open("rb") as file:
@@ -52,7 +52,7 @@ def read_new(path: Path, start: int) -> tuple[list[str], int]:
             data = file.read(_MAX_NEW_BYTES)
     except OSError:
         return [], start
-    # A line longer than that is returned in pieces.
+    # A line of more than 1 MiB is returned in pieces.
     is_long = len(data) == _MAX_NEW_BYTES and b"\n" not in data
     complete = data if is_long else data[: data.rfind(b"\n") + 1]
     return _lines(complete) if complete else [], start + len(complete)

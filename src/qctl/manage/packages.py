@@ -1,4 +1,4 @@
-"""Which BullMQ an app has installed, as Node would find it from the app's script."""
+"""Finds the BullMQ that an app has installed, as Node would from the app's script."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MAX_BYTES = 256 * 1024
 
 
 def installed_bullmq(process: ManagedProcess) -> str | None:
-    """The BullMQ version in the nearest ``node_modules`` above its script, else above its cwd.
+    """The BullMQ version in the nearest ``node_modules`` above the script, else above the cwd.
 
-    None if there is none or it cannot be read. The running version may be older: it was loaded when
-    the process started.
+    None if BullMQ is not there or cannot be read. The process may run an older version, which was
+    installed when the process started.
     """
     files = (folder / "node_modules/bullmq/package.json" for folder in _folders(process))
     return next((found for file in files if (found := _version(file)) is not None), None)

@@ -1,11 +1,11 @@
-"""What a process manager is: it lists its processes, finds them by name and restarts single ones.
+"""The interface of process managers: list processes, find processes by name, restart one process.
 
 Each folder beside this file implements ``Manager`` for one kind: ``pm2/``, ``qctl/``. Operations
-know managers only through this protocol. Two rules hold for all of them:
+know managers only through this protocol. Two rules hold for every manager:
 
 - Reading never starts a manager, and never changes anything.
-- A restart is only requested. What the manager answers proves nothing: the caller watches the
-  process itself until a new one runs.
+- A restart is only requested. The manager's answer proves nothing: the caller watches until a new
+  process runs.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ class ManagedProcess:
     """One process under a manager.
 
     Args:
-        target: what the operator types, e.g. ``pm2:worker``; all instances of an app share it.
-        key: what the manager calls this one process, e.g. PM2's ``pm_id``.
+        target: what the operator types, e.g. ``pm2:worker``; the same for all instances of an app.
+        key: the manager's id of this one process, e.g. PM2's ``pm_id``.
         name: the app's name.
         namespace: PM2's namespace; "" where a manager has none.
         status: the manager's word: ``online``, ``stopped``, ``errored``, ``launching`` …
-        pid: None when it does not run.
-        started_at_ms: start time, epoch milliseconds; None when it does not run.
-        restarts: how often the manager has restarted it.
+        pid: None when the process does not run.
+        started_at_ms: start time, epoch milliseconds; None when the process does not run.
+        restarts: how often the manager has restarted the process.
         mode: ``fork`` or ``cluster``.
-        stop_signal: what the manager sends first to stop it.
-        kill_timeout_ms: how long after that the manager sends SIGKILL.
+        stop_signal: what the manager sends first to stop the process.
+        kill_timeout_ms: how long after the stop signal the manager sends SIGKILL.
         ready_timeout_ms: how long the manager waits until the app reports that it is ready; 0 when
-            it does not wait.
-        cpu_percent, rss_bytes: as the manager measures them; None when it does not.
-        last_start_ms: as ``started_at_ms``, also for a process that has ended.
-        starts_again: whether the manager restarts it after it exits by itself, with any exit code.
-        crash_until_ms: until when, in epoch milliseconds, the manager counts an exit as a crash;
-            None when it does not.
-        tree_kill: whether stopping it also stops its children.
-        script: what it runs; distinguishes two apps with one name.
-        cwd: its working folder; distinguishes them when both run ``npm``.
-        error_log: the file with its stderr.
+            the manager does not wait.
+        cpu_percent, rss_bytes: as the manager measures them; None when not measured.
+        last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
+        starts_again: whether the manager starts the process again after any exit of its own.
+        crash_until_ms: the manager counts an exit before this time, epoch milliseconds, as a crash;
+            None when it counts none, or when the time is unknown.
+        tree_kill: whether stopping the process also stops its children.
+        script: the app's program; distinguishes two apps with one name.
+        cwd: the working folder; distinguishes such apps when both run ``npm``.
+        error_log: the file with the stderr of the process.
     """
 
     target: str
@@ -68,38 +68,38 @@ class ManagedProcess:
     error_log: Path | None = field(default=None, repr=False)
 
     def was_started_since(self, before: ManagedProcess) -> bool:
-        """Whether it was started after ``before`` was read, even if it has ended again."""
+        """Whether the process was started after ``before`` was read, even if it has ended again."""
         if self.pid is not None and self.pid != before.pid:
             return True
         return self.last_start_ms is not None and self.last_start_ms != before.last_start_ms
 
 
 class RestartCall(Protocol):
-    """A restart that was requested. Success here proves nothing: watch the process itself."""
+    """A requested restart. Its success proves nothing: the caller watches the process itself."""
 
     def error(self) -> str | None:
         """Why the manager refused.
 
-        None while it works, when it reported success, and when its answer was lost.
+        None until the manager answers, if it reports success, and if its answer was lost.
         """
         ...
 
     def close(self) -> None:
-        """Stop listening; the manager continues."""
+        """Stop waiting for the answer; the manager continues the restart."""
         ...
 
 
 class Manager(Protocol):
     """One process manager on this host.
 
-    All methods raise ``UnreachableError`` if it does not run, does not answer, or does not take the
-    request.
+    All methods raise ``UnreachableError`` if the manager does not run, does not answer, or does not
+    accept the request.
     """
 
     kind: str
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """All its processes."""
+        """All processes of this manager."""
         ...
 
     def process(self, key: str) -> ManagedProcess | None:
@@ -110,28 +110,28 @@ class Manager(Protocol):
         """The processes that ``name`` means.
 
         Raises:
-            NotFoundError: none; the message lists the existing ones.
-            RefusedError: the name means several different apps.
+            NotFoundError: no process has this name; the message lists what exists.
+            RefusedError: several different apps have this name.
         """
         ...
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """Request a restart of this one process; returns at once.
 
-        The manager sends the stop signal, and SIGKILL after its time limit.
+        The manager sends the stop signal, and SIGKILL after ``kill_timeout_ms``.
         """
         ...
 
 
 @runtime_checkable
 class Signaller(Protocol):
-    """A manager that can also restart a process without its time limit for SIGKILL."""
+    """A manager that can also have a process exit and start again without ever using SIGKILL."""
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """Send this one process its stop signal; returns at once.
 
         Nothing is killed: the process exits when its jobs have ended, and the manager starts it
-        again. Must not bring the process closer to the number of crashes at which the manager gives
-        up. Raises like the methods of ``Manager``.
+        again. The exit must not count towards the crashes after which the manager gives up. Raises
+        like the methods of ``Manager``.
         """
         ...

@@ -26,7 +26,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def list_rows(home: Path) -> list[Any]:
-    """PM2's rows from ``pm2 jlist``. They hold secrets: pick fields and drop the rest.
+    """PM2's rows from ``pm2 jlist``. The rows contain secrets: pick fields and drop the rest.
 
     Raises:
         UnreachableError: there is no ``pm2`` command, it failed, or its output is not a list.
@@ -42,7 +42,7 @@ def list_rows(home: Path) -> list[Any]:
             timeout=_LIST_TIMEOUT_S,
             check=False,
         )
-    # Errors are raised below, not here: TimeoutExpired holds the output, with the secrets.
+    # Errors are raised below, not here: TimeoutExpired contains the output, with the secrets.
     except subprocess.TimeoutExpired:
         why = f"`pm2 jlist` did not end within {_LIST_TIMEOUT_S:g} s"
     except OSError as error:
@@ -58,7 +58,7 @@ def list_rows(home: Path) -> list[Any]:
 
 
 def _rows(output: bytes) -> list[Any] | None:
-    # Banners and notices precede the list, on their own lines.
+    # Banners and notices precede the list, on lines of their own.
     for line in reversed(output.splitlines()):
         if line.startswith(b"["):
             with contextlib.suppress(ValueError, RecursionError):
@@ -82,7 +82,7 @@ class CliRestart:
     def __init__(self, home: Path, pm_id: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         try:
-            # Its own session: Ctrl-C must not end it before PM2 has the request.
+            # A session of its own: Ctrl-C must not end the command before PM2 has the request.
             self._process = subprocess.Popen(
                 [_executable(), "restart", pm_id],
                 env=_environment(home),
@@ -99,7 +99,7 @@ class CliRestart:
             raise
 
     def error(self) -> str | None:
-        """The error of ``pm2``; None while it runs, or when it succeeded."""
+        """The error that ``pm2`` printed; None while ``pm2`` runs and if it succeeded."""
         code = self._process.poll()
         if not code:
             return None
@@ -112,7 +112,7 @@ class CliRestart:
         return message[:_MAX_MESSAGE] or f"`pm2 restart` ended with code {code}"
 
     def close(self) -> None:
-        """End the command after it had time to send the request; PM2 continues."""
+        """Wait until the command has ended, up to 5 s, then kill it; PM2 continues the restart."""
         try:
             self._process.wait(_CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -124,7 +124,7 @@ class CliRestart:
 def _executable() -> str:
     found = shutil.which("pm2")
     if found is None:
-        raise _not_understood("and there is no `pm2` command on PATH to ask instead")
+        raise _not_understood("there is no `pm2` command on PATH to use instead")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Which of PM2's processes a name means."""
+"""Finds the PM2 processes that a name means."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:
 
 
 def targets_text(processes: Sequence[ManagedProcess]) -> str:
-    """Their targets with the number of processes, e.g. ``pm2:worker (2 processes)``."""
+    """The targets of processes, at most 20, each like ``pm2:worker (2 processes)``."""
     counts: dict[str, int] = {}
     for process in processes:
         counts[process.target] = counts.get(process.target, 0) + 1

@@ -60,14 +60,14 @@ class Pm2:
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """See ``Signaller``: have PM2 send this one process SIGINT.
 
-        Unlike a restart, this sends no SIGKILL later and changes no setting of the app. Where PM2
-        would count the exit as a crash, this first sets its counters to 0, as ``pm2 reset`` does
-        (PM2's own restart also resets the crashes). PM2 starts the process again when it has
-        exited, unless the app's ``autorestart`` or ``stop_exit_codes`` forbid it; then its status
-        is ``stopped``. Only the process itself gets the signal, not its children.
+        Unlike a restart, this sends no SIGKILL later and changes no setting of the app. If PM2
+        would count the exit as a crash, this first resets PM2's counters for the process, as ``pm2
+        reset`` does (a restart by PM2 also resets the crashes). PM2 starts the process again after
+        the exit, unless ``autorestart`` or ``stop_exit_codes`` of the app forbid that; then the
+        process is ``stopped``. Only the process itself gets the signal, not its children.
         """
         if process.crash_until_ms is not None and time.time() * 1000 < process.crash_until_ms:
-            # If this fails and PM2 gives the process up, the caller restarts it.
+            # If the reset fails and PM2 gives the process up, the caller restarts the process.
             with contextlib.suppress(rpc.RpcError, UnreachableError):
                 self._call("resetMetaProcessId", int(process.key))
         request = {"process_id": int(process.key), "signal": STOP_SIGNAL}
@@ -110,7 +110,7 @@ class Pm2:
         return cli.CliRestart(self._home, pm_id)
 
     def _require_daemon(self) -> None:
-        """Raise unless a daemon accepts connections: without one, ``pm2`` commands start one."""
+        """Raise unless a daemon accepts connections: without one, a ``pm2`` command starts one."""
         rpc.connect(self._socket, self._timeout_s).close()
 
 
@@ -121,41 +121,41 @@ def _no_signals() -> RestartCall:
 
 
 class _RpcRestart:
-    """See ``RestartCall``. Requested over the socket; falls back if PM2 has no such method."""
+    """A ``RestartCall`` over the socket; calls ``fallback`` if PM2 lacks the method."""
 
     def __init__(self, call: rpc.Call, fallback: Callable[[], RestartCall]) -> None:
         self._call = call
         self._fallback = fallback
-        self._other: RestartCall | None = None
-        self._done = False
+        self._fallback_call: RestartCall | None = None
+        self._is_done = False
         self._error: str | None = None
 
     def error(self) -> str | None:
-        if not self._done:
+        if not self._is_done:
             self._poll()
-        return self._other.error() if self._other else self._error
+        return self._fallback_call.error() if self._fallback_call else self._error
 
     def _poll(self) -> None:
         try:
-            # The reply holds the app's environment: only check that there is one.
+            # The reply contains the app's environment: only check whether it has arrived.
             if self._call.poll() is None:
                 return
         except rpc.UnknownMethodError:
             try:
-                self._other = self._fallback()
+                self._fallback_call = self._fallback()
             except QctlError as error:
                 self._error = f"{error.what}: {error.why}"
         except (rpc.NotUnderstoodError, UnreachableError):
-            # Not a refusal: PM2 may be restarting it, and a second request would restart it twice.
-            # The caller watches the process and notices when PM2 is gone.
+            # Not a refusal: PM2 may be restarting the process, and must not be asked twice. The
+            # caller watches the process and notices when PM2 is gone.
             pass
         except rpc.RpcError as error:
             self._error = str(error)
-        self._done = True
+        self._is_done = True
         self._call.close()
 
     def close(self) -> None:
-        self._done = True
+        self._is_done = True
         self._call.close()
-        if self._other:
-            self._other.close()
+        if self._fallback_call:
+            self._fallback_call.close()

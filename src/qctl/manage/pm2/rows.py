@@ -1,7 +1,7 @@
-"""A row of PM2 as a ``ManagedProcess``.
+"""Turns a row of PM2's list into a ``ManagedProcess``.
 
-Rows carry each app's whole environment, secrets included: fields are picked by name, and the row
-is dropped at once.
+A row contains the app's whole environment, secrets included: pick fields by name, then drop the
+row at once.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from qctl.manage.protocol import ManagedProcess
 
-# PM2's own defaults; a row has these fields only when the app sets them.
+# PM2's defaults; a row has these fields only if the app sets them.
 _KILL_TIMEOUT_MS = 1600
 _LISTEN_TIMEOUT_MS = 3000
 _MIN_UPTIME_MS = 1000
 _MAX_RESTARTS = 16
-# PM2_KILL_SIGNAL in the daemon's environment can change it; neither a row nor a harmless call shows
-# that.
+# PM2's default. PM2_KILL_SIGNAL in the daemon's environment changes it, but no row and no harmless
+# call shows that.
 STOP_SIGNAL = "SIGINT"
 
 
 def to_process(row: object) -> ManagedProcess | None:
-    """The whitelisted fields of a row; None for a module of PM2 or anything that is not a row."""
+    """The process of a row; None for a module of PM2, or if ``row`` is not a row."""
     if not isinstance(row, dict):
         return None
     env = row.get("pm2_env")
@@ -67,14 +67,14 @@ def to_process(row: object) -> ManagedProcess | None:
 def _starts_again(env: Mapping[str, object]) -> bool:
     if env.get("autorestart") in {False, "false"} or env.get("stop_exit_codes"):
         return False
-    # With 0, PM2 gives up at the first exit.
+    # With max_restarts 0, PM2 gives up at the first exit.
     return _number(env.get("max_restarts")) != 0
 
 
 def _crash_until_ms(env: Mapping[str, object]) -> int | None:
-    """Until when PM2 counts an exit as a crash.
+    """Until when PM2 counts an exit as a crash; None if the row lacks a number that is needed.
 
-    An exit counts within ``min_uptime`` of the start, and within ``max_restarts`` times
+    An exit counts within ``min_uptime`` of the start, if that is also within ``max_restarts`` times
     ``min_uptime`` after a command created or last restarted the app.
     """
     started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))
@@ -92,7 +92,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int | None:
-    """A whole number from 0; some versions of PM2 keep numbers as text."""
+    """A number of 0 or more, cut to an integer, else None. Some PM2 versions keep it as text."""
     number = None
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):

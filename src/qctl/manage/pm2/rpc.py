@@ -4,8 +4,8 @@ A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, 
 payload: ``s:`` and text, ``j:`` and JSON, else raw bytes. A request is ``[j:{"type": "call",
 "method": …, "args": […]}, s:id]``, its reply ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
-Replies hold the apps' whole environment, secrets included. Nothing of a reply may reach an
-exception, not even its context: errors are raised outside the handler that caught the cause.
+Replies contain the apps' whole environment, secrets included. No part of a reply may reach an
+exception or its context, so errors are raised outside the handler that caught the cause.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qctl.errors import ManagerUnreachableError
 _VERSION = 1
 # A row has 10 to 20 KB: enough for thousands of apps.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-# The time limit for PM2's answer.
+# The time limit for connecting, and for PM2's answer.
 TIMEOUT_S = 10.0
 _MAX_MESSAGE = 300
 _CHUNK = 256 * 1024
@@ -40,11 +40,11 @@ class UnknownMethodError(RpcError):
 
 
 class NotUnderstoodError(Exception):
-    """The reply has an unknown form; the text never quotes it."""
+    """The reply has an unknown form; the error's text never quotes the reply."""
 
 
 def encode(*args: object) -> bytes:
-    """A frame of these arguments: text as ``s:``, bytes as they are, all else as JSON."""
+    """A frame of these arguments: text as ``s:``, bytes unchanged, all others as ``j:`` JSON."""
     frame = bytearray([_VERSION << 4 | len(args)])
     for arg in args:
         if isinstance(arg, bytes):
@@ -67,7 +67,7 @@ class Decoder:
         """The frames that ``data`` completes, each a list of payloads.
 
         Raises:
-            NotUnderstoodError: this is not the protocol, or a frame is longer than allowed.
+            NotUnderstoodError: the bytes are not PM2's protocol, or a frame is too long.
         """
         self._buffer += data
         frames = []
@@ -76,7 +76,7 @@ class Decoder:
         return frames
 
     def _take(self) -> list[bytes] | None:
-        # Until the frame is complete, only its headers are read, so partial reads are cheap.
+        # While the frame is incomplete, only lengths are read, so that many calls are cheap.
         if not self._buffer:
             return None
         version, argc = self._buffer[0] >> 4, self._buffer[0] & 0x0F
@@ -132,7 +132,7 @@ class Call:
             ) from error
 
     def poll(self, wait_s: float = 0.0) -> list[Any] | None:
-        """The reply's arguments; None until it is here.
+        """The reply's arguments; None until the whole reply has arrived.
 
         Args:
             wait_s: how long to wait for more bytes; 0 does not wait.
@@ -172,7 +172,7 @@ def call(path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S) -
     """Call a method and wait for its reply, ``timeout_s`` seconds in all.
 
     Raises:
-        UnreachableError: it does not answer in time. Also raises like ``Call`` and ``poll``.
+        UnreachableError: PM2 does not answer in time. Also raises like ``Call`` and ``poll``.
     """
     deadline = time.monotonic() + timeout_s
     with contextlib.closing(Call(path, method, *args, timeout_s=timeout_s)) as request:
@@ -183,7 +183,7 @@ def call(path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S) -
     raise ManagerUnreachableError(
         f"PM2 does not answer within {timeout_s:g} s",
         why=f"{path} accepts connections, but no reply to {method} came",
-        hint="see its log, pm2.log in the same folder",
+        hint=f"see PM2's log: {path.with_name('pm2.log')}",
     )
 
 
@@ -218,7 +218,7 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
 
 def _reply(payload: bytes, method: str) -> list[Any]:
     reply: object = None
-    # The parser's exceptions hold the text that they failed on: drop them.
+    # The parser's exceptions contain the text of the reply: drop them.
     with contextlib.suppress(ValueError, RecursionError):
         reply = json.loads(payload[2:]) if payload.startswith(b"j:") else None
     if isinstance(reply, dict) and reply.get("error") is not None:

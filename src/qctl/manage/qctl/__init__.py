@@ -1,1 +1,1 @@
-"""qctl's own masters in the background: their state folders, and a manager of their processes."""
+"""qctl's own background masters: their state folders, and their processes as a ``Manager``."""

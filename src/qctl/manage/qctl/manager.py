@@ -1,6 +1,6 @@
 """qctl's own masters as a process manager: the ``qctl:`` targets.
 
-A restart leaves no gap: the new process takes jobs before the old one exits.
+A restart leaves no gap: the new process takes jobs before the old process exits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from qctl.manage.qctl.state import (
     master_names,
 )
 
-# A day, for "no time limit".
+# A day: stands for "no time limit" in ``kill_timeout_ms``.
 _NO_LIMIT_MS = 86_400_000
-# A master that ends may run for this time after its last answer.
+# A master that is ending may run this long without answering.
 _ENDING_S = 10.0
 _POLL_S = 0.05
 
@@ -41,11 +41,11 @@ class Qctl:
         self._home = state_home
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """See ``Manager``; by name and slot, without those of a master that does not answer."""
+        """See ``Manager``; sorted by name and slot. Left out is a master that does not answer."""
         found: list[ManagedProcess] = []
         for name in master_names(self._home):
             try:
-                found += self._of(name)
+                found += self._processes_of(name)
             except UnreachableError:
                 continue
         return found
@@ -57,7 +57,7 @@ class Qctl:
         until = time.monotonic() + _ENDING_S
         while folder.running():
             try:
-                return next((each for each in self._of(name) if each.key == key), None)
+                return next((each for each in self._processes_of(name) if each.key == key), None)
             except UnreachableError:
                 # A master that is ending does not answer.
                 if time.monotonic() > until:
@@ -66,12 +66,12 @@ class Qctl:
         return None
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
-        """The processes of one master; ``NAME/SLOT`` means one of them. See ``Manager``."""
+        """See ``Manager``: ``NAME`` means all processes of a master, ``NAME/SLOT`` one of them."""
         master, _, slot = name.partition("/")
         known = master_names(self._home)
         if master not in known or not MasterFolder(self._home, master).running():
             raise self.not_running(master)
-        processes = self._of(master)
+        processes = self._processes_of(master)
         chosen = [p for p in processes if not slot or p.key == name]
         if not chosen:
             raise NotFoundError(
@@ -100,7 +100,7 @@ class Qctl:
         return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
 
     def stopped(self) -> Sequence[tuple[str, str]]:
-        """The masters that do not run: name and the command that starts it again."""
+        """The masters that do not run: the name of each, and the command that starts it again."""
         found = [
             (name, self._start_command(name))
             for name in master_names(self._home)
@@ -115,7 +115,7 @@ class Qctl:
         several = f" --processes {state.processes}" if state.processes > 1 else ""
         return f"qctl worker start {name} {' '.join(state.apps)}{several}"
 
-    def _of(self, name: str) -> list[ManagedProcess]:
+    def _processes_of(self, name: str) -> list[ManagedProcess]:
         folder = MasterFolder(self._home, name)
         answer = folder.ask({"do": "state"})
         state = folder.read()
@@ -123,7 +123,7 @@ class Qctl:
 
 
 class _Replacement:
-    """See ``RestartCall``."""
+    """A ``RestartCall``: the request that a master replace one process."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -149,7 +149,7 @@ class _Replacement:
 
 
 def refusal(answer: dict[str, Any]) -> str | None:
-    """Why a master refused, with the last words of the new process; None if it did not."""
+    """Why a master refused, with the new process's last error; None if it did not refuse."""
     if "error" not in answer:
         return None
     words = answer.get("words") or ()
@@ -170,7 +170,7 @@ def _process(
         restarts=row["restarts"],
         mode="fork",
         stop_signal="SIGTERM",
-        # A replaced process has no time limit: grace_s applies to a stop only.
+        # A process that is replaced has no time limit: grace_s applies only when the master stops.
         kill_timeout_ms=_NO_LIMIT_MS,
         ready_timeout_ms=int(READY_TIMEOUT_S * 1000),
         cpu_percent=None,

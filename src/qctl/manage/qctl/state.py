@@ -1,9 +1,9 @@
-"""The state folder of a background master, and requests to it.
+"""The state folder of a background master, and requests to that master.
 
 Each master has a folder ``$XDG_STATE_HOME/qctl/workers/NAME`` that only this user may enter:
 
-- ``state.json``: which process it is;
-- ``lock``: held as long as the master lives;
+- ``state.json``: the master's pid, apps and options (``MasterState``);
+- ``lock``: locked as long as the master lives;
 - ``log``: the output of the master and its workers;
 - ``control.sock``: takes requests, one JSON object per line, each answered by one line.
 """
@@ -39,10 +39,11 @@ class MasterState:
     """What a master writes about itself.
 
     Args:
-        pid, birth_s: of its process; ``birth_s`` is from ``host.started_at``.
-        started_at_s: the start time for people, epoch seconds.
+        pid, birth_s: identify the master's process; ``birth_s`` is from ``host.started_at``.
+        started_at_s: the start time to show, epoch seconds.
         apps: each as ``module:attribute``.
-        cwd: its working folder.
+        cwd: the master's working folder.
+        processes: the number of worker processes.
         grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
     """
 
@@ -66,15 +67,16 @@ class Replaced:
 
 
 def check_name(name: str) -> None:
-    """Check that a name is valid.
+    """Check the name of a master.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the name is not valid.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a worker",
-            why="a name has at most 40 letters, digits, dots, dashes and underscores",
+            why="a name begins with a letter or a digit, and has at most 40 letters, digits, dots, "
+            "dashes and underscores",
             hint="qctl worker start emails app:worker",
         )
 
@@ -84,7 +86,7 @@ class MasterFolder:
 
     Args:
         state_home: qctl's folder for state.
-        name: of the master.
+        name: the master's name.
 
     Raises:
         UsageError: the name is not valid.
@@ -102,8 +104,8 @@ class MasterFolder:
         """Create the folder, for this user only.
 
         Raises:
-            FailedError: it cannot be created.
-            UsageError: its path is too long for a socket.
+            FailedError: the folder cannot be created.
+            UsageError: the folder's path is too long for a socket.
         """
         if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH_BYTES:
             raise UsageError(
@@ -120,7 +122,7 @@ class MasterFolder:
             ) from None
 
     def try_lock(self) -> int | None:
-        """A descriptor that holds the lock, for the master to inherit; None if it is taken."""
+        """A descriptor that holds the lock, for the master to inherit; None if another has it."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,12 +138,12 @@ class MasterFolder:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(state), file)
             file.flush()
-            # Otherwise a power cut may leave an empty file.
+            # Without this, a power cut may leave an empty file.
             os.fsync(file.fileno())
         draft.replace(self._state)
 
     def raw_state(self) -> bytes | None:
-        """The bytes of the state file; None without one."""
+        """The bytes of the state file; None if it cannot be read."""
         with contextlib.suppress(OSError):
             return self._state.read_bytes()
         return None
@@ -154,7 +156,7 @@ class MasterFolder:
             self._state.write_bytes(raw)
 
     def read(self) -> MasterState | None:
-        """The master that runs or ran last; None if there never was one."""
+        """The state of the master that runs or ran last; None without a readable state file."""
         try:
             row = json.loads(self._state.read_text(encoding="utf-8"))
             return MasterState(**{**row, "apps": tuple(row["apps"])})
@@ -162,7 +164,7 @@ class MasterFolder:
             return None
 
     def running(self) -> MasterState | None:
-        """The master; None if it does not run."""
+        """The state of the master; None if it does not run."""
         state = self.read()
         return state if state and is_running(state.pid, state.birth_s) else None
 
@@ -186,8 +188,8 @@ class MasterFolder:
 class Request:
     """A request that was sent; the master carries it out even if nobody waits for the answer.
 
-    All methods raise ``UnreachableError`` if the master does not take it, ends before it answers,
-    or gives an answer that is not understood.
+    Creating or polling it raises ``UnreachableError`` if the master does not accept the request,
+    ends before it answers, or gives an answer that is not understood.
     """
 
     def __init__(self, folder: MasterFolder, request: Mapping[str, Any]) -> None:
@@ -203,7 +205,7 @@ class Request:
             raise self._unreachable(error.strerror or str(error)) from None
 
     def poll(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
-        """The answer; None if nothing of it comes for ``timeout_s`` seconds."""
+        """The answer; None if no byte arrives for ``timeout_s`` seconds."""
         self._socket.settimeout(timeout_s)
         while b"\n" not in self._received:
             try:
@@ -213,7 +215,8 @@ class Request:
             except OSError as error:
                 raise self._unreachable(error.strerror or str(error)) from None
             if not data or len(self._received) > _MAX_ANSWER_BYTES:
-                raise self._unreachable("it ended before it answered")
+                why = "its answer is too long" if data else "it ended before it answered"
+                raise self._unreachable(why)
             self._received += data
         try:
             answer = json.loads(self._received)
@@ -235,7 +238,7 @@ class Request:
 
 
 def master_names(state_home: Path) -> list[str]:
-    """Names of all masters, running or stopped."""
+    """The names of all masters, running or stopped, sorted."""
     with contextlib.suppress(OSError):
         return sorted(
             entry.name

@@ -22,9 +22,9 @@ def queues_beside(
         the names of queues of this prefix, and a description of those under another prefix or in
         another database.
     """
-    from qctl.manage.host import owners  # noqa: PLC0415 - psutil costs 30 ms
+    from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
 
-    pids = owners()
+    pids = pids_by_endpoint()
 
     def place(address: str) -> str | int:
         pid = pids.get(address)
