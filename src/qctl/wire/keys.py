@@ -53,8 +53,8 @@ class QueueKeys:
     def scheduler(self, scheduler_id: str) -> str:
         return self(f"repeat:{scheduler_id}")
 
-    # qctl's own keys are never under PFX:Q:, where BullMQ's removal of orphans deletes them. A hash
-    # tag in the prefix or the name still keeps them in the queue's slot.
+    # qctl's own keys do not begin with PREFIX:NAME:, because BullMQ's removal of orphans would
+    # delete them. A hash tag in the prefix or the name still keeps them in the queue's slot.
 
     @property
     def lease(self) -> str:

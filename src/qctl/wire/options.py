@@ -62,8 +62,8 @@ class Keep:
     """Which finished jobs to keep.
 
     Args:
-        count: the newest jobs, at most this many.
-        age_s: jobs that ended within this many seconds.
+        count: keep only the newest jobs, at most this many.
+        age_s: keep only jobs that ended within this many seconds.
         limit: at most this many jobs are removed at a time.
     """
 
@@ -74,13 +74,13 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A job in a queue of the same prefix that waits for the new one."""
+    """The parent of a new job: a job that waits for the new one, in a queue of the same prefix."""
 
     id: str
     queue: str
 
 
-# Not frozen: a frozen one takes four times as long to build, and bulk adds build many.
+# Not frozen: a frozen dataclass takes four times as long to build, and bulk adds build many.
 @dataclass(slots=True, kw_only=True)
 class JobOptions:
     """The options of a job.

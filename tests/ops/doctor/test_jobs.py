@@ -58,7 +58,7 @@ def test_stalled_jobs_that_a_worker_will_notice(client: Client, worker: Client) 
     assert "whether a worker notices is unknown" in finding.what
     client.call("SET", Q("stalled-check"), round(time.time() * 1000), "PX", 30_000)
     (finding,) = found(client, "stalled")
-    assert "workers check for that every 30 s" in finding.what
+    assert "workers check for stalls every 30 s" in finding.what
 
 
 def test_jobs_of_a_worker_that_is_not_connected(client: Client, worker: Client) -> None:

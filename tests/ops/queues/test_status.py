@@ -233,8 +233,8 @@ def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_ur
         client.call("SET", "bull:q:stalled-check", round(time.time() * 1000), "PX", interval_ms)
         assert remarks(client) == [
             (
-                f"2 jobs have stalled; workers check for that every {words}, the second check puts "
-                "them back",
+                f"2 jobs have stalled; workers check for stalls every {words}, the second check "
+                "puts them back",
                 commands,
             )
         ]

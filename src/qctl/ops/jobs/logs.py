@@ -66,8 +66,8 @@ def follow_logs(
     While Redis cannot be reached, the function tries again.
 
     If a job keeps only its last rows (``keepLogs``) and writes more rows between two reads, the
-    first of these rows are lost: ``say`` reports it. Rows that are exactly equal to rows before may
-    be taken for these.
+    first of these rows are lost, and ``say`` reports it. A new row that equals an old row may then
+    be taken for the old row and left out.
 
     Args:
         poll_s: seconds between two reads.

@@ -73,7 +73,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The test of an expression; ``fields`` are the fields of a job that it reads."""
+    """The test of an expression; ``fields`` are the fields of a job that the test reads."""
 
     test: Predicate
     fields: frozenset[str]

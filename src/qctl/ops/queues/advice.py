@@ -105,7 +105,7 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
             f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}", commands
         )
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
-    text = f"workers check for that every {duration(interval_ms / 1000)}, the second check puts "
+    text = f"workers check for stalls every {duration(interval_ms / 1000)}, the second check puts "
     text += "it back" if queue.counts.stalled == 1 else "them back"
     return Note(f"{count} stalled; {text}", commands)
 

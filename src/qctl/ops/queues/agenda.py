@@ -96,7 +96,7 @@ def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[
 
 
 def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
-    """Whether it makes no more jobs; its record stays then (wire format 6.1)."""
+    """Whether a scheduler makes no more jobs. BullMQ keeps its record (wire format 6.1)."""
     ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
     spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
     return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

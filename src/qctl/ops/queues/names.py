@@ -34,7 +34,8 @@ from qctl.wire.read.discovery import discover
 SLOW_SCAN_S = 0.25
 # Cached names that are older are not used.
 MAX_AGE_S = 1800.0
-# The next scan is due after this many times the duration of the last scan.
+# The next scan is due after this many times the duration of the last scan, but at the latest after
+# half of MAX_AGE_S.
 PAUSE_FACTOR = 30
 # The length of a file's name in bytes; file systems allow 255.
 _MAX_FILE_NAME = 150

@@ -56,7 +56,7 @@ def _installed(
         workers = list_workers(client, settings.prefix, names, db) or ()
         connected = queues_served(workers, holders(client, settings.prefix, workers, processes))
     except Exception as error:
-        # psutil raises exceptions of many kinds.
+        # psutil raises many kinds of exceptions.
         if is_outage(error):
             raise
         return {}

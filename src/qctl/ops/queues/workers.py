@@ -181,9 +181,9 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
 def _active_jobs(
     client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> dict[str | _Name, tuple[str, ...]]:
-    """Ids of active jobs: by the lock's owner for workers with a heartbeat, else by queue and name.
+    """Ids of active jobs: by the lock's owner if it has a heartbeat, and by queue and worker name.
 
-    A worker whose name is not unique in its queue is left out.
+    A worker name that is not unique in its queue is left out.
     """
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]

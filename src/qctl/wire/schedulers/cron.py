@@ -50,7 +50,7 @@ _ITEM = re.compile(
 
 
 class _PatternError(Exception):
-    """Its text says what is wrong with a pattern."""
+    """A pattern is wrong; the text of the exception says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class Cron:
 
     @property
     def is_hourly(self) -> bool:
+        """Whether the pattern is for every hour."""
         return len(self.hours) == 24
 
     def matches(self, day: date) -> bool:
