@@ -98,7 +98,7 @@ def test_a_queue_without_a_worker_does_not_run_again() -> None:
 def test_jobs_without_a_lock_may_still_run() -> None:
     job = RunningJob("q", "1", "job", 2.0, None, None, None)
     (told,) = lines(Drained(2.0, (job,)))
-    assert "no job with a lock is running; 1 stalled job (no lock) not waited for" in told
+    assert "no job with a lock is running; not waited for: 1 stalled job" in told
     assert "may still run" in told
     report = replace(REPORT, outcome="drained", jobs=(JobOutcome("q", "1", "orphaned"),))
     assert lines(report)[-1].startswith("drained: nothing with a lock is running; ")

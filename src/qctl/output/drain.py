@@ -45,7 +45,7 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
             wait = f"about {duration(plan.estimate_s)}, by recent runs"
         yield f"wait       {wait}"
     if plan.strategy == "roll":
-        yield "roll       one process after another, each when its own jobs have ended; no pause"
+        yield "roll       one process after another, each when its jobs have ended; no pause"
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
         name = f"{visible(process.target)} id {process.key}"
@@ -112,8 +112,9 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a c
             none = "no job is running"
             if step.orphans:
                 none = (
-                    f"no job with a lock is running; {counted(len(step.orphans), 'stalled job')} "
-                    "(no lock) not waited for, which may still run in a worker that hangs"
+                    "no job with a lock is running; not waited for: "
+                    f"{counted(len(step.orphans), 'stalled job')}, which a worker that hangs may "
+                    "still run"
                 )
             yield f"drained after {duration(step.waited_s)}: {none}"
         case TimeUp():

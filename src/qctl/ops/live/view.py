@@ -70,7 +70,7 @@ class LiveQueue:
 
     Args:
         status: None if the queue is gone or cannot be read; ``trouble`` then says why.
-        rates: None before the second reading.
+        rates: None if the queue has just come into sight, or if its events cannot be read.
         trend: jobs completed per second at the last readings, oldest first; None where unknown.
     """
 
@@ -87,7 +87,7 @@ class Reading:
 
     Args:
         at: when the reading was made, by this host's clock.
-        names: the names of all queues.
+        names: the names of all queues, or of those that the operator named.
         queues: the queues in sight, and the chosen one.
         workers, jobs: those of the chosen queue, stalled jobs first; None if they are unknown (see
             ``remarks``), or if no queue is chosen.
@@ -127,7 +127,7 @@ class LiveReader:
     def __init__(
         self, client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
     ) -> None:
-        self._client = _Counting(client)
+        self._client = _CountingClient(client)
         self._address = address
         self._settings = settings
         self._named = tuple(dict.fromkeys(names))
@@ -300,7 +300,7 @@ class LiveReader:
             return None
 
 
-class _Counting(ForwardingClient):
+class _CountingClient(ForwardingClient):
     """Counts the commands, except the few that go to single nodes of a cluster."""
 
     commands = 0

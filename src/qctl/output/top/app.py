@@ -337,6 +337,7 @@ class TopApp(App[int]):
     async def _drain(self, name: str) -> None:
         reading = self._reading
         own = reading.workers if reading and reading.chosen == name else None
+        # At most nine choices, one for each digit.
         targets = sorted({w.process for w in own or () if w.process})[:8]
         choices = ["drain; the queue stays paused", *(f"drain, then restart {t}" for t in targets)]
         answer = await self.push_screen_wait(Choose(f"Drain {visible(name)}", choices))
