@@ -14,15 +14,15 @@
 --         removed from the parent's dependencies
 -- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and to assume that the jobs are in
 --         their list, because they were just read from it
--- ARGV[6] in a dry run: what the call before has foreseen, or ""; else ""
+-- ARGV[6] in a dry run of several calls: the text at the end of the answer before; else ""
 -- ARGV[7] … ids, at most 500
 --
--- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "removed"; "locked" (a
--- worker has it); "scheduled" (the next run of a scheduler); "parent" (its children have not ended);
--- "child-locked" (a worker has the last child); "last" (the last child that the parent waits for);
+-- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "removed";
+-- "locked" (a worker has the job); "scheduled" (the next run of a scheduler); "parent" (its children have not
+-- ended); "child-locked" (a worker has its last child); "last" (the last child that the parent waits for);
 -- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
--- "later" (this call has worked long enough; never the first job). In a dry run, one more text follows the
--- words: the ARGV[6] of the next call.
+-- "later" (this call has worked long enough; never the first job). In a dry run, a text for ARGV[6] of the
+-- next call follows the words.
 --@include clock
 --@include find
 --@include deleting
@@ -41,14 +41,14 @@ local MAX_LEVELS = 100
 -- In a dry run: parent → how many of its children would be gone by now.
 local gone = decoded(ARGV[6])
 
--- Whether a job that must be in the state where may be in this set or list.
-local function is_meant(name, where)
+-- Whether a job may be in the set or list with this name. where: as ARGV[1].
+local function may_be_in(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
 
 local function set_of(job_base, id, where)
   for _, name in ipairs(SETS) do
-    if is_meant(name, where) and redis.call("ZSCORE", job_base .. name, id) then
+    if may_be_in(name, where) and redis.call("ZSCORE", job_base .. name, id) then
       return name
     end
   end
@@ -73,8 +73,8 @@ local function examine(job_base, id, where)
   local key = job_base .. id
   local fields = is_job(key)
       and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey", "ats") or {}
-  -- The id may be the name of another key, such as "meta": then there is no job to delete. For an id
-  -- without a job that a worker took there is a hash with the field "ats" alone (wire format T8).
+  -- The id may be the name of another key, such as "meta": then there is no job to delete. If a worker took
+  -- an id without a job, there is a hash without a timestamp, but with the field "ats" (wire format T8).
   local is_real = fields[1] or fields[5] or false
   if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
     return nil, "locked"
@@ -112,7 +112,8 @@ local function examine_chain(id)
   while job do
     jobs[#jobs + 1] = job
     local left = count_unfinished_children(job.key)
-    -- A dry run does not look at the jobs below: a caller that deletes them first finds them undeleted.
+    -- In a real run the caller has deleted other jobs below this one before. In a dry run they are still
+    -- there, so a dry run does not examine the jobs below.
     if left == 0 or is_dry then
       return jobs
     elseif left > 1 or #jobs > MAX_LEVELS then
@@ -159,7 +160,7 @@ local function leave(job)
     return job.set
   end
   for _, name in ipairs(LISTS) do
-    if is_meant(name, job.where) and leave_list(job.base .. name, job.id) then
+    if may_be_in(name, job.where) and leave_list(job.base .. name, job.id) then
       return name
     end
   end

@@ -1,20 +1,20 @@
--- Run finished jobs again, and put lost jobs back: unfinished jobs in no state (wire format 10.2, rule 5).
--- Wire format 5.14. Unlike BullMQ's bulk retry (5.15), a job keeps its priority, its parent counts it as
--- unfinished again, and it owns its deduplication id until it ends.
+-- Run finished jobs again (wire format 5.14), and put back lost jobs, which are unfinished and in no state
+-- (wire format 10.2, rule 5). Unlike in BullMQ's bulk retry (5.15), a job keeps its priority, its parent
+-- counts it as unfinished again, and the job owns its deduplication id until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "failed", "completed", or "" for one of these two or no state
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
--- ARGV[3] "" to run them behind the waiting jobs; "next" to run them first, or first of their priority
+-- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run them first, or first of their priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget the attempts as well
 -- ARGV[5] "dry" to write nothing
--- ARGV[6] in a dry run: what the call before has foreseen, or ""; else ""
+-- ARGV[6] in a dry run of several calls: the text at the end of the answer before; else ""
 -- ARGV[7] … ids, at most 500
 --
--- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "retried"; "inactive"
--- (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has its
--- deduplication id); "later" (this call has worked long enough; never the first job). If ARGV[1] is "" also
--- the words of lib/lost_jobs.lua. In a dry run, one more text follows the words: the ARGV[6] of the next call.
+-- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "retried";
+-- "inactive" (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has
+-- its deduplication id); "later" (this call has worked long enough; never the first job); if ARGV[1] is "",
+-- also the words of lib/lost_jobs.lua. In a dry run, a text for ARGV[6] of the next call follows the words.
 --@include clock
 --@include parents
 --@include require_types

@@ -7,8 +7,8 @@
 -- ARGV[2] the failure reason of a job that stalls too often
 -- ARGV[3], ARGV[4] … id, expected lock token or "" for no lock; at most 500 pairs
 --
--- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "retried", "locked" (a
--- worker has it), "inactive" (it has left active), "missing" (its hash is gone).
+-- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "retried",
+-- "locked" (its lock has changed), "inactive" (it has left active), "missing" (its hash is gone).
 --@include clock
 --@include ready
 --@include events

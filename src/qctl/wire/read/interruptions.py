@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
-# Events read in one window; windows, and finished jobs of each state, read of one span at most.
+# At most: events of one window, windows of one span, finished jobs of one span and state.
 _WINDOW = 1000
 _MAX_WINDOWS = 10
 _MAX_JOBS = 200
@@ -45,8 +45,8 @@ class Interruptions:
 def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]:
     """The jobs that stalled in each span, found in its events.
 
-    If some of these events are gone, finished jobs that stalled and ran again are added. At most
-    10,000 events and 400 finished jobs of a span are read.
+    If some events of a span are gone or not read, finished jobs that stalled and ran again are
+    added. At most 10,000 events and 400 finished jobs of a span are read.
     """
     by_event, unread = _by_events(client, spans)
     firsts = first_event_ids(client, [span.keys for span in spans])

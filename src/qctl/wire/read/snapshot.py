@@ -258,8 +258,8 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
-    # The id of a waiting job may be the name of another key, such as ``wait``: then it has no age.
-    # A rate limit's counter of a wrong type matters only to queues with a maximum.
+    # WRONGTYPE is no error here. The id of a waiting job may be the name of another key, such as
+    # ``wait``, and then has no age; and only queues with a maximum need the rate limit's counter.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:

@@ -27,7 +27,7 @@ local function deduplicate(base, job)
   local owner = redis.call("GET", key)
   local ttl = (dedup.ttl or 0) > 0 and string.format("%.0f", dedup.ttl) or nil
 
-  local function own(id)
+  local function set_owner(id)
     if ttl and not dedup.keepLastIfActive then
       redis.call("SET", key, id, "PX", ttl)
     else
@@ -40,7 +40,7 @@ local function deduplicate(base, job)
   end
 
   if not owner then
-    own(job.id)
+    set_owner(job.id)
     return nil
   end
   if dedup.replace and redis.call("ZREM", base .. "delayed", owner) == 1 then
@@ -51,14 +51,14 @@ local function deduplicate(base, job)
     if ttl and not dedup.extend and not dedup.keepLastIfActive then
       redis.call("SET", key, job.id, "KEEPTTL")
     else
-      own(job.id)
+      set_owner(job.id)
     end
     return nil
   end
   -- The owner is gone, deleted by hand or evicted: it must not block new jobs for ever.
   if redis.call("EXISTS", base .. owner) == 0 and redis.call("PTTL", key) == -1 then
     redis.call("DEL", key, base .. "dn:" .. dedup.id)
-    own(job.id)
+    set_owner(job.id)
     return nil
   end
   if dedup.keepLastIfActive and redis.call("LPOS", base .. "active", owner) then
@@ -66,7 +66,7 @@ local function deduplicate(base, job)
     report(owner, job.id)
   elseif not dedup.replace then
     if ttl and dedup.extend then
-      own(owner)
+      set_owner(owner)
     end
     report(owner, job.id)
   end
