@@ -107,14 +107,14 @@ def test_what_the_last_restart_interrupted(client: Client, run: Run) -> None:
     assert finding.severity == "warning"
     assert finding.evidence["interrupted"] == 1
     assert finding.evidence["jobs"] == [{"queue": "q", "id": "hit"}]
-    assert "it ignores the signal, or its jobs take longer" in finding.what
+    assert "the app ignores the signal, or its jobs take longer" in finding.what
     ours = replace(app, target="qctl:app", kill_timeout_ms=86_400_000)
     assert of(run(ours), "stop-signal") == []
     # One that was never restarted has interrupted nothing.
     assert of(run(replace(app, restarts=0)), "stop-signal") == []
     completed(client, *[10] * 30)
     (finding,) = of(run(replace(app, stop_signal="message")), "stop-signal")
-    assert "its jobs usually end sooner, so it ignores the signal" in finding.what
+    assert "its jobs usually end sooner, so the app ignores the signal" in finding.what
     assert "sends the message 'shutdown'" in finding.what
 
 

@@ -77,7 +77,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
         held = [
             job
             for job in exam.active(snapshot.keys)
-            # Redis never lists some workers, so that their absence shows nothing.
+            # Redis does not list every worker: the absence of such a worker shows nothing.
             if worker_is_absent(job, workers) and is_listed(job.worker or "")
         ]
         if held:
@@ -114,8 +114,8 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
             severity="error" if fail_next else "warning",
             subject=Subject("queue", name),
             what=f"{counted(len(near), 'job has', 'jobs have')} stalled as often as is allowed "
-            f"({limit}): one more stall or interruption fails them for good"
-            + (f"; {len(fail_next):,} of them are stalled now" if fail_next else ""),
+            f"({limit}): one more stall or interruption fails a job for good"
+            + (f"; {counted(len(fail_next), 'is', 'are')} stalled now" if fail_next else ""),
             evidence=examples("jobs", [job.id for job in near])
             | {"stalled_now": len(fail_next), "max_stalled_count": limit},
             remedy="put the stalled jobs back before a worker fails them"

@@ -41,7 +41,7 @@ _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
-    """Apps whose manager kills them sooner after the stop signal than their jobs usually end."""
+    """Apps that their manager kills before their jobs usually end."""
     unknown = []
     for target, processes in _apps(exam).items():
         slowest = _slowest(exam, processes)
@@ -86,9 +86,9 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
         hit = [each for each in past if each.interrupted]
         shared = sorted({e.queue.name for e in hit if _is_shared(exam, e.queue, target)})
         if own := [each for each in hit if each.queue.name not in shared]:
-            yield _interrupted(exam, target, own, _slowest(exam, processes))
+            yield _likely_interruption(exam, target, own, _slowest(exam, processes))
         elif hit:
-            yield _perhaps_interrupted(exam, target, hit, shared)
+            yield _possible_interruption(exam, target, hit, shared)
     if forgotten:
         yield (
             f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs show what was "
@@ -96,7 +96,7 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
         )
 
 
-def _interrupted(
+def _likely_interruption(
     exam: Examination, target: str, hit: Sequence[PastRestart], slowest: _Slowest | None
 ) -> Finding:
     one, evidence = hit[0].process, _restart_evidence(hit)
@@ -108,9 +108,9 @@ def _interrupted(
         f"probably interrupted by that restart; the manager sends {_signal(one)} and kills the "
         f"process {one.kill_timeout_ms / 1000:g} s later: "
         + (
-            "its jobs usually end sooner, so it ignores the signal, or it crashed"
+            "its jobs usually end sooner, so the app ignores the signal, or it crashed"
             if ends_in_time
-            else "it ignores the signal, or its jobs take longer, or it crashed"
+            else "the app ignores the signal, or its jobs take longer, or it crashed"
         ),
         evidence=evidence,
         remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
@@ -119,10 +119,10 @@ def _interrupted(
     )
 
 
-def _perhaps_interrupted(
+def _possible_interruption(
     exam: Examination, target: str, hit: Sequence[PastRestart], shared: Sequence[str]
 ) -> Finding:
-    """The finding for stalled jobs that may have run in another app."""
+    """The finding if the stalled jobs may have run in another app."""
     evidence = _restart_evidence(hit)
     return Finding(
         severity="info",

@@ -30,6 +30,7 @@ _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
+# States of the jobs in a backlog.
 _READY = frozenset({"wait", "paused", "prioritized"})
 
 
@@ -47,10 +48,10 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
             short.append(history)
             continue
         came = [event for event in history.events if event.name == "waiting"]
-        left = [event for event in history.events if _has_left(event)]
+        left = [event for event in history.events if _leaves_backlog(event)]
         grown = len(came) - len(left)
         arrivals, departures = (_by_part(each, history, window_ms) for each in (came, left))
-        # Growth in one part alone is a burst.
+        # Growth in only one part is a burst.
         is_steady = all(arrivals[part] > departures[part] for part in range(_PARTS))
         is_much = grown >= max(_MIN_GROWTH, _MIN_GROWTH_SHARE * len(came))
         if is_steady and is_much and snapshot.backlog >= grown // 2:
@@ -58,7 +59,7 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
                 severity="warning",
                 subject=Subject("queue", history.keys.name),
                 what=f"its backlog grows: in the last {duration(window_ms / 1000)} "
-                f"{counted(len(came), 'job came', 'jobs came')} and {len(left):,} left; "
+                f"{counted(len(came), 'job')} came and {len(left):,} left; "
                 f"{counted(snapshot.backlog, 'job waits', 'jobs wait')}",
                 evidence={
                     "window_s": round(window_ms / 1000, 1),
@@ -66,7 +67,7 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
                     "left": len(left),
                     "waiting": snapshot.backlog,
                 },
-                remedy="run more workers or more jobs at a time, find what slows them, or add less",
+                remedy="run more workers or jobs at a time, find what slows them, add fewer jobs",
                 commands=(exam.command("workers", history.keys.name),),
             )
     yield from scope
@@ -86,7 +87,7 @@ def _unknown(short: Sequence[History]) -> Iterator[str]:
         )
 
 
-def _has_left(event: PastEvent) -> bool:
+def _leaves_backlog(event: PastEvent) -> bool:
     """Whether the event takes a job out of the backlog."""
     return event.name == "active" or (event.name == "removed" and event.prev in _READY)
 
@@ -180,8 +181,8 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
     """How far each job shows a clock to be behind, as negative ms, ascending.
 
-    Empty unless every job shows it, since a call that waited for Redis looks like a slow clock. The
-    smallest difference is the certain one.
+    Empty if one job does not show it, or too few jobs are known: a call that waited for Redis looks
+    like a slow clock, too. The smallest difference is certain.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:

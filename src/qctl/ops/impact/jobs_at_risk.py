@@ -2,8 +2,8 @@
 
 There are two answers, since qctl cannot see from outside whether an app finishes its jobs on the
 stop signal: Node itself catches SIGINT and SIGTERM, whatever the app does. In the worst case the
-app ends at once, and every job of its processes is interrupted. In the best case it goes on until
-the manager kills it, and only the jobs that still run then are interrupted.
+app exits at once, and every job of its processes is interrupted. In the best case the app finishes
+jobs until the manager kills it, and only the jobs that still run then are interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# Longest time from the start of a process to that of its worker, and largest change of a clock.
+# Seconds: longest time from the start of a process to that of its worker; largest clock change.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
@@ -98,9 +98,9 @@ class Holders:
         # By queue: names of the target's workers, and of all other workers; None for no name.
         self._target_names: dict[str, set[str | None]] = {}
         self._other_names: dict[str, set[str | None]] = {}
-        mine = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
+        target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
         for worker in connections.workers if connections is not None else ():
-            names = self._target_names if worker.client_id in mine else self._other_names
+            names = self._target_names if worker.client_id in target_ids else self._other_names
             names.setdefault(worker.queue, set()).add(worker.worker_name)
 
     def holder_of(self, job: ActiveJob) -> str:

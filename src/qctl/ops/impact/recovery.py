@@ -80,24 +80,26 @@ def recovery_of(
         # Before the process ends, another check may set the key again and mark the jobs.
         key_ms, may_be_marked = (0, interval_ms), True
     least_boot_ms, most_boot_ms = (round(seconds * 1000) for seconds in boot_s)
-    # When the first check is effective, at the earliest.
-    first = key_ms[0]
+    # When the first effective check runs, at the earliest and at the latest.
+    first_min_ms = key_ms[0]
     if is_lone:
-        is_too_soon = key_ms[0] > most_boot_ms
-        first = least_boot_ms + interval_ms if is_too_soon else max(least_boot_ms, key_ms[0])
+        is_start_too_soon = key_ms[0] > most_boot_ms
+        first_min_ms = (
+            least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
+        )
     if by == "others":
-        last_first = min(most_boot_ms, key_ms[1]) + interval_ms
+        first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
-        last_first = most_boot_ms + (interval_ms if key_ms[1] > least_boot_ms else 0)
-    earliest = first if may_be_marked else first + interval_ms
-    while is_lone and earliest < least_lock_ms:
-        earliest += interval_ms
-    latest = max(last_first, lock_ms) + 2 * interval_ms
+        first_max_ms = most_boot_ms + (interval_ms if key_ms[1] > least_boot_ms else 0)
+    min_ms = first_min_ms if may_be_marked else first_min_ms + interval_ms
+    while is_lone and min_ms < least_lock_ms:
+        min_ms += interval_ms
+    max_ms = max(first_max_ms, lock_ms) + 2 * interval_ms
     return Recovery(
         queue=clock.keys.name,
         by=by,
-        min_s=round(max(earliest, least_lock_ms) / 1000, 1),
-        max_s=round(latest / 1000, 1),
+        min_s=round(max(min_ms, least_lock_ms) / 1000, 1),
+        max_s=round(max_ms / 1000, 1),
         lock_ms=lock_ms,
         interval_ms=interval_ms,
         interval_assumed=assumed,
@@ -107,7 +109,7 @@ def recovery_of(
 
 
 def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int, int]:
-    """How long a lock lasts, and how long one lasts at least when the process ends, in ms.
+    """How long a lock lasts, and how much of one is left at least when the process ends, in ms.
 
     A lock is renewed at half of its duration (wire format 7.4), so between half and all of the
     duration is left; for a job that has just started, all but the time since. The duration is

@@ -20,7 +20,7 @@ from qctl.wire.states import is_marker
 MAX_WAITING = 20_000
 # Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
-# The last part of a key that belongs to a job, and fields of a job's hash.
+# Last parts of a job's other keys, and the fields of its hash that are read.
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
@@ -89,7 +89,7 @@ def scan_keys(
 def find_strays(
     client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None
 ) -> tuple[list[Stray], int]:
-    """The jobs that are in no state, and how many others may be in a part that was not read.
+    """The jobs in no state, and how many jobs may be in a part of the lists that was not read.
 
     Each job is searched for twice, and left out if its hash has changed in between: a job that
     moves from one state to the next may be seen in neither.
@@ -121,7 +121,7 @@ _Values = tuple[str | None, ...]
 def _unlisted(
     client: Client, jobs: Sequence[JobKey], max_waiting: int | None
 ) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of the jobs in no state, and how many jobs may be in a part not read."""
+    """The fields of the jobs in no state, and how many jobs may be in a part that was not read."""
     outside, _ = jobs_in_no_set(client, jobs)
     listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
     unlisted = {job: fields for job, fields in outside.items() if job[1] not in listed[job[0]].ids}
@@ -140,7 +140,7 @@ def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey,
     states = {
         job: tuple(row)
         for job, reply in zip(jobs, rows, strict=True)
-        # A scheduler's record is a hash too, but has neither of these two fields.
+        # A scheduler's record is a hash too, but has neither timestamp nor ats.
         if (row := value_or(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
     }
     outside = in_no_sorted_set(client, list(states))
@@ -148,7 +148,10 @@ def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey,
 
 
 def stale_dedups(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
-    """Deduplication keys whose job is gone. Both may go between two reads, so read twice."""
+    """Deduplication keys whose job is gone.
+
+    Each is checked twice, since a job and its key may be deleted between two reads.
+    """
     found = _stale(client, dedups)
     return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
 
