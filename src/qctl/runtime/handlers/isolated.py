@@ -277,8 +277,8 @@ class IsolatedJob(SyncJob):
 
 
 def _child_main(pipe: Connection) -> None:
-    # Ctrl-C and systemd signal the whole process group, but only the parent ends a child. Not
-    # SIG_IGN: processes that the handler starts would inherit it.
+    # Ctrl-C and systemd signal the whole process group, but only the parent ends a child. A handler
+    # function is used, as SIG_IGN would be inherited by processes that the app's handler starts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -22,7 +22,7 @@ class RetryLater(Exception):  # noqa: N818 - a wish, not an error
 
     Args:
         delay_s: when, in seconds from now.
-        counted: whether this run counts as one of the job's attempts. If the run then was the last
+        counted: whether this run counts as one of the job's attempts. If it counts and is the last
             attempt, the job fails.
 
     Raises:
@@ -36,7 +36,7 @@ class RetryLater(Exception):  # noqa: N818 - a wish, not an error
 
 
 class RateLimited(Exception):  # noqa: N818 - a wish, not an error
-    """Another service limits the rate: the job goes back, and the worker pauses fetching.
+    """Another service limits the rate: the job goes back to wait, and the worker pauses fetching.
 
     The queue's other workers pause too, if they or the queue have a rate limit. The run does not
     count as an attempt.
@@ -54,7 +54,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
 
 
 class WaitForChildren(Exception):  # noqa: N818 - a wish, not an error
-    """Run the job again when the children that it has added are finished."""
+    """Run the job again when the children that it has added have ended."""
 
 
 class JobTimeoutError(Exception):

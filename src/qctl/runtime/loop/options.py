@@ -18,7 +18,7 @@ _numbers = itertools.count()
 class RateLimit:
     """At most ``jobs`` starts in ``per_s`` seconds, over all workers of the queue with this limit.
 
-    ``WorkerOptions`` refuses a limit of which a number is not above 0.
+    Both must be above 0; ``WorkerOptions`` checks it.
     """
 
     jobs: int
@@ -33,7 +33,7 @@ class WorkerOptions:
         keep_completed, keep_failed: keep rules (see ``keep_rule``), for jobs without their own.
 
     Raises:
-        UsageError: the name has other characters, or a number is not above 0.
+        UsageError: the name is not printable ASCII without blanks, or a number is not above 0.
     """
 
     concurrency: int = 1
@@ -55,16 +55,16 @@ class WorkerOptions:
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
         if not all("!" <= character <= "~" for character in self.name):
-            # Redis takes no other characters in the name of a connection.
+            # Redis accepts no other characters in the name of a connection.
             raise UsageError(
-                f"a worker's name is printable ASCII without blanks, not {self.name!r}"
+                f"a worker's name must be printable ASCII without blanks, not {self.name!r}"
             )
         if self.rate_limit and (self.rate_limit.jobs <= 0 or self.rate_limit.per_s <= 0):
             raise UsageError("a rate limit needs jobs and per_s above 0")
 
 
 def default_name() -> str:
-    """A worker name that no other worker has: ``HOST-PID-N``."""
-    # Redis takes no other characters in the name of a connection.
+    """Return a worker name that no other worker has: ``HOST-PID-N``."""
+    # Redis accepts only printable ASCII without blanks in the name of a connection.
     host = "".join(c if "!" <= c <= "~" else "-" for c in socket.gethostname())
     return f"{host}-{os.getpid()}-{next(_numbers)}"

@@ -22,7 +22,7 @@ _READ_TIMEOUT_S = 5.0
 
 
 async def serve(master: Master, path: Path) -> asyncio.Server:
-    """Answer requests on a socket. Every user who may enter the socket's folder may send one."""
+    """Answer requests on a socket, from every user who may enter the socket's folder."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, TimeoutError):

@@ -29,9 +29,10 @@ class MasterOptions:
     Args:
         apps: ``module:attribute`` each.
         processes: the number of children.
-        grace_s: how long running jobs may take at a stop, in seconds; 0 for ever.
-        max_jobs, max_rss_bytes: a process beyond one of them is replaced; None for no limit.
-        reload: replace the processes when files of the app change.
+        grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
+        max_jobs: a process that has ended so many jobs is replaced; None for no limit.
+        max_rss_bytes: a process that uses more memory is replaced; None for no limit.
+        reload: whether to replace the processes when files of the app change.
         health: host and port for /livez and /readyz; None for no server.
         log_format: ``text`` or ``json``.
         name: the name of a background master; "" for a master in the foreground.
@@ -53,7 +54,7 @@ class Orders(MasterOptions):
     """The master's options, and what differs from child to child.
 
     Args:
-        slot: the number of its slot, from 0.
+        slot: the number of the child's slot, from 0.
         channel: descriptor of the child's end of the socket pair.
         stderr: descriptor that becomes the child's stderr when the child is ready. Until then, the
             master reads the child's stderr.
