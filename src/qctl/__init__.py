@@ -1,4 +1,4 @@
-"""qctl: operate Redis-backed job queues in BullMQ's format, and work on them."""
+"""qctl: operate BullMQ job queues in Redis, add jobs to them, and run workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m qctl``."""
+"""Runs the command line: ``python -m qctl``."""
 
 from qctl.cli.main import main
 

@@ -6,6 +6,7 @@ import re
 
 from qctl.errors import UsageError
 
+# 100 years.
 MAX_S = 100 * 365 * 86_400.0
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s|m|min|h|d)?", re.ASCII)
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, None: 1}
@@ -14,10 +15,10 @@ _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, Non
 def duration_s(text: str, *, unit_required: bool = False) -> float | None:
     """The seconds that ``500ms``, ``30s``, ``10m``, ``2h``, ``3d`` or ``30`` stands for.
 
-    None for another text.
+    None for any other text.
 
     Args:
-        unit_required: a number alone is None, too, because it may mean something else there.
+        unit_required: return None for a number without a unit, too.
     """
     match = _DURATION.fullmatch(text)
     if match is None or (unit_required and match[2] is None):
@@ -28,10 +29,10 @@ def duration_s(text: str, *, unit_required: bool = False) -> float | None:
 def parse_duration_s(
     text: str, flag: str, *, min_s: float = 0.0, max_s: float = MAX_S, example: str = "10m"
 ) -> float:
-    """The seconds that the value of ``flag`` stands for.
+    """The seconds that ``text``, the value of ``flag``, stands for.
 
     Raises:
-        UsageError: it is not a duration, or not between ``min_s`` and ``max_s``.
+        UsageError: the text is not a duration, or not between ``min_s`` and ``max_s``.
     """
     seconds = duration_s(text.strip())
     if seconds is None:
@@ -60,7 +61,7 @@ def duration(seconds: float) -> str:
 
 
 def short_duration(seconds: float) -> str:
-    """The same for a table cell: ``0s``, ``42s``, ``4m10s``, ``2h5m``, ``3d4h``."""
+    """A duration for a table cell: ``0s``, ``42s``, ``4m10s``, ``2h5m``, ``3d4h``."""
     return _two_units(max(seconds, 0), ("d", "h", "m", "s"), "")
 
 

@@ -1,11 +1,11 @@
-"""What can go wrong, and the exit code of each kind of failure (see docs/cli.md)."""
+"""The kinds of failure, and the exit code of each (see docs/cli.md)."""
 
 from __future__ import annotations
 
 import re
 from enum import IntEnum
 
-# A secret of this length does not occur inside other words by chance.
+# Secrets this long, in characters, do not occur inside other words by chance.
 _MIN_LONG_SECRET = 8
 _CODE_IN_SCRIPT = re.compile(r"user_script: ?\d+: -?([A-Z]{3,}) ")
 
@@ -43,7 +43,7 @@ class QctlError(Exception):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What happened, why, and last what to type, as it was written."""
+        """The report: what happened, why, and what to type. Control characters are not escaped."""
         why = self.why.split("\n") if self.why else ()
         return (f"error: {self.what}", *why, *([f"try: {self.hint}"] if self.hint else ()))
 
@@ -53,19 +53,19 @@ class FailedError(QctlError):
 
 
 class UsageError(QctlError):
-    """The command line is wrong, or a question must be answered and nobody can be asked."""
+    """The command line or the config is wrong, or a question needs a terminal."""
 
     exit_status = ExitStatus.USAGE
 
 
 class NotFoundError(QctlError):
-    """No such queue, job, process or scheduler."""
+    """There is no such queue, job, process, scheduler or context."""
 
     exit_status = ExitStatus.NOT_FOUND
 
 
 class TimedOutError(QctlError):
-    """The time limit passed; all changes were undone."""
+    """The time limit passed; changes were undone as far as possible."""
 
     exit_status = ExitStatus.TIMED_OUT
 
@@ -83,17 +83,17 @@ class UnreachableError(QctlError):
 
 
 class ManagerUnreachableError(UnreachableError):
-    """A process manager cannot be reached; that says nothing about Redis."""
+    """A process manager cannot be reached; Redis may be reachable."""
 
 
 class PartialError(QctlError):
-    """A part was done; ``why`` lists the rest."""
+    """Only a part was done; ``why`` lists the rest."""
 
     exit_status = ExitStatus.PARTIAL
 
 
 class InterruptedByUserError(QctlError):
-    """Ctrl-C or SIGTERM; all changes were undone."""
+    """Ctrl-C, SIGTERM or a lost terminal; changes were undone as far as possible."""
 
     exit_status = ExitStatus.INTERRUPTED
 
@@ -103,21 +103,22 @@ class ReplyError(QctlError):
 
     Args:
         message: the error as Redis sent it, e.g. ``WRONGTYPE Operation against …``.
-        command: the command and its key, for the explanation; never its values.
-        secret: a password, hidden in ``message``.
+        command: the command and its key, to show; never its values.
+        secret: a password to hide in ``message``; may be empty.
 
     Attributes:
-        message: the error, to show.
-        raw: the error as received, to compare and never to show: it may contain the password.
+        message: the error to show.
+        raw: the error as received, only to compare: it may contain the password.
+        code: the error's code, e.g. ``WRONGTYPE``.
     """
 
     def __init__(self, message: str, *, command: str = "", secret: str = "") -> None:
-        # The rest repeats the command's values, for example the password of AUTH.
+        # Redis appends the command's values, for example the password of AUTH: cut them off.
         self.raw = message = message.partition(", with args beginning with")[0]
         self.code = _code(message)
         what, hint, self.exit_status = _explain(message, self.code)
         if command == "AUTH" and self.exit_status == ExitStatus.FAILED:
-            # Nothing works without it, whatever the reason.
+            # Without AUTH no command works, whatever the reason for the error.
             self.exit_status = ExitStatus.UNREACHABLE
         self.message = message = without_secret(message, secret)
         super().__init__(
@@ -133,7 +134,7 @@ class ReplyError(QctlError):
 
 
 def without_secret(text: str, secret: str) -> str:
-    """The text with ``***`` for a secret; a short secret only as a whole word."""
+    """The text with ``***`` for the secret; a short secret is replaced only as a whole word."""
     if not secret:
         return text
     if len(secret) >= _MIN_LONG_SECRET:
@@ -144,8 +145,8 @@ def without_secret(text: str, secret: str) -> str:
 def is_outage(error: BaseException) -> bool:
     """Whether Redis is away or cannot serve at present, so that trying again later may help.
 
-    The one definition of "Redis is away". Not for a first attempt: a wrong password or a replica's
-    address looks the same.
+    The one definition of "Redis is away". Do not use it for the first connection: a wrong password
+    or the address of a replica looks the same.
     """
     if isinstance(error, ReplyError):
         return error.refuses_service or error.code in _TEMPORARY
@@ -154,9 +155,9 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, UnreachableError)
 
 
-# The codes of a server that is not, or no longer, the master.
+# Error codes of a server that is not the master, or is the master no longer.
 NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
-# Errors of one command that pass: a failover, a moving slot, no memory, no disk, too few replicas.
+# Error codes that may pass: a failover, a moved slot, no memory, no disk, too few replicas.
 _TEMPORARY = NOT_THE_MASTER | {"MOVED", "OOM", "MISCONF", "NOREPLICAS"}
 _SCATTERED = (
     "the keys of this queue are in different slots of the cluster",
@@ -165,9 +166,10 @@ _SCATTERED = (
 )
 _MOVING = (
     "the cluster is moving these keys to another node",
-    "try again when they are there: `redis-cli --cluster check HOST:PORT` shows open slots",
+    "try again when the move is over: `redis-cli --cluster check HOST:PORT` shows open slots",
     ExitStatus.UNREACHABLE,
 )
+# Error code → what happened, what to type or change, exit status.
 _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     "NOAUTH": (
         "Redis asks for a password",
@@ -224,7 +226,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     ),
     "NOPERM": (
         "this Redis user may not do that",
-        "grant the user the command or key (qctl's own are ~qctl:*), or use another user",
+        "grant the user the command or key (qctl's own keys are ~qctl:*), or use another user",
         ExitStatus.FAILED,
     ),
     "WRONGTYPE": (
@@ -243,19 +245,17 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
-
-
-# Errors that have no code of their own, by a part of their text.
+# Errors that have no code of their own: a part of their text → as above.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
-    # Inside a script, Redis 7 omits the code.
+    # Redis 7 omits the code NOPERM inside a script.
     "The user executing the script can't": _EXPLANATIONS["NOPERM"],
     "unknown command 'SENTINEL'": (
         "the server is a Redis, not a sentinel",
         "name the sentinels (usually port 26379), or use redis://HOST:PORT/DB",
         ExitStatus.UNREACHABLE,
     ),
-    # "out of range" or "invalid".
+    # The text ends with "out of range", or begins with "invalid".
     "DB index": (
         "this Redis has no database of that number",
         "correct the number at the end of the URL; `redis-cli config get databases` shows how many",
@@ -290,7 +290,7 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
 
 
 def _code(message: str) -> str:
-    """The error's code; Redis before 7 reports a script's error as ERR, with the code inside."""
+    """The error's code; before Redis 7, the ERR of a script contains the code of its error."""
     code = message.split(" ", 1)[0]
     in_script = _CODE_IN_SCRIPT.findall(message) if code == "ERR" else ()
     return str(in_script[-1]) if in_script else code

@@ -1,4 +1,4 @@
-"""The command that installs an extra into this installation of qctl."""
+"""Finds the command that adds an extra to this installation of qctl."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from importlib.util import find_spec
 
 
 def install_command(extra: str) -> str:
-    """A command that installs an extra for the Python that runs qctl.
+    """A command that installs an extra, such as ``top``, for the Python that runs qctl.
 
-    ``pip`` alone might install it for another Python.
-
-    Args:
-        extra: its name, for example ``top``.
+    A plain ``pip install`` might install for another Python.
     """
     python, wanted = shlex.quote(sys.executable), shlex.quote(f"qctl[{extra}]")
     if find_spec("pip") is None:

@@ -1,4 +1,4 @@
-"""Items by a key."""
+"""Groups items by a key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ K = TypeVar("K")
 
 
 def grouped(items: Iterable[T], key_of: Callable[[T], K]) -> dict[K, list[T]]:
-    """The items of each key; keys and items in the order in which they come."""
+    """The items of each key; keys and items keep the order of ``items``."""
     groups: dict[K, list[T]] = {}
     for item in items:
         groups.setdefault(key_of(item), []).append(item)

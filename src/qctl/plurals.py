@@ -7,7 +7,7 @@ def counted(number: int, one: str, many: str = "") -> str:
     """``1 job``, ``3 jobs``; with a verb ``1 job waits``, ``3 jobs wait``.
 
     Args:
-        one: what follows the number 1.
-        many: what follows any other number; ``one`` and an s if empty.
+        one: the words after the number 1.
+        many: the words after any other number; if empty, ``one`` and an s.
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"

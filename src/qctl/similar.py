@@ -12,7 +12,7 @@ def similar_names(
 
     Args:
         max_names: how many to return at most.
-        cutoff: how similar they must be, from 0 to 1 (equal except for case).
+        cutoff: how similar a name must be, from 0 (not at all) to 1 (equal except for case).
     """
     from difflib import get_close_matches  # noqa: PLC0415 - only for a wrong name
 

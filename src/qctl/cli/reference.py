@@ -197,7 +197,7 @@ def _text(text: str) -> Iterator[str]:
 def _line(text: str) -> str:
     """An escaped line of text. A dot or apostrophe at its start would be a command to roff."""
     safe = _roff(text)
-    return rf"\&{safe}" if safe[:1] in {".", "'"} else safe
+    return rf"\&{safe}" if safe.startswith(".") else safe
 
 
 def _roff(text: str) -> str:

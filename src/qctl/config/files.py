@@ -1,4 +1,4 @@
-"""Layers of settings (flags, environment, config files): reading, looking up, and warnings."""
+"""Reads settings in layers (flags, environment, config files), and warns about the files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Layer:
     Args:
         values: e.g. ``{"redis": {"url": "…"}, "read_only": True}``.
         origins: by dotted key, the flag or variable that set the value; None for a file.
-        path: the config file; meaningless for flags and variables.
+        path: the config file; not used for flags and variables.
         base: the table of the file that holds the values, e.g. ``contexts.prod``.
         is_project: whether the file is a project's ``qctl.toml``; a stranger may have written it,
             so qctl trusts it less.
@@ -103,7 +103,7 @@ class Layer:
 
 
 def user_config_path(env: Mapping[str, str]) -> Path:
-    """``$XDG_CONFIG_HOME/qctl/config.toml``, by default in ``~/.config``."""
+    """``$XDG_CONFIG_HOME/qctl/config.toml``, by default ``~/.config/qctl/config.toml``."""
     base = env.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "qctl" / "config.toml"
 
@@ -111,8 +111,8 @@ def user_config_path(env: Mapping[str, str]) -> Path:
 def project_config_path() -> Path | None:
     """The ``qctl.toml`` of the current folder or of its nearest parent with one.
 
-    None if there is none, or if the current folder was removed, e.g. by a deployment. Folders that
-    this user may not read are skipped.
+    None without such a file, or if the current folder was removed, e.g. by a deployment. Folders
+    that this user may not read are skipped.
     """
     with suppress(FileNotFoundError):
         folder = Path.cwd()
@@ -125,10 +125,10 @@ def project_config_path() -> Path | None:
 
 
 def read_layers(env: Mapping[str, str]) -> list[Layer]:
-    """The config files that exist, in order of precedence.
+    """The project's and the user's config file, if they exist, in order of precedence.
 
     Raises:
-        UsageError: a file is not TOML or cannot be read. An unreadable file may hold a guard.
+        UsageError: a file is not TOML or cannot be read: it may contain a guard.
     """
     project, user = project_config_path(), user_config_path(env)
     layers = []
@@ -174,14 +174,14 @@ def layers_of(context: str, files: Sequence[Layer]) -> list[Layer]:
 
 
 class Lookup:
-    """Looks up values in layers; the first layer with a value wins. Records the origins."""
+    """Looks up values in layers, the first of which wins; records the origin of each value."""
 
     def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:
         self.layers = layers
         self.origins = origins if origins is not None else {}
 
     def find(self, key: str) -> Any:
-        """The value of a dotted key; None if it is not set."""
+        """The value of a dotted key; None if it is not set or empty."""
         for layer in self.layers:
             value = layer.get(key)
             if value not in (None, ""):
@@ -191,7 +191,7 @@ class Lookup:
         return None
 
     def text(self, key: str) -> str | None:
-        """The string value of a dotted key; None if it is not set.
+        """The string value of a dotted key; None if it is not set or empty.
 
         Raises:
             UsageError: the value is not a string.
@@ -200,7 +200,7 @@ class Lookup:
         if value is not None and not isinstance(value, str):
             raise UsageError(
                 f"config: {key.rpartition('.')[2]} must be a string",
-                # Without the value: it may be a list with a URL and its password.
+                # Do not show the value: it may be a list that contains a URL with a password.
                 why=f"the value in {self.origins[key]} is not a string",
                 hint=HINT,
             )
@@ -209,7 +209,8 @@ class Lookup:
     def guard(self, key: str) -> bool:
         """Whether any file sets the guard to true; no other file can unset it.
 
-        Within one file, the context's table wins over the top level.
+        Within one file, the first layer wins: the context's table, then the top level. Raises
+        ``UsageError`` if a value is neither true nor false.
         """
         self.origins[key] = DEFAULT
         by_file: dict[Path, bool] = {}
@@ -238,7 +239,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
     for layer in layers:
         for key in _leaves(layer.values):
             if not any(_matches(key, known.split(".")) for known in KNOWN_KEYS):
-                yield _unknown_key(layer.path, key)
+                yield _unknown_key_warning(layer.path, key)
 
 
 def _leaves(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[Sequence[str]]:
@@ -257,7 +258,7 @@ def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
     )
 
 
-def _unknown_key(path: Path, key: Sequence[str]) -> str:
+def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     from difflib import SequenceMatcher  # noqa: PLC0415 - rarely needed
 
     *table, name = key
@@ -285,7 +286,7 @@ def _unknown_key(path: Path, key: Sequence[str]) -> str:
 
 
 def _with_names(key: Sequence[str], known: str) -> list[str]:
-    """A known key with its stars replaced by the user's names, as far as ``key`` has them."""
+    """``known`` with each star replaced by the name in ``key``, or by NAME if there is none."""
     names = list(key[1:-1])
     return [
         names.pop(0) if part == "*" and names else part.replace("*", "NAME")
@@ -303,7 +304,7 @@ def _quoted(name: str) -> str:
 
 
 def exposed_passwords(layer: Layer) -> Iterator[str]:
-    """Warnings about files with a password that others can read."""
+    """Warnings about files that hold a password and that other users can read."""
     contexts = [layer.table("contexts", name, "redis") for name in layer.table("contexts")]
     tables = [layer.table("redis"), *contexts]
     names = {name for table in tables if isinstance(name := table.get("password_file"), str)}
@@ -311,12 +312,12 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
     if layer.origins is None and any(_holds_password(table.get("url")) for table in tables):
         files.add(layer.path)
     for path in sorted(files):
-        # A missing password file is an error only when it is needed.
+        # A missing password file is an error only when a command connects.
         with suppress(OSError):
             status = path.stat()
             if status.st_mode & stat.S_IROTH:
                 yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
-            # No warning about another owner's file: it may be a secret mounted for the group.
+            # A file of another owner may be a secret mounted for the group: no warning.
             elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
                 yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
 

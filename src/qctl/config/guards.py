@@ -1,4 +1,4 @@
-"""Finds the guards (``read_only``, ``confirm``) of the chosen context and of its Redis."""
+"""Finds the guards (``read_only``, ``confirm``) that hold for a command and its Redis."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class Guards(NamedTuple):
-    """The guards of a Redis.
+    """The guards that hold for a command.
 
     Args:
-        context: the context whose guards hold: one with this Redis, else the chosen one.
+        context: the context that sets ``read_only``, else ``confirm``; else the chosen one.
         read_only: whether commands that write are refused.
         confirm: whether commands that write ask for the name of ``context``.
-        url_override: the flag or variable that gives the chosen context another Redis than its own.
+        url_override: the flag or variable that replaces the chosen context's own Redis, or None.
     """
 
     context: str | None = None
@@ -33,7 +33,7 @@ def find_guards(url: str, chosen: str | None, lookup: Lookup, files: Sequence[La
     """The guards of the chosen context, and of every other context with the Redis at ``url``.
 
     Args:
-        lookup: finds the values in force; the origins of the guards are added to it.
+        lookup: finds the values in force; this function adds the origins of the guards.
 
     Raises:
         UsageError: a guard is neither true nor false.
@@ -51,9 +51,9 @@ def same_database(url: str, other: str) -> bool:
     """Whether two URLs name one database; only their text is compared.
 
     User, password and TLS do not matter, and ``localhost``, ``127.0.0.1`` and ``[::1]`` are one
-    host. Sentinels (of one master name) and clusters are the same if they share a node. No name is
-    looked up and no server is asked: two names of one host, or the socket and the port of one
-    server, count as two.
+    host. Sentinel URLs (with one master name and database) and cluster URLs match if they share a
+    node. No name is looked up and no server is asked: two names of one host, or the socket and the
+    port of one server, do not match.
     """
     kind, endpoints = _normalised(url)
     other_kind, other_endpoints = _normalised(other)
@@ -64,7 +64,7 @@ def _normalised(url: str) -> tuple[tuple[str, str, int], set[tuple[str, int]]]:
     """(mode, master name, database) of a URL, and its endpoints: (host, port), or (path, 0)."""
     if url.startswith(EMBEDDED):
         folder = url.removeprefix(EMBEDDED)
-        # Without a folder, each command has a server of its own.
+        # Without a folder, each command starts a server of its own.
         return (EMBEDDED, "", 0), {(_absolute(folder), 0)} if folder else set()
     try:
         address = parse_url(url)
@@ -90,10 +90,10 @@ def _host(host: str) -> str:
 def _other_contexts(
     url: str, chosen: str | None, lookup: Lookup, files: Sequence[Layer]
 ) -> Iterator[tuple[str, Lookup]]:
-    """The other contexts with guards and this Redis.
+    """The contexts other than ``chosen`` that have a guard and the Redis at ``url``.
 
-    Except where their file gives the chosen context this Redis too: a file that names one Redis
-    twice does so on purpose. The author of a flag, a variable or another file may not know that.
+    Left out are those whose file is also the source of the chosen context's ``url``: a file that
+    gives two contexts one Redis does so on purpose. A flag, a variable or another file may not.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):
@@ -117,7 +117,7 @@ def _other_contexts(
 def _first_with(
     key: str, guarding: Sequence[tuple[str | None, Lookup]], lookup: Lookup
 ) -> tuple[str | None, Lookup] | None:
-    """The first context that sets this guard; records where it does."""
+    """The first context, with its lookup, that sets this guard; records the guard's origin."""
     found = next((pair for pair in guarding if pair[1].guard(key)), None)
     lookup.origins[key] = found[1].origins[key] if found else DEFAULT
     return found

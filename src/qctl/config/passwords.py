@@ -1,4 +1,4 @@
-"""Reads a Redis password from a file or a command, and adds it to a URL. Never shows it."""
+"""Reads a Redis password from a file or a command, never shows it, and adds it to a URL."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from qctl.errors import FailedError, UsageError
 
-# Long enough for a person to unlock a key ring.
+# Long enough for somebody to unlock a key ring.
 COMMAND_TIMEOUT_S = 60.0
 _MAX_FILE_CHARS = 64 * 1024
-# How much of a failed command's stderr is shown: the end, which names the cause.
+# Of a failed command's stderr, only the end is shown: the cause is there.
 _MAX_STDERR_BYTES = 2000
 _MAX_STDERR_LINES = 5
 
@@ -29,16 +29,17 @@ class PasswordSource:
     command: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        # Without the arguments, which may contain the secret by mistake.
+        # The arguments are not shown: by mistake, they may contain the password.
         return f"from {self.file}" if self.file else f"from the command {self.command[0]}"
 
     def read(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Read the password.
 
         Raises:
-            UsageError: a file cannot be read, a program not started, or the first line is empty.
-            FailedError: the command failed, timed out, or printed something that is not UTF-8; the
-                message quotes stderr, unless that repeats a line of stdout.
+            UsageError: the file cannot be read, the program cannot be started, or the first line
+                is empty.
+            FailedError: the command failed, timed out, or printed something that is not UTF-8. The
+                message quotes stderr, unless stderr repeats a line of stdout.
         """
         text = self._file_text(self.file) if self.file else self._output(timeout_s)
         password = text.partition("\n")[0].rstrip("\r")
@@ -75,12 +76,12 @@ class PasswordSource:
                 try:
                     output, stderr = process.communicate(timeout=timeout_s)
                 except subprocess.TimeoutExpired as late:
-                    # Do not wait for the end of the output: a grandchild may keep it open.
+                    # Do not wait for the end of the output: the command's child may keep it open.
                     process.kill()
                     output, stderr = late.output or b"", late.stderr or b""
                     failure = f"took longer than {timeout_s:g} s"
                 except BaseException:
-                    # A SIGTERM to qctl does not reach the command, so end it too.
+                    # A SIGTERM to qctl does not reach the command, so end the command too.
                     process.kill()
                     process.wait()
                     raise
@@ -101,7 +102,7 @@ class PasswordSource:
         raise FailedError(
             f"the password_command {self.command[0]!r} {failure}",
             why=_stderr_to_show(stderr, output),
-            hint="run it yourself to see its output: stdout is hidden, and stderr that repeats it",
+            hint="run it yourself to see its output: qctl hides stdout, and stderr that repeats it",
         )
 
 
@@ -124,7 +125,7 @@ def with_password(url: str, password: str) -> str:
     if not separator:
         raise UsageError(
             "the Redis URL takes no password",
-            # Without the URL: a malformed one may hold a password.
+            # Do not show the URL: a malformed one may contain a password.
             why="only a URL with :// does, as in redis://host",
             hint="remove the password_file or password_command; see `qctl config view`",
         )

@@ -1,6 +1,6 @@
 """Settings: flag > environment > project ``qctl.toml`` > user config > default.
 
-The chosen context wins over the rest of its file, and over the environment if a flag chose it.
+The chosen context wins over the rest of all files; if a flag chose it, over the environment too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Settings:
     """The settings of one command.
 
     Args:
-        redis_url: where Redis is; may hold a password. To connect, use ``full_url``.
+        redis_url: where Redis is; may contain a password. To connect, use ``full_url``.
         prefix: BullMQ's key prefix.
         max_stalled_count: the workers' ``maxStalledCount``: a job that stalls more often fails.
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
@@ -56,11 +56,11 @@ class Settings:
         targets: processes with their queues, by name.
         contexts: names of the contexts in the config files.
         context: the chosen context.
-        guards: whether commands may write.
-        password: where the password comes from, if the URL has none.
+        guards: what keeps commands from writing.
+        password: where the password comes from; None if no file or command gives it.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
-        warnings: about these files and the flags.
+        warnings: about the config files and the flags.
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
@@ -81,7 +81,7 @@ class Settings:
         """The URL with its password, read now from its file or command.
 
         Raises:
-            UsageError, FailedError: the password cannot be read.
+            UsageError, FailedError: the password cannot be read or added to the URL.
         """
         if self.password is None:
             return self.redis_url
@@ -95,10 +95,10 @@ def load_settings(
     context: str | None = None,
     environ: Mapping[str, str],
 ) -> Settings:
-    """Settings from flags (the other keyword arguments), environment and config files.
+    """Settings from three flags, the environment and the config files.
 
     Raises:
-        UsageError: a config file is not TOML, or a value has the wrong type.
+        UsageError: a config file cannot be read, a value is not valid, or a guard is misspelt.
         NotFoundError: the context is not defined.
     """
     files = read_layers(environ)
@@ -140,7 +140,7 @@ def load_settings(
     return Settings(
         redis_url=url,
         prefix=lookup.text("redis.prefix") or DEFAULT_PREFIX,
-        max_stalled_count=_count(lookup.find("redis.max_stalled_count")),
+        max_stalled_count=_max_stalled_count(lookup.find("redis.max_stalled_count")),
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
         state_home=state_home(environ),
         targets=_targets(lookup),
@@ -159,7 +159,7 @@ def load_settings(
 
 
 def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
-    """A layer of flags or variables; of several names for a key, the first that is set wins."""
+    """A layer of flags or variables. ``names`` lists those of a key; the first that is set wins."""
     nested: dict[str, Any] = {}
     origins = {}
     for key, choices in names.items():
@@ -185,10 +185,10 @@ def _flag_warnings(
 
 
 def _password(lookup: Lookup) -> PasswordSource | None:
-    """Where the password comes from. A password belongs only to the ``url`` of its own table.
+    """Where the password comes from: the table of the ``url`` in force, or any if none is set.
 
-    Otherwise a flag, a variable or the ``qctl.toml`` of a downloaded project could send the
-    password to another server.
+    With another table's password, a flag, a variable or the ``qctl.toml`` of a downloaded project
+    could send that password to another server.
     """
     has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
     candidates = has_url[:1] or lookup.layers
@@ -244,12 +244,12 @@ def _source(layer: Layer, file: object, command: object) -> PasswordSource:
 
 
 def state_home(env: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/qctl``, by default in ``~/.local/state``."""
+    """``$XDG_STATE_HOME/qctl``, by default ``~/.local/state/qctl``."""
     base = env.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "qctl"
 
 
-def _count(value: object) -> int:
+def _max_stalled_count(value: object) -> int:
     if value is None:
         return DEFAULT_MAX_STALLED_COUNT
     try:
@@ -258,14 +258,14 @@ def _count(value: object) -> int:
         count = -1
     if count < 0:
         raise UsageError(
-            f"max_stalled_count must be a whole number from 0, not {value!r}",
+            f"max_stalled_count must be a whole number of 0 or more, not {value!r}",
             hint="set QCTL_MAX_STALLED_COUNT to the workers' maxStalledCount",
         )
     return count
 
 
 def _targets(lookup: Lookup) -> tuple[TargetConfig, ...]:
-    # Lists show the targets of the file with the lowest precedence first.
+    # Targets keep the order of the files, the one with the lowest precedence first.
     names = [name for layer in reversed(lookup.layers) for name in layer.table("targets")]
     targets = []
     for name in dict.fromkeys(names):
