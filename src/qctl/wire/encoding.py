@@ -33,17 +33,14 @@ _POLICY_NAMES = {
 
 
 class OptionSet(NamedTuple):
-    """Options as the scripts expect them.
-
-    ``special`` is JSON with the id, the parent and the deduplication; "" if the job has none.
-    """
+    """Options for a script; ``special`` is JSON with an id, a parent or a deduplication, or ""."""
 
     opts: str
-    timestamp: str
-    delay: str
-    priority: str
-    lifo: str
-    special: str
+    timestamp: str = ""
+    delay: str = "0"
+    priority: str = "0"
+    lifo: str = ""
+    special: str = ""
 
 
 def encode_json(value: Any, what: str) -> str:

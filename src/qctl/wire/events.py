@@ -215,10 +215,7 @@ def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
 def recent_events(
     client: Client, queues: Sequence[QueueKeys], count: int
 ) -> dict[QueueKeys, list[Event]]:
-    """The last ``count`` events of each queue, newest first, in one round trip.
-
-    A key of another type has no events.
-    """
+    """The last ``count`` events of each queue, newest first, in one round trip."""
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
     return {
         keys: [to_event(*entry) for entry in entries]

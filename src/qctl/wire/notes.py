@@ -54,7 +54,7 @@ class Holder:
 
 def this_process(verb: str) -> Holder:
     """The holder for this run of qctl."""
-    # Imported late: every status reads notes, and reading needs none of these.
+    # Imported late: every status reads notes, but only a new holder needs these modules.
     import getpass  # noqa: PLC0415
     import socket  # noqa: PLC0415
     import uuid  # noqa: PLC0415

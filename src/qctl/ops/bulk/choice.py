@@ -70,10 +70,6 @@ def required_confirmation(action: Action, selection: Selection, total: int) -> C
 
 
 def max_changed(selection: Selection, total: int) -> int:
-    """How many jobs are changed at most.
-
-    Args:
-        total: how many jobs are in the state.
-    """
+    """How many jobs are changed at most; ``total`` is how many jobs are in the state."""
     count = selection.named_count or total
     return count if selection.limit is None else min(count, selection.limit)

@@ -23,7 +23,7 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
-# Python refuses longer numbers; JavaScript reads even much shorter ones as Infinity.
+# Python refuses longer numbers; JavaScript reads even much shorter numbers as Infinity.
 _MAX_DIGITS = 4000
 
 
@@ -66,7 +66,7 @@ def add_job(
 
     Args:
         db: the number of the database; workers connected to another database do not count.
-        create: create the queue if it does not exist, which may mean that its name is mistyped.
+        create: create the queue if it does not exist; not the default, as names may be mistyped.
 
     Raises:
         NotFoundError: the queue does not exist, and ``create`` is off.

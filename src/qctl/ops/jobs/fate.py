@@ -97,13 +97,13 @@ def _is_held(job: Job, workers: Sequence[WorkerClient] | None) -> bool:
 def _held_fate(lock_ttl_ms: int | None, keys: QueueKeys) -> Fate:
     text = "its worker is not connected"
     if lock_ttl_ms is None:
-        text += ", and its lock never expires: nothing puts it back until that key is deleted"
+        text += ", and its lock never expires: nothing puts it back until the lock's key is deleted"
         return Fate(outcome="held", text=text)
     wait = command(keys.prefix, "jobs", "retry-stalled", keys.name, "--wait")
     text += (
         ": it is shutting down and will finish the job, or it has died and the lock expires within "
         f"{duration(lock_ttl_ms / 1000)}; until then nothing can put the job back; `{wait}` waits "
-        "for that and puts it back"
+        "until then and puts it back"
     )
     return Fate(outcome="held", text=text)
 

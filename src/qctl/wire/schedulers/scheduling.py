@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, takewhile
 from typing import Any
 
 from qctl.connection.address import Arg
@@ -126,7 +125,7 @@ def upsert_call(
             f"a scheduler cannot have the id {scheduler_id!r}",
             why="it looks like the key of a legacy repeatable job",
         )
-    record, repeat, next_times = _encode_schedule(schedule, now_ms)
+    record, repeat, next_times = _encoded(schedule, now_ms)
     template, priority = _template(options, keys.prefix)
     job_name = encode_name(scheduler_id if name is None else name)
     json_data = encode_data(data)
@@ -204,10 +203,8 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
 
 def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a scheduler's next job takes over from the present one.
-
-    As in BullMQ, ``attempts`` is 0 by default, and a number as ``backoff`` is a fixed delay.
-    """
+    """The options that a scheduler's next job takes over from the present one."""
+    # As in BullMQ, attempts are 0 by default, and a number as backoff is a fixed delay.
     found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _NOT_LASTING}
     if isinstance(backoff := found.get("backoff"), int | float):
         found["backoff"] = {"type": "fixed", "delay": backoff}
@@ -220,14 +217,8 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
     The job gets no ``rjk`` and no ``opts.repeat``: with these, a worker would make a next job.
     """
     opts = template.opts
-    options = OptionSet(
-        opts=encode_json(opts, "an option"),
-        timestamp="",
-        delay="0",
-        priority=str(to_int(opts.get("priority")) or 0),
-        lifo="1" if opts.get("lifo") else "",
-        special="",
-    )
+    priority, lifo = str(to_int(opts.get("priority")) or 0), "1" if opts.get("lifo") else ""
+    options = OptionSet(encode_json(opts, "an option"), priority=priority, lifo=lifo)
     # There is one set of options, and the job has set number 1.
     args = (now_ms, 1, *options, "1", template.name, template.data)
     return ScriptCall("add", keys.whole, args)
@@ -339,8 +330,8 @@ def skipped_count(
     if pattern is None:
         return None
     try:
-        due = islice(due_times_ms(pattern, tz, None, since_ms), MAX_SKIPPED)
-        return sum(1 for _ in takewhile(lambda due_ms: due_ms <= now_ms, due))
+        due = itertools.islice(due_times_ms(pattern, tz, None, since_ms), MAX_SKIPPED)
+        return sum(1 for _ in itertools.takewhile(lambda due_ms: due_ms <= now_ms, due))
     except UsageError:
         return None
 
@@ -356,10 +347,7 @@ def record_commands(keys: QueueKeys, listed: Sequence[str]) -> list[tuple[Arg, .
 
 
 def parse_schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
-    """The schedulers in the replies to ``list_command`` and ``record_commands``, soonest first.
-
-    Legacy repeatable jobs and entries without a record are left out.
-    """
+    """The schedulers in the replies to ``list_command`` and ``record_commands``; no legacy ones."""
     found = (
         parse_scheduler(scheduler_id, score, to_dict(flat) if isinstance(flat, list) else {})
         for (scheduler_id, score), flat in zip(to_dict(listed).items(), records, strict=True)
@@ -388,9 +376,7 @@ def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) ->
     )
 
 
-def _encode_schedule(
-    schedule: Schedule, now_ms: int
-) -> tuple[dict[str, str], dict[str, Any], list[int]]:
+def _encoded(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], list[int]]:
     """The record's fields, ``opts.repeat``, and the next due times of a pattern (else empty)."""
     if (schedule.cron is None) == (schedule.every is None):
         raise UsageError("a scheduler needs either cron or every")
@@ -431,7 +417,7 @@ def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[i
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)
-    due = islice(due_times_ms(schedule.cron, schedule.tz, None, after_ms), _PATTERN_TIMES)
+    due = itertools.islice(due_times_ms(schedule.cron, schedule.tz, None, after_ms), _PATTERN_TIMES)
     times = [due_ms for due_ms in due if end_ms is None or due_ms <= end_ms]
     if not times:
         before_end = "" if end_ms is None else " before the scheduler's end"
