@@ -257,7 +257,7 @@ def test_a_dry_run_remembers_the_deleted_children_in_the_next_call(client: Clien
     put(client, "child", parentKey=Q("parent"), parent='{"id":"parent","queueKey":"bull:q"}')
     client.call("SADD", Q("parent:dependencies"), Q("child"))
     # The search for the child takes so long that the parent is left for the next call.
-    client.call("LPUSH", Q("wait"), *(f"filler-{number}" for number in range(100_000)))
+    client.call("LPUSH", Q("wait"), *(f"filler-{number}" for number in range(200_000)))
     args = ["", "removed", "", "", "dry", "", "child", "parent"]
     words, _ = scripts.run_timed(client, "remove_jobs", Q.whole, args)
     assert words[:2] == ["removed", "later"]

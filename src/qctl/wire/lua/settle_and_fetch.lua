@@ -5,8 +5,8 @@
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
 -- ARGV[5] for a queue with a global concurrency: how many of the places freed by these completed jobs this
 --         worker may fill at once; the worker that has waited longest gets the other places
--- ARGV[6] worker name, or ""             ARGV[7] worker's rate limit: jobs, or ""
--- ARGV[8] its window in ms, or ""        ARGV[9] minutes of metrics kept, or ""
+-- ARGV[6] worker name, or ""             ARGV[7] jobs of the worker's own rate limit, or ""
+-- ARGV[8] ms of that limit, or ""        ARGV[9] minutes of metrics kept, or ""
 -- ARGV[10] number of groups of completed jobs that have the same values; then four values for each group:
 --          lock token, keep rule "count|age s|limit", attempts made (this one included), deduplication id or
 --          ""

@@ -35,7 +35,7 @@ class StalledClock:
 
     @property
     def ran_recently(self) -> bool:
-        """Whether a check ran within its interval.
+        """Whether a check ran within the last interval.
 
         If not, perhaps no check ever runs: workers with ``skipStalledCheck``, and code that fetches
         jobs by hand, run no checks.
