@@ -49,7 +49,7 @@ def list_jobs(
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
     if len(jobs) < limit and not (only and only.is_set):
-        # All jobs were read. The snapshot may be older, and its count may include a marker.
+        # All jobs were read. The snapshot may be older, and its count may include BullMQ's marker.
         total = len(jobs)
     return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)
 
@@ -62,7 +62,7 @@ def stream_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> Iterator[Job]:
-    """Jobs of one state: finished jobs newest first, other jobs in the order in which they run.
+    """Jobs of one state: finished jobs newest first, other jobs next to run or oldest first.
 
     Waiting jobs that ``only`` names by ids are sorted by their ids.
 

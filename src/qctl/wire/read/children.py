@@ -18,7 +18,7 @@ _SCANS = {
     "failed": "HSCAN",
     "unsuccessful": "ZSCAN",
 }
-# Children listed by one scan command, roughly.
+# One scan command lists about this many children.
 _SCAN_COUNT = 500
 # At most this many children are read in one round trip.
 _WINDOW = 500
@@ -47,7 +47,7 @@ class Child:
 def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[Child]]:
     """All children that a job lists, ended or not, at most ``_WINDOW`` at a time.
 
-    Children may be deleted between two windows. Windows do not get slower with more children.
+    Children may be deleted between two windows. The cost of a window is limited.
     """
     parent_key = keys(job_id)
     for suffix, command in _SCANS.items():

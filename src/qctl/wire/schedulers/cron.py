@@ -173,7 +173,7 @@ def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
     before, back = after_ms, after_ms + 3 * 3_600_000
     if offset(back) >= offset(before):
         return None
-    # Clocks change at whole seconds.
+    # Search for the whole second at which the clock is set back.
     before, back = before // 1000, back // 1000
     while back - before > 1:
         middle = (before + back) // 2
@@ -235,6 +235,7 @@ def _parse(pattern: str) -> Cron:
         raise _PatternError(f"it has {len(texts)} fields")
     if len(texts) < 5:
         refused.append(f"it has {len(texts)} fields")
+    # The first fields may be missing: the second is 0 then, and the others are *.
     texts = ["0", "*", "*", "*", "*", "*"][: 6 - len(texts)] + texts
     if any("?" in text for text in (*texts[:3], texts[4])):
         refused.append("BullMQ 5 understands ? only in the day fields")
@@ -253,7 +254,7 @@ def _parse(pattern: str) -> Cron:
         if texts[5] in _UNRESTRICTED:
             raise _PatternError("there is no such day in that month")
         refused.append("BullMQ 5 refuses a day that the month does not have")
-    # For BullMQ 5, a list with a value for each day is unrestricted, even if it is not a ``*``.
+    # For BullMQ 5, a list of 29 or more days, or of all days of the week, is unrestricted like *.
     looks_unrestricted = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
     if day not in _UNRESTRICTED and texts[5] not in _UNRESTRICTED and (looks_unrestricted or nth):
         refused.append("BullMQ 5 and 6 read it differently; write * for one of the day fields")

@@ -17,7 +17,7 @@ from qctl.wire.scripts import ScriptCall, sha
 
 # One call settles, fetches or gives back at most this many jobs, so it takes less than 5 ms.
 MAX_BATCH = 250
-# Written to k(limiter) to stop the whole queue for a time (wire format 5.22).
+# Written to the key ``limiter`` to stop the whole queue for a time (wire format 5.22).
 NO_MORE_JOBS = "9007199254740991"
 
 # Codes with which scripts leave a job as it is (wire format 5).
@@ -109,7 +109,7 @@ def retry(
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
-    """The call that puts jobs (id, lock token) back to run next, in this order, uncounted."""
+    """The call that puts jobs (id, lock token) back to run next, in order; no attempt counts."""
     return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
