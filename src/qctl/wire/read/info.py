@@ -85,7 +85,7 @@ def upstream(reply: Any) -> Upstream | None:
 def run_ids(client: Client) -> frozenset[str] | None:
     """The run ids of the masters' processes; None if this user may not run INFO.
 
-    They change with a failover or a restart.
+    A failover or a restart changes them.
     """
     infos = [read_info(node, "server") for node in client.masters()]
     if None in infos:
@@ -94,10 +94,10 @@ def run_ids(client: Client) -> frozenset[str] | None:
 
 
 def can_lose_writes(client: Client) -> bool:
-    """Whether Redis may lose an acknowledged write and still have the jobs; True if unknown.
+    """Whether Redis may come back without an acknowledged write; True if unknown.
 
-    Replicas are behind their master, and an append-only file is behind the memory. A Redis without
-    these has at most a snapshot: a crash that loses the write loses jobs as well.
+    Replicas are behind their master, and an append-only file is behind the memory. False for a
+    Redis without these: it has at most a snapshot, so a crash loses the jobs as well.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)

@@ -5,10 +5,10 @@
 -- reason is "blocked" if the queue's concurrency allows no more jobs, else "". If no job may start, answers
 -- {0, "blocked", 0} (the queue is paused, or its concurrency is reached) or {0, "limited", ms until the rate
 -- limit ends}.
--- Workers share the places that the queue's concurrency allows. kept: how many places of its jobs that have
--- just ended the worker may fill at once. A worker without such jobs may fill a quarter of the free places.
--- Then it waits for its turn again, because BZPOPMIN serves the client that has waited longest. Otherwise the
--- first worker would keep all places while jobs wait.
+-- Workers share the places that the queue's concurrency allows. kept: jobs of this worker have just ended, and
+-- it may fill this many of their places at once. A worker without ended jobs may fill a quarter of the free
+-- places. Then the worker waits for its turn again: BZPOPMIN serves the client that has waited longest.
+-- Otherwise the first worker would keep all places while jobs wait.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local max_jobs = tonumber(meta[3] or "") or limiter_max

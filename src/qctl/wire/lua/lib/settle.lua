@@ -99,8 +99,8 @@ local function leave_active_together(base, batch)
   end
 end
 
--- Ends one job that has left active: frees its deduplication id, informs its parent, writes its fields and its
--- event. May raise an error, for example about a parent's key of another type: see settle.
+-- Ends one job that has left active: frees or passes on its deduplication id, updates its parent, writes its
+-- fields and its event. May raise an error, for example about a parent's key of another type: see settle.
 local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
   if group.dedup_id ~= "" then
     release_dedup(base, id, group.dedup_id)
