@@ -156,10 +156,10 @@ class Queue(_Producer):
         return adding.added_flow(nodes, self._run(call))
 
     def upsert_scheduler(self, scheduler_id: str, **options: Unpack[SchedulerKeywords]) -> str:
-        """Make a scheduler, or change it and its pending job.
+        """Make a scheduler, or change an existing one and its pending job.
 
         Args:
-            scheduler_id: its name among the queue's schedulers.
+            scheduler_id: the scheduler's id, unique in the queue.
             cron: five fields, or six with seconds first; or ``every``, seconds or a ``timedelta``.
             tz, limit, start, end, offset, immediately: see ``Schedule``.
             name: the name of its jobs; default: ``scheduler_id``.
@@ -172,7 +172,7 @@ class Queue(_Producer):
 
         Raises:
             UsageError: the schedule or an option is wrong.
-            RefusedError: the next job exists already, and runs.
+            RefusedError: the scheduler's next job exists already, and runs.
             ReplyError, UnreachableError: as for ``add``.
         """
         call = self._upsert_call(scheduler_id, options)

@@ -269,7 +269,7 @@ class Worker:
             if spec.kind == "thread":
                 call = in_thread(spec.handler, threads)
             elif spec.kind == "process":
-                call = children.caller(spec)
+                call = children.in_child(spec)
             call = wrap(call, self._middleware)
             # A child process applies the timeout itself.
             if spec.timeout_s is not None and spec.kind != "process":

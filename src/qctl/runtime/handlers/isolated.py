@@ -41,7 +41,7 @@ class ChildDiedError(Exception):
 
 
 class NeverRanError(Exception):
-    """The process had ended before it got the job."""
+    """The child process had ended before it got the job."""
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - never raised, only the cause of an error
@@ -74,7 +74,7 @@ class IsolatedPool:
         # Otherwise the interpreter waits at its end for children that ignore SIGTERM.
         atexit.register(self.close)
 
-    def caller(self, spec: TaskSpec) -> Call:
+    def in_child(self, spec: TaskSpec) -> Call:
         """Wrap a handler so that it runs in a child. Cancelling the call kills the child."""
 
         async def call(job: Job) -> Any:

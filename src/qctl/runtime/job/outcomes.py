@@ -1,4 +1,4 @@
-"""Exceptions that a handler raises to decide how its job ends. Any other one fails the attempt."""
+"""Exceptions with which a handler decides its job's end. Any other exception fails the attempt."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class LoopConnections:
         connection = self._make_connection()
         until_end = _until_loop_ends(connection)
         self._entries[loop] = connection, until_end
-        # asyncio closes a generator that has started before it closes the loop.
+        # Before asyncio closes a loop, it closes the generators that have started there.
         await anext(until_end)
         return connection
 

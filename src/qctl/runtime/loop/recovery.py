@@ -22,12 +22,12 @@ from qctl.wire.write import worker_calls
 
 
 class Recovery:
-    """Reconnects an engine when its connection breaks or a step (see ``Engine``) fails.
+    """Reconnects an engine when its connection breaks or a step (see ``engine.py``) fails.
 
-    It is then unknown which of the steps in flight Redis has run. Redis may have settled the jobs
-    of a step, which cannot be settled again. Redis may also have fetched jobs for this engine in a
-    reply that never arrived: they are active under a token of the engine, but no handler runs
-    them. ``Recovery`` gives such jobs back.
+    Redis may or may not have run the steps that were in flight. If it has settled the jobs of a
+    step, these cannot be settled again. If it has fetched jobs for this engine in a reply that
+    never arrived, these are active under a token of the engine, but no handler runs them:
+    ``Recovery`` gives them back.
 
     Args:
         owner: what all lock tokens of the engine begin with, up to a colon.
@@ -105,7 +105,7 @@ class Recovery:
 
     async def _recover(self) -> None:
         if self._refusals:
-            # Full memory, a replica or a key of a wrong type: retrying at once does not help.
+            # A retry at once does not help against full memory, a replica or a key of a wrong type.
             pause_s = MIN_RECONNECT_PAUSE_S * 2 ** min(self._refusals, 10)
             await asyncio.sleep(min(pause_s, MAX_RECONNECT_PAUSE_S))
         is_away = False

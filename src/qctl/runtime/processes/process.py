@@ -176,6 +176,7 @@ class ChildProcess:
         """
         self._send(encode("stop", for_ever=for_ever))
         if not self.ready.is_set():
+            # A child that still imports the app does not read messages yet.
             self._signal(signal.SIGTERM)
         self.done_fetching.set()
 
