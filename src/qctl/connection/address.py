@@ -57,13 +57,9 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is. ``str()`` gives a URL without the password; ``url`` includes it.
+    """Where a Redis is. ``str()`` gives a URL without the password; ``url`` includes it."""
 
-    ``mode`` is ``standalone``, ``sentinel`` or ``cluster``. ``nodes`` are the sentinels, or the
-    nodes of the cluster that the URL names.
-    """
-
-    mode: str = "standalone"
+    mode: str = "standalone"  # or "sentinel" or "cluster"
     host: str = "localhost"
     port: int = 6379
     db: int = 0
@@ -72,7 +68,7 @@ class Address:
     unix_path: str | None = None
     tls: bool = False
     tls_options: dict[str, str] = field(default_factory=dict, repr=False)
-    nodes: tuple[tuple[str, int], ...] = ()
+    nodes: tuple[tuple[str, int], ...] = ()  # the sentinels, or nodes of the cluster
     master_name: str = ""
     url: str = field(default="", repr=False, compare=False)
 

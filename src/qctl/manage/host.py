@@ -14,8 +14,7 @@ from pathlib import Path
 _START_TOLERANCE_S = 2.0
 # Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19
-# IPv6 sockets show an IPv4 address with this prefix.
-_MAPPED = "::ffff:"
+_MAPPED = "::ffff:"  # before an IPv4 address in the address of an IPv6 socket
 
 
 def started_at(pid: int) -> float | None:
@@ -86,8 +85,7 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
 def pids_by_endpoint() -> dict[str, int]:
     """All TCP connections of this host: local address → the pid that owns it.
 
-    Addresses have the same form as in ``local_endpoints``. Connections of processes that this user
-    may not inspect are left out.
+    Addresses as in ``local_endpoints``. Processes that this user may not inspect are left out.
     """
     import psutil  # noqa: PLC0415
 

@@ -32,13 +32,11 @@ class ManagedProcess:
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop the process.
         kill_timeout_ms: how long after the stop signal the manager sends SIGKILL.
-        ready_timeout_ms: how long the manager waits until the app reports that it is ready; 0 when
-            the manager does not wait.
+        ready_timeout_ms: how long the manager waits for the app to be ready; 0: it does not wait.
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
         starts_again: whether the manager starts the process again after any exit of its own.
-        crash_until_ms: the manager counts an exit before this time, epoch milliseconds, as a crash;
-            None when it counts none, or when the time is unknown.
+        crash_until_ms: until then, epoch milliseconds, an exit counts as a crash; None if unknown.
         tree_kill: whether stopping the process also stops its children.
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes such apps when both run ``npm``.

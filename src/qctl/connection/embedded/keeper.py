@@ -164,10 +164,7 @@ class Keeper:
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:
-        """Wait; returns whether a signal or the end of standard input asks the keeper to end.
-
-        SIGCHLD only ends the wait. Only the keeper of a private server watches standard input.
-        """
+        """Wait; whether a signal (not SIGCHLD) or the end of standard input ends the keeper."""
         watched = [self._signal_fd] if self._idle_s is not None else [self._signal_fd, 0]
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self._signal_fd in ready and set(os.read(self._signal_fd, 64)) - {signal.SIGCHLD}:

@@ -123,9 +123,7 @@ def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
 
 
 def stop_kept(folder: Path) -> bool:
-    """End the server of a folder, even if clients use it, and wait for its end.
-
-    Returns whether a server ran.
+    """End the server of a folder, even if clients use it, and wait; returns whether one ran.
 
     Raises:
         UnreachableError: the server does not end.
@@ -146,7 +144,7 @@ def stop_kept(folder: Path) -> bool:
             signalled = True
         if time.monotonic() > deadline:
             raise UnreachableError(
-                f"the Redis in {folder} does not end", hint=f"see {folder / 'redis.log'}"
+                f"the Redis in {folder} does not end", hint=f"see {folder}/redis.log"
             )
         time.sleep(0.01)
     return signalled

@@ -83,7 +83,7 @@ class _Connection(socketserver.BaseRequestHandler):
         self.id = next(self.server.ids)
         self.name = ""
         self.db = 0
-        self.connected_at_s = self.used_at_s = time.monotonic()
+        self.began_at = self.used_at = time.monotonic()
         self.client = fakeredis.FakeRedis(
             server=self.server.data, protocol=2, single_connection_client=True
         )
@@ -109,7 +109,7 @@ class _Connection(socketserver.BaseRequestHandler):
         self.client.close()
 
     def _answer(self, words: list[bytes]) -> Any:
-        self.used_at_s = time.monotonic()
+        self.used_at = time.monotonic()
         # redis-py looks up some commands by name, so the name is text.
         name = _text(words[0]).upper()
         try:
@@ -168,8 +168,7 @@ class _Connection(socketserver.BaseRequestHandler):
         now = time.monotonic()
         return (
             f"id={self.id} addr={self.server.server_address!s}:0 name={self.name}"
-            f" age={now - self.connected_at_s:.0f} idle={now - self.used_at_s:.0f}"
-            f" flags=N db={self.db}\n"
+            f" age={now - self.began_at:.0f} idle={now - self.used_at:.0f} flags=N db={self.db}\n"
         )
 
 
