@@ -102,6 +102,15 @@ def test_repeatables_of_old_versions(client: Client) -> None:
     assert finding.severity == "info"
 
 
+def test_a_repeatable_whose_last_job_has_run_has_ended(store: Client) -> None:
+    sid = "0123456789abcdef0123456789abcdef"
+    job_id = schedule(store, sid, "completed", ic=None)
+    for count, state in ((2, "dead"), (3, "ended")):
+        store.call("HSET", Q(job_id), "opts", f'{{"repeat":{{"limit":3,"count":{count}}}}}')
+        assert len(found(store, "dead-schedulers")) == (state == "dead")
+        assert show_schedule(store, Q.prefix, Q.name, sid).state == state
+
+
 def test_the_oldest_form_is_not_called_dead(client: Client) -> None:
     schedule(client, "job:::Europe/Berlin:0 3 * * *", "", ic=None, every=None, pattern="0 3 * * *")
     assert found(client, "dead-schedulers") == []

@@ -244,7 +244,7 @@ def test_stalled_jobs_are_not_interrupted_and_not_safe(client: Client, apps: App
     # A check may put it back at any moment; or its worker is only too busy to renew the lock.
     assert (told.interrupted, told.verdict.word) == ((), "drain first")
     assert "1 job of q without a lock may still run, or start again" in told.verdict.reasons[0]
-    assert "qctl jobs retry-stalled q puts back" in told.verdict.reasons[0]
+    assert "qctl jobs retry-stalled q puts stalled jobs back" in told.verdict.reasons[0]
     assert [job.held_by for job in told.jobs] == ["nobody"]
     assert (told.queues[0].active, told.queues[0].stalled) == (1, 1)
     assert told.downtime.drain_wait_p50_s == 0

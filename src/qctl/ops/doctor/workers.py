@@ -24,12 +24,13 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 # A worker that misses a job's marker fetches after BullMQ's drainDelay (5 s), 10 s at most.
 PATIENCE_S = 15
 SECOND_READING_S = 1.0
+# Newest events of each queue that are searched, and those that show that a job moved.
 _EVENTS = 1000
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
 
 def no_workers(exam: Examination) -> Iterator[Finding]:
-    """Jobs wait, the queue is not paused, and no worker is connected."""
+    """Queues that are not paused, where jobs wait and no worker is connected."""
     for snapshot in exam.snapshots:
         if note := unserved_note(exam, snapshot):
             yield Finding(
@@ -45,7 +46,7 @@ def no_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def not_fetching(exam: Examination) -> Iterator[Finding]:
-    """Workers are connected and jobs wait, but no job starts."""
+    """Queues where jobs wait and workers are connected, but no job starts."""
     if not (idle := _idle(exam, exam.snapshots)):
         return
     exam.sleep(SECOND_READING_S)

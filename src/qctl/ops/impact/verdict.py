@@ -81,19 +81,19 @@ class Facts:
 def judge(facts: Facts) -> Verdict:
     """The verdict on a restart now."""
     queues, resumers = facts.queues, facts.resumers
-    endangered = (
-        *_endangered(facts),
+    dangers = (
+        *_dangers(facts),
         *(f"a restart ends the pause of {each.queue}: {resumer_text(each)}" for each in resumers),
     )
-    against = (*_against(facts), *_too_long(facts.downtime, endangered))
+    against = (*_reasons_against(facts), *_too_long(facts.downtime, dangers))
     if against:
-        instead = dict.fromkeys(_instead(facts))
+        instead = dict.fromkeys(_commands_instead(facts))
         return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(instead))
-    if endangered:
+    if dangers:
         # --keep-paused leaves all queues of the target paused, so all must be paused now.
-        stay = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
-        again = () if stay else (facts.qctl("pause", each.queue) for each in resumers)
-        return Verdict(DRAIN_FIRST, endangered, (*_drain(facts, *stay), *again))
+        keep = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
+        again = () if keep else (facts.qctl("pause", each.queue) for each in resumers)
+        return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     # Other workers may run active jobs, and a retry of such a job may start in this target.
     is_active = any(q.active for q in queues)
@@ -101,12 +101,14 @@ def judge(facts: Facts) -> Verdict:
     reason = f"{running}, and no job is known that could start at this moment"
     if facts.is_gapless:
         reason = "the master starts the new process first, and lets the old one finish its jobs"
-    commands = _drain(facts, *_timeout_options(facts.downtime)) if facts.scope.target else ()
+    commands = (
+        _drain_commands(facts, *_timeout_options(facts.downtime)) if facts.scope.target else ()
+    )
     holds_until = None if facts.is_gapless else min(due, default=None)
     return Verdict(SAFE, (reason,), commands, holds_until)
 
 
-def _against(facts: Facts) -> Iterator[str]:
+def _reasons_against(facts: Facts) -> Iterator[str]:
     """Why even a drain should not begin now."""
     scope = facts.scope
     for snapshot in scope.queues.bullmq:
@@ -127,17 +129,17 @@ def _against(facts: Facts) -> Iterator[str]:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
 
 
-def _too_long(downtime: Downtime, endangered: Sequence[str]) -> Iterator[str]:
+def _too_long(downtime: Downtime, dangers: Sequence[str]) -> Iterator[str]:
     """Why a drain would time out, if one is needed."""
     wait_s = downtime.drain_wait_p50_s
-    if endangered and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
+    if dangers and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
             f"the running jobs probably need another {wait_s / 60:.0f} minutes, longer than a "
             f"drain waits ({DRAIN_TIMEOUT_S / 60:.0f} minutes)"
         )
 
 
-def _endangered(facts: Facts) -> Iterator[str]:
+def _dangers(facts: Facts) -> Iterator[str]:
     """Why a plain restart harms jobs, or may harm them."""
     interrupted, probably, data = facts.interrupted, facts.probably_interrupted, facts.data
     if interrupted and probably is None:
@@ -173,7 +175,7 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
         # A worker that was too busy to renew the lock still runs the job, even in a paused queue.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
         put_back = facts.qctl("jobs retry-stalled", queue.name)
-        yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
+        yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts stalled jobs back)"
     if queue.paused:
         return
     if waiting := queue.waiting + queue.prioritized:
@@ -203,7 +205,7 @@ def _harm(jobs: Sequence[JobAtRisk]) -> str:
     return text
 
 
-def _instead(facts: Facts) -> Iterator[str]:
+def _commands_instead(facts: Facts) -> Iterator[str]:
     """The commands to type if even a drain should not begin."""
     scope, address = facts.scope, facts.address
     leased = [snapshot.keys.name for snapshot in scope.queues.bullmq if snapshot.lease]
@@ -218,7 +220,7 @@ def _instead(facts: Facts) -> Iterator[str]:
         elif server.is_writable is False:
             yield "redis-cli INFO"
     if options := _timeout_options(facts.downtime):
-        yield from _drain(facts, *options)
+        yield from _drain_commands(facts, *options)
 
 
 def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
@@ -229,7 +231,7 @@ def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
     return "--timeout", f"{round(wait_s * 1.5 / 60)}m"
 
 
-def _drain(facts: Facts, *options: str) -> tuple[str, ...]:
+def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
     """Commands that restart the target without harm; without a target, drain and resume."""
     scope, queues, qctl, address = facts.scope, facts.queues, facts.qctl, facts.address
     target, connections = scope.target, scope.connections
@@ -249,11 +251,11 @@ def _drain(facts: Facts, *options: str) -> tuple[str, ...]:
         places = list(dict.fromkeys(worker.place for worker in scope.foreign))
         known = [place for place in places if place is not None]
         # Without --ignore-others, `qctl restart` refuses and names the other queues.
-        spared = known if len(known) == len(places) else []
+        drained = known if len(known) == len(places) else []
         return (
-            *(_elsewhere("drain", place, address) for place in spared),
-            qctl("restart", target.label, *(["--ignore-others"] if spared else ()), *options),
-            *(_elsewhere("resume", place, address) for place in spared),
+            *(_elsewhere("drain", place, address) for place in drained),
+            qctl("restart", target.label, *(["--ignore-others"] if drained else ()), *options),
+            *(_elsewhere("resume", place, address) for place in drained),
         )
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
     return (qctl("drain", *words, *options),)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import UsageError
 from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.replies import checked, to_dict, to_int, value_or
+from qctl.wire.replies import checked, read_json, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 from qctl.wire.states import FINISHED
 
@@ -29,6 +30,7 @@ class Registration:
         next_ms: when its pending job is due; None for a score that is not a time.
         fields: its record, the hash ``repeat:<id>``; empty without a record.
         pending: whether the pending job waits or runs; True also if the job's id is unknown.
+        limit, jobs_made: by the record, or by the hash of the pending job, also after its end.
     """
 
     keys: QueueKeys
@@ -36,6 +38,8 @@ class Registration:
     next_ms: int | None
     fields: Mapping[str, str]
     pending: bool
+    limit: int | None
+    jobs_made: int
 
     @property
     def is_legacy(self) -> bool:
@@ -54,8 +58,8 @@ class Registration:
         """Whether it makes no further job: its limit or end date is reached (wire format 6.4)."""
         return schedule_has_ended(
             *self._rule,
-            limit=to_int(self.fields.get("limit")),
-            jobs_made=to_int(self.fields.get("ic")) or 0,
+            limit=self.limit,
+            jobs_made=self.jobs_made,
             end_ms=to_int(self.fields.get("endDate")),
             last_due_ms=self.next_ms,
             now_ms=now_ms,
@@ -127,17 +131,23 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         commands += [
             ("HGETALL", keys.scheduler(scheduler)),
             ("EXISTS", keys(job_id)),
+            ("HGET", keys(job_id), "opts"),
             *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *FINISHED)),
         ]
     answers = iter(client.pipeline(commands))
     found = []
     for keys, scheduler, next_ms in members:
         record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))
+        opts: Any = read_json(value_or(next(answers), None), {})[0]
+        repeat = opts.get("repeat") if isinstance(opts, dict) else None
+        repeat = repeat if isinstance(repeat, dict) else {}
         scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *FINISHED)]
         ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
         # A job in no sorted set waits or runs: the lists may be long, so they are not searched.
         # The job of a key of the oldest form has another id, which the record does not show.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(exists) and not ended) or is_unknown
-        found.append(Registration(keys, scheduler, next_ms, record, pending))
+        limit = to_int(record.get("limit") or repeat.get("limit"))
+        made = max(to_int(record.get("ic")) or 0, to_int(repeat.get("count")) or 0)
+        found.append(Registration(keys, scheduler, next_ms, record, pending, limit, made))
     return found
