@@ -200,7 +200,7 @@ def test_the_commands_go_to_the_redis_that_was_asked(client: Client, apps: Apps)
         told = ask(client, "q", settings=settings).verdict
     options = "--context prod --redis redis://localhost:6379/0"
     assert told.commands == (f"qctl restart pm2:app {options}",)
-    assert f"(qctl jobs retry-stalled q {options} puts back" in told.reasons[1]
+    assert f"(qctl jobs retry-stalled q {options} puts stalled jobs back" in told.reasons[1]
     # The shell that it is typed into has the same environment.
     with commands_like(replace(settings, origins={"context": Origin("environment")})):
         assert ask(client, "q").verdict.commands == ("qctl restart pm2:app",)
