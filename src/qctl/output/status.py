@@ -50,9 +50,9 @@ def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour:
 
 
 def state_cell(queue: QueueStatus) -> Cell:
-    """``running``, or the first reason why no job starts or may start."""
+    """``running``, or why no job starts; ``limited?`` if a rate limit may be why."""
     backlog = queue.counts.waiting + queue.counts.prioritized
-    # Jobs wait and none runs: a rate limit may hold them back.
+    # Jobs wait, and none runs.
     is_idle = bool(backlog) and queue.counts.active == queue.counts.stalled
     may_be_limited = queue.rate_limit is not None and queue.rate_limit.holds is None
     states = {
@@ -82,7 +82,7 @@ def _percent(value: float) -> str:
     return f"{value:.0f} %"
 
 
-def _status(status: str) -> Cell:
+def _status_cell(status: str) -> Cell:
     return Cell(status, "green" if status == "online" else "yellow")
 
 
@@ -135,7 +135,7 @@ _PROCESSES: tuple[Column[ProcessStatus], ...] = (
     Column("PROCESS", lambda p: Cell(p.target, "bold"), keep_end=True),
     Column("ID", lambda p: p.key, right=True),
     Column("PID", lambda p: if_known(str, p.pid), right=True),
-    Column("STATUS", lambda p: _status(p.status)),
+    Column("STATUS", lambda p: _status_cell(p.status)),
     Column("UPTIME", lambda p: if_known(short_duration, p.uptime_s), right=True),
     Column("RESTARTS", lambda p: p.restarts, right=True, short="RST"),
     Column("CPU", lambda p: if_known(_percent, p.cpu_percent), right=True),
@@ -163,8 +163,8 @@ def _masters(now_s: float) -> tuple[Column[tuple[Master, MasterProcess | None]],
         return if_known(lambda ms: short_duration(now_s - ms / 1000), process.started_at_ms)
 
     return (
-        Column("PROCESS", _slot, keep_end=True),
-        Column("STATUS", lambda row: _status((row[1] or row[0]).status)),
+        Column("PROCESS", _process_cell, keep_end=True),
+        Column("STATUS", lambda row: _status_cell((row[1] or row[0]).status)),
         Column("PID", of(lambda p: if_known(str, p.pid)), right=True),
         Column("UPTIME", of(uptime), right=True),
         Column("RESTARTS", of(lambda p: p.restarts), right=True, short="RST"),
@@ -175,6 +175,6 @@ def _masters(now_s: float) -> tuple[Column[tuple[Master, MasterProcess | None]],
     )
 
 
-def _slot(row: tuple[Master, MasterProcess | None]) -> Cell:
+def _process_cell(row: tuple[Master, MasterProcess | None]) -> Cell:
     master, process = row
     return Cell(f"{master.target}/{process.slot}" if process else master.target, "bold")

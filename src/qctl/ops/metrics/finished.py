@@ -38,7 +38,7 @@ _MAX_STARTS = 200_000
 
 @dataclass(slots=True)
 class FinishedFigures:
-    """What has happened since the start in one queue, or in all queues with the label ``(other)``.
+    """What was counted so far for one queue, or for all queues with the label ``(other)``.
 
     Args:
         queue: the label.
@@ -81,7 +81,7 @@ class FinishedJobs:
         """Count the events from now on, by Redis' clock, also those of queues made later.
 
         Raises:
-            UnreachableError: Redis is away.
+            QctlError: Redis is away or refuses the command.
         """
         self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
@@ -92,7 +92,7 @@ class FinishedJobs:
             queues: names of the queues that exist. All others are forgotten.
 
         Raises:
-            UnreachableError: Redis is away. The next poll continues where this one ended.
+            QctlError: Redis is away or refuses a command. The next poll continues after this one.
         """
         existing = [QueueKeys(self._prefix, name) for name in queues]
         self._forget_all_but(set(existing))
@@ -165,12 +165,12 @@ class FinishedJobs:
             if not behind:
                 return
             count = max(_MAX_EVENTS // len(behind), 1)
-            before = {keys: self._cursors[keys] for keys in behind}
-            events = self._read(before, count)
+            cursors = {keys: self._cursors[keys] for keys in behind}
+            events = self._read(cursors, count)
             with self._lock:
                 for keys, event in events:
                     self._count(keys, event)
-            self._cursors.update(before)
+            self._cursors.update(cursors)
             read = [keys for keys, _ in events]
             behind = [keys for keys in behind if read.count(keys) >= count]
 

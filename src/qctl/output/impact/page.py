@@ -63,7 +63,7 @@ def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
         reasons += f"; and {more:,} more (--json has all)"
     if verdict.holds_until is not None:
         local = verdict.holds_until.astimezone()
-        reasons += f", until the next is due at {local:%H:%M:%S}"
+        reasons += f", until the next job is due at {local:%H:%M:%S}"
     lines = [*wrapped(f"{word}: {reasons}", width)]
     first = lines[0].replace(word, styled(word, _STYLES[verdict.word], colour=colour), 1)
     yield from [first, *lines[1:]]

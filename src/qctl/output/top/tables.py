@@ -41,9 +41,7 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
 
 
 def rate(per_s: float, rates: Rates) -> str:
-    """A rate: ``0``, ``0.5``, ``120``. ``~`` marks an estimate from a sample of the events, ``≥`` a
-    rate without events that may have been trimmed.
-    """
+    """``0.5``, ``120``; ``~`` marks an estimate from a sample, ``≥`` that events may be missing."""
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
