@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# Start times that differ by less are one process: the kernel reuses a pid after all others.
+# Start times that differ by less are one process: the kernel reuses a pid last of all.
 _START_TOLERANCE_S = 2.0
 # Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19

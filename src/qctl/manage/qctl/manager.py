@@ -41,7 +41,7 @@ class Qctl:
         self._home = state_home
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """See ``Manager``; sorted by name and slot. Left out is a master that does not answer."""
+        """See ``Manager``; sorted by name and slot. Skips masters that do not answer."""
         found: list[ManagedProcess] = []
         for name in master_names(self._home):
             try:
