@@ -101,7 +101,7 @@ class PasswordSource:
         raise FailedError(
             f"the password_command {self.command[0]!r} {failure}",
             why=_stderr_to_show(stderr, output),
-            hint="run it yourself to see its output: qctl hides stdout, and stderr that repeats it",
+            hint="run it yourself: its stdout, and stderr that repeats stdout, are not shown here",
         )
 
 

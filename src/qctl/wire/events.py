@@ -65,7 +65,7 @@ def last_event_id(client: Client, keys: QueueKeys) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What is kept of a queue's events.
+    """The events of a queue that Redis has kept.
 
     Args:
         length: number of events.

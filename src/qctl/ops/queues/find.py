@@ -144,7 +144,7 @@ def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFou
     try:
         existing, is_complete = discover_within(client, prefix, _MAX_SEARCH_S)
     except ReplyError:
-        # This user may not SCAN.
+        # This Redis user may not call SCAN.
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
     if not existing and is_complete:
         return no_queues(client, prefix, f"{what}: ")

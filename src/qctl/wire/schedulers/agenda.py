@@ -22,7 +22,7 @@ class Agenda:
     Args:
         schedulers: soonest first, at most ``MAX_SCHEDULERS``.
         total_schedulers: how many schedulers and legacy repeatable jobs the queue has.
-        next_delayed_ms: when the next delayed job (of a scheduler or not) is due; None if none is.
+        next_delayed_ms: when the next delayed job is due, of a scheduler or not; None without one.
     """
 
     keys: QueueKeys

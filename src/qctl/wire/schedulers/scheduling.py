@@ -277,7 +277,7 @@ def due_times_ms(
         UsageError: qctl does not understand the pattern or the time zone.
     """
     if every_ms:
-        # This never ends.
+        # An endless iterator.
         yield from itertools.count(after_ms + every_ms, every_ms)
     due_ms: int | None = after_ms
     while pattern is not None and due_ms is not None:

@@ -257,9 +257,9 @@ def _order(entry: Entry) -> tuple[float, bytes]:
 class _SetWalk(Walk):
     """A walk through a sorted set by rising score, up to the end that the set had at the start.
 
-    A job that the caller runs again may fail and return to the set meanwhile, and even before that
-    end, if clocks differ. So the walk notes the entries with the highest scores at the start and
-    visits these by their ids. It visits entries with lower scores up to the score ``last``.
+    A job that the caller runs again may fail again and return to the set, even before that end if
+    clocks differ. So at the start, the walk notes the entries with the highest scores, to visit
+    these entries by their ids. It visits entries with lower scores up to the score ``last``.
     """
 
     def __init__(
