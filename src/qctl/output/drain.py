@@ -242,7 +242,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
         asked = f"{done} of {len(report.old_pids)} that were asked to exit"
         text = f"timed out: {asked} replaced; nothing was killed"
     elif report.outcome == "timeout" and report.new_pids:
-        # The time ran out when a queue had been paused again before the next process.
+        # The time ran out while the drain waited for jobs before the next process.
         text = f"{text} after {done} had been restarted"
     elif report.outcome == "timeout" and (report.target or report.command):
         text = f"{text}, so nothing was restarted"

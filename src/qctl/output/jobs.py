@@ -13,8 +13,7 @@ from qctl.output.details import age, json_text, labelled_lines, moment_text, tim
 from qctl.output.text import cells, duration, listed, short_duration, visible
 from qctl.plurals import counted
 
-# What is shown of a text in a cell, of a block, and of a text on a line, in characters or lines.
-# JSON has the whole text.
+# Longer texts are cut, in characters or lines; JSON has the whole text.
 _MAX_CELL_TEXT = 300
 _MAX_BLOCK_LINES = 40
 _MAX_BLOCK_TEXT = 4000

@@ -105,7 +105,7 @@ class ScheduleList:
 def list_schedules(
     client: Client, prefix: str, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named queues, or of all queues; the next due first. And the queues.
+    """The schedulers of the named or of all queues, the next due first; and these queues.
 
     Raises:
         NotFoundError: a queue does not exist.
