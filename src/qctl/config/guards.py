@@ -33,7 +33,7 @@ def find_guards(url: str, chosen: str | None, lookup: Lookup, files: Sequence[La
     """The guards of the chosen context, and of every other context with the Redis at ``url``.
 
     Args:
-        lookup: finds the values in force; this function adds the origins of the guards.
+        lookup: finds the values in force; records the origins of the guards, too.
 
     Raises:
         UsageError: a guard is neither true nor false.
@@ -92,8 +92,8 @@ def _other_contexts(
 ) -> Iterator[tuple[str, Lookup]]:
     """The contexts other than ``chosen`` that have a guard and the Redis at ``url``.
 
-    Left out are those whose file is also the source of the chosen context's ``url``: a file that
-    gives two contexts one Redis does so on purpose. A flag, a variable or another file may not.
+    Contexts of the file that sets the chosen context's ``url`` are left out: their author gave two
+    contexts one Redis on purpose. A flag, a variable or another file may do so by mistake.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):

@@ -114,7 +114,7 @@ def parse_url(url: str) -> Address:
     try:
         return replace(_parse(url, scheme, mode), url=url)
     except ValueError:
-        # Not chained: the text of the cause may contain a part of the password.
+        # Do not chain the cause: its text may contain a part of the password.
         raise UsageError(
             "the Redis URL is malformed",
             why="a port or database in it is not a number in range, a bracket is missing, or a "

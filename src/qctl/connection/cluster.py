@@ -211,7 +211,7 @@ def _is_giving_slots(client: SocketClient) -> bool:
 
 
 def open_slots(node: Client) -> tuple[set[int], set[int]]:
-    """The slots that are moving from this node to others, and from others to this one.
+    """The slots that are moving away from this node, and the slots that are moving to it.
 
     Raises:
         ReplyError: this user may not call CLUSTER NODES.

@@ -40,7 +40,7 @@ def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
     """The last error in the process's error log, as from ``error_first``; empty without a log.
 
     Args:
-        since: a result of ``log_size``; lines that the log had then are ignored.
+        since: a result of ``log_size``; older lines, which the log had at that time, are ignored.
     """
     return error_first(read_tail(process.error_log, since)[0]) if process.error_log else []
 

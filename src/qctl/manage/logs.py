@@ -35,7 +35,7 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     finally:
         os.close(descriptor)
     lines = _lines(data) if data else []
-    # If the tail begins inside the log, its first line may be incomplete: keep only a sole line.
+    # If older bytes are skipped, the first line may be incomplete: drop it if there are others.
     return lines[1:] if first > start and len(lines) > 1 else lines, first + len(data)
 
 
