@@ -142,10 +142,9 @@ def assess(
 
 
 class _Assessor:
-    """Reads the facts in the order that misses no job.
+    """Reads due times before active jobs, so that no job that starts in between is missed.
 
-    Due times are read before the active jobs, for jobs that start in between. At the end, queues
-    that looked idle are read again.
+    At the end, queues that looked idle are read again.
     """
 
     def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:

@@ -23,7 +23,7 @@ class QueueImpact:
     Args:
         stalled: active jobs without a lock.
         workers, other_workers: of the target, and of all others; None if unknown.
-        next_due_at: when the next delayed or scheduled job is due.
+        next_due_at: when the next delayed or scheduled job is due; None if none is, or unknown.
     """
 
     name: str
@@ -46,7 +46,7 @@ def queue_impacts(
 
     Args:
         active: all active jobs of these queues.
-        agendas: of the queues whose agenda could be read.
+        agendas: the agendas that could be read.
     """
     due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
     running = grouped(active, lambda job: job.keys)

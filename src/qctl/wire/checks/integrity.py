@@ -21,7 +21,7 @@ _STATES = ("waiting", "active", *SORTED_SETS)
 
 @dataclass(frozen=True, slots=True, order=True)
 class IdWithoutJob:
-    """An id in a list or sorted set (``wait``, ``completed`` …) that has no hash."""
+    """An id in a list or sorted set (``wait``, ``completed`` …) whose job hash is gone."""
 
     keys: QueueKeys
     state: str
@@ -44,8 +44,7 @@ def ids_without_job(
 def _check_sample(
     client: Client, queues: Sequence[QueueSnapshot]
 ) -> tuple[list[IdWithoutJob], int, int]:
-    # Ids without a hash are read again: a job may end and be removed between the readings of its id
-    # and of its hash.
+    # Ids without a hash are read again, since a job may end and be removed between the two reads.
     places = [
         (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]

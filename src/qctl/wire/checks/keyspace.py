@@ -130,11 +130,7 @@ def _unlisted(
 
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of the jobs that are in no sorted set, and the number of all jobs.
-
-    Args:
-        jobs: keys that may be a job's hash; other keys are ignored.
-    """
+    """The jobs in no sorted set, with their fields; and how many of the given keys are jobs."""
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads)
     states = {

@@ -18,12 +18,7 @@ _QUEUES = 200
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The jobs of one state of a queue, or its events, and about how much memory they use.
-
-    Args:
-        holds: what this part holds, for example ``1,234 waiting jobs``.
-        count: the number in ``holds``.
-    """
+    """The jobs of one state of a queue, or its events: ``holds`` is ``1,234 waiting jobs``."""
 
     queue: str
     holds: str
