@@ -36,7 +36,7 @@ class PasswordSource:
         """Read the password.
 
         Raises:
-            UsageError: the file cannot be read, the command cannot start, or the line is empty.
+            UsageError: the file cannot be read, the command cannot start, or the password is empty.
             FailedError: the command failed, timed out, or printed something that is not UTF-8. The
                 message quotes stderr, unless stderr repeats a line of stdout.
         """
