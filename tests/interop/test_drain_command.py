@@ -103,7 +103,7 @@ def test_what_the_command_gets_and_prints(lab: Lab) -> None:
     [
         (["sh", "-c", "exit 7"], [], "exit code 7"),
         (["sleep", "600"], ["--command-timeout", "1s"], "--command-timeout"),
-        (["true"], ["--ready-timeout", "1s"], "1 old worker is connected still"),
+        (["true"], ["--ready-timeout", "1s"], "1 old worker is still connected"),
     ],
 )
 def test_a_command_that_fails_hangs_or_does_nothing(

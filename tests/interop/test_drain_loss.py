@@ -53,7 +53,7 @@ def test_a_backlog_that_somebody_destroys_is_lost(lab: Lab) -> None:
     found = lab.qctl("doctor", "q", "--full", "--json").json["findings"]
     (finding,) = [each for each in found if each["check"] == "lost-jobs"]
     assert sorted(finding["evidence"]["lost"]) == sorted(waiting)
-    typed = note.partition("; qctl ")[2].partition(" puts back")[0].split()
+    typed = note.rpartition(": qctl ")[2].split()
     assert lab.qctl(*typed).code == 0
     lab.wait_completed(waiting)
 

@@ -96,7 +96,7 @@ def test_one_process_alone_is_refused(lab: Lab) -> None:
     before = lab.pm2.rows("app")
     done = lab.qctl(*ROLL, "--json")
     assert done.code == 5
-    assert "one process only" in done.err
+    assert "fewer than 2 processes" in done.err
     assert "--strategy pause" in done.err
     assert lab.pm2.rows("app") == before
     lab.prove_tidy("q")

@@ -13,32 +13,32 @@ from qctl.errors import QctlError, ReplyError, is_outage
 
 T = TypeVar("T")
 
-# How long Redis may be away in the middle of an operation that has begun: a failover by Sentinel
-# takes 30 s by its defaults, and somewhat more in practice.
+# How long to wait for Redis in the middle of an operation: with Sentinel's defaults, a failover
+# takes 30 s and somewhat more.
 AWAY_S = 60.0
-# How long a call is repeated when the operator wants to stop: one cut connection must not prevent
-# putting things back.
+# How long a call is repeated when the operator wants to stop: after a cut connection, the operation
+# must still be undone.
 STOPPING_S = 1.0
-# First and longest pause between two attempts.
+# The first and the longest pause between two attempts.
 _PAUSE_S = (0.02, 0.5)
 
 
 class PatientClient(ForwardingClient):
-    """A client that repeats what Redis did not answer, or cannot do at present.
+    """A client that repeats commands while Redis does not answer, or cannot carry them out.
 
-    A command may be carried out twice, since its reply may be what was lost. So it is only for
-    commands for which that is harmless: reads, and those scripts that find their own work done.
+    If only the reply is lost, the command is carried out twice. So use this client only for reads,
+    and for scripts that do no harm when they run again.
 
     Args:
         inner: the connection itself.
-        stop: asked between attempts; once it says True, a call is repeated for at most
+        stop: called between attempts; once it returns True, a call is repeated for at most
             ``STOPPING_S``.
 
     Attributes:
         patience_s: how long a call is repeated, in seconds; 0 raises at once.
-        outages: the number of attempts that failed so far. Compared before and after a call, it
-            says whether the call may have been carried out more than once.
-        away_s: for how long in all Redis has not answered, outages that have ended.
+        outages: how many attempts have failed so far. If it grows during a call, the call may have
+            been carried out more than once.
+        away_s: the length of all outages that have ended, in seconds.
     """
 
     def __init__(self, inner: Client, stop: Callable[[], bool] = lambda: False) -> None:
@@ -51,7 +51,7 @@ class PatientClient(ForwardingClient):
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """Repeat calls for no longer than this within the context."""
+        """Within this context, repeat a call for at most so many seconds."""
         before = self.patience_s
         self.patience_s = min(before, seconds)
         try:
@@ -79,10 +79,10 @@ class PatientClient(ForwardingClient):
         return [_Master(self, number) for number in range(len(nodes))]
 
     def repeat(self, attempt: Callable[[], T]) -> T:
-        """The outcome of ``attempt``, which is made again while Redis is away.
+        """Call ``attempt`` until it succeeds, and return its result.
 
         Raises:
-            QctlError: the last attempt's, when patience has run out or the operator wants to stop.
+            QctlError: the error is no outage, or the time for repeats is over.
         """
         began = time.monotonic()
         pause_s, longest_s = _PAUSE_S
@@ -109,11 +109,11 @@ class PatientClient(ForwardingClient):
 
 
 class _Master:
-    """One master of a cluster, asked for anew in each attempt: another node may have taken over.
+    """One master of a cluster, looked up in each attempt: another node may have taken over.
 
     Args:
         patient: the client of the whole cluster.
-        number: its place among the masters.
+        number: the index of this master among all masters.
     """
 
     def __init__(self, patient: PatientClient, number: int) -> None:
@@ -130,7 +130,7 @@ class _Master:
         return [self]
 
     def close(self) -> None:
-        """Its connection belongs to the cluster's client."""
+        """Do nothing: the connection belongs to the cluster's client."""
 
     def _node(self) -> Client:
         masters = self._patient.inner.masters()

@@ -76,7 +76,7 @@ def test_one_old_worker_is_left(client: Client, connected: Connect) -> None:
     connected("q")
     with pytest.raises(FailedError) as raised:
         replacement.wait(0.5)
-    assert "1 old worker is connected still" in raised.value.why
+    assert "1 old worker is still connected" in raised.value.why
 
 
 def test_a_queue_lacks_its_new_worker(client: Client, connected: Connect) -> None:

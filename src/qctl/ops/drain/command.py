@@ -30,12 +30,12 @@ def restart_by_command(
         overdue: jobs that still run after the timeout.
     """
     command = context.plan.command
-    assert command is not None  # noqa: S101 - the caller has looked
+    assert command is not None  # noqa: S101 - the caller has checked
     phase = _Phase(context, command)
     try:
         yield from phase.run(overdue)
     except EARLY_ENDS as ending:
-        phase.note_others()
+        phase.note_stopped_beside()
         return replace(phase.done, ended_by=ending)
     return phase.done
 
@@ -55,7 +55,7 @@ class _Phase:
 
     def run(self, overdue: tuple[ActiveJob, ...]) -> Generator[Step, None, None]:
         context, command = self._context, self._command
-        # The last reading before the point of no return.
+        # The last check before the command, which cannot be undone.
         while again := keep_paused(context):
             yield from again
             overdue = yield from wait_for_jobs(context)
@@ -77,12 +77,10 @@ class _Phase:
         yield RunningCommand(command.argv)
         self.done = Restarted(in_the_way=overdue, ran_command=True)
         began = time.monotonic()
+        names = "\n".join(context.plan.names)
         run_command(
             command.argv,
-            {
-                "QCTL_QUEUES": "\n".join(context.plan.names),
-                "QCTL_REDIS_URL": str(context.address),
-            },
+            {"QCTL_QUEUES": names, "QCTL_REDIS_URL": str(context.address)},
             timeout_s=command.timeout_s,
             stop=context.stop,
             rest=context.tracker.rest,
@@ -95,29 +93,26 @@ class _Phase:
         if context.options.keep_paused:
             yield from keep_paused(context)
 
-    def note_others(self) -> None:
+    def note_stopped_beside(self) -> None:
         """Record the other queues whose workers went away while the command ran."""
-        # It is for a note only, so a failure does not matter.
+        # These queues are for a note only, so a failure does not matter.
         with suppress(QctlError):
             if self._replacement is not None and self.done.ran_command:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
 
     def _announce(self, pid: int) -> None:
-        # If qctl is killed, the command goes on: the watchdog resumes the queues after it.
+        # If qctl is killed, the command goes on; the watchdog resumes the queues when it has ended.
         birth = started_at(pid)
         if birth is not None:
             self._context.leases.announce_stop(pid, birth, self._command.timeout_s)
 
     def _await_workers(self) -> None:
-        command, replacement = self._command, self._replacement
-        rule = "not checked"
+        replacement, expected = self._replacement, self._command.expected_workers
         if replacement is None:
-            self.done = replace(self.done, rule=rule)
+            self.done = replace(self.done, rule="not checked")
             return
-        workers = replacement.wait(command.ready_timeout_s)
-        rule = "as many as before"
-        if command.expected_workers is not None:
-            rule = f"{command.expected_workers} for each queue"
+        workers = replacement.wait(self._command.ready_timeout_s)
+        rule = "as many as before" if expected is None else f"{expected} for each queue"
         self.done = replace(self.done, replacement=replacement, workers=workers, rule=rule)
-        self.note_others()
+        self.note_stopped_beside()

@@ -1,4 +1,4 @@
-"""The end of a drain: resume the queues, put interrupted jobs back, give the leases back."""
+"""The end of a drain: resume the queues, put interrupted jobs back, release the leases."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import limited
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# How long to wait for the first job after the resume: a worker that missed the queue's marker reads
-# again after BullMQ's drainDelay, 5 s.
+# How long to wait for a job to start after the resume. A worker that missed the wake-up looks for
+# jobs again after BullMQ's drainDelay, 5 s by default.
 FIRST_START_S = 10.0
 
 
@@ -27,7 +27,7 @@ class PutBack:
 
     Args:
         is_confirmed: whether no failover can undo the resume, as far as qctl knows.
-        trouble: why the rest was left to the watchdog; None if nothing was.
+        trouble: the error after which the rest was left to the watchdog; None if there was none.
     """
 
     is_confirmed: bool
@@ -37,17 +37,18 @@ class PutBack:
 def put_back(
     context: DrainContext, restarted: Restarted, *, keep_paused: bool
 ) -> Generator[Step, None, PutBack]:
-    """Resume the queues and put back jobs that lost their worker, which a roll has done already.
+    """Resume the queues, and put back the jobs that lost their worker, except after a roll.
 
-    Never raises a QctlError: if it fails, the rest is left to the watchdog, and a note says so.
+    A roll has put its jobs back already. Never raises a QctlError: after an error, the rest is left
+    to the watchdog, and a note says so.
     """
     try:
         if restarted.in_the_way and (restarted.old_pids or restarted.ran_command):
             yield from recover_sole(context, restarted)
         if not keep_paused:
             yield from resume_own(context)
-        has_left_jobs = restarted.old_pids or restarted.was_gone or restarted.ran_command
-        if has_left_jobs and context.plan.strategy != "roll":
+        has_ended_workers = restarted.old_pids or restarted.was_gone or restarted.ran_command
+        if has_ended_workers and context.plan.strategy != "roll":
             yield from recover_orphans(context)
             yield from recover_others(context, restarted)
         if (restarted.new_pids or restarted.replacement) and not keep_paused:
@@ -68,11 +69,11 @@ def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
     if names and is_outage(error):
         context.notes.append(
             f"{names} could not be resumed ({error.what}); the watchdog (pid "
-            f"{context.leases.watchdog_pid}) does it as soon as Redis can be written to again"
+            f"{context.leases.watchdog_pid}) does so as soon as Redis accepts writes again"
         )
     elif names:
         remedy = command(context.prefix, "resume", *(keys.name for keys in queues))
-        context.notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
+        context.notes.append(f"{names} could not be resumed ({error.what}); try: {remedy}")
     context.leases.abandon()
     context.tracker.pauses.is_left_to_watchdog = True
 
@@ -81,14 +82,14 @@ def await_first_start(context: DrainContext) -> None:
     """Wait for a job to start after the resume, which shows that work goes on."""
     tracker = context.tracker
     deadline = time.monotonic() + FIRST_START_S
-    # A job may have started already, if an app resumed its queue at its own start.
+    # A job may have started already, if an app resumed its queue when it started.
     while not (tracker.has_started or context.stop()):
         tracker.follow(wait=True)
         if tracker.has_started:
             return
         snapshots = read_snapshots(context.client, context.queues)
         ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]
-        # Jobs of a queue at its rate limit or its maximum of active jobs may wait.
+        # A queue at its rate limit or its maximum of active jobs starts none.
         idle = [s for s in ready if s.backlog and not (s.rate_limited_ms or s.is_maxed)]
         if not idle:
             return

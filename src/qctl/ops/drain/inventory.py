@@ -1,6 +1,6 @@
-"""The jobs that queues hold during a drain, running or not, kept up to date by the event stream.
+"""The jobs of each queue during a drain, running or not, kept up to date by the event stream.
 
-Up to ``MAX_IDS`` jobs of a queue are followed by id. In larger queues those are a sample, and the
+Up to ``MAX_IDS`` jobs of a queue are followed by id. In a larger queue, these are a sample, and the
 expected number of all jobs is followed too: the count at the start plus what each event changes.
 """
 
@@ -14,8 +14,8 @@ from qctl.wire.keys import ITERATION_PREFIX, JobKey, QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
 
-# Ids read at the start: of one queue, and of all queues of a drain together. Events may add as many
-# again.
+# How many ids are read at the start at most: of one queue, and of all queues of a drain together.
+# Events may add as many ids again.
 MAX_IDS = 10_000
 MAX_IDS_OF_ALL = 100_000
 # The state of a job after an event.
@@ -27,7 +27,7 @@ _STATE_AFTER = {
     "active": "active",
 }
 _ENDED = frozenset({"completed", "failed", "removed"})
-# States of removed jobs that were not in the count.
+# A job that is removed from one of these states was not in the count.
 _NOT_COUNTED = frozenset({*FINISHED, "unknown"})
 
 
@@ -36,21 +36,21 @@ class QueueJobs:
     """The jobs of one queue.
 
     Attributes:
-        ids: job id → state, of the jobs followed by id that should be in some state now.
+        ids: job id → expected state, of the jobs followed by id that have not ended.
         seen: how many jobs are or were in ``ids``.
         max_ids: how many jobs ``ids`` may hold.
         is_complete: whether all of the queue's jobs are followed by id.
         begin: the count at the start, taken before ``ids`` were read, but after the drain began to
             follow the queue's events.
-        taken_order: the last event when all ids had been read.
+        begin_order: the position in the stream of the last event that ``begin`` includes.
+        taken_order: the position of the last event when all ids had been read.
         iterations: scheduler → the id of its current iteration.
-        is_disturbed: whether the queue was resumed while its ids were read: a list may have been
-            missed.
+        is_disturbed: whether the queue was resumed while its ids were read, so some may be missing.
         end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.
         cleaned: how many jobs were deleted in bulk, by events that do not name them.
-        replaced: scheduler iterations that may have been replaced by new ones, which no event
-            reports.
+        replaced: how many scheduler iterations may have been replaced by new ones; no event reports
+            that.
         started: schedulers whose current iteration has started: the next one replaces nothing.
     """
 
@@ -92,12 +92,12 @@ class Inventory:
     """The jobs of the queues of one drain.
 
     Attributes:
-        queues: those whose jobs are followed.
+        queues: queue → its jobs; without queues whose jobs could not be read.
     """
 
     def __init__(self) -> None:
         self.queues: dict[QueueKeys, QueueJobs] = {}
-        # None until the first call of ``moved``: a roll sees millions of events.
+        # None until the first call of ``moved``, because a roll sees millions of events.
         self._moved: set[JobKey] | None = None
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
@@ -150,7 +150,7 @@ def _count(queue: QueueJobs, event: Event) -> None:
             queue.iterations[scheduler] = job_id
     elif name == "active" and job_id.startswith(ITERATION_PREFIX):
         scheduler = job_id.rpartition(":")[0]
-        # An earlier iteration may start as well.
+        # The job may be an earlier iteration.
         if queue.iterations.get(scheduler) == job_id:
             queue.started.add(scheduler)
     elif name in FINISHED or (name == "removed" and previous not in _NOT_COUNTED):
@@ -158,8 +158,8 @@ def _count(queue: QueueJobs, event: Event) -> None:
     elif name == "waiting" and previous in FINISHED:
         queue.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
-        # A lost job was put back. If it was lost during the drain, it is counted twice now: that
-        # reports a job too few, while not counting it could hide the loss of another.
+        # Somebody put a lost job back. If it was lost during the drain, it is counted twice, so one
+        # job seems to be missing; without the count, the loss of another job could stay hidden.
         queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")

@@ -22,11 +22,11 @@ WATCHDOG_START_S = 15.0
 
 
 def drain_at_work(keys: QueueKeys, holder: Holder) -> RefusedError:
-    """The refusal to drain a queue whose lease somebody else holds."""
+    """The error for a queue whose lease another drain holds."""
     return RefusedError(
         f"another drain is at work on queue {keys.name}",
         why=f"{holder} holds its lease",
-        hint="wait for it to end; its lease runs out 15 s after it dies",
+        hint="wait for that drain to end; its lease expires 15 s after it dies",
     )
 
 
@@ -34,10 +34,10 @@ class Leases:
     """Holds the leases of one drain.
 
     Args:
-        client: where the queues are.
-        url: the same Redis for the watchdog; may hold a password.
+        client: the Redis of the queues.
+        url: the URL of this Redis, for the watchdog; may hold a password.
         holder: this drain.
-        was_paused: the queues, with whether each was paused before.
+        was_paused: queue → whether it was paused before the drain.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Leases:
         self._pipe: int | None = None
 
     def acquire(self) -> None:
-        """Take every lease and start the watchdog; on failure nothing is held.
+        """Take every lease and start the watchdog; after an error, no lease is held.
 
         Raises:
             RefusedError: another drain is at work on one of the queues.
@@ -69,10 +69,11 @@ class Leases:
             raise
 
     def renew(self) -> None:
-        """Renew every lease, and make sure that they still are ours and the watchdog lives.
+        """Take or renew every lease, and start the watchdog again if it has died.
 
         Raises:
-            RefusedError: another drain has taken one, which it can only after ours had run out.
+            RefusedError: another drain has a lease, which it took before us or when ours expired.
+            FailedError: the watchdog did not start.
         """
         for keys, lease in self._leases.items():
             other = hold_lease(self._client, keys, lease)
@@ -86,16 +87,16 @@ class Leases:
         return self._watchdog.pid if self._watchdog else None
 
     def announce_stop(self, pid: int | None, started_at: float, within_s: float) -> None:
-        """Tell the watchdog to let this process end before it resumes the queues.
+        """If qctl dies, let the watchdog wait for this process before it resumes the queues.
 
         Args:
-            within_s: how long it may take.
+            within_s: how long the watchdog waits at most.
         """
         stopping = {"pid": pid, "started_at": started_at, "within_s": within_s}
-        self._tell({"stopping": stopping})
+        self._send({"stopping": stopping})
 
     def release(self) -> None:
-        """Give the leases back; the watchdog stays on duty.
+        """Delete the leases; the watchdog goes on.
 
         Raises:
             UnreachableError: Redis is away.
@@ -104,13 +105,12 @@ class Leases:
             free_lease(self._client, keys, self._holder.owner)
 
     def dismiss(self, *, watch_s: float = 0.0) -> None:
-        """Let the watchdog go.
+        """End the watchdog.
 
         Args:
-            watch_s: how long it still resumes our pause when that comes back, in seconds; 0 ends
-                it at once.
+            watch_s: for this long, it first resumes queues whose pause comes back; 0 for not.
         """
-        self._tell({"goodbye": True, "watch_s": watch_s})
+        self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:
             self.abandon()
             return
@@ -121,10 +121,10 @@ class Leases:
             self._watchdog = None
 
     def abandon(self) -> None:
-        """Leave the rest to the watchdog, which goes on when the pipe is closed."""
+        """Close the pipe and let the watchdog do the rest."""
         self._close_pipe()
         if self._watchdog is not None:
-            # It outlives us on purpose; without this, Popen would complain that it still runs.
+            # The watchdog outlives qctl on purpose; without this line, Popen would warn about that.
             self._watchdog.returncode = 0
             self._watchdog = None
 
@@ -132,13 +132,14 @@ class Leases:
         self._close_pipe()
         first = next(iter(self._leases))
         leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
-        charge = _line({"url": self._url, "prefix": first.prefix, "leases": leases})
+        task = {"url": self._url, "prefix": first.prefix, "leases": leases}
+        message = json.dumps(task).encode() + b"\n"
         reader, writer = os.pipe()
         self._pipe = writer
-        # Into the pipe before there is a reader: if qctl is killed right after the start, the
-        # watchdog already knows what to do. What does not fit follows.
+        # Fill the pipe before the watchdog starts: if qctl is killed right afterwards, the watchdog
+        # already knows what to do. The rest of a long message follows.
         os.set_blocking(writer, False)
-        written = os.write(writer, charge)
+        written = os.write(writer, message)
         os.set_blocking(writer, True)
         self._watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "qctl.ops.drain.watchdog"],
@@ -150,8 +151,8 @@ class Leases:
         )
         os.close(reader)
         with contextlib.suppress(BrokenPipeError):
-            while written < len(charge):
-                written += os.write(writer, charge[written:])
+            while written < len(message):
+                written += os.write(writer, message[written:])
         assert self._watchdog.stdout is not None  # noqa: S101 - it is a pipe
         ready, _, _ = select.select([self._watchdog.stdout], [], [], WATCHDOG_START_S)
         answer = self._watchdog.stdout.readline() if ready else b""
@@ -167,18 +168,14 @@ class Leases:
                 hint=f"see what `{sys.executable} -m qctl.ops.drain.watchdog` says",
             )
 
-    def _tell(self, message: dict[str, object]) -> None:
+    def _send(self, message: dict[str, object]) -> None:
         if self._pipe is None:
             return
         # renew() notices and replaces a watchdog that died.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._pipe, _line(message))
+            os.write(self._pipe, json.dumps(message).encode() + b"\n")
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
-
-
-def _line(message: dict[str, object]) -> bytes:
-    return json.dumps(message).encode() + b"\n"

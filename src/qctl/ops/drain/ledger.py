@@ -1,8 +1,8 @@
 """The outcome of every job that was active when a drain began, and how long nothing ran.
 
-The event stream is read from the ``paused`` event of the drain's own pause on, so no event is
-missed. What the stream does not report is read from the jobs' state. Times are those of Redis
-(stream ids), so clocks that differ do not matter.
+The event stream is read from the drain's own ``paused`` event on, so no event is missed. Where no
+event reports the end of a job, its state is read. Times are those of Redis (stream ids), so clocks
+that differ do not matter.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Ledger:
         self._running: set[JobKey] = set()
         self._interrupted: set[JobKey] = set()
         self._recovered: set[JobKey] = set()
-        # With the last known state of each.
+        # Lost job → its last known state.
         self._lost: dict[JobKey, str] = {}
-        # Jobs that started after the pause, so they were not active when it came.
+        # Jobs that started after the pause, so they were not active at the pause.
         self._started_since: set[JobKey] = set()
         # Jobs whose outcomes are followed although they were not active at the start.
         self._added: set[JobKey] = set()
@@ -149,7 +149,7 @@ class Ledger:
         if result is None:
             return
         if self._paused and left_active and job not in self._started_since:
-            # The job was active at the pause, even if it left before the list was read.
+            # The job was active at the pause, even if it ended before the active jobs were read.
             self._outcomes.setdefault(job, None)
         if job in self._outcomes and self._outcomes[job] is None:
             self._outcomes[job] = result
@@ -213,7 +213,7 @@ class Ledger:
 
     @property
     def unsettled(self) -> list[JobKey]:
-        """Jobs whose end no event has reported."""
+        """Jobs whose outcome is not known yet."""
         return [job for job, result in self._outcomes.items() if result is None]
 
     def note_lost(self, job: JobKey, was: str) -> None:
@@ -242,10 +242,7 @@ class Ledger:
         return len(self._interrupted)
 
     def outcomes(self) -> list[JobOutcome]:
-        """The jobs that were active at the start, and all other jobs that are lost.
-
-        A job that is still unsettled counts as lost.
-        """
+        """All followed jobs and all lost jobs. A job that is still unsettled counts as lost."""
         rows = []
         for (keys, job_id), result in self._outcomes.items():
             job = (keys, job_id)

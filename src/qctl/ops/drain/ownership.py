@@ -1,4 +1,4 @@
-"""Who has paused and resumed the queues of a drain: we, or somebody else."""
+"""Who has paused and resumed the queues of a drain: this drain ("we") or somebody else."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Pauses:
     """Who has paused and resumed each queue since the drain began.
 
     Attributes:
-        ours: queues that this drain paused, or may have, and that are not resumed yet.
-        resumed: queues that it has resumed.
-        is_left_to_watchdog: whether the watchdog has to resume the rest.
+        ours: queues that we have paused, or may have, and that are not resumed yet.
+        resumed: queues that we, or our watchdog, have resumed.
+        is_left_to_watchdog: whether the watchdog has to resume the queues in ``ours``.
         resumed_by_others: queues that somebody else has resumed.
-        forced: those of them that were resumed with ``qctl resume --force``.
-        own_pause_ids: ids of the events of our own pauses; empty if we have paused none.
+        forced: queues that were resumed with ``qctl resume --force``.
+        own_pause_ids: ids of the events of our own pauses.
         own_resume_ids: ids of the events of our own resumes.
-        resumed_lately: how often somebody else resumed each queue since the last restart.
-        times_paused_again: how often each queue was paused again for that reason.
-        resumed_at_start: queues that were resumed while a new process started, with its target.
+        resumed_lately: how often we paused each queue again since the last restart.
+        times_paused_again: how often we paused each queue again during the whole drain.
+        resumed_at_start: queue → the target that started while the queue was resumed.
         lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
         disowned: queues whose pause is no longer ours, since somebody else has paused them, too.
-        to_disown: those of them whose pause note in Redis still says that they are ours.
+        to_disown: disowned queues whose pause note in Redis still names this drain.
         began_ms: Redis' time of our first pause.
         ended_ms: Redis' time of the last resume; None while the queues are paused.
     """
@@ -48,21 +48,17 @@ class Pauses:
     ended_ms: int | None = None
 
     def is_ours(self, keys: QueueKeys) -> bool:
-        """Whether the pause note of a queue is ours, unless somebody took it away."""
+        """Whether we, and nobody else since, have paused a queue."""
         return keys in self.ours and keys not in self.disowned
 
     def paused(self, keys: QueueKeys, event_id: str) -> None:
-        """Take note that we have paused a queue.
-
-        Args:
-            event_id: of the pause.
-        """
+        """Record that we have paused a queue, by the id of the ``paused`` event."""
         self.own_pause_ids.add(event_id)
         self.ours.add(keys)
         self.began_ms = self.began_ms or int(event_id.partition("-")[0])
 
     def paused_again(self, keys: QueueKeys, event_id: str) -> bool:
-        """Take note that a queue is paused by us; whether by another pause than those before."""
+        """Record a pause of ours; return whether it is a new one."""
         if event_id in self.own_pause_ids:
             return False
         self.paused(keys, event_id)
@@ -73,17 +69,13 @@ class Pauses:
         return True
 
     def resumed_by_us(self, keys: QueueKeys, event_id: str, at_ms: int) -> None:
-        """Take note that we have resumed a queue.
-
-        Args:
-            event_id: of the resume; "" when it has none.
-        """
+        """Record that we have resumed a queue, by the id of the event ("" if there is none)."""
         self.resumed.add(keys)
         self.own_resume_ids.add(event_id)
         self.ended_ms = at_ms
 
     def follow(self, keys: QueueKeys, event: Event) -> None:
-        """Take note of an event of a queue."""
+        """Apply an event of a queue."""
         if event.name == "paused" and event.id in self.own_pause_ids:
             self.ended_ms = None
         elif event.name == "paused":
@@ -92,7 +84,7 @@ class Pauses:
         elif event.name == "resumed":
             self.ended_ms = event.at_ms
             if self.is_left_to_watchdog and keys in self.ours:
-                # By the watchdog, which has made it its own.
+                # The watchdog has resumed the queue.
                 self.ours.discard(keys)
                 self.resumed.add(keys)
             elif event.id not in self.own_resume_ids:

@@ -1,4 +1,4 @@
-"""The plan of a drain, made before it writes anything: its queues, its processes, its checks."""
+"""The plan of a drain: its queues and processes, found and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -55,18 +55,17 @@ class DrainPlan:
     Args:
         snapshots: the queues, as they are now.
         target: the processes to restart; None for a drain without a restart.
-        connections: the connected workers; None without a target.
-        guessed: the target and queues that qctl found itself, which it asks the operator to
-            confirm; "" if none.
+        connections: the connected workers; None if no target was looked up.
+        durations: how long the last jobs of the queues took.
+        guessed: the target and queues that qctl found itself, for the operator to confirm; else "".
         strategy: ``pause`` the queues until the end, or ``roll``: one process after another.
-        mixed: queue → warning, for queues on which BullMQ 5 and 6 both work and that are paused
-            even so.
+        mixed: queue → warning, for queues that are paused although BullMQ 5 and 6 both serve them.
         left_behind: queues that an earlier drain, which no longer runs, left paused. This drain
-            takes them over.
+            takes their pauses over.
         unchecked_user: the Redis user, if its rights are unknown; else "".
         not_restarted: the target that was named for a drain without a restart; else "".
         command: the operator's command that restarts the workers instead of a target.
-        beside: other queues that these workers serve, so that the command may interrupt their jobs.
+        beside: other queues of the command's workers, whose jobs the command may interrupt.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -84,7 +83,7 @@ class DrainPlan:
 
     @property
     def restarts(self) -> bool:
-        """Whether workers are restarted, and not only their queues drained."""
+        """Whether the drain also restarts workers."""
         return self.target is not None or self.command is not None
 
     @property
@@ -145,8 +144,8 @@ def make_plan(
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
     Args:
-        include_others: with queues that the process serves and that are not named: drain them too,
-            or (False) let their jobs be interrupted; None to refuse.
+        include_others: what to do if the workers also serve queues that are not named: True drains
+            these too, False lets their jobs be interrupted, None refuses the drain.
         strategy: ``pause`` or ``roll``; None means ``roll`` for qctl's own processes, which are
             replaced without a gap, and ``pause`` for others.
         mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
@@ -154,9 +153,9 @@ def make_plan(
 
     Raises:
         NotFoundError: no such queue or target.
-        RefusedError: the process also serves other queues, a queue is Bull 3/4's or of both lines
-            of BullMQ, another drain is at work, or the target cannot be rolled.
-        FailedError: Redis is not a writable master.
+        RefusedError: the workers also serve other queues or none of these, a queue is Bull 3/4's
+            or of both BullMQ 5 and 6, another drain is at work, or the target cannot be rolled.
+        FailedError: Redis is a replica or does not list the workers, or the target is stopped.
         UsageError: it is not clear which queues or which target are meant.
         UnreachableError: Redis or the process manager cannot be reached.
     """
@@ -205,9 +204,9 @@ def make_plan(
         guessed=guessed,
         strategy=strategy or "pause",
         mixed=mixed,
-        # The default user has all rights, or nearly always.
+        # The default user nearly always has all rights.
         unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
-        # Paused by a drain that has ended, and by nobody else since.
+        # No lease is held (see ``_preflight``), so the drain that paused these queues has ended.
         left_behind=frozenset(
             s.keys for s in snapshots if s.pause_note is not None and s.pause_note.is_temporary
         ),
@@ -258,7 +257,7 @@ def _queues_of(
     serves = connected | set(target.configured)
     foreign = connections.elsewhere(target.processes)
     if not names and not serves:
-        # Named queues need no target to be drained, but a restart needs both.
+        # Without a restart, naming the queues is enough.
         restart = ("--then-restart", "--target", target.label) if then_restart else ()
         raise UsageError(
             f"it is not clear which queues {target.label} serves",
@@ -273,7 +272,7 @@ def _queues_of(
         raise RefusedError(
             f"{target.label} does not serve {', '.join(sorted(strangers))}",
             why=f"its workers are connected to {', '.join(sorted(connected))}",
-            hint="name another --target, or say that it does in [targets] of qctl.toml",
+            hint="name another --target, or add the queues to its [targets.NAME] in qctl.toml",
         )
     rest = sorted(serves - set(names))
     _require_choice(f"{target.label} also serves", rest, foreign, include_others)
@@ -283,20 +282,21 @@ def _queues_of(
 def _require_workers(
     client: Client, prefix: str, db: int, names: Sequence[str], operator_command: OperatorCommand
 ) -> None:
-    """Refuse a command of which nothing would show that it has worked."""
+    """Refuse the command if no worker is connected that it could be seen to replace."""
     replacement = Replacement(client, prefix, db, names, operator_command.expected_workers)
     if operator_command.expected_workers is None and not any(map(replacement.had_workers, names)):
         raise RefusedError(
             f"no worker of {', '.join(names)} is connected",
             why="so nothing would show whether the command has restarted any",
-            hint="say how many a queue should have then: --expect-workers N; or --no-expect",
+            hint="say how many each queue should have afterwards, with --expect-workers N, or do "
+            "without the proof: --no-expect",
         )
 
 
 def _queues_of_command(
     client: Client, prefix: str, db: int, names: Sequence[str], include_others: bool | None
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """The queues to drain before a command, and the other ones that it may interrupt."""
+    """The queues to drain before a command, and other queues whose jobs it may interrupt."""
     rest, foreign = queues_beside(client, prefix, db, names)
     _require_choice(f"the workers of {', '.join(names)} also serve", rest, foreign, include_others)
     if include_others:
@@ -307,25 +307,25 @@ def _queues_of_command(
 def _require_choice(
     what: str, rest: Sequence[str], foreign: Sequence[str], include_others: bool | None
 ) -> None:
-    """Refuse to restart workers that serve further queues, unless the operator has chosen.
+    """Refuse to restart workers that also serve other queues, unless the operator has chosen.
 
     Args:
         rest: other queues of this prefix.
-        foreign: those of another prefix or database.
+        foreign: queues of another prefix or database.
     """
     if (rest or foreign) and include_others is None:
         raise RefusedError(
             f"{what} {', '.join([*rest, *foreign])}",
             why="a restart would interrupt the jobs of those queues",
             hint="drain them too with --include-others"
-            + (" (those of another prefix or database cannot be)" if foreign else "")
-            + ", or accept that with --ignore-others",
+            + (" (possible only for queues of this prefix and database)" if foreign else "")
+            + ", or let their jobs be interrupted with --ignore-others",
         )
     if foreign and include_others:
         raise RefusedError(
             f"{what} {', '.join(foreign)}",
             why="they are under another prefix or database, which one drain cannot include",
-            hint="accept that their jobs are interrupted with --ignore-others",
+            hint="let their jobs be interrupted with --ignore-others",
         )
 
 
@@ -343,7 +343,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
         if snapshot.lease is not None:
             raise drain_at_work(snapshot.keys, snapshot.lease)
     is_known = require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
-    # None: on a replica, the first write fails and changes nothing.
+    # If INFO is refused, go on: on a replica, the first write fails and changes nothing.
     info = read_info(client.masters()[0], "replication") or {}
     if info.get("role") == "slave":
         raise FailedError(
@@ -418,8 +418,8 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
         )
     if plan.ignored:
         yield (
-            f"jobs of {', '.join(plan.ignored)} that run at the restart may be interrupted: nobody "
-            "waits for them, and they are not in the figures"
+            f"jobs of {', '.join(plan.ignored)} that run at the restart may be interrupted: the "
+            "drain does not wait for them, and they are not in the figures"
         )
     for snapshot in plan.snapshots:
         name = snapshot.keys.name
@@ -427,15 +427,14 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
             yield plan.mixed[snapshot.keys]
         if snapshot.keys in plan.left_behind:
             yield f"{name} was left paused by {snapshot.pause_note}: this drain takes that over"
+        elif snapshot.paused and name in resumed_at_start and plan.target:
+            yield (
+                f"{name} was paused before, but {plan.target.label} seems to resume it when it "
+                "starts, as an earlier drain has seen: then it runs at the end, unless "
+                "--keep-paused"
+            )
         elif snapshot.paused:
-            if name in resumed_at_start and plan.target:
-                yield (
-                    f"{name} was paused before, but {plan.target.label} seems to resume it when it "
-                    "starts, as an earlier drain has seen: then it runs at the end, unless "
-                    "--keep-paused"
-                )
-            else:
-                yield stays_paused(snapshot)
+            yield stays_paused(snapshot)
 
 
 def not_restarted(label: str) -> str:

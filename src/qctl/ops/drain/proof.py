@@ -134,7 +134,7 @@ def _settle(client: Client, tracker: Tracker) -> None:
 
 
 def _find_state(client: Client, job: JobKey) -> tuple[str | None, bool]:
-    """The state of a job, None for none, and whether the job is locked."""
+    """The state of a job (None if it is in no state), and whether the job is locked."""
     keys, job_id = job
     for attempt in range(MAX_READS):
         if attempt:
@@ -187,10 +187,10 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
         elif queue.is_disturbed:
             doubts.append(f"{keys.name} was resumed by somebody else before its jobs were counted")
         elif not queue.is_complete:
-            own = tracker.ledger.lost_of(keys)
-            if own and not any(job[0] == keys for job in deleted):
+            known_lost = tracker.ledger.lost_of(keys)
+            if known_lost and not any(job[0] == keys for job in deleted):
                 # Jobs of the sample are lost, so the other missing jobs count as lost as well.
-                lost += max(queue.missing - own, 0)
+                lost += max(queue.missing - known_lost, 0)
             elif not queue.is_balanced:
                 less = "fewer" if queue.missing > 0 else "more"
                 jobs = counted(abs(queue.missing), "job")

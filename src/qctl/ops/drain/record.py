@@ -1,6 +1,6 @@
-"""What a drain leaves in Redis for later commands: its result, and how the app starts.
+"""Record in Redis, for later commands, how a drain ended and whether the app ends pauses.
 
-Both are extras: a Redis that just went away, or a user without qctl's keys, must not fail a drain.
+A failure to record them must not fail the drain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def record_result(
     """Add a drain to the record that metrics show, unless Redis went away.
 
     Args:
-        error: why the drain ended early.
+        error: why the drain ended early; None if it did not.
     """
     if error is not None and is_outage(error):
         return
@@ -45,7 +45,7 @@ def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: 
     """Remember whether the app resumed its queues when it started, for the doctor.
 
     Args:
-        complete: whether all of its processes were restarted.
+        complete: whether all processes of the app were restarted.
     """
     if plan.target is None or plan.strategy == "roll":
         return

@@ -22,8 +22,8 @@ def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterato
         locks: job → the lock that it must still have; "" for none.
     """
     for keys in context.queues:
-        own = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
-        answers = retry_stalled(context.client, keys, own) if own else {}
+        of_queue = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
+        answers = retry_stalled(context.client, keys, of_queue) if of_queue else {}
         done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
         context.tracker.ledger.note_recovered((keys, job_id) for job_id in done)
         if done:
@@ -31,15 +31,15 @@ def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterato
 
 
 def recover_orphans(context: DrainContext) -> Iterator[Step]:
-    """Put jobs without a lock back: their process was restarted, or has long been gone."""
+    """Put jobs without a lock back: their worker is gone."""
     jobs = read_active(context.client, context.queues)
     yield from put_jobs_back(context, {job.key: "" for job in jobs if job.is_orphan})
 
 
 def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
-    """Put interrupted jobs back at once, of queues whose only workers were restarted.
+    """Put back the interrupted jobs of each queue whose workers were all restarted.
 
-    Their lock is the one seen before the restart, so nobody else has taken them.
+    Such a job still has the lock seen before the restart, or else another worker has taken it.
     """
     sole = _sole_queues(context, restarted)
     locks = {job.key: job.lock_token or "" for job in restarted.in_the_way if job.keys in sole}
@@ -47,16 +47,15 @@ def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
 
 
 def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
-    """Put the other interrupted jobs back, each when its lock has run out.
+    """Put each of the other interrupted jobs back once its lock has expired.
 
-    Whose lock it is cannot be determined when there are workers elsewhere. A job whose lock is
-    renewed is not interrupted: it is left to the worker that renews it.
+    Their queues may have workers elsewhere. If a lock is renewed, the job has a living worker.
     """
     client = context.client
     sole = _sole_queues(context, restarted)
     keys_left = {job.key for job in restarted.in_the_way if job.keys not in sole}
     keys_left |= {job.key for job in restarted.in_doubt}
-    # Compared from here on: until it ended, the old process may have renewed them once more.
+    # Read the locks again: the old process may have renewed some before it ended.
     active = read_active(client, context.queues) if keys_left else []
     pending = {job.key: job for job in active if job.key in keys_left}
     while pending and not context.stop():
@@ -72,19 +71,19 @@ def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step
                 pending[key] = job
         if pending:
             context.tracker.follow()
-            # By the clock: the queue runs again, and its events come without end.
+            # Not ``follow(wait=True)``: the queue runs again, so each new event would end the wait.
             time.sleep(BLOCK_MS / 1000)
     for keys, job_id in sorted(pending):
         context.notes.append(
-            f"job {job_id} of {keys.name} may have been interrupted; when its lock has run "
-            f"out: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
+            f"job {job_id} of {keys.name} may have been interrupted; once its lock has expired: "
+            f"{command(keys.prefix, 'jobs retry-stalled', keys.name)}"
         )
 
 
 def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]:
-    """Queues of which every worker belonged to the restarted processes."""
+    """The queues whose workers were all restarted."""
     if restarted.replacement is not None:
-        # Of these, every old connection is gone.
+        # Every old worker of these queues is gone.
         return [keys for keys in context.queues if restarted.replacement.had_workers(keys.name)]
     connections, target = context.plan.connections, context.plan.target
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):

@@ -42,7 +42,8 @@ class _End:
     """The state of the jobs and queues at the end.
 
     Args:
-        active: the jobs that still run; after a roll that timed out, only those of its process.
+        active: the jobs that still run; after a roll that timed out, only those of the process
+            that has not exited.
         paused: queues that are paused; None when unknown.
         unserved: see ``DrainReport``.
         now_ms: Redis' time.
@@ -108,7 +109,7 @@ def make_report(
 
 
 def _read_end(context: DrainContext, restarted: Restarted) -> _End:
-    """Read the state of the jobs and queues; if Redis cannot be read, it is unknown."""
+    """Read the state of the jobs and queues; unknown if Redis cannot be read."""
     tracker = context.tracker
     late = restarted.ended_by if isinstance(restarted.ended_by, TimedOut) else TimedOut()
     try:
@@ -140,15 +141,14 @@ def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str,
     if workers is None:
         return None
     served = {worker.queue for worker in workers}
-    running = [keys.name for keys in context.queues if keys not in paused]
-    return tuple(name for name in running if name not in served)
+    return tuple(q.name for q in context.queues if q not in paused and q.name not in served)
 
 
 def _interrupted(
     context: DrainContext, restarted: Restarted, trouble: QctlError | None
 ) -> int | None:
     """The number of interrupted jobs; None if the ledger may lack some."""
-    # Only events show a roll which jobs a stalled check has put back.
+    # In a roll, only events show which jobs a stalled check has put back.
     lacks_stalls = bool(context.tracker.missed) and context.plan.strategy == "roll"
     has_stopped = restarted.old_pids or restarted.ran_command
     lacks_others = (has_stopped and context.plan.ignored) or restarted.stopped_beside
@@ -158,19 +158,19 @@ def _interrupted(
 
 
 def _is_resumed(context: DrainContext, put_back: PutBack, ended: set[QueueKeys]) -> bool | None:
-    """See ``DrainReport.resumed``; ``ended`` as of ``_pauses_ended``."""
+    """See ``DrainReport.resumed``; ``ended`` is the result of ``_pauses_ended``."""
     pauses = context.tracker.pauses
     if pauses.ours:
         return False
     if not (pauses.own_pause_ids or pauses.resumed):
-        # This drain paused none: all were paused before. They may run now if an app resumed them.
+        # This drain paused no queue: all were paused before, and run now if an app resumed them.
         return context.plan.strategy != "roll" and ended == set(context.queues)
     # Only the drain's own resumes need to be confirmed.
     return True if put_back.is_confirmed or not pauses.resumed else None
 
 
 def _pauses_ended(context: DrainContext, paused: frozenset[QueueKeys] | None) -> set[QueueKeys]:
-    """Queues that somebody had paused before the drain, and that run at its end.
+    """Queues that somebody had paused before the drain and that run at the end of the drain.
 
     Args:
         paused: queues that are paused at the end; None when unknown.
@@ -218,8 +218,8 @@ def _notes(
         if running is not None:
             what = f"{counted(running, 'job')} of {names} that ran before the restart"
         yield (
-            f"{what} may have been interrupted, which is not in the figures; they come back when "
-            "their locks have run out and a worker looks for stalled jobs"
+            f"{what} may have been interrupted, which is not in the figures; such jobs run again "
+            "once their locks have expired and a worker has checked for stalled jobs"
         )
 
 
@@ -260,22 +260,20 @@ def _notes_on_resumes(context: DrainContext, ended: set[QueueKeys]) -> Iterator[
 
 
 def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
-    """How to find lost jobs and put them back, and how many jobs were deleted."""
+    """Notes on how to find lost jobs and put them back, and on deleted jobs."""
     proof, prefix = verdict.proof, context.prefix
     lost = [job for job in context.tracker.ledger.outcomes() if job.result == "lost"]
     if lost or (verdict.lost is None and proof.checked != "nothing"):
         names = sorted({job.queue for job in lost} or {keys.name for keys in context.queues})
-        note = "jobs that are in no state, and how to put them back, are found by " + command(
-            prefix, "doctor", *names, "--full"
-        )
+        note = f"to find jobs that are in no state: {command(prefix, 'doctor', *names, '--full')}"
         if lost:
             queue = lost[0].queue
             ids = [job.id for job in lost if job.queue == queue]
             is_all = len(ids) <= MAX_NAMED and len(names) == 1
             note += (
-                f", and shown by {command(prefix, 'jobs show', queue, ids[0])}; "
-                f"{command(prefix, 'jobs retry', queue, *ids[:MAX_NAMED])} puts "
-                f"{'back what is left of them' if is_all else 'the first ones back'}"
+                f"; to see one: {command(prefix, 'jobs show', queue, ids[0])}; to put "
+                f"{'back what is left of them' if is_all else 'the first ones back'}: "
+                f"{command(prefix, 'jobs retry', queue, *ids[:MAX_NAMED])}"
             )
         yield note
     if proof.deleted:

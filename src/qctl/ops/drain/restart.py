@@ -25,24 +25,23 @@ from qctl.wire.read.snapshot import are_paused
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """The processes of a restart or roll, including one that ended early.
+    """The result of a restart or roll, complete or ended early.
 
     Args:
         old_pids: pids of the processes that were asked to exit.
         new_pids: pids of the new processes, in the same order.
         restarts: the restarts that led to ``new_pids``.
         not_reached: processes that were not restarted.
-        was_gone: whether a process had ended before it was to be restarted.
-        in_the_way: jobs that still ran when their process was restarted.
-        in_doubt: jobs that still ran when a later process was restarted; a process that is new
-            already may run them.
-        ignored_running: how many jobs of ignored queues ran just before the restart; None when
-            unknown.
+        was_gone: whether a process had ended before its turn.
+        in_the_way: jobs that still ran when the first process was restarted.
+        in_doubt: jobs that still ran when a later process was restarted; they may belong to a new
+            process.
+        ignored_running: how many jobs of ignored queues ran before the restart; None when unknown.
         ran_command: whether the operator's command was started.
-        replacement, workers, rule: the workers that it replaced, if that is proved; see
-            ``DrainReport``.
-        stopped_beside: other queues whose workers went away while it ran.
-        ended_by: the exception that ended the restart early.
+        replacement: the workers that the command replaced; None if that is not proved.
+        workers, rule: see ``DrainReport``.
+        stopped_beside: other queues whose workers went away while the command ran.
+        ended_by: the exception that ended the restart early; None if it did not end early.
     """
 
     old_pids: tuple[int, ...] = ()
@@ -100,7 +99,7 @@ def confirm_up(restarted: Restarted) -> Restarted:
 def prepare_restart(
     context: DrainContext, target: Target, process: ManagedProcess, connections: Connections | None
 ) -> Restart:
-    """The restart of a process of the target, with what must prove it.
+    """The restart of a process of the target, with the queues that must get a new worker.
 
     Args:
         connections: the connected workers, including those of the process.
@@ -139,7 +138,7 @@ class _Phase:
         context = self._context
         self._note_overdue(overdue)
         for planned in self._target.processes:
-            # The last reading before the point of no return.
+            # The last check before the restart, which cannot be undone.
             while again := keep_paused(context):
                 yield from again
                 self._note_overdue((yield from wait_for_jobs(context)))
@@ -149,7 +148,7 @@ class _Phase:
 
     def _restart(self, planned: ManagedProcess) -> Iterator[Step]:
         context = self._context
-        # The pid may have changed: a crash during the wait, or somebody's own restart.
+        # The pid may have changed, after a crash or somebody else's restart.
         try:
             process = current_process(self._target.manager, planned)
         except StoppedError:
@@ -214,7 +213,7 @@ class _Phase:
 
 
 def note_resumed_at_start(context: DrainContext, who: str) -> None:
-    """Record the queues that were resumed while ``who`` started."""
+    """Record the queues that were resumed while ``who``, the target or its workers, started."""
     tracker = context.tracker
     tracker.pauses.resumed_lately.clear()
     states = are_paused(context.client, context.queues)

@@ -40,7 +40,7 @@ def resume_own(context: DrainContext) -> Iterator[Step]:
         done = _resume(context, keys)
         if not done.changed and keys not in pauses.ours:
             continue
-        if not done.changed and _is_paused(context, keys):
+        if not done.changed and are_paused(client, [keys])[0]:
             context.notes.append(
                 f"{keys.name} was paused by somebody else, too, so it stays paused; once "
                 f"it may run: {command(keys.prefix, 'resume', keys.name)}"
@@ -64,7 +64,7 @@ def _resume(context: DrainContext, keys: QueueKeys) -> Resume:
     try:
         return resume(context.client, keys, owner=context.holder.owner)
     except ReplyError as error:
-        if is_outage(error) or _is_paused(context, keys):
+        if is_outage(error) or are_paused(context.client, [keys])[0]:
             raise
         # The resume failed, but after the step that lets workers take jobs again.
         context.notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
@@ -75,10 +75,6 @@ def _resumed_event(context: DrainContext, keys: QueueKeys) -> str:
     """The id of the newest ``resumed`` event since the last reading; empty if there is none."""
     events = past_events(context.client, keys, since=context.tracker.cursors.get(keys, "-"))
     return next((event.id for event in events if event.name == "resumed"), "")
-
-
-def _is_paused(context: DrainContext, keys: QueueKeys) -> bool:
-    return are_paused(context.client, [keys])[0]
 
 
 def confirm(context: DrainContext) -> tuple[bool, float]:

@@ -1,11 +1,10 @@
 """Drain queues, restart their process, and prove what became of every job.
 
-Lease → pause → wait → restart → resume → recover → prove: a file each. Or, as a roll, one process
-after another, while the queues go on (``roll/``). Neither needs anything from the worker's code. A
-phase takes the ``DrainContext``, whose tracker follows the events, and returns what it has done.
+The phases, each in its own file, are: lease, pause, wait, restart, resume, recover, prove. A roll
+(``roll/``) instead replaces one process after another while the queues keep working. A phase takes
+the ``DrainContext``, whose tracker follows the events, and returns what it has done.
 
-``drain`` yields a step for everything it does; the last one is the report. Whatever happens on the
-way, what it paused is resumed: by this process where it can, else by its watchdog.
+After an error, this process or its watchdog resumes the queues that the drain has paused.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ def drain(
     """Carry out a plan.
 
     Args:
-        stop: asked several times a second; when it says True, everything is put back and the
-            report's outcome is ``aborted``.
+        stop: called several times a second; once it returns True, the drain resumes its queues and
+            ends with the outcome ``aborted``.
 
     Yields:
         steps, the last of which is a ``DrainReport``.
@@ -71,7 +70,7 @@ def drain(
             if isinstance(restarted.ended_by, QctlError):
                 outcome = Outcome("aborted", restarted.ended_by)
             elif restarted.ended_by is not None:
-                context.notes.append("that the new processes stay up was not waited for")
+                context.notes.append("qctl was stopped before it saw the new processes stay up")
         report = make_report(context, restarted, done, outcome)
         pauses = context.tracker.pauses
         has_changed = pauses.own_pause_ids or restarted.old_pids or restarted.ran_command
@@ -81,7 +80,7 @@ def drain(
             record_starts(context.client, plan, pauses, complete=outcome.name == "restarted")
         yield report
     finally:
-        # Also when the reader of the steps went away in the middle.
+        # Also if the caller stops reading the steps.
         if not is_over:
             for _ in put_back(context, Restarted(), keep_paused=False):
                 pass
@@ -107,7 +106,7 @@ def _begin(
     patient = PatientClient(client, stop)
     leases = Leases(patient, address.url, holder, was_paused)
     leases.acquire()
-    # From here on, a Redis that goes away is waited for.
+    # From here on, wait for Redis if it goes away.
     patient.patience_s = AWAY_S
     ledger = RollLedger() if plan.strategy == "roll" else Ledger()
     tracker = Tracker(patient, plan.queues, holder.owner, ledger)
@@ -136,7 +135,7 @@ def _outcome(context: DrainContext, ended_by: Exception | None) -> Outcome:
     if isinstance(ended_by, QctlError):
         if not is_outage(ended_by):
             return Outcome("aborted", ended_by)
-        # Redis was waited for long enough, unless the operator did not want to.
+        # Wait no longer for Redis: it was away for too long, or the operator wants to stop.
         context.client.patience_s = 0.0
         error = InterruptedByUserError("interrupted") if context.stop() else ended_by
         return Outcome("aborted", error)

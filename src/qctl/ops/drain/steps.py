@@ -91,7 +91,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TimeUp:
-    """Jobs still run after the timeout, and ``--on-timeout restart`` goes on.
+    """Jobs still run after the timeout, and ``--on-timeout restart`` restarts all the same.
 
     Args:
         active: the jobs that the restart will interrupt.
@@ -123,7 +123,7 @@ class Restarting:
 
 @dataclass(frozen=True, slots=True)
 class RunningCommand:
-    """The operator's command was started; what it prints follows."""
+    """The operator's command was started; its output follows."""
 
     step: ClassVar[str] = "command"
     argv: tuple[str, ...]
@@ -131,11 +131,11 @@ class RunningCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandDone:
-    """The command has succeeded, and its workers are in place.
+    """The command has succeeded, and its workers are connected.
 
     Args:
-        rule: what the workers had to be, see ``DrainReport.rule``.
-        took_s: from the start of the command until now.
+        workers, rule: see ``DrainReport``.
+        took_s: the time from the start of the command until now.
     """
 
     step: ClassVar[str] = "command_done"
@@ -146,7 +146,7 @@ class CommandDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A queue runs again; ``moved`` jobs came over from BullMQ 5's paused list."""
+    """A queue runs again; ``moved`` jobs were moved out of BullMQ 5's paused list."""
 
     step: ClassVar[str] = "resumed"
     queue: str
@@ -174,7 +174,7 @@ class Proof:
             such as BullMQ's ``queue.drain()``, leaves nothing of a job.
         events_missed: queues whose event stream was trimmed before all of it was read.
         resumed_by_others: queues that somebody else resumed during the drain.
-        why: the reason if the number is unknown, else empty.
+        why: the reasons for any doubt about the number, else empty.
     """
 
     checked: str = "nothing"
@@ -201,15 +201,15 @@ class DrainReport:
         still_paused: queues that are paused at the end; None when that could not be read.
         resumed: whether the queues that this drain paused run again; None when a failover might
             undo the resume.
-        command: the operator's command, if one was to restart the workers.
-        rule: what proved that it did: ``as many as before``, ``N for each queue``, or ``not
-            checked``; "" if it was not proved.
-        workers: the workers of each queue before and after it.
+        command: the operator's command that restarts the workers; empty if there is none.
+        rule: how many new workers proved that the command worked: ``as many as before``, ``N for
+            each queue``, or ``not checked``; "" if it was not proved.
+        workers: the workers of each queue before and after the command.
         unserved: queues that run and have no worker connected; None when that is unknown.
-        paused_again: how often a queue had to be paused again.
+        paused_again: how often queues had to be paused again.
         still_active: jobs that still run after a timeout.
         notes: what else the operator should know.
-        error: why the drain ended early, else None.
+        error: why the drain failed; None if it did not.
     """
 
     step: ClassVar[str] = "report"

@@ -30,7 +30,7 @@ class Tracker:
     Attributes:
         inventory: the jobs of all queues, running or not.
         pauses: who paused and resumed the queues.
-        cursors: the last event read, of each queue that the drain has reached.
+        cursors: queue → the id of the last event read; only queues that the drain has reached.
         missed: queues whose event stream may have been trimmed before all of it was read.
         has_started: whether a job has started since the last pause.
     """
@@ -54,7 +54,7 @@ class Tracker:
         """Read new events.
 
         Args:
-            wait: whether to wait for the first one, for at most ``BLOCK_MS``.
+            wait: whether to wait for an event if there is none, for at most ``BLOCK_MS``.
         """
         before = dict(self.cursors)
         events = read_events(self._client, self.cursors, block_ms=BLOCK_MS if wait else 0)

@@ -1,16 +1,16 @@
 """A second process that undoes a drain when qctl itself dies.
 
-qctl starts it detached and holds a pipe to it. While the pipe is open it renews the leases. When
-the pipe closes without a goodbye (kill -9, a lost terminal, out of memory) it resumes what this
-drain paused, gives the leases back and ends, and keeps trying while Redis is away. It knows nothing
-that Redis does not: the pause note names the drain that paused a queue, so it can neither resume
-somebody else's pause nor resume twice.
+qctl starts the watchdog detached and keeps a pipe to it open. While the pipe is open, the watchdog
+renews the leases. If the pipe closes without a goodbye (kill -9, a lost terminal, out of memory),
+the watchdog resumes the queues that the drain paused and deletes the leases; while Redis is away,
+it tries again. The pause note in Redis names the drain that paused a queue, so the watchdog cannot
+resume somebody else's pause.
 
 The messages on the pipe are lines of JSON: first ``url``, ``prefix`` and ``leases`` (queue name →
-the lease to renew, as JSON itself), then ``{"stopping": …}`` before each restart, at last
-``{"goodbye": true}``. Where a failover may bring the pause back, the goodbye has ``watch_s``: the
-watchdog stays for so long and resumes again. The Redis URL, which may hold a password, goes through
-the pipe, so that no process list shows it.
+the lease to renew, as JSON text), then ``{"stopping": …}`` before each restart, and at the end
+``{"goodbye": true}``. If a failover may bring a pause back, the goodbye has ``watch_s``: for that
+time, the watchdog resumes such a queue again. The Redis URL, which may hold a password, is sent
+through the pipe, so that no process list shows it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from qctl.wire.read.info import can_lose_writes
 from qctl.wire.write.pausing import free_lease, hold_lease, resume
 
 RENEW_S = LEASE_TTL_MS / 3 / 1000
-# After this time an operator has long taken over.
+# How long to try to undo the drain while Redis is away.
 GIVE_UP_S = 24 * 3600.0
-# After a resume that Redis may yet lose: how long it must last without an outage, how often that is
-# checked, and when to give up.
+# After a resume that a failover may undo: how long the queues must run without an outage, how often
+# to check that, and when to give up.
 WATCH_S = 10.0
 WATCH_EVERY_S = 0.5
 WATCH_AWAY_S = 600.0
@@ -42,11 +42,11 @@ READY = b"ready\n"
 
 
 class Watchdog:
-    """The watchdog's own side: the loop it runs until the pipe closes, and what it does then.
+    """The loop of the watchdog until the pipe closes, and its actions afterwards.
 
     Args:
-        leases: those to renew.
-        has_sentinel: whether another Redis may be made master.
+        leases: queue → its lease.
+        has_sentinel: whether Sentinel may make another Redis the master.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Watchdog:
         self._stopping: dict[str, float] | None = None
 
     def run(self, pipe: int) -> None:
-        """Renew the leases until the pipe closes; then undo the drain unless it said goodbye.
+        """Renew the leases until a goodbye, or until the pipe closes; then undo the drain.
 
         Args:
             pipe: file descriptor to read messages from.
@@ -67,7 +67,9 @@ class Watchdog:
         while True:
             ready, _, _ = select.select([pipe], [], [], RENEW_S)
             if not ready:
-                self._renew()
+                for keys, holder in self._leases.items():
+                    with contextlib.suppress(QctlError):
+                        hold_lease(self._client, keys, holder)
                 continue
             chunk = os.read(pipe, 65_536)
             if not chunk:
@@ -86,7 +88,7 @@ class Watchdog:
                 self.watch(WATCH_S)
 
     def undo(self) -> None:
-        """Resume what the drain paused and give the leases back, as soon as Redis lets us."""
+        """Resume the queues that the drain paused, and delete the leases, once Redis answers."""
         deadline = time.monotonic() + GIVE_UP_S
         pause_s = 0.2
         pending = dict(self._leases)
@@ -97,7 +99,7 @@ class Watchdog:
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
                     if not is_outage(error):
-                        # Trying again is no help. The lease runs out; `status` shows who paused.
+                        # Redis would refuse again. The lease expires; `status` shows the pause.
                         del pending[keys]
                 else:
                     del pending[keys]
@@ -106,10 +108,10 @@ class Watchdog:
                 pause_s = min(pause_s * 2, 5.0)
 
     def watch(self, watch_s: float) -> None:
-        """Resume again what comes back paused by us: a failover may have lost the resume.
+        """Resume the queues again if a failover has brought our pause back.
 
         Args:
-            watch_s: how long Redis must have been there, with the queues running, before the end.
+            watch_s: how long Redis must answer, with the queues running, before the watch ends.
         """
         now = time.monotonic()
         until, give_up = now + watch_s, now + max(watch_s, WATCH_AWAY_S)
@@ -122,17 +124,12 @@ class Watchdog:
                 except QctlError as error:
                     if not is_outage(error):
                         return
-                    # Whoever answers next may not know of it.
+                    # The next master may lack the resume.
                     until = time.monotonic() + watch_s
             time.sleep(WATCH_EVERY_S)
 
-    def _renew(self) -> None:
-        for keys, holder in self._leases.items():
-            with contextlib.suppress(QctlError):
-                hold_lease(self._client, keys, holder)
-
     def _await_stopped(self) -> None:
-        """Let a process that is being stopped end first: it could take one more job if resumed."""
+        """Wait for a process that is being stopped: after a resume, it could take one more job."""
         if self._stopping is None:
             return
         from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed
@@ -144,8 +141,8 @@ class Watchdog:
 
 
 def main() -> None:
-    """Entry of the child process: messages on standard input, ``ready`` on standard output."""
-    # Unbuffered, since what follows on the pipe is read by file descriptor.
+    """Run the watchdog: messages come on standard input; it prints ``ready`` once it runs."""
+    # Unbuffered, because the later messages are read by file descriptor.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
         first = json.loads(pipe.readline())
     address, client = connect(first["url"])
@@ -154,7 +151,7 @@ def main() -> None:
         for name, text in first["leases"].items()
         if (holder := parse_holder(text)) is not None
     }
-    # Redis may be away, and qctl may have died since it started us. Both must not end us.
+    # If qctl has died already, the watchdog must go on.
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), READY)
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Other queues that the workers of some queues serve, as far as their addresses show."""
+"""Find other queues that the workers of some queues serve, by the addresses of the workers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def queues_beside(
 ) -> tuple[list[str], list[str]]:
     """Queues that are served by a process, container or host that serves one of ``names``.
 
-    On this host a process is found by its connection. Elsewhere an IP address has to do, which a
-    container or pod has for itself; several workers on one machine look like one.
+    On this host, a connection shows its process. For workers elsewhere, only the IP address counts:
+    a container or pod has its own, but several processes on one machine look like one.
 
     Returns:
         the names of queues of this prefix, and a description of those under another prefix or in
@@ -30,7 +30,7 @@ def queues_beside(
         pid = pids.get(address)
         if pid is not None:
             return pid
-        # A connection of this host whose process is unknown shares its place with none.
+        # If the process of a local connection is unknown, the connection is a place of its own.
         return address if address.startswith(_LOCAL) else address.rpartition(":")[0]
 
     workers = [(place(w.address), w.queue) for w in list_workers(client, prefix, names, db) or ()]

@@ -1,9 +1,8 @@
-"""What the last restart of each process did to its jobs: evidence for the next one.
+"""The jobs that the last restart of each process interrupted.
 
-A job whose process ends before it does stalls: its lock runs out, two stalled checks pass, and it
-is put back, which leaves an event and a count in the job (wire format 5.13). Where that happened
-soon after a process was started, the restart interrupted it; or something else did at that time,
-which Redis does not tell.
+A job stalls if its process ends first: its lock expires, and a stalled check puts the job back,
+which leaves an event and a count in the job (wire format 5.13). If that happened soon after a
+process was started, the restart has probably interrupted the job; Redis does not record the cause.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from qctl.ops.times import from_epoch_ms
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.interruptions import Span, stalled_within
 
-# BullMQ's defaults: a lock of 30 s and two stalled checks, 30 s apart each; and some seconds more.
+# BullMQ's defaults: a lock of 30 s and two stalled checks, 30 s apart; and some seconds more.
 AFTERMATH_S = 100
 
 
 @dataclass(frozen=True, slots=True)
 class PastRestart:
-    """The last start of a process, and what it did to one of its queues.
+    """The last start of a process, and the jobs of one queue that stalled soon afterwards.
 
     Args:
-        at_ms: when it was started, epoch milliseconds by this host's clock.
-        interrupted: ids of jobs that stalled within 100 s from then.
-        remembered: whether the queue's events still reach back to it; if not, there may have been
-            more.
+        at_ms: when the process was started, epoch milliseconds by this host's clock.
+        interrupted: ids of jobs that stalled within ``AFTERMATH_S`` after the start.
+        remembered: whether the queue's events still reach back to the start; if not, more jobs may
+            have stalled.
     """
 
     process: ManagedProcess
@@ -42,7 +41,7 @@ class PastRestart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastRestart:
-    """A ``PastRestart`` as JSON has it; ``process`` is the manager's key of it."""
+    """A ``PastRestart`` for JSON output; ``process`` is the manager's key of the process."""
 
     process: str
     queue: str
@@ -52,7 +51,7 @@ class LastRestart:
 
 
 def last_restart(past: PastRestart) -> LastRestart:
-    """What is shown of a past restart."""
+    """The JSON form of a past restart."""
     return LastRestart(
         process=past.process.key,
         queue=past.queue.name,
@@ -68,11 +67,11 @@ def past_restarts(
     *,
     clock_ahead_ms: int = 0,
 ) -> list[PastRestart]:
-    """The last restart of each process, by queue; none for those that never were restarted.
+    """The last restart of each process, by queue; without processes that were never restarted.
 
     Args:
-        served: processes with the queues that they serve.
-        clock_ahead_ms: of Redis against this host.
+        served: process → the queues that it serves.
+        clock_ahead_ms: how far Redis' clock is ahead of this host's.
     """
     pairs = [
         (process, keys, process.started_at_ms)

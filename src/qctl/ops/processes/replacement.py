@@ -1,9 +1,9 @@
 """Prove by the connections in Redis that the workers of some queues were replaced.
 
-For restarts that qctl does not carry out itself: it sees no process then, only the workers in
-CLIENT LIST (wire format 7.1). The workers count as replaced when all old connections are gone and
-each queue that had workers has as many new ones, which have stayed up. A worker that lost its
-connection and came back looks like a new one, so this is weaker than the proof of a process.
+If the operator's own command restarts the workers, qctl sees no process, only the workers in CLIENT
+LIST (wire format 7.1). They count as replaced when all old connections are gone and each queue has
+enough new workers, which have stayed up. A worker that lost its connection and came back looks like
+a new one, so this proves less than the restart of a process does.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.info import run_ids
 
-# After the resume, the new workers are watched until they have been up for this long. An app that
-# crashes seconds after its start would pass a shorter look.
+# New workers must have been connected this long at the end: some apps crash seconds after a start.
 CONFIRM_S = 5.0
-# A worker's blocking connection: Redis' number of it, and its end of the connection.
+# The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
 
 
@@ -33,10 +32,10 @@ class QueueWorkers:
     """The workers of one queue around a replacement.
 
     Args:
-        before: how many were connected.
-        left: how many of those still are.
-        new: how many connected since then and have stayed.
-        expected: how many new ones are needed.
+        before: how many were connected before.
+        left: how many of the old workers are still connected.
+        new: how many new workers are connected.
+        expected: how many new workers are needed.
     """
 
     queue: str
@@ -47,14 +46,12 @@ class QueueWorkers:
 
 
 class Replacement:
-    """The workers of some queues, from before they are replaced until their successors stay up.
+    """Watches the workers of some queues, from before they are replaced until the new ones stay up.
 
     Args:
-        client: to read the connected workers with.
-        prefix, db: of the queues.
-        queues: their names.
-        expected: how many new workers each queue needs; None for as many as it has now, and for
-            none at all where it has none.
+        prefix, db: the key prefix and the database of the queues.
+        queues: names of the queues.
+        expected: how many new workers each queue needs; None for as many as it has now, even 0.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
 
@@ -104,8 +101,8 @@ class Replacement:
         """The workers as they are now.
 
         Raises:
-            FailedError: Redis was restarted since, so all connections are new; or it does not list
-                the workers any more.
+            FailedError: another Redis answers now, so all connections are new; or Redis does not
+                list the workers any more.
         """
         if run_ids(self._client) != self._servers:
             raise FailedError(
@@ -177,7 +174,7 @@ class Replacement:
         present = frozenset(_id(worker) for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
         if not is_complete or not self._complete <= present:
-            # One of them has left: the rest must prove itself anew.
+            # A worker has gone: the time in which all must stay connected begins again.
             self._complete_since = None
         if not is_complete:
             self._complete = frozenset()
@@ -185,10 +182,10 @@ class Replacement:
             self._complete_since, self._complete = time.monotonic(), present
 
     def _raise_crashes(self, now: Sequence[QueueWorkers]) -> None:
-        """Raise a FailedError if each new worker of a queue has gone away again, repeatedly."""
+        """Raise a FailedError if the new workers of a queue keep going away."""
         ever = Counter(self._seen.values())
         for each in now:
-            # A worker in place at first and another since: two whole sets have gone.
+            # More workers have gone than ``MAX_CRASHES`` times the number that the queue needs.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
                 raise FailedError(
                     f"the new workers of {each.queue} keep going away",
@@ -211,8 +208,8 @@ def _shortage(now: Iterable[QueueWorkers]) -> str:
     for each in now:
         if each.left:
             parts.append(
-                f"{each.queue}: {counted(each.left, 'old worker is', 'old workers are')} "
-                "connected still"
+                f"{each.queue}: {counted(each.left, 'old worker is', 'old workers are')} still "
+                "connected"
             )
         if each.new < each.expected:
             parts.append(f"{each.queue}: {each.new} of {each.expected} new workers are connected")

@@ -1,8 +1,8 @@
 """Restart one managed process and prove it, without relying on the manager's own answer.
 
 A restart is proved when the old process (pid and start time) is gone, a new one is online and has
-stayed up, and each queue has a worker connection that the new process holds or, where addresses
-cannot be matched, that is younger than the restart.
+stayed up, and each queue has a worker connection of the new process. Where addresses do not show
+the process of a connection, any connection that is younger than the restart counts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Ready:
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """The operator wants to stop. A process that was being stopped has ended."""
+    """The operator wants to stop."""
 
 
 class NotReplacedError(FailedError):
@@ -52,13 +52,13 @@ class NotReplacedError(FailedError):
 
 
 class _NewProcesses:
-    """The processes that were started since the restart was asked for.
+    """The processes that were started since the restart was requested.
 
     Args:
-        before: the process as it was then.
+        before: the process as it was before the restart.
 
     Attributes:
-        crashes: how many of them have ended.
+        crashes: how many new processes have ended.
     """
 
     def __init__(self, before: ManagedProcess) -> None:
@@ -70,7 +70,7 @@ class _NewProcesses:
         self.crashes = 0
 
     def update(self, now: ManagedProcess) -> bool:
-        """Take in a reading; whether a process was started since the restart was asked for."""
+        """Record a reading; return whether it shows a new process."""
         if self._first is None and not now.was_started_since(self._before):
             return False
         self._first = self._first or now
@@ -78,12 +78,12 @@ class _NewProcesses:
             self.crashes += self._pid is not None
             self._pid, self._up_since = now.pid, time.monotonic()
             self._connected_since = None
-        # Some may have come and gone between two readings.
+        # Several processes may have started and ended between two readings.
         self.crashes = max(self.crashes, now.restarts - self._first.restarts)
         return True
 
     def note_workers(self, *, are_connected: bool) -> None:
-        """Take in whether the workers of the present one are connected."""
+        """Record whether the workers of the latest process are connected."""
         if not are_connected:
             self._connected_since = None
         elif self._connected_since is None:
@@ -91,12 +91,12 @@ class _NewProcesses:
 
     @property
     def up_s(self) -> float:
-        """How long the present one has been seen, in seconds."""
+        """How long the latest process has been seen, in seconds."""
         return time.monotonic() - self._up_since
 
     @property
     def connected_s(self) -> float:
-        """For how long its workers have been seen connected, in seconds."""
+        """How long its workers have been seen connected, in seconds; 0 if they are not."""
         return time.monotonic() - self._connected_since if self._connected_since else 0.0
 
 
@@ -149,8 +149,8 @@ class Restart:
 
         Raises:
             NotReplacedError: the manager refused.
-            FailedError: the new process keeps dying, or it does not get ready.
-            Interrupted: ``stop`` said so.
+            FailedError: the old process does not stop, or the new one dies or does not get ready.
+            Interrupted: ``stop`` returned True.
         """
         began = time.monotonic()
         with contextlib.closing(self._manager.begin_restart(self._process)) as call:
@@ -165,8 +165,8 @@ class Restart:
     def await_old_gone(self, call: RestartCall) -> None:
         """Wait until the old process has ended.
 
-        ``stop`` is called only then: if the queue were resumed earlier, a worker that is being
-        stopped would take one more job from it.
+        ``stop`` is called only afterwards: an earlier end of the drain would resume the queues, and
+        a worker that is being stopped could take one more job.
         """
         deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
         while not self.old_is_gone():
@@ -207,10 +207,11 @@ class Restart:
     def confirm(self) -> int:
         """Make sure that the new process has stayed up once its workers were connected.
 
-        Some apps die soon after that. Call this while the queues run, so that no job waits for it.
+        Some apps die soon after they have connected. Call this while the queues run, so that no job
+        waits meanwhile.
 
         Returns:
-            its pid, a new one if the process has crashed once.
+            the pid of the new process, another one if it has crashed once.
 
         Raises:
             FailedError, Interrupted: as ``run``.
@@ -280,7 +281,7 @@ class Restart:
             fresh = [worker for worker in fresh if worker.client_id in mine]
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
-        # Else another server answers now: all connections to it are new.
+        # Else another Redis server answers now: all connections to it are new.
         absent = self._queues - {worker.queue for worker in fresh}
         return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
 

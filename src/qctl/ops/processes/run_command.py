@@ -15,7 +15,7 @@ from qctl.durations import duration
 from qctl.errors import FailedError, UsageError
 from qctl.ops.processes.restart import BOOT_S, Interrupted
 
-# Between SIGTERM and SIGKILL, for a command that is ended early.
+# The time between SIGTERM and SIGKILL, for a command that is ended early.
 TERM_GRACE_S = 10.0
 COMMAND_TIMEOUT_S = 600.0
 _STDERR = 2
@@ -23,14 +23,14 @@ _STDERR = 2
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """A command that restarts workers, and what must prove that it did.
+    """A command that restarts workers, and the proof that it needs.
 
     Args:
         argv: the program and its arguments.
-        timeout_s: how long it may run.
-        ready_timeout_s: how long its workers may take to connect after that.
+        timeout_s: how long the command may run.
+        ready_timeout_s: how long its workers may take to connect after the command has ended.
         expected_workers: how many new workers each queue needs; None for as many as it has.
-        is_proved: False if the connected workers prove nothing, so its exit code has to do.
+        is_proved: whether new workers must be seen; if not, only the exit code counts.
     """
 
     argv: tuple[str, ...]
@@ -45,8 +45,8 @@ def require_command(argv: Sequence[str]) -> None:
     if shutil.which(argv[0]) is None:
         raise UsageError(
             f"there is no command {argv[0]!r}",
-            why="what follows -- is run without a shell, so it must be a program on PATH or a file",
-            hint="give its path, or wrap shell syntax: -- sh -c '…'",
+            why="the words after -- are run without a shell, so the first must name a program",
+            hint="give the path of the program, or wrap shell syntax: -- sh -c '…'",
         )
 
 
@@ -61,21 +61,21 @@ def run_command(
 ) -> None:
     """Run a command to its end.
 
-    It has a session of its own, so Ctrl-C reaches qctl alone, which then ends it. If qctl is
-    killed, the command goes on: half a deployment is worse than one that nobody watches.
+    The command has a session of its own: Ctrl-C reaches only qctl, which then ends the command. If
+    qctl is killed, the command goes on, because half a deployment would be worse.
 
     Args:
         env: variables added to qctl's own environment.
-        timeout_s: after this time it gets SIGTERM, and SIGKILL ``TERM_GRACE_S`` later.
+        timeout_s: after this time the command gets SIGTERM, and SIGKILL ``TERM_GRACE_S`` later.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
-        on_start: called with its pid.
+        on_start: called with the pid of the command.
 
     Raises:
-        FailedError: it could not be started, its exit code was not 0, or it took too long.
-        Interrupted: ``stop`` said so; the command has ended.
+        FailedError: the command could not be started, failed, or took too long.
+        Interrupted: ``stop`` returned True; the command has ended.
     """
-    # Its arguments may hold secrets.
+    # The arguments may hold secrets, so messages show the program only.
     shown = argv[0]
     try:
         process = subprocess.Popen(
@@ -108,7 +108,7 @@ def run_command(
 
 
 def _end(process: subprocess.Popen[bytes], rest: Callable[[], object]) -> None:
-    """End the command and the processes it has started in its session's group."""
+    """End the command and the other processes of its process group."""
     kill_at = time.monotonic() + TERM_GRACE_S
     _signal_group(process.pid, signal.SIGTERM)
     while process.poll() is None and time.monotonic() < kill_at:

@@ -1,4 +1,4 @@
-"""Processes that somebody stopped or deleted during a drain: they are not started again."""
+"""Recognize processes that somebody stopped or deleted during a drain; qctl starts none of them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _COMMANDS = {
 }
 # The longest wait for somebody else's stop or restart to end.
 MAX_STOP_S = 60.0
-# For a manager to report a process that has ended, on top of its kill timeout.
+# How long a manager may take to report that a process has ended, on top of the kill timeout.
 STOPPED_S = 2.0
 POLL_S = 0.05
 
 
 class StoppedError(FailedError):
-    """Somebody stopped or deleted a process; it is not started against their will."""
+    """Somebody stopped or deleted a process, so qctl does not start it again."""
 
 
 def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
-    """The process, which may be another by now: a crash, or somebody's own restart.
+    """The process as it is now, with another pid after a crash or somebody else's restart.
 
     Raises:
-        StoppedError: its manager does not have it any more, or somebody stopped it.
+        StoppedError: somebody stopped the process, or its manager no longer lists it.
     """
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
     while process is not None and process.status == "stopping" and time.monotonic() < until:
-        # Somebody else's stop, or their restart.
+        # Somebody else stops or restarts the process.
         time.sleep(POLL_S)
         process = manager.process(planned.key)
     if process is None:
@@ -53,7 +53,7 @@ def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess
 
 
 def deleted(manager: Manager, process: ManagedProcess) -> StoppedError:
-    """The error for a process that its manager does not have any more."""
+    """The error for a process that its manager no longer lists."""
     if manager.kind == "qctl":
         return StoppedError(
             f"{label(process)} is gone",
@@ -71,8 +71,7 @@ def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> StoppedErr
     """The error for a process that somebody else stopped."""
     return StoppedError(
         f"{label(process)} was stopped by somebody during the drain",
-        why="it was not started again, since they may want it stopped; no worker of it is "
-        "connected",
+        why="it was not started again, since they may want it stopped; its workers are gone",
         hint=f"ask them, or start it: {remedy(manager, process, 'start')}",
     )
 

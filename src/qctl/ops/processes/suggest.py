@@ -1,7 +1,7 @@
-"""The commands that qctl recommends.
+"""Build the commands that qctl recommends.
 
-Typed as they stand, they must go to the same Redis and prefix as this command. The environment and
-the config files hold for them as well; flags do not, so those are repeated.
+A recommended command must reach the same Redis and prefix as the command that recommends it. The
+environment and the config files apply to both; flags do not, so they are repeated.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from qctl.config.settings import DEFAULT_PREFIX, Settings
 from qctl.connection.address import parse_url
 
 # Options of the recommended commands. Other words that begin with a dash are names.
-_OPTIONS = frozenset(
-    {
-        *("--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"),
-        *("--full", "--keep-paused"),
-    }
-)
-# Of the command that runs; a process runs one.
+_OPTIONS = {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"}
+_OPTIONS |= {"--full", "--keep-paused"}
+# The settings of the command that runs; one process runs one command.
 _settings: Settings | None = None
 
 
@@ -38,10 +34,10 @@ def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
     """A qctl command to show to the operator, quoted for the shell.
 
     Args:
-        prefix: of the queues that it is about.
-        verb: one word or two.
+        prefix: the key prefix of its queues.
+        verb: one word or two, such as ``jobs retry``.
         words: names and options.
-        redis: the URL of another Redis than the one at hand; without its password.
+        redis: the URL of another Redis, without its password; empty for the Redis in use.
     """
     options = []
     if _by_flag("redis.prefix") or prefix != (_settings.prefix if _settings else DEFAULT_PREFIX):
@@ -65,7 +61,7 @@ def _by_flag(setting: str) -> bool:
 
 
 def quoted(word: str) -> str:
-    """A word as one types it into bash or zsh, control and invisible characters spelled out."""
+    """A word quoted for bash or zsh, with control and invisible characters escaped."""
     if word.isprintable():
         from shlex import quote  # noqa: PLC0415 - only where there is something to recommend
 

@@ -368,8 +368,8 @@ class Pm2Like:
 @pytest.mark.parametrize(
     ("count", "changes", "says"),
     [
-        (1, {}, "one process only"),
-        (2, {"status": "errored"}, "one process only"),
+        (1, {}, "fewer than 2 processes"),
+        (2, {"status": "errored"}, "fewer than 2 processes"),
         (2, {"stop_signal": "message"}, "message"),
     ],
 )

@@ -1,8 +1,8 @@
 """The outcome of the jobs of a roll, during which the queues keep working.
 
 A roll follows the jobs that are active at its start or when an old process has ended, and every job
-that loses its worker during the roll. The others start and end unharmed, and there may be thousands
-a second: they only count for the time in which nothing ran.
+that loses its worker during the roll. All other jobs, perhaps thousands a second, only count for
+the time in which nothing ran.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RollLedger(Ledger):
     """The ledger of a roll.
 
     Attributes:
-        backlog: how many jobs wait, when last counted: with none, a gap that is still open does not
+        backlog: how many jobs waited at the last count. If 0, a gap that is still open does not
             count.
     """
 
@@ -29,7 +29,7 @@ class RollLedger(Ledger):
         # Nothing is paused: a job that ends may have started after the roll began.
         self._paused = False
         self._stalled: set[JobKey] = set()
-        # The jobs that began to wait while nothing ran, and the time of each.
+        # Job → when it began to wait; only jobs that did so while nothing ran.
         self._waiting_ms: dict[JobKey, int] = {}
         self.backlog = 0
 

@@ -1,8 +1,8 @@
 """Whether the processes of a target can be replaced one after another.
 
-Those of qctl always can: their master starts the new process before it stops the old one. PM2 stops
-first, so other processes must take jobs while one restarts. A roll sends PM2's stop signal itself,
-without PM2's time limit, so the signal must reach the workers.
+Processes of qctl always can: their master starts the new process before it stops the old one. PM2
+stops the old process first, so other processes must take jobs meanwhile. A roll sends PM2's stop
+signal itself, without PM2's time limit, so the signal must reach the workers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def require_rollable(target: Target, connections: Connections) -> None:
     why = ""
     online = [process for process in target.processes if process.status == "online"]
     if len(online) < 2:
-        why = "it has one process only, so nobody would take jobs while it restarts"
+        why = "fewer than 2 processes are online, so none would take jobs while one restarts"
     elif any(process.stop_signal == "message" for process in online):
-        why = "it is stopped by a message, and only a signal can be sent without a kill after it"
+        why = "PM2 stops it by a message, which PM2 follows up with a kill; a roll needs a signal"
     elif any(_has_workers_in_child(connections, process) for process in online):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:

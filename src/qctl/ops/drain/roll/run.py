@@ -104,12 +104,8 @@ def _backlog(context: DrainContext) -> int:
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:
     jobs = counted(len(turn.harmed), "job")
     what = f"{label(process)} left {jobs} behind, so the roll ended with this process"
+    why, hint = "it ended before its jobs did", f"qctl worker logs {process.name}"
     if isinstance(target.manager, Signaller):
-        return FailedError(
-            what,
-            why=f"the app exits on {process.stop_signal} before it has finished its jobs",
-            hint="use --strategy pause, for which the app need not finish its jobs",
-        )
-    return FailedError(
-        what, why="it ended before its jobs did", hint=f"qctl worker logs {process.name}"
-    )
+        why = f"the app exits on {process.stop_signal} before it has finished its jobs"
+        hint = "use --strategy pause, which needs nothing from the app"
+    return FailedError(what, why=why, hint=hint)

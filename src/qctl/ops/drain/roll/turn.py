@@ -41,8 +41,9 @@ class Turn:
     Attributes:
         old_pid: the pid of the process, once it was asked to exit.
         new_pid: the pid of the new process, once it is confirmed up.
-        harmed: the jobs that the process left behind; None for a job that is in the queue again.
-        error: why the roll has to end with this process, else None.
+        harmed: job that the process left behind → its last reading; None if it is in its queue
+            again.
+        error: why the roll must end with this process; None if it may go on.
     """
 
     def __init__(
@@ -91,19 +92,18 @@ class Turn:
         yield Restarting(process.target, process.key, process.pid)
         self.old_pid = process.pid
         began = time.monotonic()
-        leaving = (
+        with contextlib.closing(
             manager.begin_exit(process)
             if isinstance(manager, Signaller) and process.pid
             else manager.begin_restart(process)
-        )
-        with contextlib.closing(leaving) as call:
+        ) as call:
             try:
                 yield from self._await_old_gone(run, call)
             except (Interrupted, TimedOut):
                 if not process.starts_again:
                     context.notes.append(
-                        f"{label(process)} leaves when its jobs have ended, and its manager does "
-                        f"not start it again; then: {remedy(manager, process, 'start')}"
+                        f"{label(process)} exits when its jobs have ended, and its manager does "
+                        f"not start it again; start it then: {remedy(manager, process, 'start')}"
                     )
                 raise
             except NotReplacedError:
@@ -112,10 +112,10 @@ class Turn:
             active = self._active_after_exit()
             try:
                 if process.pid:
-                    self._start_if_left(run, process)
+                    self._start_if_stopped(run, process)
                 ready = run.await_ready(call, began)
-                # Confirm it before the next process is asked to exit. Nothing is paused, so jobs do
-                # not wait for this.
+                # Confirm the new process before the next one is asked to exit. Nothing is paused,
+                # so no job waits meanwhile.
                 new_pid = run.confirm()
             except FailedError as error:
                 # Not raised here: the old process's jobs must still be checked.
@@ -125,7 +125,7 @@ class Turn:
                 yield replace(ready, new_pid=new_pid)
         yield from self._find_harmed(active)
 
-    # Leaving
+    # Exit
 
     def _await_old_gone(self, run: Restart, call: RestartCall) -> Iterator[Step]:
         context = self._context
@@ -160,8 +160,8 @@ class Turn:
     def _jobs_in_hand(self, tokens: frozenset[str | None] | None) -> list[ActiveJob] | None:
         """The jobs that the process may still have; None while Redis is away.
 
-        If its workers have names of their own, they show its jobs; else the jobs are those that
-        have been running since the first reading.
+        If all its workers have names, these show its jobs. Otherwise, the process may have any job
+        that has been running since the first reading.
 
         Args:
             tokens: the lock tokens of the jobs at the last reading; None before the first.
@@ -182,7 +182,7 @@ class Turn:
             return jobs
         return [job for job in jobs if tokens is None or job.lock_token in tokens]
 
-    def _start_if_left(self, run: Restart, process: ManagedProcess) -> None:
+    def _start_if_stopped(self, run: Restart, process: ManagedProcess) -> None:
         """Start a process that its manager does not start again, such as PM2 without autorestart.
 
         Raises:
