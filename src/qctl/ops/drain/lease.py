@@ -132,8 +132,7 @@ class Leases:
         self._close_pipe()
         first = next(iter(self._leases))
         leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
-        task = {"url": self._url, "prefix": first.prefix, "leases": leases}
-        message = json.dumps(task).encode() + b"\n"
+        message = _line({"url": self._url, "prefix": first.prefix, "leases": leases})
         reader, writer = os.pipe()
         self._pipe = writer
         # Fill the pipe before the watchdog starts: if qctl is killed right afterwards, the watchdog
@@ -173,9 +172,13 @@ class Leases:
             return
         # renew() notices and replaces a watchdog that died.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._pipe, json.dumps(message).encode() + b"\n")
+            os.write(self._pipe, _line(message))
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
