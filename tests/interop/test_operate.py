@@ -16,10 +16,15 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ExitStatus
 from qctl.ops.follow import wait as waiting
-from qctl.ops.follow import wait_conditions
 from qctl.ops.follow.events import EventFilter, QueueEvent, follow_events
-from qctl.ops.follow.wait import Condition, WaitReport, error_of, wait_for
-from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition
+from qctl.ops.follow.wait import (
+    Condition,
+    JobCondition,
+    QueueCondition,
+    WaitReport,
+    error_of,
+    wait_for,
+)
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import Schedule, list_schedules, show_schedule
 from qctl.wire.events import last_event_id
@@ -155,7 +160,7 @@ def test_a_wait_for_a_queue_of_a_real_worker(
 ) -> None:
     # How soon a lock that ran out is noticed; no event tells of it.
     monkeypatch.setattr(waiting, "POLL_S", 0.2)
-    monkeypatch.setattr(wait_conditions, "POLL_S", 0.2)
+    monkeypatch.setattr(waiting, "POLL_S", 0.2)
     worker = bullmq.start_worker("q", lockDuration=1000, concurrency=2)
     ids = bullmq.add_bulk("q", [{"name": "a", "data": {"ms": 100}} for _ in range(6)])
     assert end(QueueCondition(client, Q, "empty")).outcome == "empty"

@@ -77,7 +77,7 @@ def wait(
 
 def _condition(env: Environment, queue: str, text: str, *, include_delayed: bool) -> Condition:
     """The condition that ``text``, the value of --for, describes."""
-    from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition  # noqa: PLC0415
+    from qctl.ops.follow.wait import JobCondition, QueueCondition  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
     kind, _, job_id = text.partition("=")

@@ -14,9 +14,16 @@ from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, UnreachableError
 from qctl.ops.follow import wait as waiting
-from qctl.ops.follow import wait_conditions
-from qctl.ops.follow.wait import CheckedState, Condition, Waiting, WaitReport, error_of, wait_for
-from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition
+from qctl.ops.follow.wait import (
+    CheckedState,
+    Condition,
+    JobCondition,
+    QueueCondition,
+    Waiting,
+    WaitReport,
+    error_of,
+    wait_for,
+)
 from qctl.ops.jobs.add import add_job
 from qctl.wire.events import last_event_id
 from qctl.wire.read.clients import client_name
@@ -128,7 +135,7 @@ def test_a_queue_that_vanishes_is_not_an_empty_one(client: Client) -> None:
 
 def test_an_event_wakes_the_wait(client: SocketClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 60.0)
-    monkeypatch.setattr(wait_conditions, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(waiting, "MIN_PAUSE_S", 0.01)
     put(client, "1", "active", lock="w:0")
     with meanwhile(client, lambda own: finish(own, "1")):
         report = end(QueueCondition(client, Q, "idle"), timeout_s=20)
@@ -333,7 +340,7 @@ def test_a_job_that_was_added_is_found(client: Client) -> None:
 # Trouble
 
 
-class Flaky:
+class Flaky(Condition):
     """A target that Redis keeps from being seen now and then."""
 
     keys = Q

@@ -34,7 +34,7 @@ from qctl.ops.processes.targets import (
 )
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
-from qctl.ops.queues.rights import require_rights
+from qctl.ops.queues.pause import require_rights
 from qctl.ops.queues.versions import require_safe_pause
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.keys import QueueKeys

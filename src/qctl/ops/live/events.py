@@ -100,11 +100,20 @@ class EventRates:
         for keys, event in events:
             found[keys].append(event)
             if event.name == "failed":
-                self._failures.appendleft(_failure(keys, event))
+                reason = event.fields.get("failedReason", "")
+                at = utc_datetime(event.at_ms)
+                self._failures.appendleft(Failure(keys.name, event.job_id or "?", reason, at))
         rates = {}
         for keys, own in found.items():
             elapsed_s, sampled = now - self._read_at[keys], len(own) >= count
-            rates[keys] = _rates(own, elapsed_s, sampled=sampled, at_least=keys in trimmed)
+            if sampled:
+                # The events cover only the time from the first to the last of them.
+                elapsed_s = (own[-1].at_ms - own[0].at_ms) / 1000
+            ends = Counter(event.name for event in own)
+            completed, failed = (
+                ends[name] / max(elapsed_s, 0.001) for name in ("completed", "failed")
+            )
+            rates[keys] = Rates(completed, failed, sampled, keys in trimmed)
         # For queues that are new in sight or have unread events, continue at the stream's end.
         behind = [k for k in queues if k not in self._cursors or rates[k].sampled]
         self._cursors.update(zip(behind, last_event_ids(client, behind), strict=True))
@@ -157,17 +166,3 @@ class OtherFailures:
         for job in jobs:
             self._since_ms[job.keys.name] = job.at_ms
         return [Failure(job.keys.name, job.id, job.reason, utc_datetime(job.at_ms)) for job in jobs]
-
-
-def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool, at_least: bool) -> Rates:
-    ends = Counter(event.name for event in events)
-    if sampled:
-        # The events cover only the time from the first to the last of them.
-        elapsed_s = (events[-1].at_ms - events[0].at_ms) / 1000
-    elapsed_s = max(elapsed_s, 0.001)
-    return Rates(ends["completed"] / elapsed_s, ends["failed"] / elapsed_s, sampled, at_least)
-
-
-def _failure(keys: QueueKeys, event: Event) -> Failure:
-    reason = event.fields.get("failedReason", "")
-    return Failure(keys.name, event.job_id or "?", reason, utc_datetime(event.at_ms))

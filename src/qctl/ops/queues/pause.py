@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.ops.queues.find import find_queues, require_bullmq
-from qctl.ops.queues.rights import require_rights
 from qctl.ops.queues.versions import require_safe_pause
+from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read import rights
 from qctl.wire.write.pausing import pause, resume
@@ -50,7 +50,6 @@ def pause_queues(
     """Stop workers from taking jobs of these queues; running jobs go on.
 
     Args:
-        db: the number of the Redis database.
         mixed_versions: pause queues on which BullMQ 5 and BullMQ 6 both work, too.
 
     Raises:
@@ -87,6 +86,42 @@ def pause_queues(
             )
         )
     return results
+
+
+def require_rights(
+    client: Client, queues: Iterable[QueueKeys], scripts: Sequence[str], *, what: str
+) -> bool:
+    """Make sure that this Redis user may run every command of these scripts on each queue.
+
+    Args:
+        scripts: names of scripts: ``DRAIN`` or ``PAUSE`` of ``wire.read.rights``.
+        what: the action, for the message, e.g. ``a drain``.
+
+    Returns:
+        False if the rights are unknown, as before Redis 7; then nothing is refused.
+
+    Raises:
+        RefusedError: a right is missing; the message names the commands.
+    """
+    for keys in queues:
+        refused = rights.read_missing_rights(client, keys, scripts)
+        if refused is None:
+            return False
+        missing = []
+        if refused.on_queue:
+            missing.append(f"on keys of queue {keys.name}: {', '.join(refused.on_queue)}")
+        if refused.on_own:
+            missing.append(f"on qctl's own keys, qctl:*: {', '.join(refused.on_own)}")
+        if missing:
+            commands = sorted({*refused.on_queue, *refused.on_own})
+            grant = " ".join(f"+{name}" for name in commands)
+            raise RefusedError(
+                f"this Redis user may not run all commands that {what} needs, so nothing was "
+                "changed",
+                why="not granted " + "; ".join(missing),
+                hint=f"ACL SETUSER NAME {grant} ~{keys.prefix}:* ~qctl:*",
+            )
+    return True
 
 
 def resume_queues(

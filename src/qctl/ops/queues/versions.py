@@ -110,7 +110,6 @@ def require_safe_pause(
 
     Args:
         settings: with the process managers, to find the versions that are installed.
-        db: the number of the Redis database.
         accept: warn instead of refusing.
 
     Returns:

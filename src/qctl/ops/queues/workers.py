@@ -15,7 +15,6 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.grouping import grouped
-from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.find import find_queues
@@ -119,7 +118,14 @@ def inspect_workers(
         beat = beat_of.get(client_id)
         row = WorkerStatus(queue=queue, name=name, address=worker.address, age_s=worker.age_s)
         row = replace(row, jobs=jobs.get(beat.owner if beat else (queue, name)))
-        row = _add_process(row, holders[client_id]) if client_id in holders else row
+        if (process := holders.get(client_id)) is not None:
+            row = replace(
+                row,
+                pid=process.pid,
+                process=process.target,
+                cpu_percent=process.cpu_percent,
+                rss_bytes=process.rss_bytes,
+            )
         rows.append(_add_heartbeat(row, beat) if beat else row)
     for beat in unconnected:
         age_s = max(int(time.time() - beat.started_ms / 1000), 0)
@@ -153,16 +159,6 @@ def _matched(
         and len(found := by_name.get((worker.queue, worker.worker_name), [])) == 1
     }
     return beat_of, [beat for beat in beats if not counts[beat.queue, beat.name]]
-
-
-def _add_process(row: WorkerStatus, process: ManagedProcess) -> WorkerStatus:
-    return replace(
-        row,
-        pid=process.pid,
-        process=process.target,
-        cpu_percent=process.cpu_percent,
-        rss_bytes=process.rss_bytes,
-    )
 
 
 def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
