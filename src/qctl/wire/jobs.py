@@ -13,7 +13,9 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import (
     MAX_INTEGER,
     checked,
+    read_groups,
     read_json,
+    read_object,
     read_values,
     to_dict,
     to_int,
@@ -66,9 +68,7 @@ class JobRecord:
 def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
     """The record in a job hash; missing and malformed fields get default values."""
     data, data_is_json = read_json(fields.get("data"), {})
-    opts, _ = read_json(fields.get("opts"), {})
-    if not isinstance(opts, dict):
-        opts = {}
+    opts = read_object(fields.get("opts"))
     stacktrace, _ = read_json(fields.get("stacktrace"), [])
     # Bull 3/4 and early BullMQ 5 wrote attemptsMade; BullMQ reads it before atm (wire format 2.5).
     made = to_int(fields.get("attemptsMade")) or to_int(fields.get("atm")) or 0
@@ -130,16 +130,13 @@ def read_jobs(
     Args:
         locks: whether to read the locks as well, which takes about twice as long.
     """
-    commands: list[tuple[Arg, ...]] = []
-    for job_id in ids:
-        commands.append(("HGETALL", keys(job_id)))
-        if locks:
-            commands += lock_reads(keys, job_id)
-    replies = iter(client.pipeline(commands))
+    reads = [
+        [("HGETALL", keys(job_id)), *(lock_reads(keys, job_id) if locks else ())] for job_id in ids
+    ]
     jobs: list[ReadJob | None] = []
-    for job_id in ids:
-        flat = value_or(next(replies), [])
-        lock = parse_lock(next(replies), next(replies)) if locks else (None, None)
+    for job_id, (reply, *lock_replies) in zip(ids, read_groups(client, reads), strict=True):
+        flat = value_or(reply, [])
+        lock = parse_lock(*lock_replies) if locks else (None, None)
         jobs.append(ReadJob(parse_job(job_id, to_dict(flat)), *lock) if flat else None)
     return jobs
 

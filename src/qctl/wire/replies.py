@@ -54,6 +54,12 @@ def read_checked(client: Client, commands: Sequence[Sequence[Arg]]) -> list[Any]
     return [checked(reply) for reply in client.pipeline(commands)]
 
 
+def read_groups(client: Client, groups: Sequence[Sequence[Sequence[Arg]]]) -> list[list[Any]]:
+    """The unchecked replies to groups of commands in one round trip, in the same groups."""
+    replies = iter(client.pipeline([command for group in groups for command in group]))
+    return [[next(replies) for _ in group] for group in groups]
+
+
 def to_dict(flat: Sequence[str]) -> dict[str, str]:
     """``[field, value, field, value …]``, as Redis sends a hash, as a dict."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
@@ -81,6 +87,12 @@ def read_json(text: str | None, default: Any) -> tuple[Any, bool]:
         return json.loads(text, parse_constant=_refuse), True
     except (ValueError, RecursionError):
         return text, False
+
+
+def read_object(text: str | None) -> dict[str, Any]:
+    """The JSON object in a field; empty for any other field."""
+    value = read_json(text, None)[0]
+    return value if isinstance(value, dict) else {}
 
 
 def _refuse(constant: str) -> Any:

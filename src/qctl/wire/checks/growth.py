@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import read_json, to_int, value_or
+from qctl.wire.replies import read_groups, read_object, to_int, value_or
 
 # BullMQ's default, which applies until a limit is written (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
@@ -40,12 +40,9 @@ class KeptJobs:
 
 def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[tuple[int, int]]:
     """For each queue the length and the limit of its event stream, in one round trip."""
-    commands: list[tuple[Arg, ...]] = []
-    for keys in queues:
-        commands += [("XLEN", keys("events")), ("HGET", keys("meta"), "opts.maxLenEvents")]
-    replies = client.pipeline(commands)
+    reads = [(("XLEN", k("events")), ("HGET", k("meta"), "opts.maxLenEvents")) for k in queues]
     found = []
-    for length, limit in zip(replies[::2], replies[1::2], strict=True):
+    for length, limit in read_groups(client, reads):
         maximum = to_int(value_or(limit, None))
         maximum = DEFAULT_MAX_EVENTS if maximum is None else maximum
         found.append((value_or(length, 0), maximum))
@@ -60,36 +57,33 @@ def kept_jobs(
     Args:
         now_ms: epoch milliseconds.
     """
-    windows: list[tuple[Arg, ...]] = []
-    for keys, state in places:
-        windows += [
+    windows: list[list[tuple[Arg, ...]]] = [
+        [
             ("ZREVRANGE", keys(state), 0, _JOBS - 1),
             ("ZRANGE", keys(state), 0, 0, "WITHSCORES"),
             ("ZCOUNT", keys(state), f"({now_ms - _DAY_MS}", "+inf"),
         ]
-    replies = client.pipeline(windows)
-    newest = [value_or(reply, []) for reply in replies[::3]]
-    oldest = [value_or(reply, []) for reply in replies[1::3]]
-    last_day = [value_or(reply, None) for reply in replies[2::3]]
-    reads = [
-        ("HGET", keys(job_id), "opts")
-        for (keys, _), flat in zip(places, newest, strict=True)
-        for job_id in flat
+        for keys, state in places
     ]
-    opts = iter(client.pipeline(reads))
+    rows = read_groups(client, windows)
+    reads = [
+        [("HGET", keys(job_id), "opts") for job_id in value_or(newest, [])]
+        for (keys, _), (newest, *_) in zip(places, rows, strict=True)
+    ]
     found = []
-    for (keys, state), flat, first, count in zip(places, newest, oldest, last_day, strict=True):
-        own = [value_or(next(opts), None) for _ in flat]
+    all_opts = read_groups(client, reads)
+    for (keys, state), (_, oldest, count), opts in zip(places, rows, all_opts, strict=True):
+        first = value_or(oldest, [])
         oldest_ms = to_int(first[1]) if first else None
         is_covered = oldest_ms is not None and oldest_ms <= now_ms - _DAY_MS
         found.append(
             KeptJobs(
                 keys=keys,
                 state=state,
-                bounded=any(_is_bounded(text, _OPTIONS[state]) for text in own),
-                examined=len(own),
+                bounded=any(_is_bounded(value_or(text, None), _OPTIONS[state]) for text in opts),
+                examined=len(opts),
                 oldest_ms=oldest_ms,
-                last_day=count if is_covered else None,
+                last_day=value_or(count, None) if is_covered else None,
             )
         )
     return found
@@ -97,8 +91,7 @@ def kept_jobs(
 
 def _is_bounded(opts: str | None, option: str) -> bool:
     """Whether the job's options limit how many finished jobs are kept (wire format 5.8)."""
-    fields: Any = read_json(opts, {})[0]
-    keep = fields.get(option) if isinstance(fields, dict) else None
+    keep = read_object(opts).get(option)
     if isinstance(keep, bool):
         return keep
     if isinstance(keep, dict):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import read_groups
 from qctl.wire.states import LISTS, SORTED_SETS
 
 # Keys whose names do not depend on a job.
@@ -49,16 +50,14 @@ def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKe
 
     A missing key is not wrong. If this user may not ask for types, a queue's item is the error.
     """
-    commands = [("TYPE", keys(name)) for keys in queues for name in _TYPES]
-    replies = iter(client.pipeline(commands))
+    rows = read_groups(client, [[("TYPE", keys(name)) for name in _TYPES] for keys in queues])
     found: list[list[WrongKey] | ReplyError] = []
-    for keys in queues:
-        types = {name: next(replies) for name in _TYPES}
-        error = next((each for each in types.values() if isinstance(each, ReplyError)), None)
+    for keys, types in zip(queues, rows, strict=True):
+        error = next((each for each in types if isinstance(each, ReplyError)), None)
         wrong = [
-            WrongKey(keys, name, str(each), _TYPES[name])
-            for name, each in types.items()
-            if each not in {"none", _TYPES[name]}
+            WrongKey(keys, name, str(each), expected)
+            for (name, expected), each in zip(_TYPES.items(), types, strict=True)
+            if each not in {"none", expected}
         ]
         found.append(wrong if error is None else error)
     return found

@@ -13,7 +13,7 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.keys import OWN_KEYS, JobKey, QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
 from qctl.wire.read.lists import in_no_sorted_set, read_lists
-from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
 # Ids read from the lists of all queues together.
@@ -154,17 +154,16 @@ def stale_dedups(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
 
 def _stale(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     names = [keys(f"de:{dedup_id}") for keys, dedup_id in dedups]
-    commands = [(verb, name) for name in names for verb in ("GET", "PTTL")]
-    replies = client.pipeline(commands)
-    owners = [value_or(reply, None) for reply in replies[::2]]
+    rows = read_groups(client, [(("GET", name), ("PTTL", name)) for name in names])
+    owners = [value_or(owner, None) for owner, _ in rows]
     exist: list[tuple[Arg, ...]] = [
         ("EXISTS", keys(owner or "")) for (keys, _), owner in zip(dedups, owners, strict=True)
     ]
     there = client.pipeline(exist)
     return [
         StaleDedup(keys, dedup_id, expires=checked(ttl) >= 0, key=name)
-        for (keys, dedup_id), name, owner, ttl, exists in zip(
-            dedups, names, owners, replies[1::2], there, strict=True
+        for (keys, dedup_id), name, owner, (_, ttl), exists in zip(
+            dedups, names, owners, rows, there, strict=True
         )
         if owner is not None and not checked(exists)
     ]

@@ -9,7 +9,7 @@ from typing import Literal
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.replies import checked, value_or
+from qctl.wire.replies import checked, read_groups, value_or
 
 # Parents checked of all queues together and of one queue, and children checked of one parent.
 MAX_PARENTS = 2000
@@ -73,14 +73,12 @@ def stuck_parents(
 
 
 def _stuck_among(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]:
-    reads: list[tuple[Arg, ...]] = []
-    for keys, parent in parents:
-        pending = keys(f"{parent}:dependencies")
-        reads += [("SCARD", pending), ("SRANDMEMBER", pending, _CHILDREN)]
-    replies = client.pipeline(reads)
+    pending = [keys(f"{parent}:dependencies") for keys, parent in parents]
+    reads = [(("SCARD", key), ("SRANDMEMBER", key, _CHILDREN)) for key in pending]
+    rows = read_groups(client, reads)
     children = [
         [(child, job_of(child, keys.prefix)) for child in value_or(reply, [])]
-        for (keys, _), reply in zip(parents, replies[1::2], strict=True)
+        for (keys, _), (_, reply) in zip(parents, rows, strict=True)
     ]
     commands: list[tuple[Arg, ...]] = []
     for own in children:
@@ -90,7 +88,7 @@ def _stuck_among(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]
             commands.append(("ZSCORE", home[0]("failed"), home[1]) if home else ("EXISTS", child))
     answers = iter(client.pipeline(commands))
     found = []
-    for (keys, parent), count, own in zip(parents, replies[::2], children, strict=True):
+    for (keys, parent), (count, _), own in zip(parents, rows, children, strict=True):
         stuck = [StuckParent(keys, parent, "none", None)] if value_or(count, 1) == 0 else []
         for _, home in own:
             exists, failed = checked(next(answers)), value_or(next(answers), None)

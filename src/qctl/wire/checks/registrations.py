@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import UsageError
 from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.replies import checked, read_json, to_dict, to_int, value_or
+from qctl.wire.replies import checked, read_groups, read_object, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 from qctl.wire.states import FINISHED
 
@@ -125,28 +124,29 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         for keys, reply in zip(queues, replies, strict=True)
         for scheduler, score in to_dict(value_or(reply, [])).items()
     ]
-    commands: list[tuple[Arg, ...]] = []
+    reads: list[list[tuple[Arg, ...]]] = []
     for keys, scheduler, next_ms in members:
         job_id = f"{iteration_prefix(scheduler)}{next_ms}"
-        commands += [
-            ("HGETALL", keys.scheduler(scheduler)),
-            ("EXISTS", keys(job_id)),
-            ("HGET", keys(job_id), "opts"),
-            *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *FINISHED)),
-        ]
-    answers = iter(client.pipeline(commands))
+        reads.append(
+            [
+                ("HGETALL", keys.scheduler(scheduler)),
+                ("EXISTS", keys(job_id)),
+                ("HGET", keys(job_id), "opts"),
+                *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *FINISHED)),
+            ]
+        )
     found = []
-    for keys, scheduler, next_ms in members:
-        record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))
-        opts: Any = read_json(value_or(next(answers), None), {})[0]
-        repeat = opts.get("repeat") if isinstance(opts, dict) else None
+    for (keys, scheduler, next_ms), row in zip(members, read_groups(client, reads), strict=True):
+        flat, exists, opts, *scores = row
+        record = to_dict(value_or(flat, []))
+        repeat = read_object(value_or(opts, None)).get("repeat")
         repeat = repeat if isinstance(repeat, dict) else {}
-        scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *FINISHED)]
-        ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
+        is_in = [value_or(score, None) is not None for score in scores]
+        ended = any(is_in[len(_PENDING) :]) and not any(is_in[: len(_PENDING)])
         # A job in no sorted set waits or runs: the lists may be long, so they are not searched.
         # The job of a key of the oldest form has another id, which the record does not show.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
-        pending = (bool(exists) and not ended) or is_unknown
+        pending = (bool(checked(exists)) and not ended) or is_unknown
         limit = to_int(record.get("limit") or repeat.get("limit"))
         made = max(to_int(record.get("ic")) or 0, to_int(repeat.get("count")) or 0)
         found.append(Registration(keys, scheduler, next_ms, record, pending, limit, made))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qctl.connection.address import Arg, Client
 from qctl.wire.jobs import lock_reads, parse_lock
 from qctl.wire.keys import JobKey, QueueKeys
-from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
 
@@ -63,24 +63,22 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
         for job_id in reversed(checked(reply))
         if not is_marker(job_id)
     ]
-    commands: list[tuple[Arg, ...]] = []
     fields = ("name", "processedOn", "pb", "stc", "rjk")
-    for keys, job_id in ids:
-        commands += [("HMGET", keys(job_id), *fields), ("HLEN", keys(job_id))]
-        commands += lock_reads(keys, job_id)
     busy = sorted({keys for keys, _ in ids})
-    commands += _read_lists(busy)
-    replies = iter(client.pipeline(commands))
+    reads = [
+        [("HMGET", keys(job_id), *fields), ("HLEN", keys(job_id)), *lock_reads(keys, job_id)]
+        for keys, job_id in ids
+    ]
+    *rows, lists = read_groups(client, [*reads, _read_lists(busy)])
     jobs = []
-    for keys, job_id in ids:
-        name, started, worker, stalls, scheduler = value_or(next(replies), [None] * len(fields))
-        exists = value_or(next(replies), 0)
-        token, ttl_ms = parse_lock(next(replies), next(replies))
+    for (keys, job_id), (values, length, *lock) in zip(ids, rows, strict=True):
+        name, started, worker, stalls, scheduler = value_or(values, [None] * len(fields))
+        token, ttl_ms = parse_lock(*lock)
         jobs.append(
             ActiveJob(
                 keys=keys,
                 id=job_id,
-                name=(name or "") if exists else None,
+                name=(name or "") if value_or(length, 0) else None,
                 started_at_ms=to_int(started),
                 worker=worker,
                 stalled_count=to_int(stalls) or 0,
@@ -90,9 +88,7 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
             )
         )
     still_active = {
-        (keys, job_id)
-        for keys, reply in zip(busy, replies, strict=True)
-        for job_id in checked(reply)
+        (keys, job_id) for keys, reply in zip(busy, lists, strict=True) for job_id in checked(reply)
     }
     return [job for job in jobs if not job.is_orphan or job.key in still_active]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from qctl.connection.address import Arg, Client
+from qctl.connection.address import Client
 from qctl.wire import scripts
 from qctl.wire.keys import JobKey, QueueKeys, iteration_prefix
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
-from qctl.wire.replies import to_dict, value_or
+from qctl.wire.replies import read_groups, to_dict, value_or
 
 # The order in which jobs move: a job that moves during the reading is seen in its next state.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
@@ -111,11 +111,11 @@ def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
     found: dict[JobKey, str] = {}
     for start in range(0, len(left), _BATCH):
         nowhere = in_no_sorted_set(client, left[start : start + _BATCH])
-        reads: list[tuple[Arg, ...]] = []
-        for keys, job_id in nowhere:
-            reads += [("HLEN", keys(job_id)), ("HGET", keys(job_id), "finishedOn")]
-        rows = iter(client.pipeline(reads))
-        for job in nowhere:
-            size, finished = value_or(next(rows), 0), value_or(next(rows), None)
-            found[job] = DELETED if not size else ENDED if finished is not None else STRAY
+        reads = [
+            (("HLEN", keys(job_id)), ("HGET", keys(job_id), "finishedOn"))
+            for keys, job_id in nowhere
+        ]
+        for job, (size, finished) in zip(nowhere, read_groups(client, reads), strict=True):
+            has_ended = value_or(finished, None) is not None
+            found[job] = DELETED if not value_or(size, 0) else ENDED if has_ended else STRAY
     return found

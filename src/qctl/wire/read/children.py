@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import JobKey, QueueKeys, job_of
-from qctl.wire.replies import checked, read_json, value_or
+from qctl.wire.replies import checked, read_groups, read_object, value_or
 
 # The keys in which a parent lists its children, each with the command that scans it. The first key
 # lists the children that have not ended.
@@ -73,17 +73,18 @@ def _scan(client: Client, key: str, command: str) -> Iterator[list[str]]:
 def _read(
     client: Client, prefix: str, parent_key: str, child_keys: Sequence[str]
 ) -> Sequence[Child]:
-    commands: list[tuple[Arg, ...]] = []
-    for key in child_keys:
-        commands.append(("HMGET", key, "parentKey", "parent"))
+    reads: list[list[tuple[Arg, ...]]] = [
         # One EXISTS per key: while a cluster moves a slot, it refuses commands with several keys.
-        commands += [("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")]
-    replies = iter(client.pipeline(commands))
+        [
+            ("HMGET", key, "parentKey", "parent"),
+            *(("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")),
+        ]
+        for key in child_keys
+    ]
     found = []
-    for key in child_keys:
-        fields = value_or(next(replies), (None, None))
-        *below, lock = [checked(next(replies)) for _ in (*_SCANS, "lock")]
-        has_this_parent = _names_parent(fields, parent_key)
+    for key, (fields, *exists) in zip(child_keys, read_groups(client, reads), strict=True):
+        *below, lock = map(checked, exists)
+        has_this_parent = _names_parent(value_or(fields, (None, None)), parent_key)
         found.append(Child(key, job_of(key, prefix), has_this_parent, any(below), bool(lock)))
     return found
 
@@ -92,9 +93,7 @@ def _names_parent(fields: Sequence[str | None], parent_key: str) -> bool:
     key, text = fields
     if key != parent_key:
         return False
-    parent, _ = read_json(text, None)
-    queue, job_id = (
-        (parent.get("queueKey"), parent.get("id")) if isinstance(parent, dict) else (None, None)
-    )
+    parent = read_object(text)
+    queue, job_id = parent.get("queueKey"), parent.get("id")
     # The queueKey and the id in ``parent`` may be missing. If not, they must agree with parentKey.
     return not (queue and job_id) or f"{queue}:{job_id}" == parent_key

@@ -9,7 +9,7 @@ from qctl.connection.address import Arg, Client
 from qctl.grouping import grouped
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.replies import checked, read_checked, to_int, value_or
+from qctl.wire.replies import checked, read_groups, to_int, value_or
 
 # BullMQ's default stalledInterval; the actual one is a worker's option and not in Redis.
 DEFAULT_INTERVAL_MS = 30_000
@@ -68,16 +68,21 @@ def read_clocks(
 
     Takes one round trip.
     """
-    commands: list[tuple[Arg, ...]] = []
-    for keys, job_ids in ids:
-        commands += [("GET", keys("stalled-check")), ("PTTL", keys("stalled-check"))]
-        commands += [("SISMEMBER", keys("stalled"), job_id) for job_id in job_ids]
-    replies = iter(client.pipeline(commands))
+    reads: list[list[tuple[Arg, ...]]] = [
+        [
+            ("GET", keys("stalled-check")),
+            ("PTTL", keys("stalled-check")),
+            *(("SISMEMBER", keys("stalled"), job_id) for job_id in job_ids),
+        ]
+        for keys, job_ids in ids
+    ]
     clocks = []
-    for keys, job_ids in ids:
-        last_check, ttl = value_or(next(replies), None), checked(next(replies))
-        marked = frozenset(job_id for job_id in job_ids if value_or(next(replies), 0))
-        clocks.append(StalledClock(keys, to_int(last_check), max(int(ttl), 0), marked))
+    for (keys, job_ids), row in zip(ids, read_groups(client, reads), strict=True):
+        last_check, ttl_ms, *marks = row
+        pairs = zip(job_ids, marks, strict=True)
+        marked = frozenset(job_id for job_id, mark in pairs if value_or(mark, 0))
+        checked_at_ms = to_int(value_or(last_check, None))
+        clocks.append(StalledClock(keys, checked_at_ms, max(int(checked(ttl_ms)), 0), marked))
     return clocks
 
 
@@ -86,14 +91,11 @@ def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> 
 
     The check never fails a job of such a scheduler.
     """
-    commands: list[tuple[Arg, ...]] = []
-    for scheduler in ids:
-        commands += [("EXISTS", keys.scheduler(scheduler)), ("ZSCORE", keys("repeat"), scheduler)]
-    replies = read_checked(client, commands)
+    reads = [(("EXISTS", keys.scheduler(i)), ("ZSCORE", keys("repeat"), i)) for i in ids]
     return frozenset(
         scheduler
-        for scheduler, record, score in zip(ids, replies[::2], replies[1::2], strict=True)
-        if record or score is not None
+        for scheduler, (record, score) in zip(ids, read_groups(client, reads), strict=True)
+        if checked(record) or checked(score) is not None
     )
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import checked, read_values, to_dict, to_int, value_or
+from qctl.wire.replies import checked, read_groups, to_dict, to_int, value_or
 
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
@@ -45,23 +44,23 @@ def read_throughput(
     Args:
         hours: starts of the hours to count, epoch milliseconds.
     """
-    commands: list[tuple[Arg, ...]] = []
-    for keys in queues:
-        commands += [
+    reads: list[list[tuple[Arg, ...]]] = [
+        [
             ("ZRANGE", keys("completed"), 0, 0, "WITHSCORES"),
             ("HGET", keys("metrics:completed"), "prevTS"),
             ("LLEN", keys("metrics:completed:data")),
         ]
-    replies = iter(client.pipeline(commands))
-    starts = [_start(next(replies), next(replies), next(replies)) for _ in queues]
+        for keys in queues
+    ]
+    starts = [_start(*row) for row in read_groups(client, reads)]
     wanted = [
         _counts(keys, source, since_ms, hours)
         for keys, (source, since_ms, _) in zip(queues, starts, strict=True)
     ]
-    answers = iter(read_values(client, [*chain.from_iterable(wanted)], 0))
+    answers = read_groups(client, wanted)
     found = []
-    for keys, (source, since_ms, head_ms), group in zip(queues, starts, wanted, strict=True):
-        rows = [next(answers) for _ in group]
+    for keys, (source, since_ms, head_ms), replies in zip(queues, starts, answers, strict=True):
+        rows = [value_or(reply, 0) for reply in replies]
         if source == "metrics" and since_ms is not None:
             jobs = _by_hour(rows[0] or [], head_ms, since_ms, hours)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import checked, read_values
+from qctl.wire.replies import checked, read_groups, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, parse_schedulers, record_commands
 from qctl.wire.states import due_ms
 
@@ -33,23 +33,24 @@ class Agenda:
 
 def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
     """The agenda of each queue, in two round trips."""
-    commands: list[tuple[Arg, ...]] = []
-    for keys in queues:
-        commands += [
+    reads: list[list[tuple[Arg, ...]]] = [
+        [
             ("ZRANGE", keys("repeat"), 0, MAX_SCHEDULERS - 1, "WITHSCORES"),
             ("ZCARD", keys("repeat")),
             ("ZRANGE", keys("delayed"), 0, 0, "WITHSCORES"),
         ]
-    replies = map(checked, client.pipeline(commands))
-    found = [(keys, next(replies), int(next(replies)), next(replies)) for keys in queues]
-    reads = [command for keys, listed, *_ in found for command in record_commands(keys, listed)]
-    records = iter(read_values(client, reads, []))
+        for keys in queues
+    ]
+    rows = [[*map(checked, row)] for row in read_groups(client, reads)]
+    records = read_groups(
+        client, [record_commands(keys, row[0]) for keys, row in zip(queues, rows, strict=True)]
+    )
     return [
         Agenda(
             keys,
-            tuple(parse_schedulers(listed, [next(records) for _ in listed[::2]])),
-            total,
+            tuple(parse_schedulers(listed, [value_or(record, []) for record in own])),
+            int(total),
             due_ms(float(delayed[1])) if delayed else None,
         )
-        for keys, listed, total, delayed in found
+        for keys, (listed, total, delayed), own in zip(queues, rows, records, strict=True)
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys, iteration_prefix
-from qctl.wire.replies import checked, read_values, to_dict, to_int, value_or
+from qctl.wire.replies import checked, read_groups, read_values, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import (
     Scheduler,
     is_legacy_key,
@@ -112,18 +112,17 @@ def _md5(text: str) -> str:
 
 
 def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Iteration]:
-    commands: list[tuple[Arg, ...]] = []
-    for job_id in ids:
-        commands += [("ZSCORE", keys(name), job_id) for name in SORTED_SETS]
-        commands.append(("HGETALL", keys(job_id)))
-    replies = iter(client.pipeline(commands))
+    reads: list[list[tuple[Arg, ...]]] = [
+        [*(("ZSCORE", keys(name), i) for name in SORTED_SETS), ("HGETALL", keys(i))] for i in ids
+    ]
     found = []
-    for job_id in ids:
-        scores = {name: checked(next(replies)) for name in SORTED_SETS}
-        state = next((name for name in SORTED_SETS if scores[name] is not None), None)
-        found.append(Iteration(job_id, state, to_dict(value_or(next(replies), []))))
-    places = _in_lists(client, keys, [job.id for job in found if job.state is None and job.fields])
-    return [replace(job, state=job.state or places.get(job.id)) for job in found]
+    for job_id, (*scores, flat) in zip(ids, read_groups(client, reads), strict=True):
+        places = zip(SORTED_SETS, map(checked, scores), strict=True)
+        state = next((name for name, score in places if score is not None), None)
+        found.append(Iteration(job_id, state, to_dict(value_or(flat, []))))
+    unseen = [job.id for job in found if job.state is None and job.fields]
+    listed = _in_lists(client, keys, unseen)
+    return [replace(job, state=job.state or listed.get(job.id)) for job in found]
 
 
 def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from qctl.wire.encoding import (
 )
 from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.options import Duration, JobOptions
-from qctl.wire.replies import read_json, to_dict, to_int
+from qctl.wire.replies import read_json, read_object, to_dict, to_int
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from qctl.wire.scripts import ScriptCall
 
@@ -194,7 +194,7 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
         pending: the hash of its pending job, whose options replace those of the record; empty if
             that job is gone.
     """
-    opts = _object(pending.get("opts") if pending else record.get("opts"))
+    opts = read_object(pending.get("opts") if pending else record.get("opts"))
     return Template(
         record.get("name") or pending.get("name", ""),
         record.get("data") or pending.get("data") or "{}",
@@ -239,9 +239,14 @@ def next_iteration_call(
         UsageError: qctl does not understand the job's pattern or time zone.
     """
     scheduler_id = fields.get("rjk", "")
-    opts = _object(fields.get("opts"))
-    repeat = _mapping(opts.get("repeat"))
-    if not scheduler_id or not repeat or is_legacy_key(scheduler_id):
+    opts = read_object(fields.get("opts"))
+    repeat = opts.get("repeat")
+    if (
+        not scheduler_id
+        or not repeat
+        or not isinstance(repeat, dict)
+        or is_legacy_key(scheduler_id)
+    ):
         return None
     iteration = (to_int(repeat.get("count")) or 0) + 1
     limit, end = to_int(repeat.get("limit")), to_int(repeat.get("endDate"))
@@ -372,7 +377,7 @@ def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) ->
         start_ms=to_int(fields.get("startDate")),
         end_ms=to_int(fields.get("endDate")),
         data=read_json(fields.get("data"), {})[0],
-        opts=_object(fields.get("opts")),
+        opts=read_object(fields.get("opts")),
     )
 
 
@@ -437,16 +442,8 @@ def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
         if getattr(options, name) is not None:
             raise UsageError(f"{name} is not an option of a scheduler's jobs")
     encoded = option_set(options, prefix)
-    template = _object(encoded.opts)
+    template = read_object(encoded.opts)
     if options.attempts is None:
         # BullMQ's records have no default value of attempts.
         del template["attempts"]
     return template, encoded.priority
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    return _mapping(read_json(text, {})[0])
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
