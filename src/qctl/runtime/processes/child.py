@@ -35,6 +35,7 @@ from qctl.runtime.processes.messages import (
     WorkerIdentity,
     decode,
     encode,
+    from_row,
 )
 from qctl.runtime.processes.reload import FileWatch
 
@@ -47,7 +48,7 @@ _READY_POLL_S = 0.01
 
 def main() -> NoReturn:
     """Run the workers that the orders in the environment name, and end the process."""
-    orders = Orders(**json.loads(os.environ.pop(ORDERS_VARIABLE)))
+    orders = from_row(Orders, json.loads(os.environ.pop(ORDERS_VARIABLE)))
     # There is nothing to clean up yet: Ctrl-C may end the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     channel = socket.socket(fileno=orders.channel)

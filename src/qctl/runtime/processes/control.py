@@ -25,13 +25,15 @@ async def serve(master: Master, path: Path) -> asyncio.Server:
     """Answer requests on a socket, from every user who may enter the socket's folder."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, TimeoutError):
+        # asyncio logs a cancelled handler with a traceback. In the log of a master that fails, that
+        # traceback would look like the reason.
+        ignored = (OSError, ValueError, TimeoutError, asyncio.CancelledError)
+        with contextlib.closing(writer), contextlib.suppress(*ignored):
             async with asyncio.timeout(_READ_TIMEOUT_S):
                 request = json.loads(await reader.readline())
             reply = await _answer(master, request)
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
-        writer.close()
 
     path.unlink(missing_ok=True)
     return await asyncio.start_unix_server(answer, path)

@@ -24,7 +24,9 @@ async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> async
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, TimeoutError):
+        # See ``control.serve`` about CancelledError.
+        ignored = (OSError, ValueError, TimeoutError, asyncio.CancelledError)
+        with contextlib.closing(writer), contextlib.suppress(*ignored):
             async with asyncio.timeout(_TIMEOUT_S):
                 words = (await reader.readline()).split()
                 for _ in range(_MAX_HEADERS):
@@ -32,7 +34,6 @@ async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> async
                         break
                 writer.write(_response(words, why_not_ready))
                 await writer.drain()
-        writer.close()
 
     try:
         return await asyncio.start_server(answer, host, port)

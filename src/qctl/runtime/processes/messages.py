@@ -3,18 +3,20 @@
 A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` every second, ``changed``
 (``--reload``), ``leaving`` and, if it cannot start, ``failed``. The master sends ``stop`` and
 ``hurry``. When the master dies, the child reads the end of the stream, and stops. After an upgrade
-of qctl, a child may have newer code than its master.
+of qctl, a child has newer code than its master until the master is restarted, so both ignore
+messages and fields that they do not know.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from qctl.errors import UsageError
 
+T = TypeVar("T")
 # The environment variable with a child's orders; removed before the app is loaded.
 ORDERS_VARIABLE = "QCTL_WORKER_ORDERS"
 STATE_EVERY_S = 1.0
@@ -125,3 +127,9 @@ def decode(data: bytes) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return row if isinstance(row, dict) else {}
+
+
+def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
+    """Make a ``kind``, a dataclass, from the fields of ``row`` that it has."""
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in row.items() if name in names})

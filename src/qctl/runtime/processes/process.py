@@ -23,6 +23,7 @@ from qctl.runtime.processes.messages import (
     WorkerIdentity,
     decode,
     encode,
+    from_row,
 )
 from qctl.runtime.waiting import wait_first
 
@@ -208,13 +209,12 @@ class ChildProcess:
         self.last_message_at = time.monotonic()
         match message.get("kind"):
             case "workers":
-                self.workers = tuple(WorkerIdentity(**row) for row in message["held"])
+                self.workers = tuple(from_row(WorkerIdentity, row) for row in message["held"])
             case "ready":
                 self.ready_at = time.monotonic()
                 self.ready.set()
             case "state":
-                fields = {key: value for key, value in message.items() if key != "kind"}
-                self.state = ChildState(**fields)
+                self.state = from_row(ChildState, message)
                 self.on_state(self)
             case "changed":
                 self.on_files_changed(message["files"])
