@@ -69,7 +69,7 @@ def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
     if names and is_outage(error):
         context.notes.append(
             f"{names} could not be resumed ({error.what}); the watchdog (pid "
-            f"{context.leases.watchdog_pid}) does so as soon as Redis accepts writes again"
+            f"{context.leases.watchdog_pid}) tries again until Redis accepts writes"
         )
     elif names:
         remedy = command(context.prefix, "resume", *(keys.name for keys in queues))

@@ -102,8 +102,7 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
 
 def unproved(tracker: Tracker, why: str) -> Verdict:
     """The verdict when nothing could be checked."""
-    others = _names(tracker.pauses.resumed_by_others)
-    return Verdict(None, Proof(resumed_by_others=others, why=why))
+    return Verdict(None, Proof(resumed_by_others=_names(tracker.pauses.resumed_by_others), why=why))
 
 
 def _settle(client: Client, tracker: Tracker) -> None:

@@ -1,6 +1,6 @@
-"""Record in Redis, for later commands, how a drain ended and whether the app ends pauses.
+"""Record in Redis how a drain ended, and whether the app resumes its queues when it starts.
 
-A failure to record them must not fail the drain.
+Later commands show these records. A failure to write them does not fail the drain.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def record_result(
 
 
 def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: bool) -> None:
-    """Remember whether the app resumed its queues when it started, for the doctor.
+    """Record whether the app resumed its queues when it started, for ``qctl doctor``.
 
     Args:
         complete: whether all processes of the app were restarted.

@@ -16,7 +16,7 @@ from qctl.wire.write.transitions import retry_stalled
 
 
 def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterator[Step]:
-    """Put jobs back.
+    """Put jobs back into their queues, to run next.
 
     Args:
         locks: job → the lock that it must still have; "" for none.
@@ -39,7 +39,7 @@ def recover_orphans(context: DrainContext) -> Iterator[Step]:
 def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
     """Put back the interrupted jobs of each queue whose workers were all restarted.
 
-    Such a job still has the lock seen before the restart, or else another worker has taken it.
+    A job that no longer has the lock seen before the restart is not put back: a new worker has it.
     """
     sole = _sole_queues(context, restarted)
     locks = {job.key: job.lock_token or "" for job in restarted.in_the_way if job.keys in sole}

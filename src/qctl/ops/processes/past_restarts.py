@@ -1,8 +1,8 @@
 """The jobs that the last restart of each process interrupted.
 
 A job stalls if its process ends first: its lock expires, and a stalled check puts the job back,
-which leaves an event and a count in the job (wire format 5.13). If that happened soon after a
-process was started, the restart has probably interrupted the job; Redis does not record the cause.
+writes an event and counts the stall in the job (wire format 5.13). If that happened soon after a
+process was started, the restart probably interrupted the job; Redis does not record the cause.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class OperatorCommand:
 
 
 def require_command(argv: Sequence[str]) -> None:
-    """Raise a UsageError if there is no such program, before anything is changed."""
+    """Raise a UsageError if the program of the command does not exist."""
     if shutil.which(argv[0]) is None:
         raise UsageError(
             f"there is no command {argv[0]!r}",
