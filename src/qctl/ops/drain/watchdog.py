@@ -58,7 +58,7 @@ class Watchdog:
         self._stopping: dict[str, float] | None = None
 
     def run(self, pipe: int) -> None:
-        """Renew the leases until a goodbye, or until the pipe closes; then undo the drain.
+        """Renew the leases until the pipe closes, then undo the drain; a goodbye prevents the undo.
 
         Args:
             pipe: file descriptor to read messages from.

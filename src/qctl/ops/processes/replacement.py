@@ -21,7 +21,7 @@ from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.info import run_ids
 
-# New workers must have been connected this long at the end: some apps crash seconds after a start.
+# How long the new workers must stay connected in all: some apps crash seconds after their start.
 CONFIRM_S = 5.0
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]

@@ -25,7 +25,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
     if len(online) < 2:
         why = "fewer than 2 processes are online, so none would take jobs while one restarts"
     elif any(process.stop_signal == "message" for process in online):
-        why = "PM2 stops it by a message, which PM2 follows up with a kill; a roll needs a signal"
+        why = "PM2 stops it by a message, which PM2 cannot send without a kill after it"
     elif any(_has_workers_in_child(connections, process) for process in online):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:
