@@ -84,6 +84,11 @@ def test_a_worker_of_qctls_own_whose_process_has_died(client: Client, worker: Cl
     assert finding.severity == "warning"
     assert "its process died" in finding.what
     assert "within 30 s" in finding.what
+    # Whether the other worker has died is unknown.
+    put(client, "2", "active", lock="t", pb="w3")
+    (finding,) = found(client, "gone-workers")
+    assert finding.severity == "warning"
+    assert "for 1 of them, its process died; for the others, it is finishing" in finding.what
 
 
 def test_one_stall_from_failing(client: Client) -> None:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection import sentinel
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
 from qctl.ops.doctor import examination
 from qctl.ops.doctor.run import examine
-from qctl.ops.queues.find import Queues
 from qctl.wire.read.server import ServerFacts
 from tests.labs.build import put
 from tests.labs.doctor import SETTINGS, diagnose, found, of
@@ -59,35 +57,6 @@ def test_eviction(client: Client) -> None:
     assert finding.severity == "error"
     assert "volatile-lru" in finding.what
     assert finding.commands == ("redis-cli config set maxmemory-policy noeviction",)
-
-
-@pytest.mark.parametrize(
-    ("url", "node", "words", "line"),
-    [
-        ("redis://h:7000/2", None, ("type", "k"), "redis-cli -h h -p 7000 -n 2 type k"),
-        ("unix:///run/redis.sock", None, ("ping",), "redis-cli -s /run/redis.sock ping"),
-        ("redis+sentinel://s:26379/m/1", None, ("ping",), "redis-cli -h 10.0.0.7 -n 1 ping"),
-        ("redis+cluster://h:7000", None, ("type", "k"), "redis-cli -c -h h -p 7000 type k"),
-        ("redis+cluster://h:7000", ("n", 7001), ("info",), "redis-cli -h n -p 7001 info"),
-        (
-            "redis+cluster://h:7000",
-            None,
-            ("--cluster", "check", "h:7000"),
-            "redis-cli --cluster check h:7000",
-        ),
-    ],
-)
-def test_redis_cli_connects_to_the_same_redis(
-    client: Client,
-    monkeypatch: pytest.MonkeyPatch,
-    url: str,
-    node: tuple[str, int] | None,
-    words: tuple[str, ...],
-    line: str,
-) -> None:
-    monkeypatch.setattr(sentinel, "find_master", lambda _: ("10.0.0.7", 6379))
-    exam = examination.Examination(client, parse_url(url), SETTINGS, Queues(()))
-    assert exam.redis_cli(node, *words) == line
 
 
 def test_without_persistence(client: Client) -> None:

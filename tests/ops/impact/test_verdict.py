@@ -166,10 +166,21 @@ def test_not_when_redis_takes_no_writes(
         told = ask(client, "q")
     finally:
         client.call("CONFIG", "SET", "min-replicas-to-write", "0")
-    assert (told.verdict.word, told.verdict.commands) == ("not now", ("redis-cli INFO",))
+    assert (told.verdict.word, told.verdict.commands) == ("not now", ("redis-cli info",))
     assert "Redis refuses writes" in told.verdict.reasons[0]
     assert told.data is not None
     assert told.data[0].is_writable is False
+
+
+def test_the_master_that_takes_no_writes_is_named(
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, "1", "completed")
+    (real,) = impact.read_servers(client)
+    full = replace(real, node=("10.0.0.2", 7001), replicas_needed=1, replicas_good=0)
+    servers = (replace(real, node=("10.0.0.1", 7000)), full)
+    monkeypatch.setattr(impact, "read_servers", lambda _: servers)
+    assert ask(client, "q").verdict.commands == ("redis-cli -h 10.0.0.2 -p 7001 info",)
 
 
 def test_whether_redis_takes_writes_is_not_known(

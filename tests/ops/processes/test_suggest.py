@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qctl.config.settings import Origin, Settings
-from qctl.ops.processes.suggest import command, commands_like
+from qctl.connection import sentinel
+from qctl.connection.address import parse_url
+from qctl.ops.processes.suggest import command, commands_like, redis_cli
 
 FLAG = Origin("flag")
 
@@ -45,3 +47,30 @@ def test_names_that_look_like_options_come_last() -> None:
         assert command("bull", "drain", "-x", "--timeout", "9m") == (
             "qctl drain --timeout 9m --redis redis://h:1/2 -- -x"
         )
+
+
+@pytest.mark.parametrize(
+    ("url", "node", "words", "line"),
+    [
+        ("redis://h:7000/2", None, ("type", "k"), "redis-cli -h h -p 7000 -n 2 type k"),
+        ("unix:///run/redis.sock", None, ("ping",), "redis-cli -s /run/redis.sock ping"),
+        ("redis+sentinel://s:26379/m/1", None, ("ping",), "redis-cli -h 10.0.0.7 -n 1 ping"),
+        ("redis+cluster://h:7000", None, ("type", "k"), "redis-cli -c -h h -p 7000 type k"),
+        ("redis+cluster://h:7000", ("n", 7001), ("info",), "redis-cli -h n -p 7001 info"),
+        (
+            "redis+cluster://h:7000",
+            None,
+            ("--cluster", "check", "h:7000"),
+            "redis-cli --cluster check h:7000",
+        ),
+    ],
+)
+def test_redis_cli_connects_to_the_same_redis(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    node: tuple[str, int] | None,
+    words: tuple[str, ...],
+    line: str,
+) -> None:
+    monkeypatch.setattr(sentinel, "find_master", lambda _: ("10.0.0.7", 6379))
+    assert redis_cli(parse_url(url), node, *words) == line

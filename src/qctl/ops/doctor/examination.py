@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
@@ -18,7 +18,7 @@ from qctl.ops.doctor.findings import (
     NothingToCheckError,
     denied,
 )
-from qctl.ops.processes.suggest import command, quoted
+from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.find import Queues
 from qctl.wire.keys import QueueKeys
@@ -31,16 +31,7 @@ if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
 
-class OfQueue(Protocol):
-    """An item that belongs to one queue."""
-
-    @property
-    def keys(self) -> QueueKeys: ...
-
-
 T = TypeVar("T")
-Item = TypeVar("Item", bound=OfQueue)
-_REDIS_PORT = 6379
 
 
 def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
@@ -65,11 +56,6 @@ def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
         return known
 
     return answer
-
-
-def by_queue(items: Iterable[Item]) -> dict[QueueKeys, list[Item]]:
-    """The items by queue, in their order."""
-    return grouped(items, lambda item: item.keys)
 
 
 @dataclass
@@ -110,7 +96,7 @@ class Examination:
 
     @read_once
     def _active_by_queue(self) -> dict[QueueKeys, list[ActiveJob]]:
-        return by_queue(read_active(self.client, self.keys))
+        return grouped(read_active(self.client, self.keys), lambda job: job.keys)
 
     def coverage(self, examined: str) -> str:
         """The remark on how much a check examined; it names ``--full`` if that examines more."""
@@ -119,46 +105,6 @@ class Examination:
     def command(self, verb: str, *words: str) -> str:
         """A qctl command to show, with the prefix of these queues."""
         return command(self.settings.prefix, verb, *words)
-
-    def redis_cli(self, node: tuple[str, int] | None, *words: str) -> str:
-        """A redis-cli command to show, without a password.
-
-        Args:
-            node: host and port of one master of a cluster. None for the only master; in a cluster,
-                redis-cli then finds the node.
-        """
-        address = self.address
-        options = ["--tls"] * address.tls
-        if node is not None:
-            address = replace(address, host=node[0], port=node[1])
-        elif address.mode == "sentinel":
-            host, port = self._sentinel_master
-            address = replace(address, host=host, port=port)
-        elif "--cluster" in words:
-            # The words themselves name a node.
-            address = replace(address, host="localhost", port=_REDIS_PORT)
-        elif address.mode == "cluster":
-            options.append("-c")
-        if address.unix_path:
-            options += ["-s", address.unix_path]
-        if not address.unix_path and address.host != "localhost":
-            options += ["-h", address.host]
-        if not address.unix_path and address.port != _REDIS_PORT:
-            options += ["-p", str(address.port)]
-        if address.db:
-            options += ["-n", str(address.db)]
-        if address.username:
-            options += ["--user", address.username]
-        if address.password is not None:
-            options.append("--askpass")
-        return " ".join(["redis-cli", *map(quoted, options), *words])
-
-    @property
-    @read_once
-    def _sentinel_master(self) -> tuple[str, int]:
-        from qctl.connection.sentinel import find_master  # noqa: PLC0415 - redis-py costs 110 ms
-
-        return find_master(self.address)
 
     # Workers
 
@@ -173,7 +119,8 @@ class Examination:
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
-            raise CannotCheckError(*why_unknown(self.settings.prefix, self.client))
+            why, hint = why_unknown(self.settings.prefix, self.client)
+            raise CannotCheckError(why, hint=hint)
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:

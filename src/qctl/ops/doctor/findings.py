@@ -107,15 +107,7 @@ def examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
 
 
 class CannotCheckError(FailedError):
-    """A check cannot be made, since a server or manager denies it or does not answer.
-
-    Args:
-        why: a clause.
-        hint: how to make the check possible.
-    """
-
-    def __init__(self, why: str, hint: str = "") -> None:
-        super().__init__(why, hint=hint)
+    """A check cannot be made, since a server or manager denies it or does not answer."""
 
 
 class NothingToCheckError(Exception):
@@ -124,4 +116,4 @@ class NothingToCheckError(Exception):
 
 def denied(error: ReplyError) -> CannotCheckError:
     """The error for a check that fails because Redis refuses a command."""
-    return CannotCheckError(f"{error.what}: {error.message}", error.hint)
+    return CannotCheckError(f"{error.what}: {error.message}", hint=error.hint)

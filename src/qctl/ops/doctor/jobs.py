@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qctl.errors import ReplyError
-from qctl.ops.doctor.examination import Examination, by_queue, read_once
+from qctl.grouping import grouped
+from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import MAX_EXAMPLES, CannotCheckError, Finding, Subject, examples
 from qctl.ops.jobs.retry_stalled import worker_is_absent
 from qctl.ops.queues import advice
@@ -58,7 +59,10 @@ def stalled(exam: Examination) -> Iterator[Finding]:
         ids = [job.id for job in orphans if job.name is not None]
         if not ids:
             continue
-        workers = _number_of_workers(exam, snapshot.keys)
+        try:
+            workers = len(exam.workers_of(snapshot.keys))
+        except CannotCheckError:
+            workers = None
         note = advice.stalled(snapshot, workers)
         if note is not None:
             yield Finding(
@@ -81,20 +85,22 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
             if worker_is_absent(job, workers) and is_listed(job.worker or "")
         ]
         if held:
-            dead = _has_dead_owner(exam, held)
+            dead = _of_dead_workers(exam, held)
+            fate = "it is finishing them before it exits, or died"
+            if len(dead) == len(held):
+                fate = "its process died"
+            elif dead:
+                fate = f"for {len(dead):,} of them, its process died; for the others, {fate}"
             ttls = [job.lock_ttl_ms for job in held]
             longest_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(
                 severity="warning" if dead else "info",
                 subject=Subject("queue", snapshot.keys.name),
                 what=f"{counted(len(held), 'job is', 'jobs are')} locked by a worker that is not "
-                "connected: "
-                + ("its process died" if dead else "it is finishing them before it exits, or died")
-                + f"; {advice.locks_end(ttls)}",
+                f"connected: {fate}; {advice.locks_end(ttls)}",
                 evidence=examples("jobs", [job.id for job in held])
                 | {"longest_lock_ttl_ms": longest_ms},
-                remedy=("" if dead else "if it died, ")
-                + "this command puts them back as soon as their locks run out",
+                remedy="this command puts jobs of dead workers back when their locks have run out",
                 commands=(exam.command("jobs retry-stalled", snapshot.keys.name, "--wait"),),
             )
 
@@ -110,6 +116,9 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
             continue
         fail_next = [job.id for job in near if job.is_orphan]
         name = snapshot.keys.name
+        remedy = "drain the queue before you restart its workers"
+        if fail_next:
+            remedy = "put the stalled jobs back before a worker fails them"
         yield Finding(
             severity="error" if fail_next else "warning",
             subject=Subject("queue", name),
@@ -118,19 +127,15 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
             + (f"; {counted(len(fail_next), 'is', 'are')} stalled now" if fail_next else ""),
             evidence=examples("jobs", [job.id for job in near])
             | {"stalled_now": len(fail_next), "max_stalled_count": limit},
-            remedy="put the stalled jobs back before a worker fails them"
-            if fail_next
-            else "drain the queue before you restart its workers",
-            commands=(exam.command("jobs retry-stalled", name),)
-            if fail_next
-            else (exam.command("drain", name),),
+            remedy=remedy,
+            commands=(exam.command("jobs retry-stalled" if fail_next else "drain", name),),
         )
 
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
     """Ids in a state whose job is gone. Workers run the waiting ones without a name or data."""
     ids, examined, total = ids_without_job(exam.client, exam.snapshots, full=exam.full)
-    for keys, found in by_queue(ids).items():
+    for keys, found in grouped(ids, lambda each: each.keys).items():
         by_state = Counter(bare.state for bare in found)
         listed = ", ".join(f"{count:,} in {state}" for state, count in by_state.items())
         taken = [bare.id for bare in found if bare.state in _TAKEN]
@@ -164,7 +169,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     scanned = _scanned(exam)
     most = None if exam.full else keyspace.MAX_WAITING
     found_strays, undetermined = keyspace.find_strays(exam.client, scanned.loose, max_waiting=most)
-    strays = by_queue(found_strays)
+    strays = grouped(found_strays, lambda each: each.keys)
     others = other_libraries(exam.client, list(strays))
     for keys, found in strays.items():
         if keys in others:
@@ -213,7 +218,7 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
     scanned = _scanned(exam)
     stale = keyspace.stale_dedups(exam.client, scanned.dedups)
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
-    for keys, found in by_queue(stale).items():
+    for keys, found in grouped(stale, lambda each: each.keys).items():
         lasting = [dedup for dedup in found if not dedup.expires]
         if not lasting:
             continue
@@ -236,7 +241,7 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
 def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
     """Flow parents that wait for ever: a child failed without a policy, or no child can end."""
     stuck, examined, total = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
-    for keys, found in by_queue(stuck).items():
+    for keys, found in grouped(stuck, lambda each: each.keys).items():
         yield _stuck(exam, keys, found)
     if examined < total:
         yield exam.coverage(f"{examined:,} of {total:,} parents")
@@ -271,15 +276,11 @@ def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckPare
 
 @dataclass(slots=True)
 class _Scan:
-    """What the scan of the database found.
+    """What the scan of the database found: ``passed`` of its ``total`` keys were scanned.
 
     Args:
-        total: number of keys in the database.
-        passed: about how many of them were scanned.
-        jobs: how many jobs were searched for in the sorted sets.
-        unsearched: how many jobs were found and not searched for.
+        jobs, unsearched: how many jobs were searched for in the sorted sets, and how many not.
         loose: the jobs that are in no sorted set.
-        dedups: deduplication keys.
     """
 
     total: int
@@ -314,25 +315,18 @@ def _scanned(exam: Examination) -> _Scan:
     return scanned
 
 
-def _has_dead_owner(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
-    """Whether a worker of qctl locked one of the jobs, and its process on this host is gone.
+def _of_dead_workers(exam: Examination, jobs: Sequence[ActiveJob]) -> list[ActiveJob]:
+    """The jobs whose worker is qctl's own, and whose process ran on this host and has ended.
 
-    For BullMQ's workers this is unknown, so they do not count.
+    Whether a process of BullMQ's workers has ended is unknown.
     """
     from qctl.manage.host import started_at  # noqa: PLC0415 - rarely needed
 
-    owners = {heartbeats.owner_of(job.lock_token) for job in jobs}
     try:
-        beats = heartbeats.read(exam.client, sorted(owners)).values()
+        beats = heartbeats.read(exam.client, (heartbeats.owner_of(j.lock_token) for j in jobs))
     except ReplyError:
         # A user who may read the queues may still not be allowed to read qctl's keys.
-        return False
-    host = socket.gethostname()
-    return any(beat.host == host and started_at(beat.pid) is None for beat in beats)
-
-
-def _number_of_workers(exam: Examination, keys: QueueKeys) -> int | None:
-    try:
-        return len(exam.workers_of(keys))
-    except CannotCheckError:
-        return None
+        return []
+    here = [beat for beat in beats.values() if beat.host == socket.gethostname()]
+    dead = {beat.owner for beat in here if started_at(beat.pid) is None}
+    return [job for job in jobs if heartbeats.owner_of(job.lock_token) in dead]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.examination import Examination
 from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, Subject
-from qctl.ops.processes.suggest import quoted
+from qctl.ops.processes.suggest import redis_cli
 from qctl.ops.queues import advice
 from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.ops.times import utc_datetime
@@ -54,8 +54,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
             evidence=evidence,
             remedy=remedy,
             commands=tuple(
-                exam.redis_cli(None, "renamenx", quoted(w.key), quoted(f"wrong:{w.key}"))
-                for w in wrong
+                redis_cli(exam.address, None, "renamenx", w.key, f"wrong:{w.key}") for w in wrong
             ),
         )
 
@@ -188,7 +187,12 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
 def mixed_versions(exam: Examination) -> Iterator[Finding]:
     """Queues that both BullMQ 5 and BullMQ 6 use: a pause by BullMQ 5 can lose jobs."""
     traces = read_bullmq5_traces(exam.client, exam.keys, exam.now_ms - LATELY_MS)
-    installed = _installed(exam)
+    try:
+        # By queue: the processes that serve the queue, each with its installed BullMQ version.
+        installed = installed_by_queue(exam.served)
+    except (CannotCheckError, NothingToCheckError):
+        # Then only the traces in Redis count.
+        installed = {}
     for snapshot in exam.snapshots:
         signs = version_signs(
             snapshot, traces[snapshot.keys], installed.get(snapshot.keys.name, ())
@@ -204,12 +208,3 @@ def mixed_versions(exam: Examination) -> Iterator[Finding]:
                 remedy="bring all of its producers and workers to one version; until then pause "
                 "and resume it with qctl only",
             )
-
-
-def _installed(exam: Examination) -> dict[str, list[tuple[str, str]]]:
-    """By queue: the processes that serve it, each with the BullMQ version that it has installed."""
-    try:
-        return installed_by_queue(exam.served)
-    except (CannotCheckError, NothingToCheckError):
-        # Then only the traces in Redis count.
-        return {}

@@ -20,6 +20,7 @@ from qctl.ops.doctor.findings import (
     Subject,
     redis,
 )
+from qctl.ops.processes.suggest import redis_cli
 from qctl.wire.checks.memory import Holding, holdings
 from qctl.wire.read.server import ServerFacts
 
@@ -49,7 +50,9 @@ def eviction(exam: Examination) -> Iterator[Finding]:
                 evidence={"eviction_policy": policy, "maxmemory_bytes": server.maxmemory_bytes},
                 remedy="BullMQ needs noeviction; write it into redis.conf too",
                 commands=(
-                    exam.redis_cli(server.node, "config", "set", "maxmemory-policy", "noeviction"),
+                    redis_cli(
+                        exam.address, server.node, "config", "set", "maxmemory-policy", "noeviction"
+                    ),
                 ),
             )
 
@@ -69,7 +72,7 @@ def persistence(exam: Examination) -> Iterator[Finding]:
                 what=what,
                 evidence=facts,
                 remedy=remedy,
-                commands=(exam.redis_cli(server.node, *words),) if words else (),
+                commands=(redis_cli(exam.address, server.node, *words),) if words else (),
             )
 
 
@@ -156,7 +159,7 @@ def clock(exam: Examination) -> Iterator[Finding]:
         ahead_ms = server.clock_ahead_ms
         if server.clock_error_ms is None:
             raise CannotCheckError(
-                "this Redis user may not ask for its time", "grant it: ACL SETUSER … +time"
+                "this Redis user may not ask for its time", hint="grant it: ACL SETUSER … +time"
             )
         if abs(ahead_ms) - server.clock_error_ms <= MAX_SKEW_MS:
             continue
@@ -181,7 +184,7 @@ def replica(exam: Examination) -> Iterator[Finding]:
                 what="this Redis is a replica: it takes no jobs, and its data may be old",
                 evidence={"role": server.role},
                 remedy="connect to the master, whose address this command shows",
-                commands=(exam.redis_cli(server.node, "info", "replication"),),
+                commands=(redis_cli(exam.address, server.node, "info", "replication"),),
             )
 
 
@@ -210,7 +213,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
     except ReplyError:
         raise CannotCheckError(
             "this Redis user may not ask which slots are moving",
-            "grant it: ACL SETUSER … +cluster|nodes",
+            hint="grant it: ACL SETUSER … +cluster|nodes",
         ) from None
     moving = set[int]().union(*(slots for pair in found for slots in pair))
     host, port = exam.address.host, exam.address.port
@@ -225,7 +228,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
                 evidence={"slot": slot},
                 remedy="wait for the reshard; if none is running, complete it with "
                 "redis-cli --cluster fix",
-                commands=(exam.redis_cli(None, "--cluster", "check", f"{host}:{port}"),),
+                commands=(redis_cli(exam.address, None, "--cluster", "check", f"{host}:{port}"),),
             )
 
 
@@ -247,6 +250,6 @@ def _known(fact: T | None) -> T:
     if fact is None:
         raise CannotCheckError(
             "this Redis user may not call INFO, or INFO of this Redis lacks a field",
-            "grant it: ACL SETUSER … +info",
+            hint="grant it: ACL SETUSER … +info",
         )
     return fact

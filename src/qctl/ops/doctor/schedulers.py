@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from qctl.durations import duration
 from qctl.grouping import grouped
-from qctl.ops.doctor.examination import Examination, by_queue, read_once
+from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import MAX_EXAMPLES, Finding, NothingToCheckError, Subject, examples
 from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
@@ -25,7 +25,7 @@ def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
         for each in registrations
         if not each.pending and each.fields and not each.has_ended(exam.now_ms)
     ]
-    for keys, found in by_queue(dead).items():
+    for keys, found in grouped(dead, lambda each: each.keys).items():
         yield Finding(
             severity="error",
             subject=Subject("queue", keys.name),
@@ -48,7 +48,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
         is_late &= bool(each.pending and each.fields)
         if is_late and each.following_ms() <= exam.now_ms and not each.has_ended(exam.now_ms):
             late.append(each)
-    for keys, found in by_queue(late).items():
+    for keys, found in grouped(late, lambda each: each.keys).items():
         skipped = {each.id: each.skipped(exam.now_ms) for each in found[:MAX_EXAMPLES]}
         worst = max(exam.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
@@ -96,7 +96,7 @@ def legacy_repeatables(exam: Examination) -> Iterator[Finding | str]:
     registrations, scope = _registrations(exam)
     legacy = [each for each in registrations if each.is_legacy]
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
-    for keys, found in by_queue(legacy).items():
+    for keys, found in grouped(legacy, lambda each: each.keys).items():
         is_six = (versions.get(keys) or "").startswith("6.")
         yield Finding(
             severity="warning" if is_six else "info",

@@ -35,7 +35,7 @@ from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.read.active import read_active
 from qctl.wire.read.finished import RecentRuns, read_recent_runs
-from qctl.wire.read.server import read_servers
+from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
 from qctl.wire.schedulers.agenda import read_agendas
@@ -187,7 +187,7 @@ class _Assessor:
         remaining = [
             remaining_runs_s(job, job.runtime_s(self._now_ms), self._durations) for job in held
         ]
-        data = self._or_remark("how safe the data is", self._data)
+        masters = self._or_remark("how safe the data is", self._masters)
         times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
         away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
         worst = tuple(job for job in jobs if job.interrupted)
@@ -222,7 +222,7 @@ class _Assessor:
             schedules=self._schedules(queues, away_s),
             schedules_unread=None if self._agendas is None else unread_schedules(self._agendas),
             downtime=times,
-            data=data,
+            data=None if masters is None else tuple(data_safety(m, self._now_ms) for m in masters),
             best_time=self._best_time(times),
             # Last, since the next due time comes nearer while the rest is read.
             verdict=judge(
@@ -238,7 +238,7 @@ class _Assessor:
                     )
                     or (),
                     downtime=times,
-                    data=data,
+                    masters=masters,
                     is_gapless=is_gapless,
                     now=from_epoch_ms(int(time.time() * 1000) + self._behind_ms),
                     prefix=self._settings.prefix,
@@ -342,7 +342,8 @@ class _Assessor:
 
     # Redis and its history
 
-    def _data(self) -> tuple[DataSafety, ...] | None:
+    def _masters(self) -> tuple[ServerFacts, ...] | None:
+        """The facts about each master; None, with a remark, if INFO is denied."""
         servers = read_servers(self._client)
         # If this host's clock is behind, jobs are due sooner than the clock shows.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
@@ -355,7 +356,7 @@ class _Assessor:
                 "SETUSER … +info)"
             )
             return None
-        return tuple(data_safety(server, self._now_ms) for server in servers)
+        return servers
 
     def _best_time(self, times: Downtime) -> BestTime | None:
         if self._agendas is None:

@@ -42,11 +42,7 @@ class DataSafety:
 
 
 def data_safety(server: ServerFacts, now_ms: int) -> DataSafety:
-    """How safe the data of one master is.
-
-    Args:
-        now_ms: by this host's clock, epoch milliseconds.
-    """
+    """How safe the data of one master is, at ``now_ms`` by this host's clock."""
     persistence = _persistence(server)
     age_s = None
     if server.rdb_saved_at_ms is not None:
@@ -68,7 +64,7 @@ def data_safety(server: ServerFacts, now_ms: int) -> DataSafety:
         maxmemory_bytes=server.maxmemory_bytes,
         replicas=len(server.replicas),
         replica_lag_s=max(lags, default=None),
-        is_writable=_is_writable(server),
+        is_writable=is_writable(server),
         replica_of=server.master,
         hazards=tuple(_hazards(server, persistence)),
     )
@@ -83,7 +79,7 @@ def _persistence(server: ServerFacts) -> str | None:
     return "rdb" if server.rdb_schedule else "none"
 
 
-def _is_writable(server: ServerFacts) -> bool | None:
+def is_writable(server: ServerFacts) -> bool | None:
     """Whether Redis accepts writes: False if any fact says no, else None if any is unknown.
 
     Redis refuses writes on a replica, at its memory limit, with too few good replicas, after a
@@ -93,7 +89,7 @@ def _is_writable(server: ServerFacts) -> bool | None:
         None if server.role is None else server.role != "slave",
         _has_room(server),
         _has_enough_replicas(server),
-        _can_append(server),
+        None if server.aof_enabled is None else not server.aof_enabled or server.aof_ok,
         _ignores_snapshots(server),
     )
     return False if False in facts else None if None in facts else True
@@ -120,12 +116,6 @@ def _has_enough_replicas(server: ServerFacts) -> bool | None:
     if needed is None:
         return True if good is None else None
     return needed == 0 or (None if good is None else good >= needed)
-
-
-def _can_append(server: ServerFacts) -> bool | None:
-    if server.aof_enabled is False:
-        return True
-    return None if server.aof_enabled is None else server.aof_ok
 
 
 def _ignores_snapshots(server: ServerFacts) -> bool | None:

@@ -14,13 +14,14 @@ from qctl.connection.address import Address
 from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
 from qctl.ops.impact.downtime import Downtime
 from qctl.ops.impact.jobs_at_risk import JobAtRisk
-from qctl.ops.impact.safety import DataSafety
+from qctl.ops.impact.safety import is_writable
 from qctl.ops.impact.scope import Scope
 from qctl.ops.impact.waiting_work import QueueImpact
-from qctl.ops.processes.suggest import command
+from qctl.ops.processes.suggest import command, redis_cli
 from qctl.ops.queues.advice import resumer_text
 from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
+from qctl.wire.read.server import ServerFacts
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 # A job that is due sooner may start before the operator has typed the command.
@@ -54,10 +55,8 @@ class Facts:
             finish their jobs.
         moved: names of queues that looked idle although a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
-        data: one for each master; None if unknown.
+        masters: None if INFO is denied.
         is_gapless: the manager replaces a process without interrupting its jobs.
-        prefix: of the queues.
-        address: of this Redis.
     """
 
     scope: Scope
@@ -67,7 +66,7 @@ class Facts:
     moved: Sequence[str]
     resumers: Sequence[Resumer]
     downtime: Downtime
-    data: Sequence[DataSafety] | None
+    masters: Sequence[ServerFacts] | None
     is_gapless: bool
     now: datetime
     prefix: str
@@ -85,10 +84,8 @@ def judge(facts: Facts) -> Verdict:
         *_dangers(facts),
         *(f"a restart ends the pause of {each.queue}: {resumer_text(each)}" for each in resumers),
     )
-    against = (*_reasons_against(facts), *_too_long(facts.downtime, dangers))
-    if against:
-        instead = dict.fromkeys(_commands_instead(facts))
-        return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(instead))
+    if against := dict.fromkeys(_reasons_against(facts, is_drain_needed=bool(dangers))):
+        return Verdict(NOT_NOW, tuple(against), tuple(dict.fromkeys(_commands_instead(facts))))
     if dangers:
         # --keep-paused leaves all queues of the target paused, so all must be paused now.
         keep = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
@@ -108,31 +105,27 @@ def judge(facts: Facts) -> Verdict:
     return Verdict(SAFE, (reason,), commands, holds_until)
 
 
-def _reasons_against(facts: Facts) -> Iterator[str]:
+def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
     """Why even a drain should not begin now."""
     scope = facts.scope
     for snapshot in scope.queues.bullmq:
         if snapshot.lease is not None:
             yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
-    for server in facts.data or ():
-        if server.replica_of is not None:
+    for server in facts.masters or ():
+        if server.master is not None:
             yield (
-                f"this Redis is a replica of {server.replica_of}: its data may be old, and "
+                f"this Redis is a replica of {server.master}: its data may be old, and "
                 "nothing can be drained here"
             )
-        elif server.is_writable is False:
+        elif is_writable(server) is False:
             yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
     if not facts.is_gapless:
         for name in scope.queues.bull:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
-
-
-def _too_long(downtime: Downtime, dangers: Sequence[str]) -> Iterator[str]:
-    """Why a drain would time out, if one is needed."""
-    wait_s = downtime.drain_wait_p50_s
-    if dangers and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
+    wait_s = facts.downtime.drain_wait_p50_s
+    if is_drain_needed and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
             f"the running jobs probably need another {wait_s / 60:.0f} minutes, longer than a "
             f"drain waits ({DRAIN_TIMEOUT_S / 60:.0f} minutes)"
@@ -141,7 +134,7 @@ def _too_long(downtime: Downtime, dangers: Sequence[str]) -> Iterator[str]:
 
 def _dangers(facts: Facts) -> Iterator[str]:
     """Why a plain restart harms jobs, or may harm them."""
-    interrupted, probably, data = facts.interrupted, facts.probably_interrupted, facts.data
+    interrupted, probably = facts.interrupted, facts.probably_interrupted
     if interrupted and probably is None:
         yield f"a plain restart would interrupt {_harm(interrupted)}"
     elif probably:
@@ -161,7 +154,7 @@ def _dangers(facts: Facts) -> Iterator[str]:
         if queue.name in facts.moved and not why:
             why = [f"jobs of {queue.name} are moving, and one may start at any moment"]
         yield from why
-    if data is None or any(server.is_writable is None for server in data):
+    if facts.masters is None or None in map(is_writable, facts.masters):
         yield "whether Redis accepts writes is unknown, and without writes no job can end"
 
 
@@ -211,14 +204,14 @@ def _commands_instead(facts: Facts) -> Iterator[str]:
     leased = [snapshot.keys.name for snapshot in scope.queues.bullmq if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.queues.bull]:
         yield facts.qctl("status", *odd)
-    for server in facts.data or ():
-        if server.replica_of is not None:
+    for server in facts.masters or ():
+        if server.master is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            host, _, port = server.replica_of.rpartition(":")
+            host, _, port = server.master.rpartition(":")
             master = replace(address, mode="standalone", host=host, port=int(port), unix_path=None)
             yield facts.qctl("impact", *target, redis=str(master))
-        elif server.is_writable is False:
-            yield "redis-cli INFO"
+        elif is_writable(server) is False:
+            yield redis_cli(address, server.node, "info")
     if options := _timeout_options(facts.downtime):
         yield from _drain_commands(facts, *options)
 

@@ -10,11 +10,12 @@ import contextlib
 from collections.abc import Iterator
 
 from qctl.config.settings import DEFAULT_PREFIX, Settings
-from qctl.connection.address import parse_url
+from qctl.connection.address import Address, parse_url
 
 # Options of the recommended commands. Other words that begin with a dash are names.
 _OPTIONS = {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"}
 _OPTIONS |= {"--full", "--keep-paused"}
+_REDIS_PORT = 6379
 # The settings of the command that runs; one process runs one command.
 _settings: Settings | None = None
 
@@ -53,6 +54,39 @@ def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
     plain = [word for word in words if word not in dashed]
     ordered = [*plain, *options, *(["--", *dashed] if dashed else [])]
     return " ".join(["qctl", verb, *map(quoted, ordered)])
+
+
+def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> str:
+    """A redis-cli command to show to the operator, without a password.
+
+    Args:
+        node: host and port of one master of a cluster. None for the only master; in a cluster,
+            redis-cli then finds the node.
+
+    Raises:
+        UnreachableError: no sentinel names the master.
+    """
+    options = ["--tls"] * address.tls
+    if node is None and address.mode == "sentinel":
+        from qctl.connection.sentinel import find_master  # noqa: PLC0415 - redis-py costs 110 ms
+
+        node = find_master(address)
+    if node is None and address.mode == "cluster" and "--cluster" not in words:
+        options.append("-c")
+    host, port = node or (address.host, address.port)
+    if address.unix_path:
+        options += ["-s", address.unix_path]
+    # With --cluster, the words themselves name a node.
+    elif "--cluster" not in words:
+        options += ["-h", host] * (host != "localhost")
+        options += ["-p", str(port)] * (port != _REDIS_PORT)
+    if address.db:
+        options += ["-n", str(address.db)]
+    if address.username:
+        options += ["--user", address.username]
+    if address.password is not None:
+        options.append("--askpass")
+    return " ".join(["redis-cli", *map(quoted, [*options, *words])])
 
 
 def _by_flag(setting: str) -> bool:
