@@ -17,8 +17,7 @@ from qctl.errors import ExitStatus, NotFoundError, UsageError
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from qctl.ops.bulk.actions import Action
-    from qctl.ops.bulk.choice import Selection
+    from qctl.ops.bulk.actions import Action, Selection
     from qctl.ops.bulk.model import BulkReport
     from qctl.ops.bulk.run import BulkRun
     from qctl.ops.jobs.where import Filter
@@ -97,8 +96,7 @@ def retry(
     A job keeps its priority, and its parent waits for the job again. A lost job has not finished
     and is in no state; `qctl doctor --full` finds lost jobs.
     """
-    from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
-    from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
+    from qctl.ops.bulk.actions import Selection, retrying  # noqa: PLC0415 - not for --help
 
     action = retrying(reset_attempts=reset_attempts)
     _carry_out(
@@ -186,7 +184,7 @@ def _unique(ids: list[str] | None) -> tuple[str, ...]:
 
 
 def _select(state: str | None, ids: list[str] | None, options: BulkOptions) -> Selection:
-    from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
+    from qctl.ops.bulk.actions import Selection  # noqa: PLC0415
 
     if state is not None:
         return Selection(state=state, only=parse_filter(ids, options), limit=options.limit)
@@ -281,7 +279,7 @@ def _carry_out(
 def _confirm(
     env: Environment, queue: str, action: Action, selection: Selection, total: int
 ) -> None:
-    from qctl.ops.bulk.choice import Confirmation, max_changed, required_confirmation  # noqa: PLC0415
+    from qctl.ops.bulk.actions import Confirmation, max_changed, required_confirmation  # noqa: PLC0415
     from qctl.output.changes import bulk_question  # noqa: PLC0415
 
     required = required_confirmation(action, selection, total)

@@ -10,8 +10,7 @@ from qctl.output.text import count, listed, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
-    from qctl.ops.bulk.actions import Action
-    from qctl.ops.bulk.choice import Selection
+    from qctl.ops.bulk.actions import Action, Selection
     from qctl.ops.bulk.model import BulkProgress, BulkReport
     from qctl.ops.jobs.add import AddReport
     from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport

@@ -9,8 +9,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, QctlError
-from qctl.ops.bulk.actions import removing
-from qctl.ops.bulk.choice import Selection
+from qctl.ops.bulk.actions import Selection, removing
 from qctl.ops.bulk.family import MAX_LEVELS
 from qctl.ops.bulk.model import BulkReport
 from qctl.ops.bulk.run import BulkRun

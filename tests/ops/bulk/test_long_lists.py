@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.ops.bulk.actions import purging, removing
-from qctl.ops.bulk.choice import Selection
+from qctl.ops.bulk.actions import Selection, purging, removing
 from qctl.ops.bulk.model import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where

@@ -13,8 +13,16 @@ import pytest
 from qctl.connection.address import Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
-from qctl.ops.bulk.actions import Action, promoting, purging, removing, retrying
-from qctl.ops.bulk.choice import Confirmation, Selection, required_confirmation
+from qctl.ops.bulk.actions import (
+    Action,
+    Confirmation,
+    Selection,
+    promoting,
+    purging,
+    removing,
+    required_confirmation,
+    retrying,
+)
 from qctl.ops.bulk.model import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where

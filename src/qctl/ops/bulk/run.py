@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 
 from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
-from qctl.ops.bulk.actions import Action
-from qctl.ops.bulk.choice import Selection
+from qctl.ops.bulk.actions import Action, Selection
 from qctl.ops.bulk.model import BulkContext, BulkProgress, BulkReport
 from qctl.ops.jobs.listing import listed_job
 from qctl.ops.jobs.model import Skipped
@@ -155,28 +154,22 @@ class BulkRun:
         except QctlError as error:
             if self._context.dry_run:
                 raise
-            self._explain_outage(error)
-            if not self._changed_count:
-                raise
-            raise PartialError(
-                f"after {self._changed_text()}: {error.what}",
-                why=error.why,
-                hint="run the same command again for the jobs that are left",
-            ) from error
+            if self._changed_count:
+                uncertain = (
+                    "each job was changed as a whole or not at all; the jobs of the last call may "
+                    "have been changed, too"
+                )
+                raise PartialError(
+                    f"after {self._changed_text()}: {error.what}",
+                    why=f"{error.why}\n{uncertain}".lstrip(),
+                    hint="run the same command again for the jobs that are left",
+                ) from error
+            if self._has_acted and isinstance(error, UnreachableError):
+                unknown = "it is unknown whether the first jobs were changed"
+                error.why = f"{error.why}\n{unknown}".lstrip()
+            raise
         finally:
             self._report_deleted(1)
-
-    def _explain_outage(self, error: QctlError) -> None:
-        """Add to an error which changes are uncertain."""
-        unknown = ""
-        if self._changed_count:
-            unknown = (
-                "each job was changed as a whole or not at all; the jobs of the last call may have "
-                "been changed, too"
-            )
-        elif self._has_acted and isinstance(error, UnreachableError):
-            unknown = "it is unknown whether the first jobs were changed"
-        error.why = "\n".join(part for part in (error.why, unknown) if part)
 
     def _report_deleted(self, min_count: int) -> None:
         """Write one event for all unreported deleted jobs, if at least ``min_count``."""

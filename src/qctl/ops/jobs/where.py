@@ -280,13 +280,8 @@ class _Parser:
 def _literal(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
-    number = _number(text)
-    return text if number is None else number
-
-
-def _number(text: str) -> int | float | None:
     if not _NUMBER.fullmatch(text):
-        return None
+        return text
     try:
         return int(text)
     except ValueError:
@@ -338,7 +333,7 @@ def _ordered(actual: Any, op: str, wanted: _Value) -> bool:
     value: Any = wanted.value
     if _is_number(value):
         if isinstance(actual, str):
-            actual = _number(actual)
+            actual = _literal(actual)
         if not _is_number(actual):
             return False
     elif not isinstance(actual, str):

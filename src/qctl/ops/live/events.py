@@ -109,10 +109,9 @@ class EventRates:
             if sampled:
                 # The events cover only the time from the first to the last of them.
                 elapsed_s = (own[-1].at_ms - own[0].at_ms) / 1000
+            elapsed_s = max(elapsed_s, 0.001)
             ends = Counter(event.name for event in own)
-            completed, failed = (
-                ends[name] / max(elapsed_s, 0.001) for name in ("completed", "failed")
-            )
+            completed, failed = ends["completed"] / elapsed_s, ends["failed"] / elapsed_s
             rates[keys] = Rates(completed, failed, sampled, keys in trimmed)
         # For queues that are new in sight or have unread events, continue at the stream's end.
         behind = [k for k in queues if k not in self._cursors or rates[k].sampled]

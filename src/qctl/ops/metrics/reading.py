@@ -18,7 +18,7 @@ from qctl.errors import NotFoundError, ReplyError
 from qctl.grouping import grouped
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, inspect_queues
 from qctl.ops.times import utc_datetime
-from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
+from qctl.wire.drain_record import RESULTS, read_drain_record
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.finished import FinishedCounts, read_finished_counts
@@ -257,17 +257,16 @@ def _drains(client: Client, prefix: str) -> Drains | None:
     except ReplyError:
         # This Redis user may not read the record, so the figures are unknown and not 0.
         return None
-    return Drains(record.drains, record.jobs, None if record.last is None else _last(record.last))
-
-
-def _last(result: DrainResult) -> LastDrain:
-    return LastDrain(
+    if (result := record.last) is None:
+        return Drains(record.drains, record.jobs, None)
+    last = LastDrain(
         ended_at=utc_datetime(result.at_ms),
         outcome=result.outcome,
         **{name: getattr(result, name) for name in RESULTS},
         paused_s=result.paused_ms / 1000,
         idle_s=None if result.idle_ms is None else result.idle_ms / 1000,
     )
+    return Drains(record.drains, record.jobs, last)
 
 
 def _own_workers(beats: Sequence[Heartbeat], labels: QueueLabels) -> tuple[OwnWorkers, ...]:

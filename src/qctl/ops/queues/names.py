@@ -85,7 +85,8 @@ class QueueNameCache:
         self._prefix = prefix
         # A long file name is cut, so the content repeats the address and the prefix.
         self._about = [str(address), prefix]
-        self.path = state_home / "queues" / _file_name(self._about)
+        name = quote(" ".join(self._about), safe="", errors="surrogateescape")
+        self.path = state_home / "queues" / name[-_MAX_FILE_NAME:]
 
     def get(self, client: Client) -> QueueNames:
         """The cached names, if they are of this run of this server; else the names by a scan."""
@@ -197,10 +198,6 @@ def server_id(client: Client) -> str:
 def run_id(reply: Any) -> str:
     """``server_id`` from the reply to INFO, which may be an error."""
     return "" if isinstance(reply, ReplyError) else parse_info(str(reply)).get("run_id", "")
-
-
-def _file_name(about: list[str]) -> str:
-    return quote(" ".join(about), safe="", errors="surrogateescape")[-_MAX_FILE_NAME:]
 
 
 def main() -> None:

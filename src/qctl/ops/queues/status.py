@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
@@ -33,9 +33,6 @@ from qctl.wire.read.clients import (
 )
 from qctl.wire.read.info import INFO_REPLICATION, product, upstream
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
-
-if TYPE_CHECKING:
-    from qctl.manage.protocol import ManagedProcess
 
 _INFO = ("INFO", "server")
 
@@ -286,7 +283,7 @@ def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
 def queue_status(
     queue: QueueSnapshot, workers: Sequence[WorkerClient] | None, now_s: float
 ) -> QueueStatus:
-    note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
+    note = queue.pause_note
     return QueueStatus(
         name=queue.keys.name,
         prefix=queue.keys.prefix,
@@ -295,9 +292,7 @@ def queue_status(
         paused=queue.paused,
         paused_by=str(note) if note and queue.paused else None,
         counts=queue.counts,
-        oldest_waiting_s=(
-            None if oldest_ms is None else round(max(now_s - oldest_ms / 1000, 0), 3)
-        ),
+        oldest_waiting_s=_age_s(queue.oldest_waiting_ms, now_s),
         schedulers=queue.schedulers,
         workers=None if workers is None else len(workers),
         paused_at=utc_datetime(note.at_ms) if note and queue.paused else None,
@@ -325,21 +320,25 @@ def _processes(
 ) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
     managed, remarks = managed_processes(settings)
     holders, more_remarks = known_holders(client, settings.prefix, workers, managed)
-    served, now_s = queues_served(workers, holders), time.time()
-    statuses = tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed)
-    return statuses, remarks + more_remarks
+    served = queues_served(workers, holders)
+    statuses = []
+    for process in managed:
+        started_ms = process.started_at_ms if process.pid else None
+        statuses.append(
+            ProcessStatus(
+                target=process.target,
+                key=process.key,
+                pid=process.pid,
+                status=process.status,
+                uptime_s=_age_s(started_ms, time.time()),
+                restarts=process.restarts,
+                cpu_percent=process.cpu_percent,
+                rss_bytes=process.rss_bytes,
+                queues=tuple(sorted(served.get(process.key, ()))),
+            )
+        )
+    return tuple(statuses), remarks + more_remarks
 
 
-def _process_status(process: ManagedProcess, queues: set[str], now_s: float) -> ProcessStatus:
-    started = process.started_at_ms if process.pid else None
-    return ProcessStatus(
-        target=process.target,
-        key=process.key,
-        pid=process.pid,
-        status=process.status,
-        uptime_s=None if started is None else round(max(now_s - started / 1000, 0), 3),
-        restarts=process.restarts,
-        cpu_percent=process.cpu_percent,
-        rss_bytes=process.rss_bytes,
-        queues=tuple(sorted(queues)),
-    )
+def _age_s(since_ms: float | None, now_s: float) -> float | None:
+    return None if since_ms is None else round(max(now_s - since_ms / 1000, 0), 3)
