@@ -1,6 +1,9 @@
 """The record of drains, one hash per prefix: how they ended, and which apps resumed queues.
 
 A drain is not recorded if it changed nothing, was killed, or was undone by its watchdog.
+
+The functions raise UnreachableError if Redis cannot be reached, and ReplyError if Redis refuses a
+command: then the numbers are unknown, not zero.
 """
 
 from __future__ import annotations
@@ -50,12 +53,9 @@ class DrainResult:
 
 @dataclass(frozen=True, slots=True)
 class DrainRecord:
-    """All drains under a prefix since the record began.
+    """All drains under a prefix since the record began, as numbers by outcome and by job result.
 
-    Args:
-        drains: number of drains by each of ``OUTCOMES``.
-        jobs: number of jobs by each of ``RESULTS``.
-        last: the drain that ended last; None before the first.
+    ``last`` is the drain that ended last; None before the first.
     """
 
     drains: Mapping[str, int]
@@ -64,12 +64,7 @@ class DrainRecord:
 
 
 def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
-    """Record one drain, in one round trip.
-
-    Raises:
-        UnreachableError: Redis cannot be reached.
-        ReplyError: Redis refused a command; a part of the drain may be recorded.
-    """
+    """Record one drain, in one round trip. After an error, a part of the drain may be recorded."""
     key = drain_record(prefix)
     last: list[Arg] = []
     for name, value in asdict(result).items():
@@ -84,12 +79,9 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Resumer:
-    """An app that a drain saw resume a queue when it started.
+    """An app, such as ``pm2:worker``, that a drain saw resume a queue when the app started.
 
-    Args:
-        queue: the queue's name.
-        target: the app, for example ``pm2:worker``.
-        at_ms: when a drain last saw it, epoch milliseconds.
+    ``at_ms`` is when a drain last saw that, epoch milliseconds.
     """
 
     queue: str
@@ -111,10 +103,6 @@ def record_starts(
     Args:
         resumed: names of the queues that the app resumed.
         kept: names of the queues that it left paused; their fields are deleted.
-
-    Raises:
-        UnreachableError: Redis cannot be reached.
-        ReplyError: Redis refused a command.
     """
     key = drain_record(prefix)
     commands: list[tuple[Arg, ...]] = []
@@ -127,11 +115,7 @@ def record_starts(
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
-    """The apps that resumed a queue the last time a drain saw them start.
-
-    Raises:
-        ReplyError: this Redis user may not read the record.
-    """
+    """The apps that resumed a queue the last time a drain saw them start."""
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
     found = []
     for name, value in sorted(row.items()):
@@ -146,11 +130,7 @@ def _resumer_field(queue: str, target: str) -> str:
 
 
 def read_drain_record(client: Client, prefix: str) -> DrainRecord:
-    """The record; all numbers are zero if no drain has been recorded.
-
-    Raises:
-        ReplyError: this Redis user may not read the record; its numbers are unknown, not zero.
-    """
+    """The record; all numbers are zero if no drain has been recorded."""
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
 
     def count(name: str) -> int:

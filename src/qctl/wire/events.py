@@ -68,7 +68,6 @@ class Stream:
     """The events of a queue that Redis has kept.
 
     Args:
-        length: number of events.
         oldest_id: None if there are no events.
         is_cut: whether events have been trimmed or deleted; also True with Redis before 7, which
             does not report it.

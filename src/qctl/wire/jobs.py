@@ -70,6 +70,7 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
     data, data_is_json = read_json(fields.get("data"), {})
     opts = read_object(fields.get("opts"))
     stacktrace, _ = read_json(fields.get("stacktrace"), [])
+    traces = stacktrace if isinstance(stacktrace, list) else []
     # Bull 3/4 and early BullMQ 5 wrote attemptsMade; BullMQ reads it before atm (wire format 2.5).
     made = to_int(fields.get("attemptsMade")) or to_int(fields.get("atm")) or 0
     return JobRecord(
@@ -91,7 +92,7 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
         progress=read_json(fields.get("progress"), None)[0],
         returnvalue=read_json(fields.get("returnvalue"), None)[0],
         failed_reason=fields.get("failedReason"),
-        stacktrace=_texts(stacktrace),
+        stacktrace=[item if isinstance(item, str) else json.dumps(item) for item in traces],
         deferred_failure=fields.get("defa"),
         scheduler=fields.get("rjk"),
         parent_key=fields.get("parentKey"),
@@ -171,12 +172,6 @@ def read_records(
         found = {field: value for field, value in values if value is not None}
         records.append(parse_job(job_id, found) if found else None)
     return records
-
-
-def _texts(value: Any) -> list[str]:
-    if not isinstance(value, list):
-        return []
-    return [item if isinstance(item, str) else json.dumps(item) for item in value]
 
 
 def attempts_allowed(value: Any) -> int:

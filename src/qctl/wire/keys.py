@@ -103,8 +103,7 @@ def job_of(key: str, prefix: str) -> JobKey | None:
 def worker_heartbeat(owner: str) -> str:
     """The hash about one of qctl's own workers; it expires soon after the worker's last heartbeat.
 
-    Args:
-        owner: what all lock tokens of the worker begin with.
+    All lock tokens of the worker begin with ``owner``.
     """
     return f"qctl:worker:{owner}"
 

@@ -12,7 +12,7 @@ import pytest
 
 from qctl.ops.impact.best_time import HOUR_MS, WEEK_HOURS, BestTime, best_time, last_hours
 from qctl.wire.read.throughput import Throughput
-from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.iterations import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler
 from tests.labs.build import Q
 

@@ -9,7 +9,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.ops.queues.agenda import MAX_SLOTS, ScheduleImpact, later_slots, schedule_impacts
-from qctl.wire.schedulers.agenda import Agenda, read_agendas
+from qctl.wire.schedulers.iterations import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
 from qctl.wire.states import DELAY_FACTOR
 from tests.labs.build import Q, put

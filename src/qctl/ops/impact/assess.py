@@ -38,7 +38,7 @@ from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
-from qctl.wire.schedulers.agenda import read_agendas
+from qctl.wire.schedulers.iterations import read_agendas
 
 # Queues whose history is counted: those with the most completed jobs.
 MAX_HISTORIES = 10

@@ -14,7 +14,7 @@ from qctl.ops.queues.agenda import MAX_SLOTS, later_slots
 from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.plurals import counted
 from qctl.wire.read.throughput import Throughput
-from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.iterations import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler
 
 HOUR_MS = 3_600_000

@@ -13,7 +13,7 @@ from qctl.ops.impact.scope import Scope
 from qctl.ops.times import utc_datetime
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.schedulers.agenda import Agenda, read_agendas
+from qctl.wire.schedulers.iterations import Agenda, read_agendas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

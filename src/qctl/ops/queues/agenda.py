@@ -9,7 +9,7 @@ from itertools import islice
 
 from qctl.errors import UsageError
 from qctl.ops.times import utc_datetime
-from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.iterations import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler, due_times_ms
 
 # At most this many due times of one scheduler are computed.

@@ -44,11 +44,7 @@ class WorkerClient:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ForeignWorker:
-    """A worker under another prefix or in another database.
-
-    Args:
-        name: the name of its connection.
-    """
+    """A worker under another prefix or in another database; ``name`` is its connection's name."""
 
     name: str
     db: int
@@ -99,8 +95,7 @@ def list_workers(
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     """Why ``list_workers`` returned None, and what would help: two clauses.
 
-    Args:
-        client: if given, it is checked whether this Redis is a replica.
+    Only with a ``client`` is it checked whether this Redis is a replica.
     """
     above = None if client is None else read_upstream(client)
     if above is not None:
@@ -123,11 +118,9 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
 def parse_workers(
     lists: Iterable[str], prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> list[WorkerClient] | None:
-    """The workers in the replies to ``LIST_CLIENTS``; None as in ``list_workers``.
+    """What ``list_workers`` returns, from the reply of each master to ``LIST_CLIENTS``.
 
-    Args:
-        lists: the reply of each master.
-        prefix, queues, db: as for ``list_workers``.
+    None only if the prefix hides workers; a replica is not noticed.
     """
     if not is_listed(prefix):
         return None

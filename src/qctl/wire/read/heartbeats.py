@@ -6,7 +6,7 @@ is ``qctl:worker:<owner>``. The hash expires by itself. Each beat removes old en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from itertools import chain
 from typing import Any
@@ -101,17 +101,14 @@ def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
     wanted = [owner for owner in dict.fromkeys(owners) if owner]
     commands = [("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted]
     rows = read_values(client, commands, [None] * len(_FIELDS))
-    return {
-        owner: _heartbeat(owner, row)
-        for owner, row in zip(wanted, rows, strict=True)
-        if row[0] is not None
-    }
-
-
-def _heartbeat(owner: str, row: Sequence[str | None]) -> Heartbeat:
-    values: dict[str, Any] = {
-        field: (text or "") if field in _TEXTS else to_int(text) or 0
-        for field, text in zip(_FIELDS, row, strict=True)
-    }
-    values["quiet"] = values["quiet"] == 1
-    return Heartbeat(owner, *values.values())
+    found = {}
+    for owner, row in zip(wanted, rows, strict=True):
+        if row[0] is None:
+            continue
+        values: dict[str, Any] = {
+            field: (text or "") if field in _TEXTS else to_int(text) or 0
+            for field, text in zip(_FIELDS, row, strict=True)
+        }
+        values["quiet"] = values["quiet"] == 1
+        found[owner] = Heartbeat(owner, *values.values())
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
@@ -70,10 +69,13 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     due = scores["delayed"] if state == "delayed" else None
     lock_token, lock_ttl_ms = parse_lock(token, ttl)
     *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
+    # The key of the id ``wait`` is a list, and that of ``meta`` a hash that is not a job. But an id
+    # in some state is a job, even if its hash has no timestamp: a worker would take it.
+    fields = to_dict(value_or(flat, []))
     return Whereabouts(
         state=state,
         due_ms=due_ms(float(due)) if due is not None else None,
-        fields=_job_fields(flat, state),
+        fields=fields if state is not None or "timestamp" in fields else {},
         lock_token=lock_token,
         lock_ttl_ms=lock_ttl_ms,
         children=(children[0], children[1], children[2], children[3]),
@@ -99,13 +101,6 @@ def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str
         if score is not None
     ]
     return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in FINISHED)
-
-
-def _job_fields(flat: Any, state: str | None) -> dict[str, str]:
-    # The key of an id such as ``wait`` is a list, and that of ``meta`` a hash that is not a job.
-    fields = to_dict(value_or(flat, []))
-    # An id in some state is a job, even if its hash has no timestamp: a worker would take it.
-    return fields if state is not None or "timestamp" in fields else {}
 
 
 def _state_in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:

@@ -11,7 +11,6 @@ job is due only the first time, unless the pattern is for every hour.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
@@ -190,14 +189,9 @@ def _instant_ms(shown: datetime, zone: tzinfo, fold: int) -> int:
     # If the clock shows a time twice, ``fold`` chooses the first or the second one. For a time that
     # the clock skips, the result is when it would have been without the change.
     at = shown.replace(tzinfo=zone, fold=fold)
-    if fold and _is_skipped(at):
-        at = at.replace(fold=0)
-    return round(at.timestamp() * 1000)
-
-
-def _is_skipped(at: datetime) -> bool:
     first, second = at.replace(fold=0).utcoffset(), at.replace(fold=1).utcoffset()
-    return first is not None and second is not None and first < second
+    is_skipped = first is not None and second is not None and first < second
+    return round(at.replace(fold=0 if is_skipped else fold).timestamp() * 1000)
 
 
 # Parsing
@@ -302,42 +296,29 @@ def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
 def _values(text: str, what: str, min_value: int, max_value: int, refused: list[str]) -> list[int]:
     values: list[int] = []
     for item in text.split(","):
-        if not (found := _ITEM.fullmatch(item)):
+        if not (parts := _ITEM.fullmatch(item)):
             raise _PatternError(f"{item!r} in the field of the {what}")
-        values += _item_values(found.groupdict(), item, what, min_value, max_value, refused)
+        step = int(parts["step"] or 1)
+        low = min_value if parts["all"] else int(parts["low"])
+        is_open = parts["all"] or parts["step"]
+        high = int(parts["high"] or (max_value if is_open else low))
+        if step < 1 or not min_value <= low <= high <= max_value:
+            raise _PatternError(
+                f"{item!r} in the field of the {what}, where values are {min_value} to {max_value}"
+            )
+        found = [*range(low, high + 1, step)]
+        if max_value == high == _SUNDAY_AGAIN:
+            if not (is_open or parts["high"]):
+                found = [0]
+            elif found[-1] == _SUNDAY_AGAIN and low > 0:
+                # Sunday is in the list as 0, too, so that a second Sunday is noticed.
+                found.append(0)
+            elif low > 0:
+                refused.append(
+                    f"BullMQ 5 and 6 read {item!r} differently, with a Sunday and without"
+                )
+        values += found
     _refuse_twice(values, refused)
-    return values
-
-
-def _item_values(
-    parts: Mapping[str, str | None],
-    item: str,
-    what: str,
-    min_value: int,
-    max_value: int,
-    refused: list[str],
-) -> list[int]:
-    step = int(parts["step"] or 1)
-    low = min_value if parts["all"] else int(parts["low"] or 0)
-    high = low
-    if parts["high"]:
-        high = int(parts["high"])
-    elif parts["all"] or parts["step"]:
-        high = max_value
-    if step < 1 or not min_value <= low <= high <= max_value:
-        raise _PatternError(
-            f"{item!r} in the field of the {what}, where values are {min_value} to {max_value}"
-        )
-    values = [*range(low, high + 1, step)]
-    if max_value != _SUNDAY_AGAIN:
-        return values
-    # A range that ends in 7 gets Sunday as 0, too, so that a second Sunday in the list is noticed.
-    if not (parts["all"] or parts["high"] or parts["step"]):
-        return [low % 7]
-    if high == _SUNDAY_AGAIN and low > 0:
-        if values[-1] == _SUNDAY_AGAIN:
-            return [0, *values]
-        refused.append(f"BullMQ 5 and 6 read {item!r} differently, with a Sunday and without")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Reads schedulers and legacy repeatable jobs, each with its pending job (wire format 6)."""
+"""Reads schedulers and legacy repeatable jobs, with pending jobs or due times (wire format 6)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from qctl.wire.schedulers.scheduling import (
     Scheduler,
     is_legacy_key,
     parse_scheduler,
+    parse_schedulers,
     record_commands,
 )
-from qctl.wire.states import LISTS, SORTED_SETS
+from qctl.wire.states import LISTS, SORTED_SETS, due_ms
 
 # At most this many schedulers are read in one round trip.
 _WINDOW = 500
 # At most this many entries are searched from each end of a list.
 _MAX_SEARCHED = 10_000
+# Of each queue, at most this many schedulers are read: those that are due soonest.
+MAX_SCHEDULERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +153,44 @@ def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, 
         elif reply is not None:
             found[job_id] = LISTS[name]
     return found if is_complete else dict.fromkeys(ids, "unknown") | found
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """When work of one queue is due. Times are epoch milliseconds.
+
+    Args:
+        schedulers: soonest first, at most ``MAX_SCHEDULERS``.
+        total_schedulers: how many schedulers and legacy repeatable jobs the queue has.
+        next_delayed_ms: when the next delayed job is due, of a scheduler or not; None without one.
+    """
+
+    keys: QueueKeys
+    schedulers: tuple[Scheduler, ...]
+    total_schedulers: int
+    next_delayed_ms: int | None
+
+
+def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
+    """The agenda of each queue, in two round trips."""
+    reads: list[list[tuple[Arg, ...]]] = [
+        [
+            ("ZRANGE", keys("repeat"), 0, MAX_SCHEDULERS - 1, "WITHSCORES"),
+            ("ZCARD", keys("repeat")),
+            ("ZRANGE", keys("delayed"), 0, 0, "WITHSCORES"),
+        ]
+        for keys in queues
+    ]
+    rows = [[*map(checked, row)] for row in read_groups(client, reads)]
+    records = read_groups(
+        client, [record_commands(keys, row[0]) for keys, row in zip(queues, rows, strict=True)]
+    )
+    return [
+        Agenda(
+            keys,
+            tuple(parse_schedulers(listed, [value_or(record, []) for record in own])),
+            int(total),
+            due_ms(float(delayed[1])) if delayed else None,
+        )
+        for keys, (listed, total, delayed), own in zip(queues, rows, records, strict=True)
+    ]
