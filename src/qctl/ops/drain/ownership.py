@@ -21,7 +21,7 @@ class Pauses:
         forced: queues that were resumed with ``qctl resume --force``.
         own_pause_ids: ids of the events of our own pauses.
         own_resume_ids: ids of the events of our own resumes.
-        resumed_lately: how often we paused each queue again since the last restart.
+        paused_again_lately: how often we paused each queue again since the last restart.
         times_paused_again: how often we paused each queue again during the whole drain.
         resumed_at_start: queue → the target that started while the queue was resumed.
         lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
@@ -38,7 +38,7 @@ class Pauses:
     forced: set[QueueKeys] = field(default_factory=set)
     own_pause_ids: set[str] = field(default_factory=set)
     own_resume_ids: set[str] = field(default_factory=set)
-    resumed_lately: Counter[QueueKeys] = field(default_factory=Counter)
+    paused_again_lately: Counter[QueueKeys] = field(default_factory=Counter)
     times_paused_again: Counter[QueueKeys] = field(default_factory=Counter)
     resumed_at_start: dict[QueueKeys, str] = field(default_factory=dict)
     lost_by_redis: set[QueueKeys] = field(default_factory=set)
@@ -64,7 +64,7 @@ class Pauses:
         self.paused(keys, event_id)
         self.disowned.discard(keys)
         self.to_disown.discard(keys)
-        self.resumed_lately[keys] += 1
+        self.paused_again_lately[keys] += 1
         self.times_paused_again[keys] += 1
         return True
 

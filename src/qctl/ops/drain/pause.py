@@ -22,8 +22,8 @@ from qctl.wire.read.active import read_active
 from qctl.wire.read.snapshot import QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.write.pausing import Pause, pause
 
-# How often somebody else may resume one queue between two restarts. Several apps may start in that
-# time, but a longer series means that something keeps resuming the queue.
+# How often one queue may be paused again between two restarts. Several apps may start and resume it
+# in that time, but a longer series means that something keeps resuming the queue.
 MAX_RESUMES = 3
 
 
@@ -92,7 +92,7 @@ def keep_paused(context: DrainContext) -> list[Paused]:
         if done.event_id and tracker.pauses.paused_again(keys, done.event_id):
             again.append(Paused(keys.name, changed=True, again=True))
             _follow_active(context, keys, done.event_id, again=True)
-            resumes = tracker.pauses.resumed_lately[keys]
+            resumes = tracker.pauses.paused_again_lately[keys]
             if resumes > MAX_RESUMES:
                 raise FailedError(
                     f"queue {keys.name} was resumed by somebody else {resumes} times within one "

@@ -215,7 +215,7 @@ class _Phase:
 def note_resumed_at_start(context: DrainContext, who: str) -> None:
     """Record the queues that were resumed while ``who``, the target or its workers, started."""
     tracker = context.tracker
-    tracker.pauses.resumed_lately.clear()
+    tracker.pauses.paused_again_lately.clear()
     states = are_paused(context.client, context.queues)
     if not all(states):
         tracker.catch_up()
