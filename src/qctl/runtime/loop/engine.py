@@ -1,4 +1,4 @@
-"""The heart of a worker: one queue, one event loop, and the cycle fetch → run → settle.
+"""The core of a worker: one queue, one event loop, and the cycle fetch → run → settle.
 
     open ──► _send_steps ──► Redis: settle + fetch ──► _on_reply ──► runner.start(job)
                   ▲                                        │              │
@@ -12,10 +12,11 @@
                   │◄── timer: the limit is over ◄──────────┤ rate limited
                   └◄── Recovery: Redis is back ◄───────────┘ failed, or the connection broke
 
-A *step* is one call of ``settle_and_fetch.lua``: it settles all jobs that have completed since the
-last step and fetches as many new ones as there is room for. Two steps may be in flight, so that
-Redis runs one step while handlers run the jobs of the other step. If a handler raises, the runner
-(``running.py``) settles the job with another script, and then calls ``released``.
+A *step* is one call of ``settle_and_fetch.lua``: it settles jobs that have completed and
+fetches new jobs as there is room, at most ``_max_batch`` of each. Two steps may be in flight, so
+that Redis runs one step while handlers run the jobs of the other step. If a handler raises, the
+runner (``running.py``) settles the job with another script, and then calls ``released``. A *marker*
+is BullMQ's signal that a job may run now (``listener.py``).
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Engine:
 
     Args:
         address: the Redis of the queue.
-        owner: what all lock tokens of this engine begin with, up to a colon: an id that no other
-            engine has or had. "" for a new one.
+        owner: an id that no other engine has or had; "" makes a new id. The engine's lock tokens
+            are ``OWNER:STEP``, with the number of the step that fetched the job.
 
     Attributes:
         in_hand: the engine's jobs by id, each from its fetch until Redis has settled it.
@@ -95,12 +96,14 @@ class Engine:
             options.name, limiter, options.metrics_minutes
         )
         self._lock_ms = round(options.lock_ttl_s * 1000)
-        # Half of the concurrency, so that each step in flight has jobs.
+        # The most jobs that one step settles, and the most that it fetches: half of the
+        # concurrency, so that both steps in flight have jobs.
         self._max_batch = min(
             worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
         )
         # How many more jobs may be fetched now.
         self._free = options.concurrency
+        # For a queue that limits how many of its jobs run at a time in all workers together.
         self._places = Places()
         self._completed: deque[Completed] = deque()
         self._steps_sent = 0
@@ -124,7 +127,7 @@ class Engine:
 
         Args:
             start: runs a job that was just fetched.
-            fail_refused: fails a job that Redis refused to complete, for the reason in the code.
+            fail_refused: fails a job that Redis refused to complete; the int is Redis's code.
 
         Raises:
             UnreachableError, ReplyError: Redis cannot be reached, or refuses the connection.
@@ -140,7 +143,7 @@ class Engine:
     # Steps
 
     def _send_steps(self) -> None:
-        """Send as many steps as are useful now."""
+        """Send steps while there are jobs to settle or to fetch, and fewer than two in flight."""
         self._is_send_due = False
         if self._recovery.is_under_way:
             return
@@ -162,7 +165,7 @@ class Engine:
         """Send a step that settles ``settling`` completed jobs and fetches at most ``wanted``."""
         pop = self._completed.popleft
         batch = [pop() for _ in range(settling)]
-        # What jobs have in common is sent once per group. Usually there are one or two groups.
+        # Values that several jobs share are sent once per group. Usually there are 1 or 2 groups.
         groups: dict[tuple[str, str, int, str], int] = {}
         jobs: list[Any] = []
         default = self.options.keep_completed
@@ -174,7 +177,9 @@ class Engine:
                 number = groups[group] = len(groups) + 1
             jobs += (job.id, value, number)
         occupied = self.options.concurrency - self._free + settling
-        kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
+        places_kept = 0
+        if settling:
+            places_kept = self._places.to_keep(settling, occupied, self._loop.time())
         self._free -= wanted
         token = f"{self.owner}:{self._steps_sent}"
         self._steps_sent += 1
@@ -183,7 +188,7 @@ class Engine:
         self.connection.send(
             (
                 *self._step_head,
-                int(time.time() * 1000), token, self._lock_ms, wanted, kept,
+                int(time.time() * 1000), token, self._lock_ms, wanted, places_kept,
                 *self._step_options,
                 len(groups), *chain.from_iterable(groups), *jobs,
             ),
@@ -232,10 +237,12 @@ class Engine:
             self._send_steps()
 
     def _on_fetched(self, reason: str, ms: int) -> None:
-        """Note why a fetch returned no more jobs.
+        """Decide from the answer to a fetch when to fetch again.
 
         Args:
-            ms: with the reason ``limited``, how long the limit holds; otherwise when the next
+            reason: "" if all wanted jobs were fetched, "more" if there may be more jobs now,
+                "limited" if a rate limit was reached; any other if no more jobs can run now.
+            ms: with the reason "limited", how long the limit holds; otherwise when the next
                 delayed job is due, epoch ms, or 0.
         """
         if reason in {"", "more"}:
@@ -249,6 +256,7 @@ class Engine:
             self._changed.set()
 
     def _on_not_settled(self, job: Job, code: int | str) -> None:
+        """Handle a job that a step did not settle; ``code`` as for ``worker_calls.why_not``."""
         if code in {worker_calls.PENDING_CHILDREN, worker_calls.FAILED_CHILDREN}:
             # The job is still active and ours. It counts as running until its failure is stored.
             self.in_hand[job.id] = job
@@ -295,7 +303,7 @@ class Engine:
         self._completed.append((job, value))
         self._free += 1
         if not self._is_send_due:
-            # After the other handlers that end in this turn: one step settles all their jobs.
+            # After the other handlers that end in this turn of the loop: their jobs share a step.
             self._is_send_due = True
             self._loop.call_soon(self._send_steps)
 
@@ -303,13 +311,12 @@ class Engine:
         """Forget a job that was not settled by ``complete``, and fetch another one."""
         self._forget(job)
         self._free += 1
-        # A step that settles a job also fetches, even after a fetch that left no job.
+        # Even if the last fetch left no job: the end of a job may let another one run.
         self._nothing_to_fetch = False
         self._send_steps()
 
     def pause_fetching(self, for_s: float) -> None:
-        """Fetch no jobs for ``for_s``, but at most 30 s. Of several pauses, the last end counts."""
-        self._nothing_to_fetch = True
+        """Fetch no jobs for ``for_s``, but at most 30 s. The pause that ends latest holds."""
         until = self._loop.time() + min(for_s, MAX_LIMIT_WAIT_S)
         if self._limit_timer is not None:
             if self._limit_timer.when() >= until:
@@ -356,7 +363,7 @@ class Engine:
             await self._changed.wait()
 
     async def wait_queue_empty(self) -> None:
-        """Wait until no job is in hand, and the last fetch left no job that could run now."""
+        """Wait until no job is in hand, no rate limit holds, and the last fetch left no job."""
         while self.is_busy or not self._nothing_to_fetch or self.is_limited:
             self._changed.clear()
             await self._changed.wait()
@@ -364,7 +371,7 @@ class Engine:
     # The end
 
     def stop_fetching(self) -> None:
-        """Fetch no more jobs. The jobs in hand go on."""
+        """Fetch no more jobs. The jobs in hand continue."""
         if self.is_stopping:
             return
         self.is_stopping = True
@@ -387,7 +394,7 @@ class Engine:
                 self._forget(job)
 
     def _return_unstarted(self, jobs: list[Job]) -> None:
-        """Give back jobs that were fetched after the stop."""
+        """Give back jobs that a step in flight has fetched during the stop."""
         for job in jobs:
             self.in_hand[job.id] = job
 
@@ -410,7 +417,7 @@ class Engine:
         self._changed.set()
 
     async def close(self) -> None:
-        """Close the connections. Jobs still in hand are left to the stalled check."""
+        """Close the connections. Another worker's stalled check brings back jobs still in hand."""
         self.stop_fetching()
         await self._recovery.close()
         if self._limit_timer is not None:
