@@ -30,7 +30,6 @@ class PatientClient(ForwardingClient):
     and for scripts that do no harm when they run again.
 
     Args:
-        inner: the connection itself.
         stop: called between attempts; once it returns True, a call is repeated for at most
             ``STOPPING_S``.
 
@@ -109,12 +108,7 @@ class PatientClient(ForwardingClient):
 
 
 class _Master:
-    """One master of a cluster, looked up in each attempt: another node may have taken over.
-
-    Args:
-        patient: the client of the whole cluster.
-        number: the index of this master among all masters.
-    """
+    """One master of a cluster, looked up in each attempt: another node may have taken over."""
 
     def __init__(self, patient: PatientClient, number: int) -> None:
         self._patient = patient

@@ -17,13 +17,7 @@ _MASK = "***"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value in force.
-
-    Args:
-        name: its name in the config files, e.g. ``redis.url``.
-        value: the value, with ``***`` for a password.
-        origin: where the value comes from.
-    """
+    """One value in force, ``***`` in place of a password; ``name`` is e.g. ``redis.url``."""
 
     name: str
     value: str | int | bool | None

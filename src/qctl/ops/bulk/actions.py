@@ -91,11 +91,7 @@ def promoting() -> Action:
 
 
 def removing(*, with_children: bool = False) -> Action:
-    """Delete jobs.
-
-    Args:
-        with_children: also delete all jobs below them in their flows.
-    """
+    """Delete jobs, and with ``with_children`` all jobs below them in their flows."""
     act = remove_with_children if with_children else partial(_remove, silent=False)
     return Action(
         "remove", "removed", _REMOVABLE, act, with_children=with_children, moved_on=_MOVED_ON

@@ -32,7 +32,6 @@ class BulkContext:
         pace: how many jobs one call changes.
         check_stop: raises an error if the run is to end; called between script calls.
         state: the state in which the jobs must be; empty for any.
-        dry_run: write nothing.
         just_seen: the jobs were read from their state a moment ago.
         foresight: what a dry run of named jobs would have changed so far; None for any other run.
         below_count: how many jobs below chosen jobs have been deleted so far.

@@ -173,7 +173,6 @@ def recent_events(
 
     Args:
         after: only events after this stream id.
-        limit: the maximum number of events.
     """
     stream = read_stream(client, keys)
     found: list[QueueEvent] = []

@@ -42,9 +42,7 @@ def stalled_fate(
 
     Args:
         workers: the workers connected to the job's queue; None if unknown (no CLIENT LIST).
-        clock: when workers check that queue for stalled jobs.
         max_stalled_count: the workers' ``maxStalledCount``.
-        paused: whether the queue is paused.
         has_scheduler: whether the job's scheduler exists; such a job never fails for stalling.
     """
     if job.missing:
@@ -122,7 +120,6 @@ def add_fates(
     Args:
         workers: the workers of any queues of this prefix; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
-        paused: whether the queue is paused.
     """
     if workers is not None:
         workers = [worker for worker in workers if worker.queue == keys.name]

@@ -41,11 +41,7 @@ def list_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> JobList:
-    """Jobs of one state, as ``stream_jobs`` finds them.
-
-    Args:
-        snapshot: a snapshot of the queue, whose counts give ``total``.
-    """
+    """Jobs of one state, as ``stream_jobs`` finds them; ``total`` is from the snapshot's counts."""
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
     if len(jobs) < limit and not (only and only.is_set):
@@ -68,7 +64,6 @@ def stream_jobs(
 
     Args:
         state: one of ``STATES``.
-        only: which jobs of the state.
         limit: how many jobs at most; memory does not grow with the limit.
 
     Raises:
@@ -134,11 +129,7 @@ def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry])
 
 
 def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:
-    """A job as a list shows it, from its entry in the state, its hash and its lock.
-
-    Args:
-        now_ms: epoch milliseconds.
-    """
+    """A job as a list shows it, from its entry in the state, its hash and its lock."""
     if state == "active" and (found is None or found.lock_token is None):
         state = "stalled"
     due = due_ms(entry.score) if state == "delayed" and entry.score is not None else None

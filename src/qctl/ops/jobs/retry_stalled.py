@@ -40,7 +40,6 @@ class RetriedQueue:
     """What was done to one queue (see docs/cli.md).
 
     Args:
-        stalled: how many stalled jobs were found.
         retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
         failed: how many of these had failed for stalling too often.
     """
@@ -95,11 +94,7 @@ class QueueToRetry:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """What would be put back, by queue.
-
-    Args:
-        found: all requested queues, including those that cannot be read.
-    """
+    """What would be put back, by queue; ``found`` also has the queues that cannot be read."""
 
     queues: tuple[QueueToRetry, ...]
     found: Queues

@@ -118,11 +118,7 @@ class Reading:
 
 
 class LiveReader:
-    """Makes readings. Not thread-safe.
-
-    Args:
-        names: the queues to show; empty for all under the prefix.
-    """
+    """Makes readings of the named queues, or of all under the prefix. Not thread-safe."""
 
     def __init__(
         self, client: Client, address: Address, settings: Settings, names: Sequence[str] = ()

@@ -39,7 +39,6 @@ def start(
     """Start a master that outlives this process.
 
     Args:
-        state_home: qctl's folder for state.
         launch: starts the master's process, given its folder and the file descriptor of the
             folder's lock, which the process keeps.
         timeout_s: the longest wait until the master is ready; after that it is stopped again.

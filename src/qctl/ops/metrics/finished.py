@@ -41,7 +41,6 @@ class FinishedFigures:
     """What was counted so far for one queue, or for all queues with the label ``(other)``.
 
     Args:
-        queue: the label.
         stalls: how often a job was found stalled.
         gaps: how often events may have been trimmed before they were read, or a stream could not
             be read.
@@ -60,11 +59,7 @@ class FinishedFigures:
 
 
 class FinishedJobs:
-    """Counts the events of queues. One thread polls; any thread may call ``figures``.
-
-    Args:
-        labels: the label under which each queue is counted.
-    """
+    """Counts the events of queues, by label. One thread polls; any may call ``figures``."""
 
     def __init__(self, client: Client, prefix: str, labels: QueueLabels) -> None:
         self._client = client
@@ -86,10 +81,7 @@ class FinishedJobs:
         self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
     def poll(self, queues: Iterable[str]) -> None:
-        """Count the new events.
-
-        Args:
-            queues: names of the queues that exist. All others are forgotten.
+        """Count the new events of the queues that exist, and forget all other queues.
 
         Raises:
             QctlError: Redis is away or refuses a command. The next poll continues after this one.

@@ -34,11 +34,7 @@ BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 
 def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple[Note, ...]:
-    """Remarks on one queue, the most pressing first; none for a healthy queue.
-
-    Args:
-        workers: the workers connected to the queue; None if unknown.
-    """
+    """Remarks on one queue and its workers (None if unknown), the most pressing first."""
     if queue.format == "bull":
         return (BULL,)
     count = None if workers is None else len(workers)
@@ -136,11 +132,7 @@ def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None)
 
 
 def locks_end(ttls_ms: Sequence[int | None]) -> str:
-    """In what time the locks run out if they are not renewed.
-
-    Args:
-        ttls_ms: how long each lock still exists; None for a lock that never expires.
-    """
+    """In what time locks with these TTLs run out; None is a lock that never expires."""
     if None in ttls_ms:
         return "a lock has no end, so nothing puts its job back until the lock's key is deleted"
     longest_ms = max((ttl_ms or 0 for ttl_ms in ttls_ms), default=0)

@@ -76,7 +76,6 @@ class QueueNameCache:
     """The cached names of one prefix of one Redis, for one Redis user.
 
     Args:
-        state_home: qctl's folder for state.
         address: the address of Redis; its password is not written to the file or the file's name.
     """
 

@@ -28,8 +28,7 @@ def installed_by_queue(
 ) -> dict[str, list[tuple[str, str]]]:
     """Queue → the processes that serve it, each with the version of BullMQ that it has installed.
 
-    Args:
-        served: process → names of the queues that it serves.
+    ``served`` has the names of the queues that each process serves.
     """
     found: dict[str, list[tuple[str, str]]] = {}
     for process, names in served.items():

@@ -97,7 +97,11 @@ def inspect_workers(
     # ``list_workers`` needs the queues' names to decode the names of connections.
     cache = QueueNameCache(settings.state_home, address, prefix)
     known = sorted(wanted) or cache.get(client).names
-    beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
+    try:
+        beats = [b for b in heartbeats.read_all(client, prefix) if not wanted or b.queue in wanted]
+    except ReplyError:
+        # This Redis user may be allowed to read the queues, but not qctl's own keys.
+        beats = []
     remarks: tuple[str, ...] = ()
     workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
     if workers is None:
@@ -133,14 +137,6 @@ def inspect_workers(
         rows.append(_add_heartbeat(row, beat))
     rows.sort(key=lambda row: (row.queue, row.name or ""))
     return WorkersReport(tuple(rows)), remarks + remarks_on_managers + remarks_on_holders
-
-
-def _heartbeats(client: Client, prefix: str) -> list[Heartbeat]:
-    try:
-        return heartbeats.read_all(client, prefix)
-    except ReplyError:
-        # This Redis user may be allowed to read the queues, but not qctl's own keys.
-        return []
 
 
 def _matched(
