@@ -94,7 +94,7 @@ def test_what_the_events_do_not_tell_is_unknown(client: Client) -> None:
     diagnosis = diagnose(client)
     assert of(diagnosis, "growing-backlog") == []
     why = result(diagnosis, "growing-backlog").why
-    assert why == "unknown for 1 queue with events of less than 20 s: q"
+    assert why == "unknown for 1 queue whose events reach back less than 20 s: q"
     client.call("DEL", Q("events"))
     assert "unknown" in result(diagnose(client), "growing-backlog").why
 
@@ -139,7 +139,7 @@ def test_failures_that_are_few_or_old(client: Client, rows: list[Row]) -> None:
 def test_failures_of_which_no_events_are_kept_are_unknown(client: Client) -> None:
     put(client, "1", "failed")
     why = result(diagnose(client), "failure-rate").why
-    assert why == "unknown for 1 queue with events of less than 20 s: q"
+    assert why == "unknown for 1 queue whose events reach back less than 20 s: q"
     # As with a small maxLen: what is kept is of the last seconds.
     happen(client, ended(3, 2, 5))
     assert result(diagnose(client), "failure-rate").why == why

@@ -97,7 +97,7 @@ def examine(
     """Run every check on the named queues, or on all under the prefix.
 
     Args:
-        target: examine only this process and, if ``names`` is empty, only the queues it serves.
+        target: examine only its processes and, if ``names`` is empty, only the queues they serve.
         full: read every job and key instead of samples; slow where there are many.
         sleep: waits before the second reading that some checks make.
 
@@ -107,16 +107,16 @@ def examine(
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
     # Read the queues before the target, so that a misspelt queue is reported as such.
-    queues = _queues(client, settings.prefix, names) if names else None
+    chosen_queues = _queues(client, settings.prefix, names) if names else None
     found = open_target(settings, target) if target else None
-    if queues is None:
+    if chosen_queues is None:
         served = () if found is None else _served_by(client, address, settings, found)
-        queues = _queues(client, settings.prefix, served)
+        chosen_queues = _queues(client, settings.prefix, served)
     exam = Examination(
         client=client,
         address=address,
         settings=settings,
-        queues=queues,
+        queues=chosen_queues,
         chosen=None if found is None else found.processes,
         full=full,
         sleep=sleep,
@@ -135,13 +135,13 @@ def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
     """The named queues, or all. An unreadable queue is left to the checks, even if it is named."""
     if not names:
         return all_queues(client, prefix)
-    queues, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
-    for _, error in queues.broken:
+    found, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
+    for _, error in found.broken:
         if is_outage(error):
             raise error
     if missing:
         raise no_such_queue(client, prefix, missing)
-    return queues
+    return found
 
 
 def _served_by(

@@ -17,16 +17,16 @@ from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# Queues whose events are read, events of all of them together, and events of one queue.
+# The most queues whose events are read, events of all of them together, and of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
-# Events of a shorter time show a burst, not a trend.
+# Events that reach back less far show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
 # A backlog grows if it grew in each of three parts of the time, and in all by at least 20 jobs and
 # by a tenth of the jobs that were added.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
-# Fewest jobs that ended, fewest that failed, and the least share of failed jobs, for a finding.
+# A finding needs so many ended jobs, so many failed jobs, and this share of failed jobs.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# Jobs of a queue that are compared, and how many must agree that a clock is ahead, or behind.
+# Jobs of a queue that are compared, and how many of one host must show its clock ahead, or behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
@@ -41,7 +41,8 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
     short = []
     for history in histories:
         snapshot = snapshots[history.keys]
-        if snapshot.paused or snapshot.lease is not None or not snapshot.backlog:
+        is_draining = snapshot.lease is not None
+        if snapshot.paused or is_draining or not snapshot.backlog:
             continue
         window_ms = exam.redis_now_ms - history.since_ms
         if _is_short(exam, history):
@@ -51,9 +52,10 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
         left = [event for event in history.events if _leaves_backlog(event)]
         grown = len(came) - len(left)
         arrivals, departures = (_by_part(each, history, window_ms) for each in (came, left))
-        # Growth in only one part is a burst.
+        # Growth in only some parts is a burst.
         is_steady = all(arrivals[part] > departures[part] for part in range(_PARTS))
         is_much = grown >= max(_MIN_GROWTH, _MIN_GROWTH_SHARE * len(came))
+        # Jobs may leave without an event, so the backlog must confirm at least half of the growth.
         if is_steady and is_much and snapshot.backlog >= grown // 2:
             yield Finding(
                 severity="warning",
@@ -82,7 +84,7 @@ def _is_short(exam: Examination, history: History) -> bool:
 def _unknown(short: Sequence[History]) -> Iterator[str]:
     if short:
         yield (
-            f"unknown for {counted(len(short), 'queue')} with events of less than "
+            f"unknown for {counted(len(short), 'queue')} whose events reach back less than "
             f"{MIN_WINDOW_MS / 1000:.0f} s: {abbreviated([history.keys.name for history in short])}"
         )
 
@@ -143,6 +145,7 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
         alike = _ahead(samples) or _behind(samples)
         if not alike or exam.redis_now_ms - newest_ms > _RECENT_MS:
             continue
+        # Ahead: the median. Behind: the smallest difference, which alone is certain.
         ahead_ms = alike[len(alike) // 2] if alike[0] > 0 else alike[-1]
         side = "ahead of" if ahead_ms > 0 else "behind"
         whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"
@@ -164,10 +167,10 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
 
 
 def _ahead(samples: Sequence[ClockSample]) -> list[int]:
-    """How far each of the jobs that agree shows a clock to be ahead, in ms, ascending.
+    """By how many ms a clock is ahead, one number for each of the jobs that agree; ascending.
 
-    Empty if too few jobs agree. The other jobs do not count against it: workers without a name may
-    run on several hosts.
+    Empty if too few jobs agree. Jobs that differ are ignored: workers without a name may run on
+    several hosts.
     """
     aheads = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
     alike = max(
@@ -179,10 +182,10 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 
 
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
-    """How far each job shows a clock to be behind, as negative ms, ascending.
+    """By how many ms a clock is behind, one negative number for each job; ascending.
 
-    Empty if one job does not show it, or too few jobs are known: a call that waited for Redis looks
-    like a slow clock, too. The smallest difference is certain.
+    A call that waited for Redis makes a clock look behind, too. So empty if one job does not show a
+    clock behind, if the jobs are too few, or if a producer added them within ``MIN_WINDOW_MS``.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:
@@ -191,13 +194,15 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
         times = [sample.at_ms for sample in samples]
         is_sure = len(found) >= _MIN_BEHIND and max(times) - min(times) >= MIN_WINDOW_MS
     else:
+        # Whole: the clock was read both at the start and at the end of the job.
         is_sure = sum(sample.is_whole for sample in samples) >= _MIN_BEHIND
     return found if is_sure else []
 
 
 @read_once
 def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[str]]:
-    """The events of the queues with the most jobs waiting or failed, and what was left out."""
+    """The events of the queues with the most jobs waiting or failed; if others were left out, a
+    text says which were read."""
     waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
     failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)
