@@ -46,11 +46,7 @@ def read_values(
 
 
 def read_checked(client: Client, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-    """The replies to commands in one round trip.
-
-    Raises:
-        ReplyError: a reply is an error.
-    """
+    """The replies to commands in one round trip, each as by ``checked``."""
     return [checked(reply) for reply in client.pipeline(commands)]
 
 

@@ -95,11 +95,8 @@ def read_ids(
 def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
     """The jobs among these that are in no list and no sorted set, and what is left of each.
 
-    A job that moves during the search may be returned by mistake, so search for it again.
-
-    Returns:
-        ``DELETED`` if its hash is gone, ``ENDED`` if the hash says that the job has ended, else
-        ``STRAY``.
+    A job that moves during the search may be returned by mistake, so search for it again. What is
+    left is ``DELETED``, ``ENDED`` or ``STRAY``.
     """
     wanted: dict[QueueKeys, set[str]] = {}
     for keys, job_id in jobs:

@@ -38,33 +38,18 @@ def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[
         state: ``waiting``, ``active`` or the name of a sorted set.
         size: ids per window, and per round trip.
     """
-    if state not in _LISTS_OF_STATE:
-        yield from _set_windows(client, keys(state), size, newest_first=state in FINISHED)
     for name in _LISTS_OF_STATE.get(state, ()):
-        yield from _list_windows(client, keys(name), size)
-
-
-def _list_windows(client: Client, key: str, size: int) -> Iterator[list[Entry]]:
-    seen = 0
-    while True:
-        ids = client.call("LRANGE", key, -(seen + size), -(seen + 1))
-        yield [Entry(job_id) for job_id in reversed(ids) if not is_marker(job_id)]
-        seen += len(ids)
-        if len(ids) < size:
-            return
-
-
-def _set_windows(
-    client: Client, key: str, size: int, *, newest_first: bool
-) -> Iterator[list[Entry]]:
-    command = "ZREVRANGE" if newest_first else "ZRANGE"
-    start = 0
-    while True:
-        flat = client.call(command, key, start, start + size - 1, "WITHSCORES")
+        seen, is_over = 0, False
+        while not is_over:
+            ids = client.call("LRANGE", keys(name), -(seen + size), -(seen + 1))
+            yield [Entry(job_id) for job_id in reversed(ids) if not is_marker(job_id)]
+            seen, is_over = seen + len(ids), len(ids) < size
+    seen, is_over = 0, state in _LISTS_OF_STATE
+    command = "ZREVRANGE" if state in FINISHED else "ZRANGE"
+    while not is_over:
+        flat = client.call(command, keys(state), seen, seen + size - 1, "WITHSCORES")
         yield scored(flat)
-        start += size
-        if len(flat) < 2 * size:
-            return
+        seen, is_over = seen + size, len(flat) < 2 * size
 
 
 def scored(flat: Sequence[str]) -> list[Entry]:

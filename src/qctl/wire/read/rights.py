@@ -29,12 +29,7 @@ _OWN_ONLY = {"SET"}
 
 @dataclass(frozen=True, slots=True)
 class MissingRights:
-    """Commands that a user may not run, in lower case.
-
-    Args:
-        on_queue: on the queue's keys.
-        on_own: on qctl's own keys.
-    """
+    """Commands in lower case that a user may not run on the queue's keys or on qctl's own keys."""
 
     on_queue: tuple[str, ...] = ()
     on_own: tuple[str, ...] = ()

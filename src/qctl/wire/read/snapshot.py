@@ -83,9 +83,7 @@ class Counts:
 class HeldJob:
     """An active job with a lock.
 
-    Args:
-        worker: name of the worker that took it, if that worker has one.
-        lock_ttl_ms: None for a lock without an end.
+    ``worker`` is None if the worker has no name, ``lock_ttl_ms`` if the lock never expires.
     """
 
     worker: str | None
@@ -244,7 +242,7 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
 def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]]:
     if _error(first) is not None:
         return []
-    active = _active(first)
+    active = _jobs(first["active"])
     commands: list[tuple[Arg, ...]] = [("PTTL", keys.lock(job_id)) for job_id in active]
     commands += [("HGET", keys(job_id), "pb") for job_id in active]
     if active:
@@ -264,7 +262,7 @@ def _snapshot(
     error = _error(first) or next(errors, None)
     if error is not None:
         return error
-    active = _active(first)
+    active = _jobs(first["active"])
     rest = iter(second)
     locks = [next(rest) for _ in active]
     workers = [value_or(next(rest), None) for _ in active]
@@ -334,10 +332,6 @@ def _error(first: dict[str, Any]) -> ReplyError | None:
 
 def _note(first: dict[str, Any]) -> Holder | None:
     return parse_holder(first["pause_note"])
-
-
-def _active(first: dict[str, Any]) -> list[str]:
-    return _jobs(first["active"])
 
 
 def _jobs(ids: Sequence[str]) -> list[str]:

@@ -87,10 +87,7 @@ def read_clocks(
 
 
 def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
-    """The schedulers among these ids that still exist, by the rule of the stalled check (5.13).
-
-    The check never fails a job of such a scheduler.
-    """
+    """The schedulers among these ids that still exist, by the rule of the stalled check (5.13)."""
     reads = [(("EXISTS", keys.scheduler(i)), ("ZSCORE", keys("repeat"), i)) for i in ids]
     return frozenset(
         scheduler

@@ -169,9 +169,7 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
 def remove_call(keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None) -> ScriptCall:
     """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
-    Args:
-        id_prefix: what the ids of its jobs begin with, before the due time; None for a scheduler
-            that is not a legacy repeatable job.
+    The ids of a legacy repeatable job's jobs begin with ``id_prefix``, before the due time.
     """
     prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))

@@ -1,7 +1,8 @@
 """Turns new jobs and flows into script calls, and the answers of the scripts into ids.
 
 This module sends nothing, so the blocking ``Queue`` and the asyncio one share it. All jobs are
-checked before the first call is sent: if one of thousands of jobs is wrong, none is added.
+checked before the first call is sent: if one of thousands of jobs is wrong, ``add_calls`` or
+``flow_call`` raises UsageError, and none is added.
 """
 
 from __future__ import annotations
@@ -74,21 +75,13 @@ class AddedJob:
 
 
 def check_queue_name(name: str) -> None:
-    """Check the name of a queue, which becomes part of key names.
-
-    Raises:
-        UsageError: the name is empty or has a colon.
-    """
+    """Raise UsageError if a queue's name, which key names contain, is empty or has a colon."""
     if not isinstance(name, str) or not name or ":" in name:
         raise UsageError(f"a queue cannot be named {name!r}", why="it needs a name without a colon")
 
 
 def add_calls(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> list[ScriptCall]:
-    """The calls that add ``jobs`` in this order, at most ``MAX_CALL_JOBS`` each.
-
-    Raises:
-        UsageError: a job is wrong.
-    """
+    """The calls that add ``jobs`` in this order, at most ``MAX_CALL_JOBS`` each."""
     encoded = [encode_data(job.data) for job in jobs]
     return [_add_call(keys, jobs[part], encoded[part], now_ms) for part in _parts(encoded)]
 
@@ -197,11 +190,7 @@ def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
 
 @dataclass(frozen=True, slots=True)
 class FlowNode:
-    """A job of a flow with the id that it will have.
-
-    Args:
-        children: the positions of the job's children in the list of nodes.
-    """
+    """A job of a flow, the id that it will have, and where its children are among the nodes."""
 
     id: str
     job: FlowJob
@@ -230,11 +219,7 @@ def flow_nodes(root: FlowJob) -> list[FlowNode]:
 
 
 def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall:
-    """The call that adds the nodes of ``flow_nodes``.
-
-    Raises:
-        UsageError: a job is wrong.
-    """
+    """The call that adds the nodes of ``flow_nodes``."""
     keys: list[str] = []
     args: list[Arg] = [now_ms]
     for node in nodes:

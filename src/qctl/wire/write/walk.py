@@ -168,7 +168,9 @@ class _ListWalk(Walk):
                 # A window with fewer entries than requested reaches the end of the list.
                 self._is_over = is_short
                 self._taken = self._unseen(window, start)
-                self._remember(window)
+                self._seen |= dict.fromkeys(window)
+                if len(self._seen) > _MAX_REMEMBERED:
+                    self._seen = dict.fromkeys(islice(self._seen, _MAX_REMEMBERED // 2, None))
                 self._passed = start + len(window)
                 if self._taken:
                     return [Entry(job_id) for job_id in self._taken]
@@ -194,11 +196,6 @@ class _ListWalk(Walk):
             for job_id in window[first:]
             if job_id not in self._seen and not is_marker(job_id)
         ]
-
-    def _remember(self, ids: Sequence[str]) -> None:
-        self._seen |= dict.fromkeys(ids)
-        if len(self._seen) > _MAX_REMEMBERED:
-            self._seen = dict.fromkeys(islice(self._seen, _MAX_REMEMBERED // 2, None))
 
     def keep(self, entries: Sequence[Entry]) -> None:
         self._passed = max(0, self._passed - len(self._taken) + len(entries))

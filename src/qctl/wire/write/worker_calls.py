@@ -75,7 +75,6 @@ def fail(
 
     Args:
         stacktrace: a JSON array of stack traces.
-        attempts: how many attempts the job may make.
         attempts_made: how many attempts the job has made, including this one.
         keep: a keep rule, see ``lib/settle.lua``.
         dedup_id: the job's deduplication id, or "".
@@ -144,9 +143,7 @@ def update_job(
 ) -> ScriptCall:
     """The call that sets a job's ``progress`` or ``data`` (JSON), or adds a row to its ``log``.
 
-    Args:
-        what: ``progress``, ``data`` or ``log``.
-        keep: how many rows of the log are kept; None for all.
+    Of the log, the last ``keep`` rows are kept; None for all.
     """
     rows = "" if keep is None else keep
     return ScriptCall("update_job", keys.whole, (job_id, what, valid_text(value), rows))
