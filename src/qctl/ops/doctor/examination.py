@@ -62,6 +62,9 @@ def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
 class Examination:
     """One run of all checks, and the data that it has read so far.
 
+    Reading a property raises CannotCheckError if a server, a manager or the operating system
+    denies its data or does not answer, and NothingToCheckError if no process has such data.
+
     Args:
         queues: the queues to examine.
         chosen: the processes of ``--target``; None without ``--target``.
@@ -111,11 +114,7 @@ class Examination:
     @property
     @read_once
     def workers(self) -> Sequence[WorkerClient]:
-        """All workers that are connected under the prefix.
-
-        Raises:
-            CannotCheckError: the connected workers are unknown.
-        """
+        """All workers that are connected under the prefix."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -136,12 +135,7 @@ class Examination:
     @property
     @read_once
     def all_processes(self) -> Sequence[ManagedProcess]:
-        """All processes of this host's process managers, whichever queues they serve.
-
-        Raises:
-            CannotCheckError: a manager runs and does not answer.
-            NothingToCheckError: no manager runs a process.
-        """
+        """All processes of this host's process managers, whichever queues they serve."""
         processes, remarks = managed_processes(self.settings)
         if remarks:
             raise CannotCheckError("; ".join(remarks))
@@ -154,12 +148,7 @@ class Examination:
     @property
     @read_once
     def served(self) -> Mapping[ManagedProcess, frozenset[str]]:
-        """For each process that serves any of the queues: the names of the queues it serves.
-
-        Raises:
-            CannotCheckError: as ``workers`` and ``holders``.
-            NothingToCheckError: no managed process serves any of the queues.
-        """
+        """For each process that serves any of the queues: the names of the queues it serves."""
         from qctl.ops.processes.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
         processes = self.all_processes if self.chosen is None else self.chosen
@@ -175,13 +164,7 @@ class Examination:
     @property
     @read_once
     def holders(self) -> dict[int, ManagedProcess]:
-        """The processes that the workers run in, by the worker's client id.
-
-        Raises:
-            CannotCheckError: as ``workers`` and ``all_processes``; or the operating system does
-                not show which process has which connection.
-            NothingToCheckError: as ``all_processes``.
-        """
+        """The processes that the workers run in, by the worker's client id."""
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:

@@ -8,7 +8,7 @@ from qctl.durations import duration
 from qctl.ops.doctor.examination import Examination
 from qctl.ops.doctor.findings import Finding, Subject
 from qctl.ops.times import utc_datetime
-from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
+from qctl.wire.checks.growth import kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
 # Finished jobs of one state from which a missing limit is an info, and a warning.
@@ -55,27 +55,25 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
     large = {place: count for place, count in counts.items() if count >= MANY}
     for kept in kept_jobs(exam.client, list(large), exam.now_ms):
         count = large[kept.keys, kept.state]
-        if not kept.bounded and count % _ROUND:
-            yield _unbounded(kept, count, exam.now_ms)
-
-
-def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
-    option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-    # The pace is counted, not extrapolated: a burst says nothing about a day.
-    pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
-    age_ms = 0 if kept.oldest_ms is None else now_ms - kept.oldest_ms
-    if kept.last_day is None and age_ms > 0:
-        pace = f", all from the last {duration(age_ms / 1000)}"
-    return Finding(
-        severity="warning" if count >= VERY_MANY else "info",
-        subject=Subject("queue", kept.keys.name),
-        what=f"it keeps {count:,} {kept.state} jobs{pace}, and none of the newest has {option}",
-        evidence={
-            "state": kept.state,
-            "count": count,
-            "jobs_looked_at": kept.examined,
-            "per_day": kept.last_day,
-            "oldest_at": utc_datetime(kept.oldest_ms),
-        },
-        remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see it",
-    )
+        if kept.bounded or not count % _ROUND:
+            continue
+        option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
+        # The pace is counted, not extrapolated: a burst says nothing about a day.
+        pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
+        age_ms = 0 if kept.oldest_ms is None else exam.now_ms - kept.oldest_ms
+        if kept.last_day is None and age_ms > 0:
+            pace = f", all from the last {duration(age_ms / 1000)}"
+        yield Finding(
+            severity="warning" if count >= VERY_MANY else "info",
+            subject=Subject("queue", kept.keys.name),
+            what=f"it keeps {count:,} {kept.state} jobs{pace}, and none of the newest has {option}",
+            evidence={
+                "state": kept.state,
+                "count": count,
+                "jobs_looked_at": kept.examined,
+                "per_day": kept.last_day,
+                "oldest_at": utc_datetime(kept.oldest_ms),
+            },
+            remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see "
+            "it",
+        )

@@ -16,7 +16,7 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
 from qctl.wire.checks.integrity import ids_without_job
-from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.keys import JobKey
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import is_listed
@@ -242,36 +242,34 @@ def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
     """Flow parents that wait for ever: a child failed without a policy, or no child can end."""
     stuck, examined, total = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
     for keys, found in grouped(stuck, lambda each: each.keys).items():
-        yield _stuck(exam, keys, found)
+        counts = {reason: sum(parent.reason == reason for parent in found) for reason in _STUCK}
+        reasons = [reason for reason, count in counts.items() if count]
+        texts = [
+            _STUCK[reason][0] + (f" ({counts[reason]:,})" if len(reasons) > 1 else "")
+            for reason in reasons
+        ]
+        failed = [parent.child for parent in found if parent.reason == "failed" and parent.child]
+        yield Finding(
+            severity="error",
+            subject=Subject("queue", keys.name),
+            what=f"{counted(len(found), 'job waits', 'jobs wait')} for children for ever: "
+            + "; ".join(texts),
+            evidence=examples("parents", [parent.id for parent in found])
+            | {
+                "because": counts,
+                "children": [
+                    {"queue": parent.child[0].name, "id": parent.child[1]}
+                    for parent in found[:MAX_EXAMPLES]
+                    if parent.child
+                ],
+            },
+            remedy="; ".join(_STUCK[reason][1] for reason in reasons),
+            commands=tuple(
+                exam.command("jobs retry", home.name, job_id) for home, job_id in failed[:1]
+            ),
+        )
     if examined < total:
         yield exam.coverage(f"{examined:,} of {total:,} parents")
-
-
-def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
-    counts = {reason: sum(parent.reason == reason for parent in found) for reason in _STUCK}
-    reasons = [reason for reason, count in counts.items() if count]
-    shares = [f" ({counts[reason]:,})" if len(reasons) > 1 else "" for reason in reasons]
-    texts = [_STUCK[reason][0] + share for reason, share in zip(reasons, shares, strict=True)]
-    failed = [parent.child for parent in found if parent.reason == "failed" and parent.child]
-    return Finding(
-        severity="error",
-        subject=Subject("queue", keys.name),
-        what=f"{counted(len(found), 'job waits', 'jobs wait')} for children for ever: "
-        + "; ".join(texts),
-        evidence=examples("parents", [parent.id for parent in found])
-        | {
-            "because": counts,
-            "children": [
-                {"queue": parent.child[0].name, "id": parent.child[1]}
-                for parent in found[:MAX_EXAMPLES]
-                if parent.child
-            ],
-        },
-        remedy="; ".join(_STUCK[reason][1] for reason in reasons),
-        commands=tuple(
-            exam.command("jobs retry", home.name, job_id) for home, job_id in failed[:1]
-        ),
-    )
 
 
 @dataclass(slots=True)

@@ -266,10 +266,9 @@ def _signal(each: ManagedProcess) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _App:
-    """An app with processes that do not run.
+    """An app of whose ``total`` processes ``down`` do not run.
 
     Args:
-        down: how many of ``total`` do not run.
         status: the manager's word for the processes that do not run.
         commands: show why PM2 gave the app up, and start it.
     """

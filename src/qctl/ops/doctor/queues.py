@@ -159,7 +159,7 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
             continue
         allows_none = is_invalid or (snapshot.concurrency or 0) <= 0
         is_stuck = allows_none or counts.stalled == counts.active
-        remedy = ""
+        remedy, commands = "", list[str]()
         if allows_none:
             remedy = (
                 "set it with BullMQ's queue.setGlobalConcurrency(n), or remove it with "
@@ -167,11 +167,10 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
             )
         elif is_stuck:
             remedy = "put the stalled jobs back, so that other jobs can start"
-        name = snapshot.keys.name
-        retry = exam.command("jobs retry-stalled", name)
+            commands = [exam.command("jobs retry-stalled", snapshot.keys.name)]
         yield Finding(
             severity="error" if is_stuck else "info",
-            subject=Subject("queue", name),
+            subject=Subject("queue", snapshot.keys.name),
             what=note.text,
             evidence={
                 "concurrency": snapshot.invalid_concurrency if is_invalid else snapshot.concurrency,
@@ -180,7 +179,7 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
                 "waiting": snapshot.backlog,
             },
             remedy=remedy,
-            commands=(retry,) if is_stuck and not allows_none else (),
+            commands=tuple(commands),
         )
 
 

@@ -180,19 +180,14 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
 
 
 def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
-    running = snapshot.counts.active - snapshot.counts.stalled
-    if not (snapshot.backlog or snapshot.overdue) or running or _is_held_back(snapshot):
-        return False
-    return any(worker.age_s >= PATIENCE_S for worker in exam.workers_of(snapshot.keys))
-
-
-def _is_held_back(snapshot: QueueSnapshot) -> bool:
-    """Whether a known reason keeps every job from being started."""
+    is_running = snapshot.counts.active > snapshot.counts.stalled
     limit = snapshot.rate_limit
     # Workers without a limiter ignore a limit set by hand, unless the queue has a maximum.
     is_limited = limit is not None and limit.holds is True and limit.maximum is not None
-    is_drained = snapshot.lease is not None
-    return snapshot.paused or is_drained or is_limited or snapshot.is_maxed
+    is_held_back = snapshot.paused or snapshot.lease is not None or is_limited or snapshot.is_maxed
+    if not (snapshot.backlog or snapshot.overdue) or is_running or is_held_back:
+        return False
+    return any(worker.age_s >= PATIENCE_S for worker in exam.workers_of(snapshot.keys))
 
 
 def _is_movement(event: Event) -> bool:

@@ -130,7 +130,8 @@ def assess(
         away_s: how long no worker will run; None for the duration of a plain restart.
 
     Raises:
-        NotFoundError: no such queue or target; or it serves none of the queues.
+        NotFoundError: no such queue or target, or no queue at all; or the target serves none of
+            the named queues.
         RefusedError: a named queue is Bull 3/4's.
         FailedError: the target does not run.
         UnreachableError: Redis or the target's manager cannot be reached.

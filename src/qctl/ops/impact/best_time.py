@@ -132,10 +132,9 @@ def best_time(
         needed_s: how long a restart takes.
         usual_s: how long jobs run, by names of queue and job; a missing one takes no time.
     """
-    known_histories = [t for t in found if t.since_ms is not None]
-    since_ms = max((t.since_ms for t in known_histories if t.since_ms is not None), default=now_ms)
+    since_ms = max((t.since_ms for t in found if t.since_ms is not None), default=now_ms)
     hours = [hour for hour in last_hours(now_ms, local) if hour >= since_ms]
-    totals = {hour: sum(t.jobs.get(hour, 0) for t in known_histories) for hour in hours}
+    totals = {hour: sum(t.jobs.get(hour, 0) for t in found) for hour in hours}
     jobs = sum(totals.values())
     too_little = _too_little(len(hours), jobs)
     by_hour = _averages(totals, lambda at: local(at).tm_hour, 24)
@@ -221,8 +220,7 @@ def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
     """When the hours from slot ``start`` begin next; if now is one of them, when they began."""
     at = local(now_ms)
     slot = (at.tm_wday * 24 if size == WEEK_HOURS else 0) + at.tm_hour
-    offset_ms = (at.tm_gmtoff or 0) * 1000
-    hour = (now_ms + offset_ms) // HOUR_MS * HOUR_MS - offset_ms
+    hour = last_hours(now_ms, local)[-1] + HOUR_MS
     since = (slot - start) % size
     return hour - since * HOUR_MS if since < length else hour + (size - since) * HOUR_MS
 

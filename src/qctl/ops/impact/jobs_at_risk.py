@@ -119,7 +119,7 @@ class Holders:
         if not self._knows_workers:
             return "unknown"
         beat = self._beats.get(heartbeats.owner_of(job.lock_token))
-        if beat is not None and self._runs_in_target(beat):
+        if beat is not None and beat.host == socket.gethostname() and beat.pid in self._pids:
             return "target"
         queue, name = job.keys.name, beat.name if beat is not None else job.worker
         in_target = name in self._target_names.get(queue, ())
@@ -150,9 +150,6 @@ class Holders:
         workers = self._owned.get(process.key, ())
         ours = [(worker.queue, worker.worker_name) in named for worker in workers]
         return True if ours and all(ours) else None
-
-    def _runs_in_target(self, beat: Heartbeat) -> bool:
-        return beat.host == socket.gethostname() and beat.pid in self._pids
 
     @cached_property
     def _pids(self) -> frozenset[int]:
@@ -204,7 +201,6 @@ def jobs_at_risk(
     Args:
         kill_after_s: from the stop signal until the process is killed; infinite for no limit;
             None if unknown.
-        max_stalled_count: the workers' ``maxStalledCount``.
         now_ms: by this host's clock, epoch milliseconds.
     """
     exempt = jobs_of_schedulers(client, jobs)
@@ -217,6 +213,8 @@ def jobs_at_risk(
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.holder_of(job)
         endangered = is_timed and held_by in {"target", "unknown"}
+        # Whether the job may still run at the kill; None if the time of the kill is unknown.
+        outlasts = None if kill_after_s is None else p50_s is None or p50_s >= kill_after_s
         is_exempt = job.key in exempt
         found.append(
             JobAtRisk(
@@ -232,20 +230,13 @@ def jobs_at_risk(
                 stalled_count=job.stalled_count,
                 is_exempt=is_exempt,
                 interrupted=endangered,
-                interrupted_if_handled=_outlasts(p50_s, kill_after_s) if endangered else False,
+                interrupted_if_handled=endangered and outlasts,
                 fails_for_good=job.name is not None
                 and not is_exempt
                 and job.stalled_count + 1 > max_stalled_count,
             )
         )
     return tuple(found)
-
-
-def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | None:
-    """Whether a job may still run at the kill; None if the time of the kill is unknown."""
-    if kill_after_s is None:
-        return None
-    return remaining_s is None or remaining_s >= kill_after_s
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -70,10 +70,7 @@ def find_scope(
     """The scope of a command's arguments; without a target, the one app that serves the queues.
 
     Raises:
-        NotFoundError: no such queue or target, or no queue at all.
-        RefusedError: a named queue is Bull 3/4's.
-        FailedError: the target does not run.
-        UnreachableError: Redis or the target's manager cannot be reached.
+        QctlError: as ``qctl.ops.impact.assess.assess``.
     """
     if names:
         # Check the queues first, so that a misspelt queue is reported as such.

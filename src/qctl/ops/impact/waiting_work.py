@@ -42,12 +42,7 @@ class QueueImpact:
 def queue_impacts(
     scope: Scope, active: Sequence[ActiveJob], agendas: Sequence[Agenda]
 ) -> tuple[QueueImpact, ...]:
-    """The jobs and workers of each queue of a scope, in the scope's order.
-
-    Args:
-        active: all active jobs of these queues.
-        agendas: the agendas that could be read.
-    """
+    """The jobs and workers of each queue of a scope, in the scope's order."""
     due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
     running = grouped(active, lambda job: job.keys)
     own_of, all_of = _workers(scope)
