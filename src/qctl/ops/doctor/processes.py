@@ -43,7 +43,7 @@ _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
     """Apps that their manager kills before their jobs usually end."""
     unknown = []
-    for target, processes in _apps(exam).items():
+    for target, processes in grouped(exam.served, lambda each: each.target).items():
         slowest = _slowest(exam, processes)
         if slowest is None:
             unknown.append(target)
@@ -77,7 +77,7 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
 def stop_signal(exam: Examination) -> Iterator[Finding | str]:
     """Apps that seem to ignore their manager's stop signal, judging by their last restart."""
     forgotten = 0
-    for target, processes in _apps(exam).items():
+    for target, processes in grouped(exam.served, lambda each: each.target).items():
         if target.startswith("qctl:"):
             # qctl's own workers react to the signal: if one interrupted jobs, it had crashed.
             continue
@@ -157,7 +157,7 @@ def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
 
 def treekill(exam: Examination) -> Iterator[Finding]:
     """Apps whose child processes survive a kill: a sandboxed job goes on, and runs twice."""
-    for target, processes in _apps(exam).items():
+    for target, processes in grouped(exam.served, lambda each: each.target).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
             continue
@@ -226,11 +226,6 @@ def _slowest(exam: Examination, processes: Sequence[ManagedProcess]) -> _Slowest
         if len(runs) >= MIN_RUNS
     ]
     return max(found, key=lambda each: each.p95_s, default=None)
-
-
-def _apps(exam: Examination) -> dict[str, list[ManagedProcess]]:
-    """Processes that serve the queues, by target."""
-    return grouped(exam.served, lambda each: each.target)
 
 
 @read_once

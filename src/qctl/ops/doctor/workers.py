@@ -197,11 +197,8 @@ def _is_movement(event: Event) -> bool:
 
 def _restarts(exam: Examination, workers: Sequence[WorkerClient]) -> tuple[str, ...]:
     try:
-        targets = {
-            exam.holders[worker.client_id].target
-            for worker in workers
-            if worker.client_id in exam.holders
-        }
+        holders = exam.holders
     except (CannotCheckError, NothingToCheckError):
         return ()
+    targets = {holders[w.client_id].target for w in workers if w.client_id in holders}
     return tuple(exam.command("restart", target) for target in sorted(targets))

@@ -320,20 +320,20 @@ class _Assessor:
         )
         read_ms = int(time.time() * 1000)
         by_name = {queue.name: queue for queue in queues}
-        target = self._scope.target
+        processes = self._scope.target.processes if self._scope.target else ()
         found = []
         for clock in clocks or ():
             queue = by_name[clock.keys.name]
-            own, others = queue.workers, queue.other_workers
+            others = queue.other_workers
             by = "unknown" if others is None else "others" if others else "restarted"
             # Two workers in one process check at different times.
-            is_lone = by == "restarted" and own == 1
+            is_lone = by == "restarted" and queue.workers == 1 and len(processes) == 1
             found.append(
                 recovery_of(
                     by_queue[clock.keys],
                     clock,
                     by=by,
-                    is_lone=is_lone and target is not None and len(target.processes) == 1,
+                    is_lone=is_lone,
                     exits_within_s=exits_within_s,
                     boot_s=boot_s,
                     now_ms=read_ms,
@@ -393,4 +393,4 @@ class _Assessor:
 
 
 def _refs(jobs: Iterable[JobAtRisk]) -> tuple[JobRef, ...]:
-    return tuple(job.ref for job in jobs)
+    return tuple(JobRef(job.queue, job.id) for job in jobs)

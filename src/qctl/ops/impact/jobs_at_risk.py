@@ -71,10 +71,6 @@ class JobAtRisk:
     interrupted_if_handled: bool | None
     fails_for_good: bool
 
-    @property
-    def ref(self) -> JobRef:
-        return JobRef(self.queue, self.id)
-
 
 class Holders:
     """Finds out who runs the active jobs.
