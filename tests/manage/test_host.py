@@ -15,7 +15,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.manage.host import is_running, local_endpoints, process_tree, started_at
+from qctl.manage.host import is_running, local_endpoints, process_tree, read_birth_s
 from tests.labs.servers import RedisServer, wait_until
 
 # Connects to Redis, names its connection, and stays.
@@ -132,18 +132,18 @@ def test_listening_sockets_are_no_connections() -> None:
 
 def test_a_running_process(spawn: Spawn) -> None:
     process = spawn("sleep", "600")
-    start = started_at(process.pid)
+    start = read_birth_s(process.pid)
     assert start is not None
     assert is_running(process.pid, start)
     process.kill()
     process.wait(10)
-    assert started_at(process.pid) is None
+    assert read_birth_s(process.pid) is None
     assert not is_running(process.pid, start)
 
 
 def test_a_pid_used_again_is_another_process(spawn: Spawn) -> None:
     process = spawn("sleep", "600")
-    start = started_at(process.pid)
+    start = read_birth_s(process.pid)
     assert start is not None
     assert not is_running(process.pid, start - 60)
     # The clock was set a little meanwhile.
@@ -153,7 +153,7 @@ def test_a_pid_used_again_is_another_process(spawn: Spawn) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is only the clock's time")
 def test_a_start_does_not_move_with_the_clock(spawn: Spawn) -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
-    start = started_at(spawn("sleep", "600").pid)
+    start = read_birth_s(spawn("sleep", "600").pid)
     assert start is not None
     # Ticks of 10 ms, in seconds since the boot.
     assert before - 0.1 < start < time.clock_gettime(time.CLOCK_BOOTTIME) + 0.1
@@ -161,11 +161,11 @@ def test_a_start_does_not_move_with_the_clock(spawn: Spawn) -> None:
 
 def test_a_zombie_is_gone(spawn: Spawn) -> None:
     process = spawn("sleep", "600")
-    start = started_at(process.pid)
+    start = read_birth_s(process.pid)
     assert start is not None
     os.kill(process.pid, 9)
     # Nobody waits for it, so it stays in the table.
-    wait_until(lambda: started_at(process.pid) is None, "the process to end")
+    wait_until(lambda: read_birth_s(process.pid) is None, "the process to end")
     assert "Z" in _state(process.pid)
     assert not is_running(process.pid, start)
 
@@ -177,7 +177,7 @@ def _state(pid: int) -> str:
 
 @pytest.mark.parametrize("pid", [-1, 2**40])
 def test_a_pid_that_cannot_be(pid: int) -> None:
-    assert started_at(pid) is None
+    assert read_birth_s(pid) is None
     assert not is_running(pid, 0)
 
 

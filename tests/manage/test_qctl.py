@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from qctl.errors import NotFoundError, UnreachableError, UsageError
-from qctl.manage.host import started_at
+from qctl.manage.host import read_birth_s
 from qctl.manage.last_words import last_words
 from qctl.manage.protocol import Manager
 from qctl.manage.qctl import state
@@ -85,7 +85,7 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
 def make(home: Path, name: str = "w", **changes: object) -> MasterFolder:
     found = MasterFolder(home, name)
     found.make()
-    birth_s = started_at(os.getpid()) or 0.0
+    birth_s = read_birth_s(os.getpid()) or 0.0
     row = {"pid": os.getpid(), "birth_s": birth_s, "started_at_s": time.time(), **changes}
     found.write(MasterState(name, apps=("a:b",), cwd="/", processes=1, grace_s=0.0, **row))  # type: ignore[arg-type]
     return found

@@ -10,18 +10,19 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# Start times that differ by less are one process: the kernel reuses a pid last of all.
+# Processes with one pid whose start times differ by less are the same: the kernel reuses a pid
+# only after all others.
 _START_TOLERANCE_S = 2.0
 # Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19
 _MAPPED = "::ffff:"  # before an IPv4 address in the address of an IPv6 socket
 
 
-def started_at(pid: int) -> float | None:
+def read_birth_s(pid: int) -> float | None:
     """The start time of a process, in seconds; None if it does not exist or is a zombie.
 
     On Linux, the time counts from boot and does not change when the clock is set; elsewhere it is
-    epoch time. Use it only to distinguish processes that had the same pid.
+    epoch time. Use it only to distinguish processes that had the same pid, not to show it.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
@@ -40,15 +41,15 @@ def started_at(pid: int) -> float | None:
         return None
 
 
-def is_running(pid: int, started_at_s: float) -> bool:
+def is_running(pid: int, birth_s: float) -> bool:
     """Whether the process with this pid and start time still runs.
 
     Args:
         pid: may belong to another process by now.
-        started_at_s: from ``started_at``.
+        birth_s: from ``read_birth_s``.
     """
-    start = started_at(pid)
-    return start is not None and abs(start - started_at_s) <= _START_TOLERANCE_S
+    found_s = read_birth_s(pid)
+    return found_s is not None and abs(found_s - birth_s) <= _START_TOLERANCE_S
 
 
 def process_tree(pid: int) -> list[int]:

@@ -17,7 +17,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import ReplyError, UnreachableError
-from qctl.manage.host import started_at
+from qctl.manage.host import read_birth_s
 from qctl.ops.drain import watchdog
 from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.write.pausing import hold_lease, pause
@@ -193,8 +193,8 @@ def test_it_gives_up_when_trying_is_no_help(drained: Client) -> None:
 
 def test_a_process_that_is_being_stopped_ends_first(drained: Client, pipe: Pipe) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        start = started_at(child.pid)
-        pipe.tell(stopping={"pid": child.pid, "started_at": start, "within_s": 30})
+        start = read_birth_s(child.pid)
+        pipe.tell(stopping={"pid": child.pid, "birth_s": start, "within_s": 30})
         pipe.close()
         loop = threading.Thread(target=Watchdog(drained, {Q: ME}).run, args=(pipe.reader,))
         loop.start()
@@ -210,9 +210,7 @@ def test_a_process_that_is_being_stopped_ends_first(drained: Client, pipe: Pipe)
 def test_a_process_that_does_not_end_is_not_waited_for_for_ever(
     drained: Client, pipe: Pipe
 ) -> None:
-    pipe.tell(
-        stopping={"pid": os.getpid(), "started_at": started_at(os.getpid()), "within_s": 0.05}
-    )
+    pipe.tell(stopping={"pid": os.getpid(), "birth_s": read_birth_s(os.getpid()), "within_s": 0.05})
     pipe.close()
     Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert not is_paused(drained)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from qctl.errors import NotFoundError, TimedOutError
-from qctl.manage.host import started_at
+from qctl.manage.host import read_birth_s
 from qctl.manage.qctl.state import MasterFolder, MasterState, Replaced
 from qctl.ops.masters.control import restart, stop
 from qctl.ops.masters.listing import Master, MasterProcess, list_masters
@@ -45,7 +45,7 @@ def make(home: Path, name: str, *, runs: bool) -> MasterFolder:
     """The folder of a master: this process, or an older one that had its pid."""
     folder = MasterFolder(home, name)
     folder.make()
-    birth_s = started_at(os.getpid()) if runs else 1.0
+    birth_s = read_birth_s(os.getpid()) if runs else 1.0
     assert birth_s is not None
     folder.write(MasterState(name, os.getpid(), birth_s, 5.0, ("app:worker",), "/srv", 1, 30.0))
     return folder

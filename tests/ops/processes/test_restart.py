@@ -196,8 +196,8 @@ def test_another_process_with_the_old_pid_does_not_fool_it(
 ) -> None:
     run = restart(client, manage("stubborn"))
     assert not run.old_is_gone()
-    assert run.old_started_at is not None
-    run.old_started_at -= 3600
+    assert run.old_birth_s is not None
+    run.old_birth_s -= 3600
     assert run.old_is_gone()
 
 

@@ -39,7 +39,7 @@ class MasterState:
     """What a master writes about itself.
 
     Args:
-        pid, birth_s: identify the master's process; ``birth_s`` is from ``host.started_at``.
+        pid, birth_s: identify the master's process; ``birth_s`` is from ``read_birth_s``.
         started_at_s: the start time to show, epoch seconds.
         apps: each as ``module:attribute``.
         cwd: the master's working folder.

@@ -318,7 +318,7 @@ def _of_dead_workers(exam: Examination, jobs: Sequence[ActiveJob]) -> list[Activ
 
     Whether a process of BullMQ's workers has ended is unknown.
     """
-    from qctl.manage.host import started_at  # noqa: PLC0415 - rarely needed
+    from qctl.manage.host import read_birth_s  # noqa: PLC0415 - rarely needed
 
     try:
         beats = heartbeats.read(exam.client, (heartbeats.owner_of(j.lock_token) for j in jobs))
@@ -326,5 +326,5 @@ def _of_dead_workers(exam: Examination, jobs: Sequence[ActiveJob]) -> list[Activ
         # A user who may read the queues may still not be allowed to read qctl's keys.
         return []
     here = [beat for beat in beats.values() if beat.host == socket.gethostname()]
-    dead = {beat.owner for beat in here if started_at(beat.pid) is None}
+    dead = {beat.owner for beat in here if read_birth_s(beat.pid) is None}
     return [job for job in jobs if heartbeats.owner_of(job.lock_token) in dead]

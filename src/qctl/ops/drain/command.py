@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from qctl.errors import QctlError
-from qctl.manage.host import started_at
+from qctl.manage.host import read_birth_s
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.restart import Restarted, note_resumed_at_start
@@ -103,9 +103,9 @@ class _Phase:
 
     def _announce(self, pid: int) -> None:
         # If qctl is killed, the command goes on; the watchdog resumes the queues when it has ended.
-        birth = started_at(pid)
-        if birth is not None:
-            self._context.leases.announce_stop(pid, birth, self._command.timeout_s)
+        birth_s = read_birth_s(pid)
+        if birth_s is not None:
+            self._context.leases.announce_stop(pid, birth_s, self._command.timeout_s)
 
     def _await_workers(self) -> None:
         replacement, expected = self._replacement, self._command.expected_workers

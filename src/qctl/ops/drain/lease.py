@@ -86,13 +86,14 @@ class Leases:
     def watchdog_pid(self) -> int | None:
         return self._watchdog.pid if self._watchdog else None
 
-    def announce_stop(self, pid: int | None, started_at: float, within_s: float) -> None:
+    def announce_stop(self, pid: int | None, birth_s: float, within_s: float) -> None:
         """If qctl dies, let the watchdog wait for this process before it resumes the queues.
 
         Args:
+            birth_s: from ``host.read_birth_s``.
             within_s: how long the watchdog waits at most.
         """
-        stopping = {"pid": pid, "started_at": started_at, "within_s": within_s}
+        stopping = {"pid": pid, "birth_s": birth_s, "within_s": within_s}
         self._send({"stopping": stopping})
 
     def release(self) -> None:

@@ -157,9 +157,9 @@ class _Phase:
         restart = prepare_restart(context, self._target, process, context.plan.connections)
         if context.stop():
             raise Interrupted
-        if restart.old_started_at is not None:
+        if restart.old_birth_s is not None:
             within_s = process.kill_timeout_ms / 1000 + 2
-            context.leases.announce_stop(process.pid, restart.old_started_at, within_s)
+            context.leases.announce_stop(process.pid, restart.old_birth_s, within_s)
         if not self.done.old_pids:
             self._count_ignored()
         before = self.done

@@ -134,9 +134,9 @@ class Watchdog:
             return
         from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed
 
-        pid, started_at = int(self._stopping["pid"]), self._stopping["started_at"]
+        pid, birth_s = int(self._stopping["pid"]), self._stopping["birth_s"]
         deadline = time.monotonic() + self._stopping["within_s"]
-        while time.monotonic() < deadline and is_running(pid, started_at):
+        while time.monotonic() < deadline and is_running(pid, birth_s):
             time.sleep(0.05)
 
 

@@ -126,7 +126,7 @@ class Restart:
         prefix: str,
         db: int,
     ) -> None:
-        from qctl.manage.host import is_running, started_at  # noqa: PLC0415 - psutil costs 30 ms
+        from qctl.manage.host import is_running, read_birth_s  # noqa: PLC0415 - psutil costs 30 ms
 
         self._client = client
         self._manager = manager
@@ -138,7 +138,7 @@ class Restart:
         self._stop = stop
         self._rest = rest
         self._is_running = is_running
-        self.old_started_at = started_at(process.pid) if process.pid else None
+        self.old_birth_s = read_birth_s(process.pid) if process.pid else None
         self._log_size = log_size(process)
         self._started = _NewProcesses(process)
         self._last_client_id = max((w.client_id for w in self._workers() or ()), default=0)
@@ -159,8 +159,8 @@ class Restart:
 
     def old_is_gone(self) -> bool:
         """Whether the old process has ended, even if its pid is in use again."""
-        pid, started = self._process.pid, self.old_started_at
-        return pid is None or started is None or not self._is_running(pid, started)
+        pid, birth_s = self._process.pid, self.old_birth_s
+        return pid is None or birth_s is None or not self._is_running(pid, birth_s)
 
     def await_old_gone(self, call: RestartCall) -> None:
         """Wait until the old process has ended.

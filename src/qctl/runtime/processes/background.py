@@ -20,7 +20,7 @@ from pathlib import Path
 
 from qctl.config.settings import state_home
 from qctl.errors import QctlError
-from qctl.manage.host import started_at
+from qctl.manage.host import read_birth_s
 from qctl.manage.qctl.state import MasterFolder, MasterState
 from qctl.runtime import logs
 from qctl.runtime.processes import control
@@ -79,7 +79,7 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
         MasterState(
             name=options.name,
             pid=os.getpid(),
-            birth_s=started_at(os.getpid()) or 0.0,
+            birth_s=read_birth_s(os.getpid()) or 0.0,
             started_at_s=time.time(),
             apps=tuple(options.apps),
             cwd=str(Path.cwd()),
