@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.errors import ReplyError
+from qctl.errors import ReplyError, UsageError
 from qctl.grouping import grouped
 from qctl.ops.drain.plan import process_plans
 from qctl.ops.drain.steps import ProcessPlan
-from qctl.ops.impact.best_time import BestTime, best_time, last_hours
+from qctl.ops.impact.best_time import BestTime, best_time, last_hours, later_slots
 from qctl.ops.impact.downtime import Downtime, downtime
 from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_risk, read_heartbeats
 from qctl.ops.impact.recovery import Recovery, recovery_of
@@ -29,20 +29,43 @@ from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import Runtimes, quantile, remaining_runs_s, usual_runtimes
 from qctl.ops.processes.past_restarts import LastRestart, last_restart, past_restarts
-from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_schedules
 from qctl.ops.queues.find import Queues
-from qctl.ops.times import from_epoch_ms
+from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.read.active import read_active
 from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
-from qctl.wire.schedulers.iterations import read_agendas
+from qctl.wire.schedulers.iterations import Agenda, read_agendas
+from qctl.wire.schedulers.scheduling import Scheduler
 
 # Queues whose history is counted: those with the most completed jobs.
 MAX_HISTORIES = 10
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleImpact:
+    """A scheduler, and what happens to it while its queue has no worker.
+
+    Args:
+        pattern: the cron pattern; None if the scheduler has an interval.
+        next_at: when the pending job is or was due; None if its score is not a time.
+        runs_late_s: how late the pending job runs; None unless it becomes due in this time.
+        skipped: how many due times pass without a job, because BullMQ makes the next job only when
+            a worker takes the pending one. None if qctl does not understand the pattern, the time
+            zone or the pending job's score.
+    """
+
+    queue: str
+    id: str
+    name: str
+    pattern: str | None
+    every_ms: int | None
+    next_at: datetime | None
+    runs_late_s: float | None
+    skipped: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +244,11 @@ class _Assessor:
             recovery=self._recovery(jobs, kill_after_s, times.boot_s, queues),
             away_s=away_s,
             schedules=self._schedules(queues, away_s),
-            schedules_unread=None if self._agendas is None else unread_schedules(self._agendas),
+            schedules_unread=(
+                None
+                if self._agendas is None
+                else sum(each.total_schedulers - len(each.schedulers) for each in self._agendas)
+            ),
             downtime=times,
             data=None if masters is None else tuple(data_safety(m, self._now_ms) for m in masters),
             best_time=self._best_time(times),
@@ -394,3 +421,45 @@ class _Assessor:
 
 def _refs(jobs: Iterable[JobAtRisk]) -> tuple[JobRef, ...]:
     return tuple(JobRef(job.queue, job.id) for job in jobs)
+
+
+def schedule_impacts(
+    agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
+) -> tuple[ScheduleImpact, ...]:
+    """What happens to each scheduler without a worker until ``back_ms``; sorted by ``next_at``."""
+    found = [
+        _schedule_impact(agenda.keys.name, scheduler, now_ms, back_ms)
+        for agenda in agendas
+        for scheduler in agenda.schedulers
+        if not _is_over(scheduler, now_ms)
+    ]
+    return tuple(sorted(found, key=lambda impact: (impact.next_at is None, impact.next_at)))
+
+
+def _schedule_impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> ScheduleImpact:
+    due_ms = scheduler.next_ms
+    skipped: int | None = None if due_ms is None else 0
+    late_s = None
+    if due_ms is not None and now_ms <= due_ms < back_ms:
+        late_s = (back_ms - due_ms) / 1000
+        try:
+            skipped = sum(1 for _ in later_slots(scheduler, due_ms, back_ms))
+        except UsageError:
+            skipped = None
+    return ScheduleImpact(
+        queue=queue,
+        id=scheduler.id,
+        name=scheduler.name,
+        pattern=scheduler.cron,
+        every_ms=scheduler.every_ms,
+        next_at=utc_datetime(due_ms),
+        runs_late_s=late_s,
+        skipped=skipped,
+    )
+
+
+def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
+    """Whether a scheduler makes no more jobs. BullMQ keeps its record (wire format 6.1)."""
+    ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
+    spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
+    return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

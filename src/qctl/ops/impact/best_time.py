@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from qctl.errors import UsageError
-from qctl.ops.queues.agenda import MAX_SLOTS, later_slots
 from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.plurals import counted
 from qctl.wire.read.throughput import Throughput
 from qctl.wire.schedulers.iterations import Agenda
-from qctl.wire.schedulers.scheduling import Scheduler
+from qctl.wire.schedulers.scheduling import Scheduler, due_times_ms
 
 HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24
@@ -28,6 +27,8 @@ _MIN_KNOWN = 0.95
 GAP_HORIZON_MS = 24 * HOUR_MS
 # A shorter gap is of no use to an operator.
 MIN_GAP_S = 60.0
+# At most this many due times of one scheduler are computed.
+MAX_SLOTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,3 +275,19 @@ def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
     elif scheduler.every_ms:
         first += (now_ms - first) // scheduler.every_ms * scheduler.every_ms
     yield from later_slots(scheduler, max(first, now_ms) if scheduler.cron else first, until_ms)
+
+
+def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
+    """The due times after the due time ``after_ms`` and before ``until_ms``, up to ``MAX_SLOTS``.
+
+    Raises:
+        UsageError: qctl does not understand the pattern or the time zone.
+    """
+    left = MAX_SLOTS
+    if scheduler.limit is not None:
+        left = max(min(left, scheduler.limit - scheduler.iterations), 0)
+    due = due_times_ms(scheduler.cron, scheduler.tz, scheduler.every_ms, after_ms)
+    for slot in islice(due, left):
+        if slot >= until_ms or (scheduler.end_ms is not None and slot > scheduler.end_ms):
+            return
+        yield slot

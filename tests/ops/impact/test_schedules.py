@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.queues.agenda import MAX_SLOTS, ScheduleImpact, later_slots, schedule_impacts
+from qctl.ops.impact.assess import ScheduleImpact, schedule_impacts
+from qctl.ops.impact.best_time import MAX_SLOTS, later_slots
 from qctl.wire.schedulers.iterations import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
 from qctl.wire.states import DELAY_FACTOR
