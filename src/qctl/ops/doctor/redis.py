@@ -209,13 +209,13 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
     if exam.address.mode != "cluster":
         return
     try:
-        found = [open_slots(node) for node in exam.client.masters()]
+        masters = exam.client.masters()
+        moving = {slot for node in masters for slots in open_slots(node) for slot in slots}
     except ReplyError:
         raise CannotCheckError(
             "this Redis user may not ask which slots are moving",
             hint="grant it: ACL SETUSER … +cluster|nodes",
         ) from None
-    moving = set[int]().union(*(slots for pair in found for slots in pair))
     host, port = exam.address.host, exam.address.port
     for snapshot in exam.snapshots:
         slot = key_slot(encode(snapshot.keys("")))
@@ -242,11 +242,7 @@ def _has_saved(server: ServerFacts) -> bool:
 
 
 def _known(fact: T | None) -> T:
-    """The value of a fact from INFO.
-
-    Raises:
-        CannotCheckError: the fact is None, since INFO does not show it.
-    """
+    """The value of a fact from INFO; raises CannotCheckError if INFO does not show it."""
     if fact is None:
         raise CannotCheckError(
             "this Redis user may not call INFO, or INFO of this Redis lacks a field",
