@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.ops.queues import names as known
+from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.wire.read.clients import client_name
 from tests.labs.cli import Ran, run
 from tests.labs.servers import wait_until
@@ -91,10 +93,27 @@ def test_a_look_that_takes_long_says_what_it_does(
 
     before = threading.active_count()
     monkeypatch.setattr(known, "discover", slow)
+    ran = run("status", "--redis", url, terminal=True, PM2_HOME="/nonexistent")
+    assert ran.err == "finding and reading the queues …\n"
     said = "searching all keys of this Redis for queues …\n"
-    assert run("status", "--redis", url, terminal=True, PM2_HOME="/nonexistent").err == said
     assert run("queues", "--redis", url, terminal=True).err == said
     assert run("queues", "--redis", url).err == ""
+
+
+def test_a_slow_look_at_named_queues_does_not_speak_of_a_search(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qctl.cli.status.PATIENCE_S", 0)
+    inner = queues_named_or_all
+
+    def slow(*args: Any) -> Queues:
+        wait_until(lambda: threading.active_count() == before, "the remark")
+        return inner(*args)
+
+    before = threading.active_count()
+    monkeypatch.setattr("qctl.ops.queues.status.queues_named_or_all", slow)
+    ran = run("status", "email", "--redis", url, terminal=True, PM2_HOME="/nonexistent")
+    assert ran.err == "reading the queues …\n"
 
 
 def test_the_table_shows_hostile_names_harmlessly(url: str) -> None:

@@ -62,6 +62,7 @@ def required_confirmation(settings: Settings) -> str | None:
         )
     if not confirm:
         return None
+    # If the Redis in use belongs to another context with a guard, that context's name does confirm.
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # As typed after --watch.
 DEFAULT_INTERVAL_S = "2"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
-# If a search for queues takes longer than this, a remark says so.
+# If a command reads for longer than this, a remark says what it reads.
 PATIENCE_S = 1.0
 
 app = App()
@@ -57,7 +57,8 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
         )
         watch_status(env, inspect, interval_s)
         return
-    with _remark_if_slow(env):
+    text = "reading the queues …" if names else "finding and reading the queues …"
+    with _remark_if_slow(env, text):
         inspection = inspect()
     if env.output == "table":
         from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
@@ -81,7 +82,7 @@ def queues(env: Environment) -> None:
     from qctl.output.text import visible  # noqa: PLC0415
 
     address, client = env.redis()
-    with _remark_if_slow(env):
+    with _remark_if_slow(env, "searching all keys of this Redis for queues …"):
         cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
         names = cache.scan(client).names
     if not names:
@@ -113,12 +114,11 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
 
 
 @contextlib.contextmanager
-def _remark_if_slow(env: Environment) -> Iterator[None]:
-    """Print a remark if the search for queues takes longer than ``PATIENCE_S``."""
+def _remark_if_slow(env: Environment, text: str) -> Iterator[None]:
+    """Print ``text`` if the block takes longer than ``PATIENCE_S``."""
     if not env.animated:
         yield
         return
-    text = "searching all keys of this Redis for queues …"
     timer = threading.Timer(PATIENCE_S, env.note, [text])
     timer.daemon = True
     timer.start()

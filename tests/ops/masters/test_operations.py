@@ -18,7 +18,7 @@ from qctl.errors import NotFoundError, TimedOutError
 from qctl.manage.host import read_birth_s
 from qctl.manage.qctl.state import MasterFolder, MasterState, Replaced
 from qctl.ops.masters.control import restart, stop
-from qctl.ops.masters.listing import Master, MasterProcess, list_masters
+from qctl.ops.masters.listing import Master, MasterProcess, list_masters, read_logs
 
 SLOT = {
     "slot": 0,
@@ -129,3 +129,13 @@ def test_a_restart_that_takes_too_long(home: Path) -> None:
     with pytest.raises(TimedOutError):
         restart(home, "w", 0.1)
     thread.join(10)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_deleted_log_does_not_mean_that_the_master_is_stopped(home: Path, runs: bool) -> None:
+    folder = make(home, "w", runs=runs)
+    with pytest.raises(NotFoundError, match="qctl:w has no log") as caught:
+        next(read_logs(home, "w", 10, follow=False))
+    assert str(folder.log) in caught.value.why
+    with pytest.raises(NotFoundError, match="there is no worker qctl:other"):
+        next(read_logs(home, "other", 10, follow=False))

@@ -152,8 +152,10 @@ def refusal(answer: dict[str, Any]) -> str | None:
     """Why a master refused, with the new process's last error; None if it did not refuse."""
     if "error" not in answer:
         return None
-    words = answer.get("words") or ()
-    return "\n".join((": ".join((answer["error"], *words[:1])), *(f"    {w}" for w in words[1:])))
+    lines = answer.get("words") or ()
+    # The first line follows the refusal, the other lines are indented below it.
+    first = ": ".join((answer["error"], *lines[:1]))
+    return "\n".join((first, *(f"    {line}" for line in lines[1:])))
 
 
 def _process(

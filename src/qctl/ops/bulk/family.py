@@ -31,7 +31,7 @@ class _LeftAlone:
     def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
         if len(self.examples) < _MAX_EXAMPLES:
-            # All children that were known have been deleted before the job.
+            # "parent": it has unfinished children. The known ones have been deleted before.
             reasons = REASONS | {"parent": "children were added to it"}
             reason = reasons.get(answer, answer)
             self.examples.append(f"{job_id} of {keys.name} ({reason})")
@@ -68,7 +68,8 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
         )
         return answers[job_id]
 
-    # Before any job below the parent is deleted, check that the parent can be deleted.
+    # Before any job below the parent is deleted, check that the parent can be deleted. A dry run
+    # ignores its children.
     answer = remove_parent(dry_run=True)
     if answer != "removed":
         return answer
@@ -119,6 +120,7 @@ def _remove_below(
         for child in window:
             if child.job is None or child.job in path:
                 continue
+            # The script answers "missing" for a child that is gone or has another parent by now.
             with_child = 0
             if (job := _as_parent(child, path)) is not None:
                 before = left_alone.count

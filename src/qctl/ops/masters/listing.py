@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from qctl.errors import QctlError
+from qctl.errors import NotFoundError, QctlError
 from qctl.manage.logs import read_new, read_tail
 from qctl.manage.qctl.manager import Qctl
 from qctl.manage.qctl.state import MasterFolder, MasterState, master_names
@@ -114,10 +114,12 @@ def read_logs(state_home: Path, name: str, lines: int, *, follow: bool) -> Itera
     """The last ``lines`` lines of a master's log; with ``follow``, also new ones, without end.
 
     Raises:
-        NotFoundError: there never was a master of this name.
+        NotFoundError: there is no master of this name, or it has no log.
     """
     folder = MasterFolder(state_home, name)
     if not folder.log.exists():
+        if folder.read() is not None:
+            raise NotFoundError(f"qctl:{name} has no log", why=f"{folder.log} does not exist")
         raise Qctl(state_home).not_running(name)
     rows, end = read_tail(folder.log)
     yield rows[-lines:] if lines else []

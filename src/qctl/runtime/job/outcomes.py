@@ -1,4 +1,4 @@
-"""Exceptions with which a handler decides its job's end. Any other exception fails the attempt."""
+"""Exceptions that decide what happens to a job after its run. Others fail the attempt."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class WaitForChildren(Exception):  # noqa: N818 - a wish, not an error
 
 
 class JobTimeoutError(Exception):
-    """The job ran longer than its task allows."""
+    """The job ran longer than its task allows. The worker raises it, and the attempt fails."""
 
 
 def _finite(delay_s: float) -> float:
