@@ -55,9 +55,7 @@ class DrainFlags:
     timeout: Annotated[
         str,
         typer.Option(
-            "--timeout",
-            metavar="D",
-            help="How long to wait for the active jobs: 30s, 10m, 2h, or seconds",
+            "--timeout", metavar="D", help="How long to wait for active jobs: 30s, 10m, 2h"
         ),
     ] = "10m"
     on_timeout: Annotated[
@@ -90,8 +88,7 @@ class DrainFlags:
         bool,
         typer.Option(
             "--keep-paused",
-            help="Leave the queues paused after a successful restart; after a timeout, Ctrl-C or a "
-            "failure, the queues are resumed",
+            help="Leave the queues paused if the restart succeeds; otherwise they are resumed",
         ),
     ] = False
     mixed_versions: MixedVersions = False
@@ -123,16 +120,14 @@ class CommandFlags:
             "--expect-workers",
             metavar="N",
             min=0,
-            help="How many new workers each queue must have after COMMAND. Default: as many as "
-            "before",
+            help="How many new workers each queue must get. Default: as many as before",
         ),
     ] = None
     no_expect: Annotated[
         bool,
         typer.Option(
             "--no-expect",
-            help="Do not wait for new workers, if Redis does not show them. Then only COMMAND's "
-            "exit code counts",
+            help="If Redis does not show new workers: only COMMAND's exit code counts",
         ),
     ] = False
 
@@ -188,12 +183,11 @@ def drain(
     if command is not None:
         _check_command_options(queues, target, flags, then_restart=then_restart)
     elif not then_restart:
-        for is_given, option in (
-            (flags.on_timeout == "restart", "--on-timeout restart"),
-            (flags.strategy == "roll", "--strategy roll"),
-        ):
-            if is_given:
-                raise UsageError(f"{option} needs --then-restart", hint="add --then-restart")
+        chosen = {
+            "--on-timeout restart": flags.on_timeout == "restart",
+            "--strategy roll": flags.strategy == "roll",
+        }
+        _refuse(chosen, "needs --then-restart", hint="add --then-restart")
     _run(env, flags, queues or [], target, then_restart=then_restart, verb="drain", command=command)
 
 
@@ -244,7 +238,16 @@ def _run(
             operator_command=command,
         )
         if plan.strategy == "roll":
-            _refuse_pause_options(flags)
+            chosen = {
+                "--on-timeout restart": flags.on_timeout == "restart",
+                "--keep-paused": flags.keep_paused,
+            }
+            _refuse(
+                chosen,
+                "cannot be combined with a roll",
+                why="a roll pauses no queue and kills no process",
+                hint="leave it out, or add --strategy pause",
+            )
         with contextlib.closing(DrainView(env, dry_run=flags.dry_run)) as view:
             view.show(describe(plan, client))
             if flags.dry_run:
@@ -277,17 +280,17 @@ def _check_command_options(
     queues: list[str] | None, target: str | None, flags: DrainFlags, *, then_restart: bool
 ) -> None:
     """Refuse options that do not fit a COMMAND that restarts the workers."""
-    for is_given, option in (
-        (then_restart, "--then-restart"),
-        (target is not None, "--target"),
-        (flags.strategy == "roll", "--strategy roll"),
-    ):
-        if is_given:
-            raise UsageError(
-                f"{option} cannot be combined with -- COMMAND",
-                why="either qctl restarts the workers or the command does",
-                hint=f"leave {option} out, or the command",
-            )
+    chosen = {
+        "--then-restart": then_restart,
+        "--target": target is not None,
+        "--strategy roll": flags.strategy == "roll",
+    }
+    _refuse(
+        chosen,
+        "cannot be combined with -- COMMAND",
+        why="either qctl restarts the workers or the command does",
+        hint="leave the option out, or the command",
+    )
     if not queues:
         raise UsageError(
             "it is not clear which queues to drain",
@@ -296,15 +299,8 @@ def _check_command_options(
         )
 
 
-def _refuse_pause_options(flags: DrainFlags) -> None:
-    """Refuse the options that have no meaning in a roll."""
-    for is_given, option in (
-        (flags.on_timeout == "restart", "--on-timeout restart"),
-        (flags.keep_paused, "--keep-paused"),
-    ):
+def _refuse(options: dict[str, bool], what: str, *, why: str = "", hint: str) -> None:
+    """Refuse the first of the options that is given."""
+    for option, is_given in options.items():
         if is_given:
-            raise UsageError(
-                f"{option} cannot be combined with a roll",
-                why="a roll pauses no queue and kills no process",
-                hint="leave it out, or add --strategy pause",
-            )
+            raise UsageError(f"{option} {what}", why=why, hint=hint)

@@ -31,7 +31,7 @@ def events(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Only after TIME: an age (2h), a time, or an event id"
+            "--since", metavar="TIME", help="Only after TIME: an age (2h), time or event id"
         ),
     ] = None,
     names: Annotated[
@@ -43,18 +43,14 @@ def events(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit",
-            metavar="N",
-            min=1,
-            help="Show the last N (default 50); with --follow, end after N",
-        ),
+        typer.Option("--limit", metavar="N", min=1, help="At most N events; default 50"),
     ] = None,
 ) -> None:
     """Show the recent events of a queue, or follow new ones.
 
     BullMQ keeps about the last 10,000 events of a queue. Without --follow, the last --limit events
-    are shown. With --follow and without --since, only new events are shown.
+    are shown. With --follow, the command ends after --limit events, if that is given, and shows
+    only new events, unless --since is given.
     """
     from qctl.ops.follow import events as ops  # noqa: PLC0415 - not loaded for --help
     from qctl.ops.queues.find import find_queues  # noqa: PLC0415

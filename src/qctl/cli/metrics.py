@@ -21,43 +21,30 @@ def metrics(
     env: Environment,
     serve: Annotated[
         str | None,
-        typer.Option(
-            "--serve",
-            metavar="ADDR",
-            help="Serve http://ADDR/metrics until SIGTERM, for example on :9120 or 0.0.0.0:9120",
-        ),
+        typer.Option("--serve", metavar="ADDR", help="Serve /metrics, on :9120 or 0.0.0.0:9120"),
     ] = None,
     max_queues: Annotated[
         int,
-        typer.Option(
-            "--max-queues",
-            metavar="N",
-            min=1,
-            help="How many queues have their own name; all others are summed as (other)",
-        ),
+        typer.Option("--max-queues", metavar="N", min=1, help="Sum queues beyond N as (other)"),
     ] = 1000,
 ) -> None:
     """Metrics of queues and workers for Prometheus.
 
-    Prints the metrics once, or with --serve serves them. While it runs, the server also counts
-    finished jobs and their durations from the queues' events.
+    Prints the metrics once, or with --serve serves them until SIGTERM. While it runs, the
+    server also counts finished jobs and their durations from the queues' events.
     """
     endpoint = None if serve is None else parse_endpoint(serve, "--serve")
-    if endpoint is not None or env.output == "table":
-        _require_prometheus()
-    if endpoint is not None:
-        _serve(env, endpoint, max_queues)
-    else:
-        _print(env, max_queues)
-
-
-def _require_prometheus() -> None:
-    if find_spec("prometheus_client") is None:
+    needs_package = endpoint is not None or env.output == "table"
+    if needs_package and find_spec("prometheus_client") is None:
         raise FailedError(
             "the package prometheus_client is not installed",
             why="the Prometheus format needs this package; --json works without it",
             hint=install_command("metrics"),
         )
+    if endpoint is not None:
+        _serve(env, endpoint, max_queues)
+    else:
+        _print(env, max_queues)
 
 
 def _print(env: Environment, max_queues: int) -> None:

@@ -18,10 +18,7 @@ app = App()
 
 MixedVersions = Annotated[
     bool,
-    typer.Option(
-        "--mixed-versions",
-        help="Also pause queues that BullMQ 5 and 6 workers share, where a pause can lose jobs",
-    ),
+    typer.Option("--mixed-versions", help="Pause a queue that BullMQ 5 and 6 share; can lose jobs"),
 ]
 
 

@@ -27,9 +27,7 @@ def retry_stalled(
     ] = False,
     count_stall: Annotated[
         bool,
-        typer.Option(
-            "--count-stall", help="Count a stall as BullMQ does; default: forget earlier stalls"
-        ),
+        typer.Option("--count-stall", help="Count a stall as BullMQ does; default: forget stalls"),
     ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,

@@ -31,9 +31,7 @@ def wait(
     ],
     timeout: Annotated[
         str | None,
-        typer.Option(
-            "--timeout", metavar="D", help="Give up after 30s, 10m, 2h, or seconds (exit code 4)"
-        ),
+        typer.Option("--timeout", metavar="D", help="Give up after 30s, 10m, 2h (exit code 4)"),
     ] = None,
     include_delayed: Annotated[
         bool,

@@ -43,11 +43,7 @@ class MasterFlags:
     ] = 1
     grace: Annotated[
         str,
-        typer.Option(
-            "--grace",
-            metavar="D",
-            help="How long active jobs may take after a stop signal; 0: no limit",
-        ),
+        typer.Option("--grace", metavar="D", help="Time for active jobs at a stop; 0: no limit"),
     ] = "30s"
     max_jobs: Annotated[
         int | None,
@@ -55,9 +51,7 @@ class MasterFlags:
     ] = None
     max_rss: Annotated[
         str | None,
-        typer.Option(
-            "--max-rss", metavar="SIZE", help="Replace a process that uses more memory: 500MB"
-        ),
+        typer.Option("--max-rss", metavar="SIZE", help="Replace a process that uses more: 500MB"),
     ] = None
     reload: Annotated[
         bool,
