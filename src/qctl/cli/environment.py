@@ -27,9 +27,7 @@ class Environment:
     """What every command works with.
 
     Attributes:
-        settings: the settings from flags, environment variables and config files.
-        output: ``table``, ``json`` or ``ndjson``.
-        streams: where the command writes and reads.
+        settings: from flags, environment variables and config files.
         no_color: whether --no-color was given; the variable NO_COLOR has the same effect.
 
     Raises:

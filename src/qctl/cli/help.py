@@ -19,7 +19,13 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 _MAX_BESIDE = 40
 
 
-class Command(TyperCommand):
+class _ExamplesFirst(click.Command):
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(ctx, formatter)
+        super().format_help(ctx, formatter)
+
+
+class Command(_ExamplesFirst, TyperCommand):
     """A command whose help begins with examples, and which refuses repeated options.
 
     Click would take the last value: ``drain --target a --target b`` would silently ignore ``a``.
@@ -30,10 +36,6 @@ class Command(TyperCommand):
             _, _, given = self.make_parser(ctx).parse_args(list(args))
             _require_once(ctx, given)
         return super().parse_args(ctx, args)
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(ctx, formatter)
-        super().format_help(ctx, formatter)
 
 
 def optional_value(flag: str, default: str) -> type[Command]:
@@ -55,12 +57,8 @@ def optional_value(flag: str, default: str) -> type[Command]:
     return OptionalValueCommand
 
 
-class Group(TyperGroup):
+class Group(_ExamplesFirst, TyperGroup):
     """A group of commands whose help begins with examples."""
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(ctx, formatter)
-        super().format_help(ctx, formatter)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each command with the whole first line of its help."""

@@ -59,8 +59,6 @@ class Entry:
     Args:
         path: the words to type, beginning with ``qctl``.
         usage: the arguments and options to type after the path.
-        paragraphs: the help text.
-        examples: pairs of a command line and its explanation.
         parameters: the command's own arguments and options, each with its help text.
         common: the options of every command, each with its help text.
     """

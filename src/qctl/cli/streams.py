@@ -55,7 +55,6 @@ class Streams:
 
     Args:
         width: the terminal's width in cells; None to ask the terminal each time.
-        environ: the environment variables.
     """
 
     stdin: TextIO

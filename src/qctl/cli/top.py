@@ -37,7 +37,13 @@ def top(
     interval_s = parse_duration_s(
         interval, "--interval", min_s=_MIN_INTERVAL_S, max_s=_MAX_INTERVAL_S, example="2s"
     )
-    _require_terminal(env)
+    streams = env.streams
+    drawable = streams.stdin_is_terminal and streams.stdout_is_terminal
+    if env.output != "table" or not drawable or streams.environ.get("TERM") in {"dumb", "unknown"}:
+        raise UsageError(
+            "qctl top needs a terminal to draw on",
+            hint="qctl status --watch --output ndjson prints one JSON object per reading",
+        )
     if find_spec("textual") is None:
         raise FailedError(
             "qctl top needs Textual, which is not installed",
@@ -63,13 +69,3 @@ def top(
         code = screen.return_code or 0
     if code:
         raise typer.Exit(code)
-
-
-def _require_terminal(env: Environment) -> None:
-    streams = env.streams
-    drawable = streams.stdin_is_terminal and streams.stdout_is_terminal
-    if env.output != "table" or not drawable or streams.environ.get("TERM") in {"dumb", "unknown"}:
-        raise UsageError(
-            "qctl top needs a terminal to draw on",
-            hint="qctl status --watch --output ndjson prints one JSON object per reading",
-        )

@@ -39,10 +39,8 @@ class Stage:
     Args:
         say: shows a line of text to the operator.
         stop: returns whether the operator wants to stop.
-        prefix: BullMQ's key prefix.
         folder: holds the demo's files and the state of its worker.
         server, client: the demo's Redis, and a connection to that Redis.
-        environ: the environment variables of the commands.
         output: receives the output of the commands; None for stdout.
     """
 
@@ -121,7 +119,6 @@ def open_stage(
     """Yield a stage with a Redis of its own; afterwards end its processes and remove its folder.
 
     Args:
-        say, stop, prefix: see ``Stage``.
         environ: the operator's environment variables.
         keep: leave Redis, the worker and the folder, unless the demo fails.
         to_stderr: whether the output of commands goes to stderr instead of stdout.

@@ -48,13 +48,7 @@ class SchedulerKeywords(JobKeywords, total=False):
 
 
 class _Producer:
-    """The part that ``Queue`` and ``AsyncQueue`` share: settings, and the calls to send.
-
-    Attributes:
-        name: the queue's name.
-        prefix: BullMQ's key prefix.
-        keys: the queue's keys.
-    """
+    """The part that ``Queue`` and ``AsyncQueue`` share: settings, and the calls to send."""
 
     def __init__(self, name: str, redis_url: str | None, prefix: str | None) -> None:
         adding.check_queue_name(name)

@@ -48,10 +48,8 @@ class WorkerState:
     Args:
         name: the worker's name in CLIENT LIST, and in the field ``pb`` of its jobs.
         owner: what all its lock tokens begin with, up to a colon.
-        busy: how many jobs are in hand.
         quiet: whether the worker is stopping and fetches no more jobs.
         limited: whether a rate limit pauses fetching.
-        completed, failed: how many jobs this worker has completed and failed.
         since_fetch_s: seconds since a fetch last succeeded; None if none has.
     """
 
@@ -213,11 +211,7 @@ class Worker:
     # Start and stop
 
     def settings(self) -> Settings:
-        """Load the settings that name the worker's Redis.
-
-        Raises:
-            UsageError, NotFoundError: as for ``load_settings``.
-        """
+        """Load the settings that name the worker's Redis. Raises as ``load_settings`` does."""
         return load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
 
     async def start(self, *, owner: str = "", redis_url: str = "") -> None:

@@ -61,11 +61,7 @@ class _Task:
 
 
 class IsolatedPool:
-    """The children of one worker, each started when it is needed.
-
-    Args:
-        threads: the threads that wait for children.
-    """
+    """The children of one worker, each started when it is needed; ``threads`` wait for them."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads

@@ -26,7 +26,6 @@ class TaskSpec:
     """A handler and how it runs.
 
     Args:
-        handler: the app's function.
         kind: ``async`` (on the event loop), ``thread`` or ``process`` (in a child process).
         timeout_s, kill_after_s: see ``Worker.task``.
 

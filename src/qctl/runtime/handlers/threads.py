@@ -23,11 +23,7 @@ _Box = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
 
 
 class Threads:
-    """Runs blocking calls beside the event loop. A thread takes further calls when its call ends.
-
-    Args:
-        name: prefix of the threads' names.
-    """
+    """Runs blocking calls beside the event loop. When a call ends, its thread takes another one."""
 
     def __init__(self, name: str) -> None:
         self._names = (f"{name}_{number}" for number in itertools.count())

@@ -56,7 +56,6 @@ class Engine:
     """Fetches jobs, passes them to a runner, and completes the jobs whose handlers return.
 
     Args:
-        address: the Redis of the queue.
         owner: an id that no other engine has or had; "" makes a new id. The engine's lock tokens
             are ``OWNER:STEP``, with the number of the step that fetched the job.
 
@@ -126,7 +125,6 @@ class Engine:
         """Connect and begin to fetch.
 
         Args:
-            start: runs a job that was just fetched.
             fail_refused: fails a job that Redis refused to complete; the int is Redis's code.
 
         Raises:

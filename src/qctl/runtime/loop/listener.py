@@ -79,11 +79,7 @@ class Listener:
         self._task = asyncio.create_task(self._run(), name=f"listen {self._fetcher.keys.name}")
 
     def listen(self, next_delayed_ms: int) -> None:
-        """Begin to wait for a marker.
-
-        Args:
-            next_delayed_ms: when the next delayed job is due, epoch ms; 0 if there is none.
-        """
+        """Begin to wait for a marker, or until a delayed job is due (epoch ms; 0 for none)."""
         self._next_delayed_ms = next_delayed_ms
         self._is_wanted.set()
 

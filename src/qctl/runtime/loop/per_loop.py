@@ -17,11 +17,7 @@ _Entry = tuple[AsyncConnection, AsyncGenerator[None, None]]
 
 
 class LoopConnections:
-    """The connections of an ``AsyncQueue``.
-
-    Args:
-        make_connection: returns a new connection that is not yet open.
-    """
+    """The connections of an ``AsyncQueue``; ``make_connection`` returns one that is not open."""
 
     def __init__(self, make_connection: Callable[[], AsyncConnection]) -> None:
         self._make_connection = make_connection

@@ -31,7 +31,6 @@ class Recovery:
 
     Args:
         owner: what all lock tokens of the engine begin with, up to a colon.
-        in_hand: the engine's jobs, by id.
         on_recovered: called when Redis accepts steps again.
     """
 

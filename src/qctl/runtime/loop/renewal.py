@@ -25,7 +25,6 @@ class Renewer(threading.Thread):
 
     Args:
         client: used only by this thread, which closes the client at its end.
-        loop: the engine's event loop.
     """
 
     def __init__(self, engine: Engine, client: Client, loop: asyncio.AbstractEventLoop) -> None:

@@ -22,13 +22,7 @@ class Places:
         self._offered_at_s = 0.0
 
     def to_keep(self, ending: int, occupied: int, now_s: float) -> int:
-        """Return how many of the ending jobs' places the worker keeps.
-
-        Args:
-            ending: how many of the worker's jobs end now.
-            occupied: how many places the worker has, those of the ending jobs included.
-            now_s: the time of a monotonic clock.
-        """
+        """Return how many places of ``ending`` jobs a worker with ``occupied`` places keeps."""
         self._ended_since_offer += ending
         is_too_soon = now_s < self._offered_at_s + MIN_OFFER_PAUSE_S
         if self._ended_since_offer < JOBS_PER_OFFER or is_too_soon:

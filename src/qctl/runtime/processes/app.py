@@ -14,13 +14,10 @@ from qctl.runtime.processes.messages import check_app
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:
-    """Import the apps, with the working folder first in the module path.
+    """Import the apps, with the working folder first in the module path; return their workers.
 
     Args:
         specs: ``module:attribute`` each; the attribute is a ``Worker`` or a list of workers.
-
-    Returns:
-        the workers, each once.
 
     Raises:
         UsageError: a spec is malformed, or does not name a worker.

@@ -38,7 +38,6 @@ def launch(
     """Start a master that outlives this process.
 
     Args:
-        folder: the master's folder, which exists already.
         environ: the whole environment of the master, with the URL and prefix of Redis.
         lock: descriptor of the folder's lock, which the master keeps until it ends.
     """

@@ -93,12 +93,7 @@ def _send(channel: socket.socket, message: bytes) -> None:
 
 
 class Child:
-    """Runs the workers of this process for its master.
-
-    Args:
-        channel: the socket to the master.
-        workers: the workers, not yet started.
-    """
+    """Runs the workers of this process for its master."""
 
     def __init__(self, orders: Orders, channel: socket.socket, workers: Sequence[Worker]) -> None:
         self._orders = orders

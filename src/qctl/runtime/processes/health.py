@@ -14,10 +14,7 @@ _MAX_HEADERS = 100
 
 
 async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> asyncio.Server:
-    """Answer requests on a port.
-
-    Args:
-        why_not_ready: called for each /readyz; returns "" if the workers are ready.
+    """Answer requests on a port; ``why_not_ready`` returns "" if the workers are ready.
 
     Raises:
         FailedError: the port cannot be used.

@@ -30,13 +30,10 @@ class MasterOptions:
 
     Args:
         apps: ``module:attribute`` each.
-        processes: the number of children.
         grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
         max_jobs: a process that has ended so many jobs is replaced; None for no limit.
         max_rss_bytes: a process that uses more memory is replaced; None for no limit.
-        reload: whether to replace the processes when files of the app change.
         health: host and port for /livez and /readyz; None for no server.
-        log_format: ``text`` or ``json``.
         name: the name of a background master; "" for a master in the foreground.
     """
 

@@ -53,16 +53,12 @@ class ChildProcess:
     """One child process. Created by ``start``.
 
     Attributes:
-        slot: the number of the child's slot.
         workers: what is needed to put the child's jobs back; empty until the child has sent it.
-        state: the state that the child has sent last.
-        last_message_at: when the last message came, by the monotonic clock.
+        last_message_at: by the monotonic clock.
         ready: set when the child takes jobs.
         done_fetching: set when the child takes no more jobs, or will never take any.
         stop_reported: set when the child has reported that it is stopping.
-        ended: set when the process is gone.
         redis_was_away: whether the child could not start because Redis was away.
-        was_killed: whether the master has killed the child.
         is_being_replaced: whether the child is beyond a limit, and its replacement is under way.
     """
 
@@ -94,9 +90,6 @@ class ChildProcess:
         cls, slot: int, options: MasterOptions, environ: Mapping[str, str], cwd: Path
     ) -> ChildProcess:
         """Start a fresh interpreter for a slot.
-
-        Args:
-            environ: the whole environment of the child.
 
         Raises:
             OSError: the interpreter cannot be started.
@@ -170,11 +163,7 @@ class ChildProcess:
         return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
 
     def stop(self, *, for_ever: bool = False) -> None:
-        """Tell the child to finish its jobs and end.
-
-        Args:
-            for_ever: whether the jobs may take as long as they need, instead of the grace.
-        """
+        """Tell the child to finish its jobs, within the grace unless ``for_ever``, and end."""
         self._send(encode("stop", for_ever=for_ever))
         if not self.ready.is_set():
             # A child that still imports the app does not read messages yet.

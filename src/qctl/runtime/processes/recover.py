@@ -27,14 +27,11 @@ _RETRY_S = 1.0
 
 
 def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
-    """Put back the active jobs of a dead worker, to run next.
+    """Put back the active jobs of a dead worker, to run next, and return their ids.
 
     Args:
         counted: whether each job counts a stall, as in BullMQ when a worker dies. A job with too
             many stalls then fails instead.
-
-    Returns:
-        the ids of the jobs that went back.
 
     Raises:
         QctlError: Redis cannot be reached, or refuses.

@@ -43,8 +43,6 @@ class Slot:
     """Keeps one process running.
 
     Args:
-        number: the slot's number, from 0.
-        launch: starts a process for the slot of this number.
         retire: lets a process finish its jobs and end.
         is_any_ready: whether any of the master's slots has a process that takes jobs.
 
