@@ -25,27 +25,19 @@ def add(
     ] = None,
     delay: Annotated[
         str | None,
-        typer.Option(
-            "--delay", metavar="D", help="Wait this long before the first run: 30s, 2h, or seconds"
-        ),
+        typer.Option("--delay", metavar="D", help="Wait before the first run: 30s, 2h, or seconds"),
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option(
-            "--priority", metavar="P", help="0 (first), or 1 (most urgent) to 2097151 (least)"
-        ),
+        typer.Option("--priority", metavar="P", help="0 (first), or 1 (urgent) to 2097151 (least)"),
     ] = None,
     attempts: Annotated[
         int | None,
-        typer.Option(
-            "--attempts", metavar="N", help="How many times the job may run, failures included"
-        ),
+        typer.Option("--attempts", metavar="N", help="How many runs it has, failures included"),
     ] = None,
     backoff: Annotated[
         str | None,
-        typer.Option(
-            "--backoff", metavar="KIND:D", help="Delay before a retry: fixed:10s, exponential:60s"
-        ),
+        typer.Option("--backoff", metavar="KIND:D", help="Retry delay: fixed:10s, exponential:60s"),
     ] = None,
     job_id: Annotated[
         str | None,

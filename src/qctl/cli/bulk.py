@@ -30,9 +30,7 @@ SomeIds = Annotated[
 ]
 ResetAttempts = Annotated[
     bool,
-    typer.Option(
-        "--reset-attempts", help="Forget attempts and stalls; otherwise a job gets one more run"
-    ),
+    typer.Option("--reset-attempts", help="Forget attempts and stalls; default: one more run"),
 ]
 # The states of `jobs list` except active: a job that a worker runs is not changed.
 RestingState = Literal[
@@ -49,23 +47,17 @@ class FilterOptions:
     ] = None
     where: Annotated[
         str | None,
-        typer.Option(
-            "--where",
-            metavar="EXPR",
-            help="Only jobs that match, for example 'error ~ \"timeout\"'",
-        ),
+        typer.Option("--where", metavar="EXPR", help="Only matching jobs: 'error ~ \"timeout\"'"),
     ] = None
     since: Annotated[
         str | None,
         typer.Option(
-            "--since",
-            metavar="TIME",
-            help="Only jobs added or finished since TIME: an age (2h) or a time",
+            "--since", metavar="TIME", help="Added or finished since: an age (2h) or time"
         ),
     ] = None
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME", help="Only jobs added or finished before TIME"),
+        typer.Option("--until", metavar="TIME", help="Added or finished before TIME"),
     ] = None
 
 
@@ -197,11 +189,7 @@ def _select(state: str | None, ids: list[str] | None, options: BulkOptions) -> S
 
 
 def parse_filter(ids: list[str] | None, options: FilterOptions) -> Filter:
-    """The filter that the options describe.
-
-    Raises:
-        UsageError: a value is malformed.
-    """
+    """The filter that the options describe; a UsageError if a value is malformed."""
     from qctl.ops.jobs.where import Filter, parse_where  # noqa: PLC0415
     from qctl.ops.times import parse_time  # noqa: PLC0415
 

@@ -30,10 +30,8 @@ _Read = Callable[["Settings", typer.Context], Iterable[str]]
 def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Context], list[str]]:
     """Make the function that Typer calls: it returns what ``read`` yields in time, sorted.
 
-    Names with characters that cannot be printed are left out.
-
-    Args:
-        ignore_context: load the settings without the chosen context, which may not exist.
+    Names with characters that cannot be printed are left out. With ``ignore_context``, the settings
+    are loaded without the chosen context, which may not exist.
     """
 
     def complete(ctx: typer.Context) -> list[str]:

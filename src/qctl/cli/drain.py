@@ -54,9 +54,7 @@ class DrainFlags:
 
     timeout: Annotated[
         str,
-        typer.Option(
-            "--timeout", metavar="D", help="How long to wait for active jobs: 30s, 10m, 2h"
-        ),
+        typer.Option("--timeout", metavar="D", help="How long to wait for active jobs: 30s, 10m"),
     ] = "10m"
     on_timeout: Annotated[
         Literal["abort", "restart"],
@@ -88,7 +86,8 @@ class DrainFlags:
         bool,
         typer.Option(
             "--keep-paused",
-            help="Leave the queues paused if the restart succeeds; otherwise they are resumed",
+            help="Leave the queues paused after a successful restart; after a timeout, Ctrl-C or a "
+            "failure, the queues are resumed",
         ),
     ] = False
     mixed_versions: MixedVersions = False

@@ -30,9 +30,7 @@ def events(
     ] = False,
     since: Annotated[
         str | None,
-        typer.Option(
-            "--since", metavar="TIME", help="Only after TIME: an age (2h), time or event id"
-        ),
+        typer.Option("--since", metavar="TIME", help="Only after an age (2h), time or event id"),
     ] = None,
     names: Annotated[
         list[str] | None,

@@ -45,8 +45,7 @@ class App:
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a function whose first parameter is an ``Environment``.
 
-        Args:
-            bare: the function takes no ``Environment``, and the command has no common options.
+        A ``bare`` function takes no ``Environment``, and its command has no common options.
         """
 
         def register(function: CommandFunctionType) -> CommandFunctionType:

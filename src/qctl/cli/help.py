@@ -72,11 +72,7 @@ class Group(_ExamplesFirst, TyperGroup):
 
 
 def _require_once(ctx: click.Context, given: list[Any]) -> None:
-    """Refuse a repeated option, unless the option takes several values or is a flag.
-
-    Args:
-        given: the parameters in the order of the command line, as often as they were given.
-    """
+    """Refuse an option that is in ``given`` twice, unless it takes several values or is a flag."""
     for param in given:
         times = given.count(param)
         # Repeating a flag changes nothing.

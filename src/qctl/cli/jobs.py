@@ -15,7 +15,6 @@ from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
-from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.ops.jobs.fate import AnyJob, add_fates
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
@@ -42,7 +41,7 @@ def list_command(
     """Jobs of one state: the next to run first, or the newest result first."""
     only = parse_filter(ids, filters)
     _, client = env.redis()
-    snapshot = _snapshot(env, client, queue)
+    (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     if env.output == "ndjson" and state not in {"active", "stalled"}:
         # Streamed, so that memory does not grow with the number of jobs.
         env.emit_json(None, stream_jobs(client, snapshot.keys, state, only, limit=limit))
@@ -69,7 +68,7 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     from qctl.output.jobs import detail_lines  # noqa: PLC0415 - only for this and `jobs list`
 
     _, client = env.redis()
-    snapshot = _snapshot(env, client, queue)
+    (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
         (job,) = _add_fates(env, snapshot, [job])
@@ -94,7 +93,7 @@ def logs_command(
             hint="--output ndjson prints one object per row",
         )
     _, client = env.redis()
-    keys = _snapshot(env, client, queue).keys
+    keys = find_queues(client, env.settings.prefix, [queue])[0].keys
     if not follow and env.output == "json":
         env.emit_json(read_logs(client, keys, job_id))
         return
@@ -107,10 +106,6 @@ def logs_command(
         env.show({"row": row}, [visible(row)])
         if follow:
             env.streams.stdout.flush()
-
-
-def _snapshot(env: Environment, client: Client, queue: str) -> QueueSnapshot:
-    return find_queues(client, env.settings.prefix, [queue])[0]
 
 
 def _add_fates(

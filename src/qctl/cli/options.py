@@ -77,9 +77,7 @@ COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-
 # An option of every command that writes, that is, of every command with --dry-run.
 Confirmed = Annotated[
     str | None,
-    typer.Option(
-        "--confirm", metavar="NAME", help="The context's name, if the context asks for it"
-    ),
+    typer.Option("--confirm", metavar="NAME", help="The context's name, if the config asks for it"),
 ]
 
 Queue = Annotated[str, _argument("QUEUE", "The queue's name", queue_names)]

@@ -35,11 +35,7 @@ class CommandActions:
         return Proposal(question, tuple(lines), perform, required_confirmation(self._env.settings))
 
     def _for_writing(self) -> tuple[Address, Client, Settings]:
-        """The address of Redis, the connection and the settings, for an action that writes.
-
-        Raises:
-            RefusedError: see ``required_confirmation``.
-        """
+        """The address of Redis, the connection and the settings, if the config allows writing."""
         required_confirmation(self._env.settings)
         return *self._env.redis(), self._env.settings
 

@@ -206,11 +206,7 @@ def logs(
 
 
 def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> MasterOptions:
-    """The options of a master, parsed.
-
-    Raises:
-        UsageError: a value is malformed.
-    """
+    """The options of a master, parsed."""
     from qctl.runtime.processes.messages import MasterOptions, check_app  # noqa: PLC0415
 
     for spec in apps:

@@ -127,8 +127,6 @@ def judge(
 
     Args:
         added: job id → the number of runs that the job needs: all but the last one must fail.
-        killed_pid: the process that the demo killed.
-        completed, left: see ``Proof``.
     """
     by_job: dict[str, list[Run]] = {job_id: [] for job_id in added}
     for run in runs:

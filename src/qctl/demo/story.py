@@ -32,8 +32,7 @@ _WIDTH = 80
 def tell_story(stage: Stage, *, keep: bool) -> Proof:
     """Run the whole demo, and return the proof, which may not hold.
 
-    Args:
-        keep: create schedulers that keep the worker busy afterwards.
+    With ``keep``, schedulers add further jobs afterwards.
 
     Raises:
         FailedError: a command failed, or an expected state was not reached in time.

@@ -19,11 +19,7 @@ _MESSAGE = "qctl_message"
 
 
 class Log:
-    """A logger that adds the same fields to every line.
-
-    Args:
-        area: the logger is ``qctl.<area>``.
-    """
+    """The logger ``qctl.<area>``, with the same fields added to every line."""
 
     def __init__(self, area: str, **fields: Any) -> None:
         self._logger = logging.getLogger(f"qctl.{area}")
@@ -75,12 +71,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(style: str = "text", level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Send qctl's log lines to ``stream``; None for stderr.
-
-    Args:
-        style: ``text`` or ``json``.
-        level: the lowest level to write, as a number of Python's ``logging``.
-    """
+    """Send qctl's log lines from ``level`` on to ``stream`` (None: stderr), as text or as json."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logger = logging.getLogger("qctl")

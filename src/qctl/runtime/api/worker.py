@@ -201,9 +201,7 @@ class Worker:
     def use(self, middleware: Middleware) -> Middleware:
         """Decorate a function to add it as the innermost middleware around every job.
 
-        Args:
-            middleware: ``async def layer(job, call_next)``; returns what ``await call_next(job)``
-                returned.
+        ``async def layer(job, call_next)`` returns what ``await call_next(job)`` returned.
         """
         self._middleware.append(middleware)
         return middleware
@@ -328,10 +326,7 @@ class Worker:
         await self._require_started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
-        """Run until SIGTERM or SIGINT, then ``stop``; a second signal ends the grace.
-
-        Args:
-            grace_s: how long jobs may take at the stop, in seconds; 0 for no limit.
+        """Run until SIGTERM or SIGINT, then ``stop(grace_s)``; a second signal ends the grace.
 
         Raises:
             QctlError: as for ``start``.

@@ -148,10 +148,7 @@ class Job:
         return Parent(self.id, self.queue)
 
     async def update_progress(self, value: Any) -> None:
-        """Report how far the job is.
-
-        Args:
-            value: a number, or any other JSON value.
+        """Report how far the job is: a number, or any other JSON value.
 
         Raises:
             UsageError: the value is not JSON.
@@ -173,10 +170,7 @@ class Job:
         self._data = data
 
     async def log(self, row: str) -> int:
-        """Add a row to the job's log.
-
-        Returns:
-            how many rows the log has now.
+        """Add a row to the job's log, and return how many rows the log has now.
 
         Raises:
             LookupError: the job no longer exists.

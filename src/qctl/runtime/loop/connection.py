@@ -121,7 +121,11 @@ class AsyncConnection:
             UsageError: the connection is open in another event loop or process.
         """
         if self._transport is not None:
-            self._check_opened_here()
+            if self._opened_in != (os.getpid(), asyncio.get_running_loop()):
+                raise UsageError(
+                    "a Redis connection is used outside the event loop or process that opened it",
+                    hint="open one in each; an AsyncQueue without connection= does this by itself",
+                )
             await self._owes_nothing.wait()
             if not self._unanswered:
                 await self._notice_end()
@@ -367,13 +371,6 @@ class AsyncConnection:
             self.drop(TimeoutError(f"no answer for {self._max_silence_s:g} s"))
             return
         self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
-
-    def _check_opened_here(self) -> None:
-        if self._opened_in != (os.getpid(), asyncio.get_running_loop()):
-            raise UsageError(
-                "a Redis connection is used outside the event loop or process that opened it",
-                hint="open one in each; an AsyncQueue without connection= does this by itself",
-            )
 
     async def _notice_end(self) -> None:
         """Drop a connection that the server closed while the event loop was not running."""

@@ -28,7 +28,7 @@ LEAVE_S = 0.2
 
 
 class Fetcher(Protocol):
-    """The part of an engine that its listener uses."""
+    """The part of an ``Engine`` that its listener uses."""
 
     keys: QueueKeys
     log: Log
@@ -36,15 +36,12 @@ class Fetcher(Protocol):
     connection: AsyncConnection
 
     @property
-    def has_room(self) -> bool:
-        """Whether the engine can start another job now."""
+    def has_room(self) -> bool: ...
 
     @property
-    def wants_marker(self) -> bool:
-        """Whether the engine's next fetch waits for a marker."""
+    def wants_marker(self) -> bool: ...
 
-    def fetch_again(self) -> None:
-        """Fetch now, since there may be a job."""
+    def fetch_again(self) -> None: ...
 
 
 class Listener:
@@ -70,11 +67,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect, and be ready to ``listen``.
-
-        Raises:
-            UnreachableError, ReplyError: Redis cannot be reached, or refuses the connection.
-        """
+        """Connect, and be ready to ``listen``. Raises what ``AsyncConnection.open`` raises."""
         await self._connection.open()
         self._task = asyncio.create_task(self._run(), name=f"listen {self._fetcher.keys.name}")
 

@@ -166,7 +166,7 @@ class Master:
     async def _launch(self, slot: int) -> ChildProcess:
         child = await ChildProcess.start(slot, self.options, self._environ, self._cwd)
         child.on_state = self._check_limits
-        child.on_files_changed = self._on_files_changed
+        child.on_files_changed = lambda files: self._replace_all(f"changed: {', '.join(files)}")
         self.children.add(child)
         self._end_tasks.add(self._spawn(self._await_end(child)))
         if self.is_stopping:
@@ -211,9 +211,6 @@ class Master:
             self.stop()
         else:
             self._replace_all("SIGHUP")
-
-    def _on_files_changed(self, files: Sequence[str]) -> None:
-        self._replace_all(f"changed: {', '.join(files)}")
 
     def _replace_all(self, why: str) -> None:
         # A second replacement waits for its turn, then starts the present code: no third is needed.

@@ -97,11 +97,7 @@ class ChildState:
 
 
 def check_app(spec: str) -> None:
-    """Check the form of an app's name. Nothing is imported.
-
-    Raises:
-        UsageError: it is not ``module:attribute``.
-    """
+    """Raise a UsageError if an app's name is not ``module:attribute``. Nothing is imported."""
     module, separator, attribute = spec.partition(":")
     parts = [*module.split("."), *attribute.split(".")]
     if not separator or not all(part.isidentifier() for part in parts):
