@@ -73,9 +73,8 @@ def to_int(value: Any) -> int | None:
 def read_json(text: str | None, default: Any) -> tuple[Any, bool]:
     """The value of a field, and whether the field is JSON as BullMQ understands it.
 
-    Returns:
-        The parsed value and True; the raw text and False; or ``default`` and True if ``text`` is
-        None, because the field is missing.
+    The value of a field that is not JSON is its text. A missing field (None) counts as JSON with
+    the value ``default``.
     """
     if text is None:
         return default, True

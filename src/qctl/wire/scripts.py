@@ -104,11 +104,9 @@ def run_call(client: Client, call: ScriptCall) -> Any:
 def run_timed(
     client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
 ) -> tuple[Any, float]:
-    """Run a script whose reply begins with the microseconds that it took.
+    """The rest of a script's reply that begins with microseconds, and how many seconds it took.
 
-    Returns:
-        The rest of the reply, and how many seconds Redis worked. If the script could not measure
-        the time, the duration of the whole call is returned instead.
+    If the script could not measure the time, the duration of the whole call is returned instead.
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)

@@ -99,18 +99,16 @@ def find_strays(
     """
     first, undetermined = _unlisted(client, jobs, max_waiting)
     second, _ = _unlisted(client, list(first), max_waiting)
-    found = []
-    for job, fields in second.items():
-        timestamp, *_, finished_on = fields
-        if first[job] == fields:
-            found.append(
-                Stray(
-                    *job,
-                    finished=finished_on is not None,
-                    ghost=timestamp is None,
-                    added_at_ms=to_int(timestamp) or 0,
-                )
-            )
+    found = [
+        Stray(
+            *job,
+            finished=finished_on is not None,
+            ghost=timestamp is None,
+            added_at_ms=to_int(timestamp) or 0,
+        )
+        for job, (timestamp, *_, finished_on) in second.items()
+        if first[job] == second[job]
+    ]
     return found, undetermined
 
 

@@ -2,9 +2,8 @@
 -- set the flag; for older versions also move ready jobs to the paused list. Wire format 5.20, 10.2.
 --
 -- If the queue is paused already, its ready jobs in wait still move to the paused list if that list is used.
--- With many jobs in both lists, the move takes several calls. The note is written before the flag, and the
--- flag before any job is moved: if the caller dies half way, the queue is paused and the note names the
--- owner. A running queue never has jobs in a list that no worker reads.
+-- The note is written before the flag, and the flag before any job is moved: if the caller dies half way, the
+-- queue is paused and the note names the owner. A running queue never has jobs that no worker sees.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
 -- KEYS[3] qctl's pause note

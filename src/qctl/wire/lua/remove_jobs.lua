@@ -1,8 +1,6 @@
 -- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state. A parent that waited only for a deleted
 -- job becomes ready to run (soft, P17).
 --
--- Redis searches a list entry by entry: the search for a job in the middle of a million takes 11 ms.
---
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or ""
 --         for anywhere
@@ -177,8 +175,7 @@ local function delete(job, state)
     delete_job_keys(job.key)
   end
   if event == "removed" then
-    emit(job.base, "removed", "jobId", job.id,
-      "prev", state or "unknown")
+    emit(job.base, "removed", "jobId", job.id, "prev", state or "unknown")
   end
 end
 

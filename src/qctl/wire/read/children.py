@@ -29,7 +29,6 @@ class Child:
     """A job that a parent lists as its child.
 
     Args:
-        key: the key of the child's hash.
         job: the child's queue and id; None if the key has another prefix than the parent's.
         has_this_parent: whether the hash names this parent. If not, the child has been deleted, and
             another job may have its key.

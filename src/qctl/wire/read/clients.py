@@ -24,7 +24,6 @@ class WorkerClient:
     """A worker's blocking connection. A worker that shuts down closes this connection first.
 
     Args:
-        queue: the queue it serves.
         worker_name: the worker's own name, if it has one.
         client_id: Redis' number of the connection; later connections have higher ones.
         address: ``ip:port`` of the worker's end, as Redis sees it.

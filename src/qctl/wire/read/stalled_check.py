@@ -77,12 +77,10 @@ def read_clocks(
         for keys, job_ids in ids
     ]
     clocks = []
-    for (keys, job_ids), row in zip(ids, read_groups(client, reads), strict=True):
-        last_check, ttl_ms, *marks = row
-        pairs = zip(job_ids, marks, strict=True)
-        marked = frozenset(job_id for job_id, mark in pairs if value_or(mark, 0))
-        checked_at_ms = to_int(value_or(last_check, None))
-        clocks.append(StalledClock(keys, checked_at_ms, max(int(checked(ttl_ms)), 0), marked))
+    for (keys, job_ids), replies in zip(ids, read_groups(client, reads), strict=True):
+        checked_at, ttl_ms, *marks = (value_or(reply, None) for reply in replies)
+        marked = frozenset(i for i, mark in zip(job_ids, marks, strict=True) if mark)
+        clocks.append(StalledClock(keys, to_int(checked_at), max(int(ttl_ms), 0), marked))
     return clocks
 
 

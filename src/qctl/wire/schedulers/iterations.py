@@ -77,7 +77,7 @@ def read_one(client: Client, keys: QueueKeys, scheduler_id: str) -> Registered |
     score = client.call("ZSCORE", keys("repeat"), scheduler_id)
     if score is None:
         return None
-    return next(iter(_read(client, keys, [scheduler_id, str(score)])))
+    return next(_read(client, keys, [scheduler_id, str(score)]))
 
 
 def pending_delayed(client: Client, keys: QueueKeys) -> int:

@@ -46,9 +46,8 @@ class FlowJob(JobOptions):
     """A job to add together with the jobs that it waits for.
 
     Args:
-        name: the job's name, by which the worker chooses what to do.
+        name, data: as of a ``NewJob``.
         queue: the job's queue; all queues of a flow have the same prefix.
-        data: the payload, any JSON value; None is ``{}``.
         children: the jobs that this job waits for.
     """
 

@@ -2,7 +2,6 @@
 -- has a parent, its new fields, its event. Everything else is done once for the batch, or only for jobs that
 -- need it.
 --@include dedup
---@include metrics
 
 -- Why a job cannot end (codes of wire format 5).
 local CODES = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
@@ -131,6 +130,31 @@ local function end_job(base, events, now, now_text, kind, field, id, key, value,
     redis.call("XADD", events, "*", "event", "retries-exhausted", "jobId", id,
       "attemptsMade", group.attempts_made)
   end
+end
+
+-- Adds jobs that have ended to the metrics, which count them per minute (wire format 5.21). limit: how many
+-- minutes are kept.
+local function count_metrics(base, kind, now, count, limit)
+  local key = base .. "metrics:" .. kind
+  local before = redis.call("HINCRBY", key, "count", count) - count
+  local last = redis.call("HMGET", key, "prevTS", "prevCount")
+  local now_text = string.format("%.0f", now)
+  if not last[1] then
+    redis.call("HSET", key, "prevTS", now_text, "prevCount", 0)
+    return
+  end
+  local minutes = math.floor(now / 60000) - math.floor(tonumber(last[1]) / 60000)
+  minutes = math.min(minutes, limit)
+  if minutes <= 0 then
+    return
+  end
+  local data = key .. ":data"
+  redis.call("LPUSH", data, string.format("%.0f", before - (tonumber(last[2] or "0") or 0)))
+  for _ = 2, minutes do
+    redis.call("LPUSH", data, 0)
+  end
+  redis.call("LTRIM", data, 0, limit - 1)
+  redis.call("HSET", key, "prevCount", string.format("%.0f", before), "prevTS", now_text)
 end
 
 -- kind: "completed" or "failed". Answers for each of at most 250 jobs 0 if it has ended, else a code of wire
