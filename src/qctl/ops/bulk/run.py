@@ -201,7 +201,16 @@ class BulkRun:
             walk.keep([entry for entry in entries if entry.id not in gone])
             yield self.progress()
         if not (walk.is_complete or self._is_limit_reached()):
-            raise self._incomplete()
+            why = "jobs are added faster than they can be read"
+            if self._selection.state in FINISHED:
+                why += ", or very many finished in the future by Redis' clock"
+            elif self._selection.state == "waiting":
+                why += ", or the queue was paused or resumed again and again"
+            raise PartialError(
+                f"not all {self._selection.state} jobs were read",
+                why=why,
+                hint="" if self._context.dry_run else "run the same command again for the others",
+            )
         self._is_complete = True
 
     def _walk(self) -> Walk:
@@ -235,19 +244,6 @@ class BulkRun:
 
     def _changed_text(self) -> str:
         return f"{counted(self._changed_count, 'job was', 'jobs were')} {self._action.done}"
-
-    def _incomplete(self) -> PartialError:
-        """The error that some jobs may not have been read."""
-        why = "jobs are added faster than they can be read"
-        if self._selection.state in FINISHED:
-            why += ", or very many finished in the future by Redis' clock"
-        elif self._selection.state == "waiting":
-            why += ", or the queue was paused or resumed again and again"
-        return PartialError(
-            f"not all {self._selection.state} jobs were read",
-            why=why,
-            hint="" if self._context.dry_run else "run the same command again for the others",
-        )
 
     def _check_stop(self) -> None:
         if self._stop():

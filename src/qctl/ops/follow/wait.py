@@ -14,14 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qctl.connection.address import Client
-from qctl.errors import (
-    FailedError,
-    NotFoundError,
-    QctlError,
-    ReplyError,
-    TimedOutError,
-    is_outage,
-)
+from qctl.errors import FailedError, NotFoundError, QctlError, ReplyError, TimedOutError, is_outage
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.ops.queues.status import count_workers

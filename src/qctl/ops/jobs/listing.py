@@ -235,8 +235,7 @@ def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
 def _parent(keys: QueueKeys, parent_key: str | None) -> JobParent | None:
     if not parent_key:
         return None
-    found = job_of(parent_key, keys.prefix)
-    if found is None:
+    if (found := job_of(parent_key, keys.prefix)) is None:
         return JobParent(parent_key, None, None)
     return JobParent(parent_key, found[0].name, found[1])
 

@@ -186,7 +186,13 @@ def read_metrics(
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
     figures = list(map(_figures, statuses, totals))
-    beats, beat_remarks = _heartbeats(client, settings.prefix)
+    beats: Sequence[Heartbeat] = ()
+    beat_remarks: tuple[str, ...] = ()
+    try:
+        beats = heartbeats.read_all(client, settings.prefix)
+    except ReplyError as error:
+        # A user who may read the queues may still not be allowed to read qctl's keys.
+        beat_remarks = (f"whether qctl's own workers run is unknown: {error.what}",)
     broken = found.queues.broken
     broken_remarks = [f"queue {name!r} cannot be read: {why.message}" for name, why in broken]
     # A queue that cannot be read now still exists.
@@ -240,15 +246,6 @@ def _oldest(*rows: QueueFigures) -> float | None:
     waiting = [row for row in rows if row.counts.waiting or row.counts.prioritized]
     ages_s = [row.oldest_waiting_s for row in waiting if row.oldest_waiting_s is not None]
     return max(ages_s, default=None) if len(ages_s) == len(waiting) else None
-
-
-def _heartbeats(client: Client, prefix: str) -> tuple[Sequence[Heartbeat], tuple[str, ...]]:
-    """The heartbeats of qctl's own workers, and a remark where they cannot be read."""
-    try:
-        return heartbeats.read_all(client, prefix), ()
-    except ReplyError as error:
-        # A user who may read the queues may still not be allowed to read qctl's keys.
-        return (), (f"whether qctl's own workers run is unknown: {error.what}",)
 
 
 def _drains(client: Client, prefix: str) -> Drains | None:

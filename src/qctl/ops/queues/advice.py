@@ -197,12 +197,9 @@ def maxed(queue: QueueSnapshot) -> Note | None:
     waiting = counted(queue.backlog, "job waits", "jobs wait")
     if (queue.concurrency or 0) <= 0:
         return Note(f"its global concurrency is {queue.concurrency}: no job can start, {waiting}")
-    stalled = queue.counts.stalled
-    by = (
-        f" ({counted(stalled, 'of these jobs has', 'of these jobs have')} stalled)"
-        if stalled
-        else ""
-    )
+    by = ""
+    if stalled := queue.counts.stalled:
+        by = f" ({counted(stalled, 'of these jobs has', 'of these jobs have')} stalled)"
     active = counted(queue.counts.active, "job is", "jobs are")
     return Note(
         f"its global concurrency of {queue.concurrency:,} is reached: {active} active{by}, "

@@ -52,12 +52,11 @@ class Queues:
         """
         if not self.broken:
             return
-        first = self.broken[0][1]
         lines = [f"{name!r}: {error.message}" for name, error in self.broken]
         raise PartialError(
             f"{len(self.broken)} of {len(self.broken) + len(self.readable)} queues cannot be read",
             why=_listed(lines, "\n"),
-            hint=first.hint,
+            hint=self.broken[0][1].hint,
         )
 
 

@@ -22,7 +22,7 @@ from qctl.ops.processes.attribution import known_holders, queues_served
 from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
-from qctl.ops.queues.names import QueueNameCache, QueueNames, run_id, server_id
+from qctl.ops.queues.names import QueueNameCache, run_id, server_id
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
@@ -194,7 +194,12 @@ def inspect_queues(
     known_at = None
     if known is not None and known.is_cached:
         known_at = datetime.fromtimestamp(known.scanned_at_s, UTC)
-        remarks += (_cached_remark(known, cache),)
+        if known.is_scan_due:
+            cache.scan_in_background()
+        remarks += (
+            f"queues as of {known.age_s:.0f} s ago, and queues with workers: finding all queues "
+            f"takes {known.took_s:.1f} s in this Redis; `qctl queues` does so now",
+        )
     now_s = time.time()
     by_queue = None if workers is None else grouped(workers, lambda worker: worker.queue)
     statuses = tuple(
@@ -202,16 +207,6 @@ def inspect_queues(
         for queue in queues.readable
     )
     return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
-
-
-def _cached_remark(known: QueueNames, cache: QueueNameCache) -> str:
-    """Says that the queues' names are cached, and starts the next scan if it is due."""
-    if known.is_scan_due:
-        cache.scan_in_background()
-    return (
-        f"queues as of {known.age_s:.0f} s ago, and queues with workers: finding all queues takes "
-        f"{known.took_s:.1f} s in this Redis; `qctl queues` does so now"
-    )
 
 
 class _Prober(ForwardingClient):

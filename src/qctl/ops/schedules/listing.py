@@ -111,7 +111,7 @@ def list_schedules(
         NotFoundError: a queue does not exist.
     """
     queues = queues_named_or_all(client, prefix, names)
-    now_ms = _now_ms()
+    now_ms = time.time_ns() // 1_000_000
     found = [
         _schedule(snapshot.keys, entry, now_ms)
         for snapshot in queues.readable
@@ -146,7 +146,7 @@ def find_schedule(
     entry = read_one(client, keys, scheduler_id)
     if entry is None:
         raise _no_such_scheduler(client, keys, scheduler_id)
-    return entry, _schedule(keys, entry, _now_ms())
+    return entry, _schedule(keys, entry, time.time_ns() // 1_000_000)
 
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
@@ -260,7 +260,3 @@ def _parts_of_key(key: str) -> dict[str, str]:
     name, _, end, tz, suffix = key.split(":", 4)
     when = "every" if suffix.isdecimal() else "pattern"
     return {"name": name, "endDate": end, "tz": tz, when: suffix}
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
