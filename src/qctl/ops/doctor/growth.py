@@ -11,12 +11,13 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# Finished jobs of one state from which a missing limit is an info, and a warning.
+# A missing limit is an info from the first number of finished jobs of one state, a warning from
+# the second.
 MANY, VERY_MANY = 10_000, 100_000
-# A stream is trimmed to about its limit. One longer than limit * factor + slack is not trimmed.
+# A stream is trimmed to about its limit. A stream longer than limit * factor + slack is not.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
-# Redis does not show a worker's own limit. A multiple of this number of jobs is taken for one.
+# Redis does not show a worker's own limit. A count that is a multiple of this looks like one.
 _ROUND = 1000
 
 
@@ -52,13 +53,13 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
         for snapshot in exam.snapshots
         for state in FINISHED
     }
-    large = {place: count for place, count in counts.items() if count >= MANY}
+    large = {pair: count for pair, count in counts.items() if count >= MANY}
     for kept in kept_jobs(exam.client, list(large), exam.now_ms):
         count = large[kept.keys, kept.state]
         if kept.bounded or not count % _ROUND:
             continue
         option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-        # The pace is counted, not extrapolated: a burst says nothing about a day.
+        # Jobs are counted, not extrapolated to a day: a burst says nothing about a day.
         pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
         age_ms = 0 if kept.oldest_ms is None else exam.now_ms - kept.oldest_ms
         if kept.last_day is None and age_ms > 0:

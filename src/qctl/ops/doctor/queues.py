@@ -1,4 +1,4 @@
-"""Checks of whole queues: unreadable, paused, at their concurrency, of two versions."""
+"""Checks of whole queues: unreadable, paused, at their concurrency, used by two versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# Events that are searched for a pause: of all paused queues together, and of one queue.
+# The most events searched for a pause: of all paused queues together, and of one queue.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
@@ -83,6 +83,7 @@ def paused(exam: Examination) -> Iterator[Finding]:
             times = (e.at_ms for e in events[snapshot.keys] if e.name == "paused")
             at_ms = next(times, None)
         paused_at = utc_datetime(at_ms)
+        # A drain has a lease on the queue while it works on the queue.
         is_draining = snapshot.lease is not None
         text = note.text
         if paused_at and not is_draining:
@@ -190,7 +191,7 @@ def mixed_versions(exam: Examination) -> Iterator[Finding]:
         # By queue: the processes that serve the queue, each with its installed BullMQ version.
         installed = installed_by_queue(exam.served)
     except (CannotCheckError, NothingToCheckError):
-        # Then only the traces in Redis count.
+        # Without the processes, only what the versions left in Redis counts.
         installed = {}
     for snapshot in exam.snapshots:
         signs = version_signs(

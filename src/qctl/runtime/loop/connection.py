@@ -34,7 +34,7 @@ from qctl.wire.scripts import ScriptCall, sha, source
 Callback = Callable[[Any], None]
 MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
 _CHECK_SILENCE_EVERY_S = 1.0
-# After so many turns, the event loop has read arrived data and noticed a closed connection.
+# After so many turns, an event loop has read the data that arrived and noticed a disconnect.
 _MAX_TURNS = 4
 _MAX_REFUSAL_BYTES = 4096
 # Error codes of a server that does not have the queue, or no longer has it.
@@ -99,6 +99,7 @@ class AsyncConnection:
         self.is_open = False
         # The process and the event loop in which it was opened.
         self._opened_in: tuple[int, asyncio.AbstractEventLoop] | None = None
+        # Whether Redis has not replied on this connection yet.
         self._is_new = False
         self._poll = select.poll()
         self._reader = hiredis.Reader()
@@ -188,7 +189,7 @@ class AsyncConnection:
             await asyncio.sleep(pause_s)
 
     async def run_call(self, call: ScriptCall) -> Any:
-        """Run a transition; the script's text is sent only if Redis does not know the script.
+        """Run a script; its text is sent only if Redis does not know the script.
 
         Raises:
             ReplyError: the script failed.
@@ -281,7 +282,7 @@ class AsyncConnection:
                         break
                 self._unanswered.popleft()(reply)
         except (hiredis.ProtocolError, IndexError) as error:
-            self.drop(ConnectionError(f"no Redis protocol: {error}"))
+            self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:
             return

@@ -24,13 +24,12 @@ from qctl.wire.write import worker_calls
 class Recovery:
     """Reconnects an engine when its connection breaks or a step (see ``engine.py``) fails.
 
-    Redis may or may not have run the steps that were in flight. If it has settled the jobs of a
-    step, these cannot be settled again. If it has fetched jobs for this engine in a reply that
-    never arrived, these are active under a token of the engine, but no handler runs them:
-    ``Recovery`` gives them back.
+    Redis may or may not have run a step that was in flight. Jobs that the step settled cannot be
+    settled again. Jobs that the step fetched are active under a lock token of the engine, but no
+    handler runs them, because the reply never arrived: ``Recovery`` gives such jobs back to wait.
 
     Args:
-        owner: what all lock tokens of the engine begin with, up to a colon.
+        owner: the engine's id; its lock tokens are ``OWNER:STEP``.
         on_recovered: called when Redis accepts steps again.
     """
 
@@ -68,6 +67,7 @@ class Recovery:
             jobs: the jobs that the step was to settle, unless Redis has reported their outcome.
             error: the error of the step; None if the connection broke between steps.
         """
+        # Redis has run nothing if it lacks the script, or refuses because the queue's slot moves.
         is_refusal = slot_moves.is_refusal(error)
         if error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
             if not is_refusal:
@@ -96,7 +96,7 @@ class Recovery:
         }
 
     async def close(self) -> None:
-        """Stop a recovery that is under way, and start no other one."""
+        """Stop a recovery that is under way, and start no more."""
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
@@ -104,7 +104,7 @@ class Recovery:
 
     async def _recover(self) -> None:
         if self._refusals:
-            # A retry at once does not help against full memory, a replica or a key of a wrong type.
+            # An immediate retry does not help against full memory, a replica or a broken key.
             pause_s = MIN_RECONNECT_PAUSE_S * 2 ** min(self._refusals, 10)
             await asyncio.sleep(min(pause_s, MAX_RECONNECT_PAUSE_S))
         is_away = False

@@ -1,9 +1,9 @@
 """How workers share the places of a queue that limits how many of its jobs run at a time.
 
 Such a queue has as many places as jobs may run. A worker that fetches its next job in the call that
-settles the last job keeps the place. BullMQ's workers always do so, and a worker that starts later
-gets no place as long as jobs wait. So a qctl worker gives up a place now and then, and waits for
-another place: Redis gives a free place to the worker that has waited longest.
+settles its previous job keeps that job's place. BullMQ's workers always do this, so a worker that
+starts later gets no place as long as jobs wait. A qctl worker therefore gives up a place now and
+then, and waits for another place: Redis gives a free place to the worker that has waited longest.
 """
 
 from __future__ import annotations
