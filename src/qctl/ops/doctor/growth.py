@@ -11,8 +11,7 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# A missing limit is an info from the first number of finished jobs of one state, a warning from
-# the second.
+# Without a limit, this many finished jobs of one state are an info, and this many a warning.
 MANY, VERY_MANY = 10_000, 100_000
 # A stream is trimmed to about its limit. A stream longer than limit * factor + slack is not.
 _FACTOR, _SLACK = 2, 1000
@@ -75,6 +74,6 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
                 "per_day": kept.last_day,
                 "oldest_at": utc_datetime(kept.oldest_ms),
             },
-            remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see "
-            "it",
+            remedy=f"set {option} in the jobs' options, or in the workers' options, which qctl "
+            "cannot see",
         )

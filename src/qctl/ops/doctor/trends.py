@@ -26,7 +26,7 @@ MIN_WINDOW_MS = 20_000
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
 # A finding needs so many ended jobs, so many failed jobs, and this share of failed jobs.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# Jobs of a queue that are compared, and how many of one host must show its clock ahead, or behind.
+# ``max_jobs`` of ``clock_samples``, and how many jobs must show a clock ahead, or behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
@@ -184,8 +184,8 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
     """By how many ms a clock is behind, one negative number for each job; ascending.
 
-    A call that waited for Redis makes a clock look behind, too. So empty if one job does not show a
-    clock behind, if the jobs are too few, or if a producer added them within ``MIN_WINDOW_MS``.
+    A call that waited for Redis makes a clock look behind, too. So the list is empty if one job
+    shows the clock right, if the jobs are too few, or if a producer added all within ``MIN_WINDOW_MS``.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:
@@ -201,8 +201,7 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
 
 @read_once
 def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[str]]:
-    """The events of the queues with the most jobs waiting or failed; if others were left out, a
-    text says which were read."""
+    """Events of the queues with the most jobs waiting or failed; a text if others are not read."""
     waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
     failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)
