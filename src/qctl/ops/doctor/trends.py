@@ -184,8 +184,8 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
     """By how many ms a clock is behind, one negative number for each job; ascending.
 
-    A call that waited for Redis makes a clock look behind, too. So the list is empty if one job
-    shows the clock right, if the jobs are too few, or if a producer added all within ``MIN_WINDOW_MS``.
+    The list is empty if one job contradicts, if the jobs are too few, or if a producer added all
+    within ``MIN_WINDOW_MS``: a call that waited for Redis makes a clock look behind, too.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:

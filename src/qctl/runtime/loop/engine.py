@@ -341,7 +341,7 @@ class Engine:
 
     @property
     def wants_marker(self) -> bool:
-        """Whether the engine's next fetch waits for a marker."""
+        """Whether the engine waits for a marker before its next fetch."""
         return self._nothing_to_fetch and not self.is_limited and not self.is_stopping
 
     @property
@@ -415,7 +415,7 @@ class Engine:
         self._changed.set()
 
     async def close(self) -> None:
-        """Close the connections. Another worker's stalled check brings back jobs still in hand."""
+        """Close the connections. A later stalled check brings back jobs still in hand."""
         self.stop_fetching()
         await self._recovery.close()
         if self._limit_timer is not None:

@@ -26,7 +26,7 @@ class RetryingLink:
         self._connection = connection
 
     async def run_call(self, call: ScriptCall) -> Any:
-        """Run a transition. If a reply is lost, the call is repeated, and may be run twice.
+        """Run a script. If a reply is lost, the call is repeated, and may be run twice.
 
         Raises:
             ReplyError: the script failed, and would fail again.
@@ -39,7 +39,7 @@ class RetryingLink:
         return (await self._repeat_while_away(lambda: self._connection.call(*command)))[0]
 
     async def run_call_noting_retries(self, call: ScriptCall) -> tuple[Any, bool]:
-        """Run a transition as ``run_call`` does.
+        """Run a script as ``run_call`` does.
 
         Returns:
             the reply, and whether Redis was away before the reply. If Redis was away, it may have
