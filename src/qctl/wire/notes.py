@@ -9,6 +9,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from qctl.wire.replies import read_object
+
 # A drain's lease expires after this time. The drain renews it after a third of this time.
 LEASE_TTL_MS = 15_000
 # Whether the pause that a note records still holds; see read/pause_notes.py.
@@ -79,13 +81,8 @@ def parse_holder(text: Any) -> Holder | None:
     Another version of qctl may have written the text. So unknown fields are ignored, and missing
     ones get default values.
     """
-    if not isinstance(text, str):
-        return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or not isinstance(found.get("owner"), str):
+    found = read_object(text) if isinstance(text, str) else {}
+    if not isinstance(found.get("owner"), str):
         return None
     values: dict[str, Any] = {
         name: value if isinstance(value := found.get(name), type(default)) else default
@@ -96,10 +93,7 @@ def parse_holder(text: Any) -> Holder | None:
 
 def noted_event(text: Any) -> str:
     """The id of the ``paused`` event in a pause note; "" if the note has none."""
-    try:
-        event = json.loads(text)["event"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return ""
+    event = read_object(text).get("event") if isinstance(text, str) else None
     return event if isinstance(event, str) and _EVENT_ID.fullmatch(event) else ""
 
 
