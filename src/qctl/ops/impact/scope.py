@@ -118,18 +118,18 @@ def _of_target(
     connected = connections.queues_of(target.processes) if connections else set()
     served = connected | set(target.configured)
     may_serve_more = _may_serve_more(target, connections)
-    if not names and not served:
-        queues = queues_named_or_all(client, settings.prefix, ())
-        remarks += (f"which queues {target.label} serves is unknown, so all queues are read",)
-        return Scope(queues, target, connections, may_serve_more=may_serve_more, remarks=remarks)
     if connected and names and not served & set(names):
         raise NotFoundError(
             f"{target.label} does not serve {', '.join(names)}",
             why=f"its workers are connected to {', '.join(sorted(connected))}",
             hint="name another --target, or leave the queues out",
         )
-    wanted = list(dict.fromkeys([*names, *sorted(served)]))
-    queues, missing = read_queues(client, settings.prefix, wanted)
+    missing: Sequence[str] = ()
+    if wanted := list(dict.fromkeys([*names, *sorted(served)])):
+        queues, missing = read_queues(client, settings.prefix, wanted)
+    else:
+        queues = queues_named_or_all(client, settings.prefix, ())
+        remarks += (f"which queues {target.label} serves is unknown, so all queues are read",)
     if missing := [name for name in missing if name in connected]:
         # A BullMQ worker creates its queue, so this worker belongs to another library.
         may_serve_more = may_serve_more or (

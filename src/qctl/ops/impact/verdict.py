@@ -240,18 +240,19 @@ def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
             or (not q.paused and (q.waiting + q.prioritized + q.delayed + q.waiting_children))
         ] or [q.name for q in queues]
         return (qctl("drain", *at_work, *options), qctl("resume", *at_work))
-    if target.configured or (connections and connections.queues_of(target.processes)):
-        places = list(dict.fromkeys(worker.place for worker in scope.foreign))
-        known = [place for place in places if place is not None]
-        # Without --ignore-others, `qctl restart` refuses and names the other queues.
-        drained = known if len(known) == len(places) else []
-        return (
-            *(_elsewhere("drain", place, address) for place in drained),
-            qctl("restart", target.label, *(["--ignore-others"] if drained else ()), *options),
-            *(_elsewhere("resume", place, address) for place in drained),
-        )
-    words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
-    return (qctl("drain", *words, *options),)
+    words = ["restart", target.label]
+    if not target.configured and not (connections and connections.queues_of(target.processes)):
+        words = ["drain", *(queue.name for queue in queues), "--then-restart", "--target"]
+        words.append(target.label)
+    places = list(dict.fromkeys(worker.place for worker in scope.foreign))
+    known = [place for place in places if place is not None]
+    # Without --ignore-others, qctl refuses the restart and names the other queues.
+    drained = known if len(known) == len(places) else []
+    return (
+        *(_elsewhere("drain", place, address) for place in drained),
+        qctl(*words, *(["--ignore-others"] if drained else ()), *options),
+        *(_elsewhere("resume", place, address) for place in drained),
+    )
 
 
 def _elsewhere(verb: str, place: tuple[str, str, int], address: Address) -> str:
