@@ -112,11 +112,7 @@ State = Literal[
 
 
 def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:
-    """Host and port of ``[HOST:]PORT``; without HOST, the host is 127.0.0.1.
-
-    Raises:
-        UsageError: ``text`` is malformed; the message names ``option``.
-    """
+    """Host and port of ``[HOST:]PORT``, or a UsageError; without HOST, the host is 127.0.0.1."""
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise UsageError(

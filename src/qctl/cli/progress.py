@@ -63,10 +63,20 @@ class DrainView:
     def _show_waiting(self, step: Waiting) -> None:
         lines = [*step_lines(step, self._env.settings.prefix)]
         if self._env.animated:
-            from rich.text import Text  # noqa: PLC0415 - only for a terminal
+            from rich.live import Live  # noqa: PLC0415 - only for a terminal
+            from rich.text import Text  # noqa: PLC0415
 
+            if self._live is None:
+                self._live = Live(
+                    console=self._env.console(self._env.streams.stderr),
+                    transient=True,
+                    auto_refresh=False,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                self._live.start()
             text = Text("\n".join(lines), overflow="ellipsis", no_wrap=True)
-            self._open_live().update(text, refresh=True)
+            self._live.update(text, refresh=True)
             return
         count, at_s = self._printed
         is_due = count < 0 or step.waited_s - at_s >= REPEAT_S
@@ -74,20 +84,6 @@ class DrainView:
             self._printed = (len(step.active), step.waited_s if is_due else at_s)
             for line in lines if is_due else lines[:1]:
                 self._env.note(line)
-
-    def _open_live(self) -> Live:
-        if self._live is None:
-            from rich.live import Live  # noqa: PLC0415
-
-            self._live = Live(
-                console=self._env.console(self._env.streams.stderr),
-                transient=True,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-        return self._live
 
     def close(self) -> None:
         """Remove the lines that are redrawn in place."""

@@ -225,11 +225,7 @@ def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> Master
 
 
 def parse_size(text: str) -> int:
-    """The number of bytes in ``500MB``, ``1.5 GiB`` or ``500000000``.
-
-    Raises:
-        UsageError: ``text`` is malformed, or the size is 0.
-    """
+    """The number of bytes in ``500MB``, ``1.5 GiB`` or ``500000000``, or a UsageError."""
     match = _SIZE.fullmatch(text.strip())
     size = 0
     if match:

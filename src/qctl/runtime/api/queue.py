@@ -173,11 +173,7 @@ class Queue(_Producer):
         return scheduling.upserted_id(scheduler_id, self._run(call))
 
     def remove_scheduler(self, scheduler_id: str) -> bool:
-        """Remove a scheduler, and its pending job if the job is delayed.
-
-        Returns:
-            False if there is no such scheduler.
-        """
+        """Remove a scheduler, and its pending job if delayed; False if there is no scheduler."""
         return bool(self._run(scheduling.remove_call(self.keys, scheduler_id)))
 
     def schedulers(self) -> list[Scheduler]:

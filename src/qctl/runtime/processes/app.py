@@ -49,9 +49,10 @@ def _workers_of(spec: str) -> Sequence[Worker]:
         raise
     for name in attributes.split("."):
         if not hasattr(found, name):
+            names = [key for key, value in vars(found).items() if isinstance(value, Worker)]
             raise UsageError(
                 f"{spec} does not exist",
-                why=f"{module_name} has these workers: {_worker_names(found)}",
+                why=f"{module_name} has these workers: {', '.join(names) or 'none'}",
                 hint="name the variable that has the worker",
             )
         found = getattr(found, name)
@@ -63,8 +64,3 @@ def _workers_of(spec: str) -> Sequence[Worker]:
             hint="name the variable that has the result of `qctl.Worker(…)`",
         )
     return workers
-
-
-def _worker_names(module: Any) -> str:
-    names = [name for name, value in vars(module).items() if isinstance(value, Worker)]
-    return ", ".join(names) if names else "none"
