@@ -62,8 +62,8 @@ def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
 class Examination:
     """One run of all checks, and the data that it has read so far.
 
-    Reading data raises CannotCheckError if a server, a manager or the operating system denies it,
-    and NothingToCheckError if no managed process runs, or none serves the queues.
+    Reading data raises CannotCheckError if a server, a manager or the operating system denies the
+    data, and NothingToCheckError if no managed process runs, or none serves the queues.
 
     Args:
         queues: the queues to examine.

@@ -90,7 +90,10 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
             if len(dead) == len(held):
                 fate = "its process died"
             elif dead:
-                fate = f"for {len(dead):,} of them, its process died; for the others, {fate}"
+                fate = (
+                    f"the process that ran {len(dead):,} of them died; each other job's worker is "
+                )
+                fate += "finishing the job before it exits, or died"
             ttls = [job.lock_ttl_ms for job in held]
             longest_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(

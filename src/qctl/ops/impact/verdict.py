@@ -55,7 +55,7 @@ class Facts:
             finish their jobs.
         moved: names of queues that looked idle although a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
-        masters: None if INFO is denied.
+        masters: the facts about each master; None if INFO is denied.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
 
