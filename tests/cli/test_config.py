@@ -11,6 +11,7 @@ import pytest
 
 from qctl.cli import program
 from qctl.connection.address import Client
+from qctl.ops.settings import masked_url
 from tests.labs.build import Q, is_paused, put
 from tests.labs.cli import Ran, run
 from tests.labs.servers import RedisServer
@@ -65,6 +66,10 @@ def test_view_names_every_origin_and_masks_passwords(setup: Setup) -> None:
     assert [line.split() for line in lines if line.startswith("read_only")] == [
         ["read_only", "yes", str(setup.file), "[contexts.look]"]
     ]
+
+
+def test_a_password_is_masked_where_a_socket_has_an_at_sign() -> None:
+    assert masked_url("unix://:pw@/tmp/a@b.sock") == "unix://:***@/tmp/a@b.sock"
 
 
 def test_view_runs_no_password_command(setup: Setup) -> None:

@@ -289,13 +289,12 @@ def test_a_question_is_asked_on_stderr(answer: str, yes: bool) -> None:
 
 
 def test_a_question_without_anybody_to_ask_names_the_flag() -> None:
-    for env in (
-        environment(streams(terminal=False, stdin="y\n")),
-        environment(streams(terminal=True, stdin="y\n"), as_json=True),
-        environment(replace(streams(terminal=True), stdin_is_terminal=False)),
+    for env, why in (
+        (environment(streams(terminal=False, stdin="y\n")), "terminal"),
+        (environment(streams(terminal=True, stdin="y\n"), as_json=True), "json"),
+        (environment(replace(streams(terminal=True), stdin_is_terminal=False)), "terminal"),
     ):
-        assert not env.interactive
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(UsageError, match=why) as caught:
             env.confirm("Restart it?")
         assert caught.value.exit_status == 2
         assert "--yes" in caught.value.hint

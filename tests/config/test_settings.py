@@ -212,7 +212,7 @@ def with_command(place: Place, code: str) -> Settings:
 def test_a_password_from_a_command_without_a_shell(place: Place) -> None:
     settings = with_command(place, "print('a$HOME`b')")
     assert settings.full_url() == "redis://:a%24HOME%60b@localhost:6379/0"
-    assert "print" not in repr(settings.password.__str__())
+    assert "print" not in repr(settings.password_source.__str__())
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_what_a_failed_command_printed_is_not_shown(
 
 def test_a_command_that_hangs_with_a_grandchild_ends(place: Place) -> None:
     code = "import subprocess; subprocess.run(['sleep', '3'])"
-    password = with_command(place, code).password
+    password = with_command(place, code).password_source
     assert password is not None
     with pytest.raises(QctlError, match="took longer than"):
         password.read(timeout_s=0.2)
@@ -251,7 +251,7 @@ def test_a_command_does_not_outlive_an_interrupted_qctl(place: Place) -> None:
         "os.kill(os.getppid(), signal.SIGINT)\n"
         "time.sleep(10)\n"
     )
-    password = with_command(place, code).password
+    password = with_command(place, code).password_source
     assert password is not None
     with pytest.raises(KeyboardInterrupt):
         password.read()
@@ -281,7 +281,7 @@ def test_what_a_failed_command_said_on_stderr_is_shown(
 def test_what_a_command_said_that_took_too_long_is_shown(place: Place) -> None:
     words = "echo s3cret; printf 'unlock it' >&2; exec sleep 60"
     place.write(user=f'[redis]\npassword_command = ["sh", "-c", "{words}"]')
-    source = place.load().password
+    source = place.load().password_source
     assert source is not None
     with pytest.raises(FailedError) as caught:
         source.read(timeout_s=1)

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.output.text import cells, duration, short_count, short_duration, shortened, size, visible
+from qctl.output.text import (
+    cells,
+    duration,
+    listed,
+    short_count,
+    short_duration,
+    shortened,
+    size,
+    visible,
+)
 from qctl.plurals import counted
 
 # Every code point, lone surrogates too, and the dangerous ones often.
@@ -110,6 +119,11 @@ def test_durations(seconds: float, long: str, short: str) -> None:
 def test_short_counts_take_five_cells(number: int, text: str) -> None:
     assert short_count(number) == text
     assert len(text) <= 5
+
+
+def test_a_list_counts_the_names_that_it_does_not_show() -> None:
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert listed(["a", "b", "c"], total=10) == "a, b, c and 7 more"
 
 
 def test_counted_and_size() -> None:

@@ -131,7 +131,7 @@ def _connected(settings: Settings) -> Iterator[tuple[Address, Client]]:
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.errors import UsageError  # noqa: PLC0415
 
-    if settings.password is not None and settings.password.command:
+    if settings.password_source is not None and settings.password_source.command:
         raise UsageError("TAB runs no password command, because it may ask the operator")
     address, client = connect(settings.full_url(), start=False)
     with closing(client):

@@ -54,10 +54,12 @@ class Environment:
         )
 
     @property
-    def interactive(self) -> bool:
-        """Whether a question can be asked: stdin and stderr are terminals, output is a table."""
-        streams = self.streams
-        return streams.stdin_is_terminal and streams.stderr_is_terminal and self.output == "table"
+    def why_not_interactive(self) -> str:
+        """Why qctl cannot ask the operator a question; "" if it can."""
+        if self.output != "table":
+            return f"qctl asks no questions when the output is {self.output}"
+        has_terminal = self.streams.stdin_is_terminal and self.streams.stderr_is_terminal
+        return "" if has_terminal else "there is no terminal to ask on"
 
     @property
     def animated(self) -> bool:
@@ -191,11 +193,11 @@ class Environment:
 
         Raises:
             RefusedError: the answer is no; ``hint`` becomes the hint of the error.
-            UsageError: there is no terminal to ask on.
+            UsageError: qctl cannot ask; see ``why_not_interactive``.
         """
-        if not self.interactive:
+        if self.why_not_interactive:
             raise UsageError(
-                "this needs a yes, but there is no terminal to ask on",
+                f"this needs a yes, but {self.why_not_interactive}",
                 why=question,
                 hint="the same command with --yes",
             )
@@ -207,11 +209,11 @@ class Environment:
 
         Raises:
             RefusedError: the operator typed something else.
-            UsageError: there is no terminal to ask on.
+            UsageError: qctl cannot ask; see ``why_not_interactive``.
         """
-        if not self.interactive:
+        if self.why_not_interactive:
             raise UsageError(
-                "this needs an answer, but there is no terminal to ask on",
+                f"this needs an answer, but {self.why_not_interactive}",
                 why=warning,
                 hint="the same command with --yes, after one with --dry-run",
             )
@@ -222,7 +224,7 @@ class Environment:
     def ask(self, prompt: str) -> str:
         """Print ``prompt`` and return the line that is typed; "" at the end of input.
 
-        Use ``confirm`` or ``confirm_name``, or check ``interactive`` first.
+        Use ``confirm`` or ``confirm_name``, or check ``why_not_interactive`` first.
         """
         from qctl.output.text import visible  # noqa: PLC0415
 
@@ -240,6 +242,7 @@ def _output_mode(options: CommonOptions, environ: Mapping[str, str]) -> OutputMo
     for mode in _MODES:
         if mode == wanted:
             return mode
+    # The value of --output has been checked, so this one is from the variable.
     raise UsageError(
         f"QCTL_OUTPUT is {wanted!r}, which is not an output format",
         hint=f"set it to one of: {', '.join(_MODES)}",

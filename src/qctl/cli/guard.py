@@ -16,7 +16,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
 
     Raises:
         RefusedError: the operator typed another name; or see ``required_confirmation``.
-        UsageError: ``--confirm`` names another context, or there is no terminal to ask on.
+        UsageError: ``--confirm`` names another context, or qctl cannot ask the operator.
     """
     if dry_run and confirmed is None:
         return
@@ -31,9 +31,9 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
     # required_confirmation refuses a read-only context, even with --confirm.
     if dry_run or required_confirmation(settings) is None or confirmed is not None:
         return
-    if not env.interactive:
+    if env.why_not_interactive:
         raise UsageError(
-            f"context {context} asks for its name, but there is no terminal to ask on",
+            f"context {context} asks for its name, but {env.why_not_interactive}",
             why=f"confirm = true in {settings.origins['confirm']}",
             hint=f"the same command with --confirm {context}",
         )

@@ -77,9 +77,9 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
         return
     from qctl.output.changes import retry_risk_lines  # noqa: PLC0415
 
-    if not env.interactive:
+    if env.why_not_interactive:
         raise UsageError(
-            "some jobs may still be running, and there is no terminal to ask on",
+            f"some jobs may still be running, and {env.why_not_interactive}",
             why="\n".join(retry_risk_lines(plan)),
             hint="--dry-run shows the jobs, --yes puts them back",
         )

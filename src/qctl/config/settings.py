@@ -57,7 +57,7 @@ class Settings:
         contexts: names of the contexts in the config files.
         context: the chosen context.
         guards: what keeps commands from writing.
-        password: where the password comes from; None if no file or command gives it.
+        password_source: where the password comes from; None if no file or command gives it.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
         warnings: about the config files and the flags.
@@ -72,7 +72,7 @@ class Settings:
     contexts: tuple[str, ...] = ()
     context: str | None = None
     guards: Guards = field(default_factory=Guards)
-    password: PasswordSource | None = None
+    password_source: PasswordSource | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -83,9 +83,9 @@ class Settings:
         Raises:
             UsageError, FailedError: the password cannot be read or added to the URL.
         """
-        if self.password is None:
+        if self.password_source is None:
             return self.redis_url
-        return with_password(self.redis_url, self.password.read())
+        return with_password(self.redis_url, self.password_source.read())
 
 
 def load_settings(
@@ -147,7 +147,7 @@ def load_settings(
         contexts=contexts,
         context=chosen,
         guards=guards,
-        password=_password(lookup),
+        password_source=_password(lookup),
         origins=lookup.origins,
         files=tuple(file.path for file in files),
         warnings=(

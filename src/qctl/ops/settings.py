@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +58,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,
         "redis.url": masked_url(settings.redis_url),
-        "redis.password": f"{_MASK} {settings.password}",
+        "redis.password": f"{_MASK} {settings.password_source}",
         "redis.prefix": settings.prefix,
         "redis.max_stalled_count": settings.max_stalled_count,
         "read_only": settings.guards.read_only,
@@ -66,7 +66,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "pm2.home": str(settings.pm2_home),
         "state_home": str(settings.state_home),
     }
-    if settings.password is None:
+    if settings.password_source is None:
         # The password is in the URL, or there is none.
         del values["redis.password"]
     for target in settings.targets:
@@ -104,9 +104,7 @@ def masked_url(url: str) -> str:
         address = parse_url(url)
     except QctlError:
         return "(not a URL that qctl knows)"
-    shown = str(address)
     if address.password is None:
-        return shown
-    scheme, _, rest = shown.partition("://")
-    user, at, hosts = rest.rpartition("@")
-    return f"{scheme}://{user}:{_MASK}@{hosts if at else rest}"
+        return str(address)
+    # ``str`` shows the user and not the password, so the mask becomes a part of the user.
+    return str(replace(address, username=f"{address.username or ''}:{_MASK}"))

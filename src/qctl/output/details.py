@@ -54,5 +54,5 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     """A value as JSON for people, with non-ASCII characters as they are."""
     try:
         return json.dumps(value, ensure_ascii=False, default=dict, indent=indent)
-    except (RecursionError, ValueError):
+    except RecursionError:
         return TOO_DEEP

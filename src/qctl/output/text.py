@@ -110,9 +110,9 @@ def listed(names: Sequence[str], most: int = 5, *, total: int | None = None) -> 
     Args:
         total: how many names there are if ``names`` holds only a part of them.
     """
-    shown = ", ".join(visible(name, 40) for name in names[:most])
-    more = (len(names) if total is None else total) - most
-    return shown + (f" and {more:,} more" if more > 0 else "")
+    shown = [visible(name, 40) for name in names[:most]]
+    more = (len(names) if total is None else total) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
 
 def count(number: int) -> str:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from qctl.ops.impact.recovery import SLACK_S, Recovery, recovery_of
+from qctl.ops.impact.recovery import DELAY_S, Recovery, recovery_of
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.stalled_check import StalledClock
 from tests.labs.build import Q
@@ -149,7 +149,7 @@ def test_the_range_holds_in_a_simulation(seed: int, is_busy: bool) -> None:
         boot_s=(0.3, 2.0),
         now_ms=NOW,
     )
-    killed = told_to = asked + chance.randrange(int(SLACK_S * 1000))
+    killed = told_to = asked + chance.randrange(int(DELAY_S * 1000))
     assert world.run(asked, told_to) is None or is_busy
     if exits_within_s:
         # It goes on with its jobs, and with its checks or not.

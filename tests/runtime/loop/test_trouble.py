@@ -8,13 +8,16 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from qctl import Job, Queue, RetryLater, Worker
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.errors import UnreachableError
+from qctl.errors import ReplyError, UnreachableError
+from qctl.runtime.logs import Log
+from qctl.runtime.loop.recovery import Recovery
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.adding import NewJob
 from tests.labs.proxy import LossyProxy
@@ -172,7 +175,7 @@ def test_a_redis_that_refuses_is_asked_again_but_not_in_a_frenzy(
         return refused
 
     assert 1 <= asyncio.run(main()) < 30
-    refusals = [r for r in caplog.records if "refuses" in r.getMessage()]
+    refusals = [r for r in caplog.records if "answers" in r.getMessage()]
     assert len(refusals) == 1
 
 
@@ -275,3 +278,23 @@ def test_a_worker_without_redis_does_not_start() -> None:
         assert not [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
 
     asyncio.run(main())
+
+
+def test_an_outage_and_an_error_reply_are_logged_as_what_they_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "qctl")
+    connection = AsyncMock()
+    connection.call.side_effect = [UnreachableError("gone"), ReplyError("NOPERM no"), None]
+
+    async def main() -> None:
+        done = asyncio.Event()
+        log = Log("worker")
+        recovery = Recovery(Q, connection, log, owner="o", in_hand={}, on_recovered=done.set)
+        recovery.begin([], None)
+        await asyncio.wait_for(done.wait(), 10)
+
+    asyncio.run(main())
+    away, error, back = (record.getMessage() for record in caplog.records)
+    assert ("away" in away, "away" in error, "NOPERM" in error) == (True, False, True)
+    assert "again" in back

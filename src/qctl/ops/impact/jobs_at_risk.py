@@ -1,9 +1,10 @@
 """Which jobs a plain restart interrupts, and which of them then fail for good.
 
 There are two answers, since qctl cannot see from outside whether an app finishes its jobs on the
-stop signal: Node itself catches SIGINT and SIGTERM, whatever the app does. In the worst case the
-app exits at once, and every job of its processes is interrupted. In the best case the app finishes
-jobs until the manager kills it, and only the jobs that still run then are interrupted.
+stop signal: Node always has handlers for SIGINT and SIGTERM, so the signal mask does not show
+whether the app has its own. In the worst case the app exits at once, and every job of its processes
+is interrupted. In the best case the app finishes jobs until the manager kills it, and only the jobs
+that still run then are interrupted.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class JobAtRisk:
         stalled_count: how often the job has stalled so far.
         is_exempt: whether a scheduler made the job: such jobs never fail for stalling too often
             (wire format 5.13).
-        interrupted: whether a restart now interrupts the job if the app exits at once.
+        interrupted: whether a restart now interrupts the job if the app exits at once; False if
+            all processes of the target are qctl's own, which finish their jobs.
         interrupted_if_handled: the same if the app finishes its jobs until it is killed; None if
             the time until the kill is unknown.
         fails_for_good: whether the job's next stall, for whatever reason, fails it for good.
@@ -102,11 +104,12 @@ class Holders:
     def holder_of(self, job: ActiveJob) -> str:
         """The value for ``JobAtRisk.held_by``.
 
-        ``other`` needs proof, since a job is in danger unless another worker certainly runs it. The
-        name of a worker is proof only if CLIENT LIST shows, for every process of the target, a
-        worker of the queue with another name. A process behind a proxy, or one that is closing, is
-        not in CLIENT LIST although its job runs. A worker of the target without a name rules out
-        the proof: it leaves the name of the job's previous worker in the job.
+        ``other`` needs proof, since a job is in danger unless another worker certainly runs it. A
+        heartbeat is proof if its process runs on this host, outside the target. The name of a
+        worker is proof only if CLIENT LIST shows, for every process of the target, a worker of the
+        queue with another name. A process behind a proxy, or one that is closing, is not in CLIENT
+        LIST although its job runs. If a worker of the target has no name, the name in the job
+        proves nothing: it is still the name of the worker that ran the job before.
         """
         if job.is_orphan:
             return "nobody"
@@ -136,9 +139,9 @@ class Holders:
     def handles_signal(self, process: ManagedProcess) -> bool | None:
         """True if the workers of a process finish their jobs on the stop signal; None if unknown.
 
-        qctl's own workers do; their heartbeats identify them. The last restart of another app
-        (``past_restarts``) proves nothing: jobs may have ended in time by chance, or taken longer
-        than the kill timeout.
+        qctl's own workers do; their heartbeats identify them. For other apps, even their
+        own last restart (``past_restarts``) proves nothing: jobs may have ended in time by chance,
+        or taken longer than the kill timeout.
         """
         if process.target.startswith("qctl:"):
             return True
@@ -195,21 +198,20 @@ def jobs_at_risk(
     """What a plain restart does to each active job.
 
     Args:
-        kill_after_s: from the stop signal until the process is killed; infinite for no limit;
-            None if unknown.
+        kill_after_s: from the stop signal until the process is killed; infinite for
+            qctl's own workers, whose jobs a restart does not interrupt; None if unknown.
         now_ms: by this host's clock, epoch milliseconds.
     """
     exempt = jobs_of_schedulers(client, jobs)
-    # Without a limit no job is interrupted.
-    is_timed = kill_after_s != math.inf
+    has_limit = kill_after_s != math.inf
     found = []
     for job in jobs:
         runtime_s = job.runtime_s(now_ms)
         remaining = remaining_runs_s(job, runtime_s, durations)
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.holder_of(job)
-        endangered = is_timed and held_by in {"target", "unknown"}
-        # Whether the job may still run at the kill; None if the time of the kill is unknown.
+        endangered = has_limit and held_by in {"target", "unknown"}
+        # Whether the job probably still runs at the kill; None if the time of the kill is unknown.
         outlasts = None if kill_after_s is None else p50_s is None or p50_s >= kill_after_s
         is_exempt = job.key in exempt
         found.append(
@@ -227,6 +229,7 @@ def jobs_at_risk(
                 is_exempt=is_exempt,
                 interrupted=endangered,
                 interrupted_if_handled=endangered and outlasts,
+                # A job without a name has lost its hash, so it cannot fail.
                 fails_for_good=job.name is not None
                 and not is_exempt
                 and job.stalled_count + 1 > max_stalled_count,

@@ -19,8 +19,10 @@ from qctl.wire.read.stalled_check import StalledClock
 LOCK_MS = 30_000
 # Clocks differ and the network takes time: a duration so near to the default is the default.
 _TOLERANCE_MS = 1_500
+# An idle event loop renews a lock at most this much late.
+_RENEWAL_DELAY_MS = 500
 # How soon an operator is assumed to act on the answer.
-SLACK_S = 5.0
+DELAY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Recovery:
 
     Args:
         by: which workers put the jobs back: ``restarted``: the new process alone; ``others``:
-            workers that are not restarted; ``unknown``.
+            also workers that are not restarted; ``unknown``.
         min_s, max_s: from the end of the old process until the jobs wait again, to run next.
         lock_ms: how long a lock lasts, estimated from the existing locks.
         interval_ms: between two stalled checks; ``interval_assumed``: no key shows it.
@@ -64,19 +66,21 @@ def recovery_of(
     Args:
         jobs: the jobs that the restart would interrupt; at least one.
         by: see ``Recovery``.
-        is_lone: whether one worker alone checks, so that its start determines when.
+        is_lone: whether only one worker checks the queue, the one that the new process starts. It
+            checks at its start, and then every interval.
         exits_within_s: longest time from the stop signal to the end of the old process; None if
             unknown.
         boot_s: how long the new process takes to start a worker, minimum and maximum.
         now_ms: by this host's clock, epoch milliseconds.
     """
     interval_ms, assumed = clock.interval_ms(now_ms)
-    slack_ms = interval_ms if exits_within_s is None else round((SLACK_S + exits_within_s) * 1000)
-    lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, slack_ms)
+    # The old process ends within this time. If unknown: an interval, in which one check is due.
+    end_in_ms = interval_ms if exits_within_s is None else round((DELAY_S + exits_within_s) * 1000)
+    lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, end_in_ms)
     # When the key expires, at the earliest and the latest after the end of the old process.
-    key_ms = (clock.next_in_ms - slack_ms, clock.next_in_ms)
+    key_ms = (clock.next_in_ms - end_in_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
-    if clock.next_in_ms <= slack_ms:
+    if clock.next_in_ms <= end_in_ms:
         # Before the process ends, another check may set the key again and mark the jobs.
         key_ms, may_be_marked = (0, interval_ms), True
     least_boot_ms, most_boot_ms = (round(seconds * 1000) for seconds in boot_s)
@@ -88,6 +92,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
+        # The new worker checks in every interval from its start, the others from the expiry.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         first_max_ms = most_boot_ms + (interval_ms if key_ms[1] > least_boot_ms else 0)
@@ -108,7 +113,7 @@ def recovery_of(
     )
 
 
-def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int, int]:
+def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[int, int]:
     """How long a lock lasts, and how much of one is left at least when the process ends, in ms.
 
     A lock is renewed at half of its duration (wire format 7.4), so between half and all of the
@@ -119,10 +124,11 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:
         return LOCK_MS, 0
-    least = max(ttl for ttl, _ in locks)
-    most = max(
+    # The duration is at least the longest time left, and at most the largest estimate.
+    min_ms = max(ttl for ttl, _ in locks)
+    max_ms = max(
         min(2 * ttl, ttl + (max(now_ms - started, 0) if started else ttl)) for ttl, started in locks
     )
-    lock_ms = LOCK_MS if least <= LOCK_MS <= most + _TOLERANCE_MS else max(most, least)
-    half = max(least // 2 - _TOLERANCE_MS // 3, 0)
-    return lock_ms, min(half, max(min(ttl for ttl, _ in locks) - slack_ms, 0))
+    lock_ms = LOCK_MS if min_ms <= LOCK_MS <= max_ms + _TOLERANCE_MS else max_ms
+    half_ms = max(min_ms // 2 - _RENEWAL_DELAY_MS, 0)
+    return lock_ms, min(half_ms, max(min(ttl for ttl, _ in locks) - end_in_ms, 0))

@@ -229,7 +229,7 @@ def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
     except ReplyError:
         # This Redis user may be allowed to read the queue, but not qctl's own keys.
         return None
-    return HeldBy(found.host, found.pid, found.process or None) if found else None
+    return HeldBy(found.host, found.pid, found.target or None) if found else None
 
 
 def _parent(keys: QueueKeys, parent_key: str | None) -> JobParent | None:

@@ -267,7 +267,7 @@ def _drains(client: Client, prefix: str) -> Drains | None:
 
 
 def _own_workers(beats: Sequence[Heartbeat], labels: QueueLabels) -> tuple[OwnWorkers, ...]:
-    groups = grouped(beats, lambda beat: (labels.of(beat.queue), beat.process))
+    groups = grouped(beats, lambda beat: (labels.of(beat.queue), beat.target))
     return tuple(
         OwnWorkers(
             queue=queue,

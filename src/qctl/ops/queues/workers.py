@@ -161,7 +161,7 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
     return replace(
         row,
         pid=row.pid or beat.pid,
-        process=row.process or beat.process or None,
+        process=row.process or beat.target or None,
         rss_bytes=beat.rss_bytes or row.rss_bytes,
         host=beat.host,
         started_at=utc_datetime(beat.started_ms),

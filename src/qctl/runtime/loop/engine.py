@@ -260,7 +260,7 @@ class Engine:
             self.in_hand[job.id] = job
             self._free -= 1
             self._fail_refused(job, int(code))
-        elif self._recovery.was_settled_before(job, code):
+        elif self._recovery.was_probably_settled(job, code):
             self.completed_count += 1
             self.log.info("settled before the connection broke", job=job.id)
         else:

@@ -30,7 +30,7 @@ class Recovery:
 
     Args:
         owner: the engine's id; its lock tokens are ``OWNER:STEP``.
-        on_recovered: called when Redis accepts steps again.
+        on_recovered: called when the engine may send steps again; Redis may still refuse them.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Recovery:
         # Ids of jobs that Redis may have settled in a step whose reply was lost.
         self._maybe_settled: set[str] = set()
         self._may_have_fetched = False
-        # How many steps in a row Redis has refused.
-        self._refusals = 0
+        # How many steps in a row Redis has answered with an error.
+        self._error_replies = 0
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         # While a recovery is under way, the engine may send no step: jobs that the step fetched
@@ -68,16 +68,16 @@ class Recovery:
             error: the error of the step; None if the connection broke between steps.
         """
         # Redis has run nothing if it lacks the script, or refuses because the queue's slot moves.
-        is_refusal = slot_moves.is_refusal(error)
+        is_slot_move = slot_moves.is_refusal(error)
         if error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
-            if not is_refusal:
+            if not is_slot_move:
                 self._maybe_settled.update(job.id for job in jobs)
                 self._may_have_fetched = True
             if not isinstance(error, UnreachableError):
-                if not self._refusals:
-                    log = self._log.warning if is_refusal else self._log.error
-                    log("Redis refuses the worker's steps", why=str(error))
-                self._refusals += 1
+                if not self._error_replies:
+                    log = self._log.warning if is_slot_move else self._log.error
+                    log("Redis answers with an error", why=str(error))
+                self._error_replies += 1
         if not self.is_under_way and not self._is_closed:
             self.is_under_way = True
             self._task = asyncio.get_running_loop().create_task(self._recover())
@@ -86,14 +86,12 @@ class Recovery:
         """Note that the step that settles ``batch`` has succeeded."""
         if self._maybe_settled:
             self._maybe_settled.difference_update(job.id for job, _ in batch)
-        self._refusals = 0
+        self._error_replies = 0
 
-    def was_settled_before(self, job: Job, code: int | str) -> bool:
-        """Whether a job could not be settled now because an earlier step has settled it."""
-        return job.id in self._maybe_settled and code in {
-            worker_calls.MISSING,
-            worker_calls.NO_LOCK,
-        }
+    def was_probably_settled(self, job: Job, code: int | str) -> bool:
+        """Whether a job that cannot be settled was probably settled by a step without a reply."""
+        is_lost = code in {worker_calls.MISSING, worker_calls.NO_LOCK}
+        return is_lost and job.id in self._maybe_settled
 
     async def close(self) -> None:
         """Stop a recovery that is under way, and start no more."""
@@ -103,11 +101,11 @@ class Recovery:
             await asyncio.wait([self._task])
 
     async def _recover(self) -> None:
-        if self._refusals:
+        if self._error_replies:
             # An immediate retry does not help against full memory, a replica or a broken key.
-            pause_s = MIN_RECONNECT_PAUSE_S * 2 ** min(self._refusals, 10)
+            pause_s = MIN_RECONNECT_PAUSE_S * 2 ** min(self._error_replies, 10)
             await asyncio.sleep(min(pause_s, MAX_RECONNECT_PAUSE_S))
-        is_away = False
+        trouble = ""
         for pause_s in reconnect_pauses():
             try:
                 await self._connection.call("SCRIPT", "LOAD", source("settle_and_fetch"))
@@ -116,12 +114,13 @@ class Recovery:
                     self._may_have_fetched = False
                 break
             except QctlError as error:
-                if not is_away:
-                    is_away = True
-                    self._log.warning("Redis is away", why=error.why or error.what)
+                previous = trouble
+                trouble = "answers with an error" if isinstance(error, ReplyError) else "is away"
+                if trouble != previous:
+                    self._log.warning(f"Redis {trouble}", why=error.why or error.what)
             await asyncio.sleep(pause_s)
-        if is_away:
-            self._log.info("Redis is back")
+        if trouble:
+            self._log.info("Redis serves the worker again")
         self.is_under_way = False
         self._on_recovered()
 

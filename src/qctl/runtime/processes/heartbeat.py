@@ -86,7 +86,7 @@ class HeartbeatSender(threading.Thread):
             owner=state.owner,
             host=socket.gethostname(),
             pid=os.getpid(),
-            process=self._process,
+            target=self._process,
             prefix=state.prefix,
             queue=state.queue,
             name=state.name,

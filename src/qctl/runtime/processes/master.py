@@ -180,7 +180,7 @@ class Master:
         if child.workers and not child.ended_cleanly and not never_had_jobs:
             # Only a crash counts as a stall of the jobs, not the end of a grace.
             self.log.warning("putting a process's jobs back", pid=child.pid, why=child.how_it_ended)
-            is_stall = not child.was_told_to_end
+            is_stall = not child.end_was_expected
             await recover(child.pid, child.workers, self.log, counted=is_stall, stopping=self._stop)
 
     def _retire(self, child: ChildProcess) -> None:

@@ -34,7 +34,7 @@ _MAX_MESSAGE_BYTES = 16_000_000
 
 
 class _Stderr(asyncio.Protocol):
-    """Copies a child's stderr to the master's until the child is ready, and keeps the last 8 KB."""
+    """Copies what comes through a child's pipe to the master's stderr, and keeps the last 8 KB."""
 
     def __init__(self) -> None:
         self.tail = b""
@@ -56,7 +56,8 @@ class ChildProcess:
         workers: what is needed to put the child's jobs back; empty until the child has sent it.
         last_message_at: by the monotonic clock.
         ready: set when the child takes jobs.
-        done_fetching: set when the child takes no more jobs, or will never take any.
+        done_fetching: set when the child has been told to stop, has reported that it stops, or has
+            ended. Until it reads the message to stop, it may still take jobs.
         stop_reported: set when the child has reported that it is stopping.
         redis_was_away: whether the child could not start because Redis was away.
         is_being_replaced: whether the child is beyond a limit, and its replacement is under way.
@@ -97,7 +98,7 @@ class ChildProcess:
         child = cls(slot)
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        # The child's stderr from when it is ready.
+        # Once the child is ready, it writes here instead of to the pipe.
         stderr = os.dup(2)
         orders = Orders(**asdict(options), slot=slot, channel=theirs.fileno(), stderr=stderr)
         try:
@@ -138,8 +139,8 @@ class ChildProcess:
         return False
 
     @property
-    def was_told_to_end(self) -> bool:
-        """Whether the child was stopping or was killed by the master, so that it did not crash."""
+    def end_was_expected(self) -> bool:
+        """Whether the child reported that it stops, or the master killed it; else it crashed."""
         return self.was_killed or self.stop_reported.is_set()
 
     @property
@@ -158,7 +159,7 @@ class ChildProcess:
             return f"killed by signal {-self._code}"
 
     def last_words(self) -> list[str]:
-        """What the child wrote to stderr before it was ready, the error first; then its end."""
+        """The child's stderr until it was ready, the error first; then, if it has ended, how."""
         words = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
 

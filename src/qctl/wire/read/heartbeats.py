@@ -35,7 +35,7 @@ class Heartbeat:
     Args:
         owner: the part of all its lock tokens before the colon.
         host, pid: host name and pid of its process.
-        process: the target that the process belongs to, e.g. ``qctl:emails``; "" if there is none.
+        target: the target of the process, e.g. ``qctl:emails`` (stored as ``process``), or "".
         name: its name in ``pb`` and CLIENT LIST.
         started_ms: epoch ms.
         busy: number of running jobs.
@@ -47,7 +47,7 @@ class Heartbeat:
     owner: str
     host: str
     pid: int
-    process: str
+    target: str
     prefix: str
     queue: str
     name: str
