@@ -91,9 +91,9 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
                 fate = "its process died"
             elif dead:
                 fate = (
-                    f"the process that ran {len(dead):,} of them died; each other job's worker is "
+                    f"for {len(dead):,} of them, the worker's process died; each other job's "
+                    "worker is finishing the job before it exits, or died"
                 )
-                fate += "finishing the job before it exits, or died"
             ttls = [job.lock_ttl_ms for job in held]
             longest_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(
