@@ -53,7 +53,7 @@ class FailedError(QctlError):
 
 
 class UsageError(QctlError):
-    """The command line or the config is wrong, or a question needs a terminal."""
+    """The command line or the config is wrong, or qctl cannot ask the operator a question."""
 
     exit_status = ExitStatus.USAGE
 

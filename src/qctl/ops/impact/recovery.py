@@ -92,7 +92,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
-        # The new worker checks in every interval from its start, the others from the expiry.
+        # Some worker checks within an interval of the new one's start, and of the key's expiry.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         first_max_ms = most_boot_ms + (interval_ms if key_ms[1] > least_boot_ms else 0)
