@@ -33,7 +33,7 @@ def add(
     ] = None,
     attempts: Annotated[
         int | None,
-        typer.Option("--attempts", metavar="N", help="How many runs it has, failures included"),
+        typer.Option("--attempts", metavar="N", help="How many runs at most, failures included"),
     ] = None,
     backoff: Annotated[
         str | None,

@@ -21,7 +21,8 @@ def impact(
     target: Annotated[
         str | None,
         target_option(
-            "What would be restarted: pm2:worker. Default: the queues' one app, else all workers"
+            "What would be restarted, for example pm2:worker. Default: the one app that serves the "
+            "queues, else all workers of the queues"
         ),
     ] = None,
     away: Annotated[
