@@ -42,7 +42,7 @@ _FILES: Pairs = (
 _EXITS: dict[ExitStatus, str] = {
     ExitStatus.OK: "done",
     ExitStatus.FAILED: "the operation failed",
-    ExitStatus.USAGE: "usage error, or a question that cannot be asked without a terminal",
+    ExitStatus.USAGE: "usage error, or a question that qctl cannot ask (no terminal, or JSON)",
     ExitStatus.NOT_FOUND: "no such queue, job, process or scheduler",
     ExitStatus.TIMED_OUT: "timed out; state was restored",
     ExitStatus.REFUSED: "refused as unsafe; the message names the flag that overrides, if any",
