@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# Processes with one pid whose start times differ by less are the same: the kernel reuses a pid
-# only after all others.
+# Two readings of one start time differ by less; the kernel reuses a pid only after all others.
 _START_TOLERANCE_S = 2.0
 # Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19

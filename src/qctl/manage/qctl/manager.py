@@ -149,11 +149,10 @@ class _Replacement:
 
 
 def refusal(answer: dict[str, Any]) -> str | None:
-    """Why a master refused, with the new process's last error; None if it did not refuse."""
+    """Why a master refused, then the new process's last lines; None if it did not refuse."""
     if "error" not in answer:
         return None
     lines = answer.get("words") or ()
-    # The first line follows the refusal, the other lines are indented below it.
     first = ": ".join((answer["error"], *lines[:1]))
     return "\n".join((first, *(f"    {line}" for line in lines[1:])))
 

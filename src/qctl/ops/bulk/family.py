@@ -68,8 +68,7 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
         )
         return answers[job_id]
 
-    # Before any job below the parent is deleted, check that the parent can be deleted. A dry run
-    # ignores its children.
+    # First check that the parent itself can be deleted. A dry run ignores its children.
     answer = remove_parent(dry_run=True)
     if answer != "removed":
         return answer

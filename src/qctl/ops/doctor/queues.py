@@ -83,7 +83,6 @@ def paused(exam: Examination) -> Iterator[Finding]:
             times = (e.at_ms for e in events[snapshot.keys] if e.name == "paused")
             at_ms = next(times, None)
         paused_at = utc_datetime(at_ms)
-        # A drain has a lease on the queue while it works on the queue.
         is_draining = snapshot.lease is not None
         text = note.text
         if paused_at and not is_draining:

@@ -95,8 +95,7 @@ class Engine:
             options.name, limiter, options.metrics_minutes
         )
         self._lock_ms = round(options.lock_ttl_s * 1000)
-        # The most jobs that one step settles, and the most that it fetches: half of the
-        # concurrency, so that both steps in flight have jobs.
+        # Half of the concurrency, so that both steps in flight have jobs to settle and to fetch.
         self._max_batch = min(
             worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
         )
@@ -161,23 +160,16 @@ class Engine:
 
     def _send_step(self, settling: int, wanted: int) -> None:
         """Send a step that settles ``settling`` completed jobs and fetches at most ``wanted``."""
-        pop = self._completed.popleft
-        batch = [pop() for _ in range(settling)]
+        batch = [self._completed.popleft() for _ in range(settling)]
         # Values that several jobs share are sent once per group. Usually there are 1 or 2 groups.
         groups: dict[tuple[str, str, int, str], int] = {}
         jobs: list[Any] = []
-        default = self.options.keep_completed
         for job, value in batch:
-            rule = job.policy.keep_completed or default
+            rule = job.policy.keep_completed or self.options.keep_completed
             group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
-            number = groups.get(group)
-            if number is None:
-                number = groups[group] = len(groups) + 1
-            jobs += (job.id, value, number)
+            jobs += (job.id, value, groups.setdefault(group, len(groups) + 1))
         occupied = self.options.concurrency - self._free + settling
-        places_kept = 0
-        if settling:
-            places_kept = self._places.to_keep(settling, occupied, self._loop.time())
+        places_kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted
         token = f"{self.owner}:{self._steps_sent}"
         self._steps_sent += 1
@@ -221,14 +213,12 @@ class Engine:
                 self.last_fetch_at = now
                 self._on_fetched(reason, int(detail))
         jobs = zip(fetched[::2], fetched[1::2], strict=True)
-        link = self.link
         if fetched and self.is_stopping:
-            self._return_unstarted([Job(*row, token, link, now) for row in jobs])
+            self._return_unstarted([Job(*row, token, self.link, now) for row in jobs])
         else:
-            start = self._start
             for job_id, fields in jobs:
-                job = in_hand[job_id] = Job(job_id, fields, token, link, now)
-                start(job)
+                job = in_hand[job_id] = Job(job_id, fields, token, self.link, now)
+                self._start(job)
         if not in_hand:
             self._changed.set()
         if self._completed or (self._free > 0 and not self._nothing_to_fetch):
