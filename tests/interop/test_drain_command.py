@@ -194,6 +194,23 @@ def test_ctrl_c_ends_the_command_first(lab: Lab) -> None:
     lab.prove(lab.add(10))
 
 
+def test_ctrl_c_before_the_new_workers_have_stayed_up(lab: Lab) -> None:
+    lab.app()
+    drain = lab.start("drain", "q", "--output", "ndjson", *pm2("restart", "app"))
+    drain.await_step("resumed")
+    drain.signal(signal.SIGINT)
+    done = drain.finish()
+    assert done.code == 130
+    assert (done.report["outcome"], done.report["resumed"]) == ("aborted", True)
+    lab.prove(lab.add(10))
+
+
+def test_dashes_without_a_command(lab: Lab) -> None:
+    lab.app()
+    assert lab.qctl("drain", "q", "--").code == 2
+    lab.prove_tidy("q")
+
+
 def test_kill_9_during_the_command(lab: Lab) -> None:
     lab.app()
     pid, go = lab.folder / "pid", lab.folder / "go"

@@ -41,6 +41,9 @@ class _CommandAfterDashes(Command):
             (n for n, word in enumerate(rest) if word[:1] != "-" or word == "--"), len(rest)
         )
         names, words = rest[:count], rest[count:]
+        if end < len(args) and not rest and not ctx.resilient_parsing:
+            # Such as an unset variable: a drain alone would leave the queues paused.
+            raise UsageError("there is no COMMAND after --", hint="add one, or leave out the --")
         ctx.meta[_COMMAND] = tuple(words[1:] if words[:1] == ["--"] else words)
         return super().parse_args(ctx, [*args[:end], *(["--", *names] if names else [])])
 
@@ -138,7 +141,7 @@ class CommandFlags:
         """
         from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
 
-        timeout_s = parse_duration_s(self.command_timeout, "--command-timeout")
+        timeout_s = parse_duration_s(self.command_timeout, "--command-timeout", min_s=1)
         ready_s = parse_duration_s(self.ready_timeout, "--ready-timeout")
         if not words:
             if self != CommandFlags():

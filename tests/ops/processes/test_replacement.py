@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from qctl.ops.processes import replacement as module
 from qctl.ops.processes.replacement import QueueWorkers, Replacement
 from qctl.ops.processes.restart import Interrupted
 from qctl.wire.read.clients import client_name
-from tests.labs.servers import RedisServer
+from tests.labs.servers import RedisServer, wait_until
 
 Connect = Callable[[str], Client]
 
@@ -166,6 +167,14 @@ def test_other_queues_whose_workers_went_too(client: Client, connected: Connect)
     assert replacement.stopped_beside() == ()
     other.close()
     assert replacement.stopped_beside() == ("other",)
+
+
+def test_workers_of_another_prefix_that_went_too(client: Client, redis_url: str) -> None:
+    with contextlib.closing(connect(redis_url)[1]) as other:
+        other.call("CLIENT", "SETNAME", client_name("staging", "mails"))
+        replacement = watch(client)
+    wait_until(replacement.stopped_beside, "Redis to notice the end of the connection")
+    assert replacement.stopped_beside() == ("mails (prefix staging, database 0)",)
 
 
 def test_a_restart_of_redis_makes_it_unknown(start_redis: Callable[..., RedisServer]) -> None:

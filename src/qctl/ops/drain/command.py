@@ -36,6 +36,8 @@ def restart_by_command(
         yield from phase.run(overdue)
     except EARLY_ENDS as ending:
         phase.note_stopped_beside()
+        if phase.done.ran_command:
+            context.notes.append("the command was run: what it has changed is not undone")
         return replace(phase.done, ended_by=ending)
     return phase.done
 

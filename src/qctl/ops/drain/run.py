@@ -69,6 +69,9 @@ def drain(
             restarted = confirm_up(restarted)
             if isinstance(restarted.ended_by, QctlError):
                 outcome = Outcome("aborted", restarted.ended_by)
+            elif restarted.ended_by is not None and plan.command is not None:
+                why = "the new workers were not yet seen to stay up"
+                outcome = Outcome("aborted", InterruptedByUserError("interrupted", why=why))
             elif restarted.ended_by is not None:
                 context.notes.append("qctl was stopped before it saw the new processes stay up")
         report = make_report(context, restarted, done, outcome)

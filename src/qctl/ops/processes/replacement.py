@@ -18,7 +18,7 @@ from qctl.errors import FailedError
 from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
 from qctl.ops.processes.stopped import POLL_S
 from qctl.plurals import counted
-from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
+from qctl.wire.read.clients import WorkerClient, list_foreign, list_workers, why_unknown
 from qctl.wire.read.info import run_ids
 
 # How long the new workers must stay connected in all: some apps crash seconds after their start.
@@ -78,7 +78,7 @@ class Replacement:
         workers = self._read()
         self._old = {_id(worker) for worker in workers}
         self._before = Counter(w.queue for w in workers)
-        self._elsewhere = {_id(w): w.queue for w in workers if w.queue not in self._queues}
+        self._elsewhere = self._read_elsewhere(workers)
         self._needed = {
             queue: self._before[queue] if expected is None else expected for queue in self._queues
         }
@@ -92,8 +92,11 @@ class Replacement:
         return self._before[queue] > 0
 
     def stopped_beside(self) -> tuple[str, ...]:
-        """Other queues of this prefix that have lost workers, whose jobs may be interrupted."""
-        now = {_id(worker) for worker in self._read()}
+        """Other queues that have lost workers, so that jobs of theirs may be interrupted.
+
+        Queues under another prefix or in another database are described.
+        """
+        now = self._read_elsewhere(self._read())
         gone = {queue for key, queue in self._elsewhere.items() if key not in now}
         return tuple(sorted(gone))
 
@@ -140,8 +143,9 @@ class Replacement:
                 raise FailedError(
                     "the command succeeded, but its workers are not in place",
                     why=_shortage(now) or "the new ones do not stay connected",
-                    hint="allow more time with --ready-timeout D, say with --expect-workers N how "
-                    "many a queue should have, or see the workers' own log",
+                    hint="see the workers' own log, and whether the command restarts every worker "
+                    "of these queues; for more time: --ready-timeout D; for another number of "
+                    "workers: --expect-workers N",
                 )
             self._raise_crashes(now)
             self._rest()
@@ -160,7 +164,9 @@ class Replacement:
             if self._complete_since != began:
                 raise FailedError(
                     "the new workers did not stay up",
-                    why=_shortage(now) or "some of them have connected anew",
+                    why=_shortage(now)
+                    or "some have crashed and were started again, or have lost their connection "
+                    "and reconnected",
                     hint="see the workers' own log",
                 )
             if time.monotonic() - began >= CONFIRM_S:
@@ -194,6 +200,12 @@ class Replacement:
                     hint="see the workers' own log; fix the app, then deploy again",
                 )
 
+    def _read_elsewhere(self, workers: Iterable[WorkerClient]) -> dict[str, str]:
+        """Address → queue, of the workers of all other queues."""
+        here = {w.address: w.queue for w in workers if w.queue not in self._queues}
+        foreign = list_foreign(self._client, self._prefix, self._db)
+        return here | {address: str(worker) for address, worker in foreign}
+
     def _read(self) -> list[WorkerClient]:
         workers = list_workers(self._client, self._prefix, self._queues, self._db)
         if workers is None:
@@ -206,13 +218,14 @@ class Replacement:
 def _shortage(now: Iterable[QueueWorkers]) -> str:
     parts = []
     for each in now:
+        lacks = []
         if each.left:
-            parts.append(
-                f"{each.queue}: {counted(each.left, 'old worker is', 'old workers are')} still "
-                "connected"
+            lacks.append(
+                f"{counted(each.left, 'old worker is', 'old workers are')} still connected"
             )
         if each.new < each.expected:
-            parts.append(f"{each.queue}: {each.new} of {each.expected} new workers are connected")
+            lacks.append(f"{each.new} of {each.expected} new workers are connected")
+        parts += [f"{each.queue}: {', '.join(lacks)}"] * bool(lacks)
     return "; ".join(parts)
 
 
