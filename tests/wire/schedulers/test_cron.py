@@ -122,3 +122,9 @@ def test_refused_for_a_new_scheduler(pattern: str, why: str) -> None:
     with pytest.raises(UsageError) as refused:
         check_pattern(pattern)
     assert why in str(refused.value.why)
+
+
+def test_a_day_that_the_only_month_lacks_may_be_in_the_list_twice() -> None:
+    check_pattern("3 0 */5,31 9 *")
+    with pytest.raises(UsageError):
+        check_pattern("3 0 */5,31 9,10 *")

@@ -239,11 +239,14 @@ def _parse(pattern: str) -> Cron:
     hours = _values(hour, "hour", 0, 23, refused)
     months = _values(_numbered(month, _MONTHS, 1), "month", 1, 12, refused)
     days, last_days = _without(day, r"L", refused)
-    month_days = _values(days, "day of the month", 1, 31, refused) if days else []
+    longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
+    month_days = _values(days, "day of the month", 1, 31, []) if days else []
+    # For a single month, BullMQ 6 drops the days that this month lacks before it looks for equals.
+    max_day = longest if len(months) == 1 else 31
+    _refuse_twice([value for value in month_days if value <= max_day], refused)
     weekday, nth = _nth(_numbered(weekday, _WEEKDAYS, 0))
     weekday, last = _without(weekday, r"[0-7]L", refused)
     weekdays = _values(weekday, "day of the week", 0, _SUNDAY_AGAIN, refused) if weekday else []
-    longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
     if len(months) == 1 and not last_days and min(month_days) > longest:
         if texts[5] in _UNRESTRICTED:
             raise _PatternError("there is no such day in that month")
