@@ -7,6 +7,7 @@ import pytest
 from qctl.config.settings import Origin, Settings
 from qctl.connection import sentinel
 from qctl.connection.address import parse_url
+from qctl.errors import UnreachableError
 from qctl.ops.processes.suggest import command, commands_like, redis_cli
 
 FLAG = Origin("flag")
@@ -74,3 +75,12 @@ def test_redis_cli_connects_to_the_same_redis(
 ) -> None:
     monkeypatch.setattr(sentinel, "find_master", lambda _: ("10.0.0.7", 6379))
     assert redis_cli(parse_url(url), node, *words) == line
+
+
+def test_redis_cli_when_no_sentinel_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise UnreachableError("no sentinel answers")
+
+    monkeypatch.setattr(sentinel, "find_master", fail)
+    address = parse_url("redis+sentinel://h:26379/mymaster")
+    assert redis_cli(address, None, "INFO") == "redis-cli -h MASTER INFO"

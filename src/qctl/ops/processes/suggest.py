@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from qctl.config.settings import DEFAULT_PREFIX, Settings
 from qctl.connection.address import Address, parse_url
+from qctl.errors import UnreachableError
 
 # Options of the recommended commands. Other words that begin with a dash are names.
 _OPTIONS = {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"}
@@ -61,16 +62,17 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
 
     Args:
         node: host and port of one master of a cluster. None for the only master; in a cluster,
-            redis-cli then finds the node.
-
-    Raises:
-        UnreachableError: no sentinel names the master.
+            redis-cli then finds the node. If no sentinel answers, the host is ``MASTER``.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":
         from qctl.connection.sentinel import find_master  # noqa: PLC0415 - redis-py costs 110 ms
 
-        node = find_master(address)
+        try:
+            node = find_master(address)
+        except UnreachableError:
+            # The advice must not fail: the operator has to find the master.
+            node = ("MASTER", _REDIS_PORT)
     if node is None and address.mode == "cluster" and "--cluster" not in words:
         options.append("-c")
     host, port = node or (address.host, address.port)
