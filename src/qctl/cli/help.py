@@ -1,6 +1,7 @@
-"""The classes of commands: their help begins with examples, and they refuse repeated options.
+"""The classes of commands and groups: their help begins with examples.
 
-The examples are in ``examples.py``, which is loaded only for help.
+Commands also refuse repeated options. The examples are in ``examples.py``, which is loaded only for
+help.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from qctl.errors import UsageError
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-# The explanation of an example longer than this is below the example instead of beside it.
+# An example longer than this has its explanation below it, not beside it.
 _MAX_BESIDE = 40
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 
-# JavaScript has no larger exact whole numbers (wire format 3): a field with one is malformed.
+# Above this, JavaScript's whole numbers are not all exact (wire format 3), so a field with a larger
+# number is malformed.
 MAX_INTEGER = 2**53
 
 

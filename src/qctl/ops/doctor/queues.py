@@ -19,7 +19,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# The most events searched for a pause: of all paused queues together, and of one queue.
+# The most events searched for a pause: of all queues together (at least 20 of each), and of one.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
@@ -71,7 +71,7 @@ def bull_queues(exam: Examination) -> Iterator[Finding]:
 
 
 def paused(exam: Examination) -> Iterator[Finding]:
-    """Paused queues: who paused them and when, and how many jobs wait."""
+    """Queues that are paused or being drained: who paused them and when, and how many jobs wait."""
     found = [(s, note) for s in exam.snapshots if (note := advice.paused(s)) is not None]
     count = max(min(_MAX_EVENTS // max(len(found), 1), _MAX_EVENTS_OF_ONE), 20)
     events = recent_events(exam.client, [snapshot.keys for snapshot, _ in found], count)
@@ -111,6 +111,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
     except ReplyError as error:
         if is_outage(error):
             raise
+        # Not a CannotCheckError: rights to the queues alone are enough, and deserve no warning.
         why = "this Redis user may not read what drains have recorded"
         raise NothingToCheckError(why) from error
     for resumer in resumers:
@@ -126,7 +127,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
 
 
 def legacy_paused(exam: Examination) -> Iterator[Finding]:
-    """Jobs in BullMQ 5's ``paused`` list that no worker takes, or that a resume may lose."""
+    """Jobs that no worker takes, or that BullMQ 5 may lose, because of its ``paused`` list."""
     for snapshot in exam.snapshots:
         note = advice.legacy_paused(snapshot)
         in_wait = snapshot.counts.waiting - snapshot.legacy_paused
@@ -134,7 +135,7 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
         if snapshot.paused and snapshot.legacy_paused and in_wait:
             note = advice.Note(
                 f"paused with jobs both in wait ({in_wait:,}) and in BullMQ 5's paused list "
-                f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses the "
+                f"({snapshot.legacy_paused:,}): the next pause or resume by BullMQ 5 loses the "
                 "jobs of one list",
                 (exam.command("resume", snapshot.keys.name),),
             )
@@ -190,7 +191,7 @@ def mixed_versions(exam: Examination) -> Iterator[Finding]:
         # By queue: the processes that serve the queue, each with its installed BullMQ version.
         installed = installed_by_queue(exam.served)
     except (CannotCheckError, NothingToCheckError):
-        # Without the processes, only what the versions left in Redis counts.
+        # If the processes are unknown, the signs in Redis are the only evidence.
         installed = {}
     for snapshot in exam.snapshots:
         signs = version_signs(

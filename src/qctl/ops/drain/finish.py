@@ -26,7 +26,7 @@ class PutBack:
     """The result of ``put_back``.
 
     Args:
-        is_confirmed: whether no failover can undo the resume, as far as qctl knows.
+        is_confirmed: False after an error, or if a failover might still undo the resume.
         trouble: the error after which the rest was left to the watchdog; None if there was none.
     """
 
@@ -37,12 +37,14 @@ class PutBack:
 def put_back(
     context: DrainContext, restarted: Restarted, *, keep_paused: bool
 ) -> Generator[Step, None, PutBack]:
-    """Resume the queues, and put back the jobs that lost their worker, except after a roll.
+    """Put back the jobs that lost their worker, and resume the queues unless ``keep_paused``.
 
     A roll has put its jobs back already. Never raises a QctlError: after an error, the rest is left
-    to the watchdog, and a note says so.
+    to the watchdog, and a note names the queues that may still be paused.
     """
     try:
+        # The jobs that still ran at the restart. Put back before the resume, they run before all
+        # others. If nothing was asked to stop, their workers may be alive.
         if restarted.in_the_way and (restarted.old_pids or restarted.ran_command):
             yield from recover_sole(context, restarted)
         if not keep_paused:
@@ -55,7 +57,7 @@ def put_back(
             await_first_start(context)
         context.leases.release()
         is_confirmed, watch_s = confirm(context)
-        # The watchdog stays while a failover can restore our pause.
+        # Until ``watch_s`` has passed, the watchdog undoes a failover that restores our pause.
         context.leases.dismiss(watch_s=watch_s)
     except QctlError as error:
         _leave_to_watchdog(context, error)
@@ -68,12 +70,12 @@ def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
     names = ", ".join(keys.name for keys in queues)
     if names and is_outage(error):
         context.notes.append(
-            f"{names} could not be resumed ({error.what}); the watchdog (pid "
-            f"{context.leases.watchdog_pid}) tries again until Redis accepts writes"
+            f"{names} may still be paused ({error.what}); the watchdog (pid "
+            f"{context.leases.watchdog_pid}) tries to resume until Redis accepts writes"
         )
     elif names:
         remedy = command(context.prefix, "resume", *(keys.name for keys in queues))
-        context.notes.append(f"{names} could not be resumed ({error.what}); try: {remedy}")
+        context.notes.append(f"{names} may still be paused ({error.what}); try: {remedy}")
     context.leases.abandon()
     context.tracker.pauses.is_left_to_watchdog = True
 
@@ -94,6 +96,7 @@ def await_first_start(context: DrainContext) -> None:
         if not idle:
             return
         if time.monotonic() > deadline:
+            # A rate limit of which qctl does not know whether it is reached may be the reason.
             limits = [f"; {s.keys.name} {note.text}" for s in idle if (note := limited(s))]
             context.notes.append(
                 f"jobs wait, but none has started within {FIRST_START_S:.0f} s{''.join(limits)}"

@@ -28,7 +28,7 @@ from qctl.ops.impact.scope import Scope, find_scope
 from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import Runtimes, quantile, remaining_runs_s, usual_runtimes
-from qctl.ops.processes.past_restarts import LastRestart, last_restart, past_restarts
+from qctl.ops.processes.past_restarts import RestartRow, past_restarts, restart_row
 from qctl.ops.queues.find import Queues
 from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.wire.drain_record import Resumer, read_resumers
@@ -103,7 +103,7 @@ class Impact:
     processes: tuple[ProcessPlan, ...]
     handles_signal: bool | None
     kill_after_s: float | None
-    last_restarts: tuple[LastRestart, ...] | None
+    last_restarts: tuple[RestartRow, ...] | None
     queues: tuple[QueueImpact, ...]
     also: tuple[str, ...]
     foreign: tuple[str, ...]
@@ -285,7 +285,7 @@ class _Assessor:
             return math.inf
         return min(process.kill_timeout_ms for process in target.processes) / 1000
 
-    def _last_restarts(self) -> tuple[LastRestart, ...]:
+    def _last_restarts(self) -> tuple[RestartRow, ...]:
         target, connections = self._scope.target, self._scope.connections
         if target is None or connections is None:
             return ()
@@ -293,7 +293,7 @@ class _Assessor:
         for process in target.processes:
             names = connections.queues_of([process])
             served[process] = [keys for keys in self._keys if keys.name in names]
-        return tuple(map(last_restart, past_restarts(self._client, served)))
+        return tuple(map(restart_row, past_restarts(self._client, served)))
 
     def _resumers(self) -> list[Resumer]:
         """The paused queues that the target's app resumes when it starts."""

@@ -1,8 +1,9 @@
 """The jobs that the last restart of each process interrupted.
 
-A job stalls if its process ends first: its lock expires, and a stalled check puts the job back,
-writes an event and counts the stall in the job (wire format 5.13). If that happened soon after a
-process was started, the restart probably interrupted the job; Redis does not record the cause.
+A job stalls if its process ends before the job does: its lock expires, and a stalled check puts the
+job back, writes an event and counts the stall in the job (wire format 5.13). If that happened soon
+after a process was started, the restart probably interrupted the job; Redis does not record the
+cause.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class PastRestart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LastRestart:
+class RestartRow:
     """A ``PastRestart`` for JSON output; ``process`` is the manager's key of the process."""
 
     process: str
@@ -50,9 +51,9 @@ class LastRestart:
     remembered: bool
 
 
-def last_restart(past: PastRestart) -> LastRestart:
+def restart_row(past: PastRestart) -> RestartRow:
     """The JSON form of a past restart."""
-    return LastRestart(
+    return RestartRow(
         process=past.process.key,
         queue=past.queue.name,
         restarted_at=from_epoch_ms(past.at_ms),

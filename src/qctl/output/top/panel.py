@@ -24,11 +24,11 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: shown above the table.
-        newest_first: whether the cursor stays on the first row while the panel has no focus.
+        newest_first: whether the first row is the newest: without focus, the cursor stays there.
     """
 
     class Moved(Message):
-        """Posted when another row may be chosen, or other rows may be visible."""
+        """Posted after a key or a resize, which may change the chosen row or the visible rows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", show=False),

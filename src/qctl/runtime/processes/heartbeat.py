@@ -17,7 +17,7 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.runtime.api.worker import Worker
 from qctl.runtime.logs import Log
-from qctl.wire.read import heartbeats
+from qctl.wire.read import heartbeats  # also writes them: ``beat`` and ``end``
 from qctl.wire.read.heartbeats import Heartbeat
 
 
@@ -33,13 +33,13 @@ class HeartbeatSender(threading.Thread):
 
     Args:
         workers: started workers, each with the URL of its Redis.
-        process: the target to which this process belongs, e.g. ``qctl:emails``; "" for none.
+        target: the target to which this process belongs, e.g. ``qctl:emails``; "" for none.
     """
 
-    def __init__(self, workers: Sequence[tuple[Worker, str]], process: str) -> None:
+    def __init__(self, workers: Sequence[tuple[Worker, str]], target: str) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._workers = workers
-        self._process = process
+        self._target = target
         self._started_ms = int(time.time() * 1000)
         self._wake = threading.Event()
         self._is_ending = False
@@ -67,7 +67,7 @@ class HeartbeatSender(threading.Thread):
             client.close()
 
     def _send(self, send_one: Callable[[Client, Heartbeat], None]) -> None:
-        """Call ``send_one`` for each worker. Of errors in successive calls, log only the first."""
+        """Call ``send_one`` for each worker; log an error unless the last ``_send`` failed, too."""
         rss, why = rss_bytes(), ""
         for worker, url in self._workers:
             try:
@@ -77,7 +77,9 @@ class HeartbeatSender(threading.Thread):
             except QctlError as error:
                 why = error.why or error.what
         if why and not self._has_warned:
-            self._log.warning("no heartbeat, so `qctl workers` shows less", why=why)
+            self._log.warning(
+                "a heartbeat could not be written, so `qctl workers` may be out of date", why=why
+            )
         self._has_warned = bool(why)
 
     def _row(self, worker: Worker, rss: int) -> Heartbeat:
@@ -86,7 +88,7 @@ class HeartbeatSender(threading.Thread):
             owner=state.owner,
             host=socket.gethostname(),
             pid=os.getpid(),
-            target=self._process,
+            target=self._target,
             prefix=state.prefix,
             queue=state.queue,
             name=state.name,

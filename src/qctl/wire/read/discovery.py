@@ -18,7 +18,7 @@ def discover(client: Client, prefix: str) -> list[str]:
 
     A queue has a ``meta`` hash; a Bull 3/4 queue, or a queue whose ``meta`` was deleted, has an
     ``id`` counter. One slow scan of all keys finds both. Names with colons are artefacts (trap T6)
-    and not returned. Keys that only look like a queue's are recognized when the queue is read.
+    and not returned. Names whose keys only look like a queue's are returned, too.
     """
     return discover_within(client, prefix, math.inf)[0]
 
@@ -41,7 +41,7 @@ def literal(text: str) -> str:
 
 
 def prefixes_in_use(client: Client, within_s: float = math.inf) -> tuple[list[str], bool]:
-    """Prefixes of the queues in this database, sorted, and whether the scan is complete."""
+    """Prefixes of the queues that have a ``meta``, sorted, and whether the scan is complete."""
     prefixes = set()
     keys, is_complete = _scan(client, "*:meta", within_s, only_hashes=True)
     for key in keys:

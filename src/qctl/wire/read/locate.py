@@ -27,7 +27,7 @@ class Whereabouts:
     Args:
         state: as BullMQ decides it (4.1), or None when the id is in no list and no sorted set.
         due_ms: when a delayed job is due, epoch milliseconds.
-        fields: the fields of the job's hash; empty when the hash is gone.
+        fields: the fields of the job's hash; empty when the hash is gone or is not a job's.
         children: how many children are unfinished, processed, ignored and failed, in this order.
         log_rows: rows in the job's log.
     """
@@ -42,7 +42,7 @@ class Whereabouts:
 
 
 def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
-    """Read one job and find its state, in one to three round trips.
+    """Read one job and find its state, in one to three round trips (more before Redis 6.0.6).
 
     A job that moves from one list to another during the search may be found in neither list.
     """
@@ -53,6 +53,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
             *lock_reads(keys, job_id),
             ("SCARD", keys(f"{job_id}:dependencies")),
             ("HLEN", keys(f"{job_id}:processed")),
+            # BullMQ keeps ignored failures in ``failed``, all others in ``unsuccessful``.
             ("HLEN", keys(f"{job_id}:failed")),
             ("ZCARD", keys(f"{job_id}:unsuccessful")),
             ("LLEN", keys.logs(job_id)),
@@ -60,6 +61,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     )
     scores = dict(zip(SORTED_SETS, map(checked, replies), strict=False))
     flat, token, ttl, *sizes = replies[len(SORTED_SETS) :]
+    # Like BullMQ, look for the job in ``waiting-children``, the last sorted set, after the lists.
     state = next((name for name in SORTED_SETS[:4] if scores[name] is not None), None)
     if state is None:
         # Lists are searched only if needed, because the search through a long list is slow.
@@ -69,8 +71,8 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     due = scores["delayed"] if state == "delayed" else None
     lock_token, lock_ttl_ms = parse_lock(token, ttl)
     *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
-    # The key of the id ``wait`` is a list, and that of ``meta`` a hash that is not a job. But an id
-    # in some state is a job, even if its hash has no timestamp: a worker would take it.
+    # The id may be the name of a key of the queue, such as ``meta``. A hash is a job's if it has a
+    # timestamp, or if the id is in some state: a worker would take it.
     fields = to_dict(value_or(flat, []))
     return Whereabouts(
         state=state,
@@ -89,7 +91,7 @@ def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str
     Those in a sorted set have the order of ``windows``; those in a list are sorted by id.
 
     Args:
-        state: ``waiting`` or the name of a sorted set.
+        state: ``waiting``, ``active`` or the name of a sorted set.
     """
     names = sorted(ids)
     if state not in SORTED_SETS:
