@@ -16,8 +16,8 @@ T = TypeVar("T")
 # How long to wait for Redis in the middle of an operation: with Sentinel's defaults, a failover
 # takes 30 s and somewhat more.
 AWAY_S = 60.0
-# How long a call is repeated when the operator wants to stop: after a cut connection, the operation
-# must still be undone.
+# How long a call is repeated when the operator wants to stop. Not 0: undoing the operation must
+# survive a cut connection.
 STOPPING_S = 1.0
 # The first and the longest pause between two attempts.
 _PAUSE_S = (0.02, 0.5)
@@ -73,6 +73,7 @@ class PatientClient(ForwardingClient):
 
     def masters(self) -> Sequence[Client]:
         nodes = self.repeat(self.inner.masters)
+        # Without a cluster, the client is its own master.
         if len(nodes) == 1 and nodes[0] is self.inner:
             return [self]
         return [_Master(self, number) for number in range(len(nodes))]
@@ -128,4 +129,5 @@ class _Master:
 
     def _node(self) -> Client:
         masters = self._patient.inner.masters()
+        # There may be fewer masters now.
         return masters[min(self._number, len(masters) - 1)]

@@ -31,7 +31,7 @@ class Context:
     Args:
         chosen: whether this context is in force.
         redis_url: with ``***`` for the password.
-        error: why the context cannot be used; the values after ``chosen`` are then None.
+        error: why the context cannot be used; ``redis_url`` to ``confirm`` are then None.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ConfigFile:
 
 
 def describe_settings(settings: Settings) -> tuple[Setting, ...]:
-    """Every value in force. Passwords are masked; files and commands that give one are not read."""
+    """Every value in force. Passwords are masked; a file or command that gives one is not used."""
     origins = settings.origins
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,
@@ -98,6 +98,7 @@ def config_files(environ: Mapping[str, str]) -> tuple[ConfigFile, ...]:
 
 def masked_url(url: str) -> str:
     """A Redis URL with ``***`` for its password; a remark instead of an invalid URL."""
+    # The URL of an embedded server has no password.
     if url.startswith(EMBEDDED):
         return url
     try:

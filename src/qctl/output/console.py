@@ -84,7 +84,8 @@ def table(
 
     Control characters in texts are made visible. If the table is too wide, empty optional columns
     are left out and long texts are cut. If that is not enough, counts and headings are shown short
-    (``12.3k``), texts are cut further, and last the gaps are narrowed.
+    (``12.3k``), texts are cut further, the gaps are narrowed, and last texts are cut to 6 cells.
+    A table that does not fit even then stays too wide.
 
     Args:
         width: of the terminal, in cells.
@@ -148,21 +149,23 @@ def _narrow_to_fit(
 ) -> bool:
     """Narrow the widest text columns, but not below ``min_width``, until the table fits.
 
+    The default of ``min_width`` narrows none, and only finds out whether the table fits.
+
     Returns:
         whether the table fits.
     """
     room = width - gap * (len(drawn) - 1)
     while (excess := sum(one.width for one in drawn) - room) > 0:
-        loose = [
+        narrowable = [
             one
             for one in drawn
             if not one.column.right and one.width > max(min_width, cells(one.heading))
         ]
-        if not loose:
+        if not narrowable:
             return False
-        widest = max(loose, key=lambda one: one.width)
+        widest = max(narrowable, key=lambda one: one.width)
         # Only down to the next widest column, so that no column becomes tiny before the others.
-        next_widest = max((one.width for one in loose if one.width < widest.width), default=0)
+        next_widest = max((one.width for one in narrowable if one.width < widest.width), default=0)
         floor = max(min_width, cells(widest.heading), next_widest)
         widest.width = max(min(floor, widest.width - 1), widest.width - excess)
     return True

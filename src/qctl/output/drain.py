@@ -201,7 +201,7 @@ def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     if len(harmed) > _MAX_HARMED:
         yield f"    … and {len(harmed) - _MAX_HARMED:,} more; --json lists all"
     gap = "unknown" if report.idle_s is None else duration(report.idle_s)
-    # The end of an interrupted run is not known to the second.
+    # When an interrupted run ended is not known to the second: the gap may be shorter.
     at_most = "at most " if report.interrupted and report.idle_s is not None else ""
     idle = f"longest gap with jobs waiting: {at_most}{gap}"
     if report.strategy == "roll":
@@ -249,10 +249,11 @@ def _headline(report: DrainReport, prefix: str) -> str:
     parts = [text]
     unserved = report.unserved or ()
     still = report.still_paused or ()
-    is_over = report.strategy != "roll" and report.outcome in {"drained", "restarted"}
+    has_succeeded = report.strategy != "roll" and report.outcome in {"drained", "restarted"}
+    # Which queues are still paused is unknown: name all.
     if report.resumed is False and report.still_paused is None:
         still = report.queues
-    if report.resumed is not False or is_over:
+    if report.resumed is not False or has_succeeded:
         served = [queue for queue in report.queues if queue not in {*unserved, *still}]
         if served:
             # If a process was stopped and not replaced, its workers may be missing.
@@ -261,10 +262,10 @@ def _headline(report: DrainReport, prefix: str) -> str:
             parts.append(f"{', '.join(map(visible, served))} {runs}")
         if report.resumed is None:
             parts.append("a failover may still undo the resume")
-    if still and is_over:
+    if still and has_succeeded:
         resume = visible(command(prefix, "resume", *still))
-        some = "" if len(still) == len(report.queues) else f"{', '.join(map(visible, still))} "
-        parts.append(f"{some}still paused; resume with: {resume}")
+        which = "" if len(still) == len(report.queues) else f"{', '.join(map(visible, still))} "
+        parts.append(f"{which}still paused; resume with: {resume}")
     if unserved:
         names = ", ".join(map(visible, unserved))
         resumed_but = "" if report.resumed is False else "resumed, but "

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qctl.ops.follow.events import EventPage, QueueEvent
     from qctl.ops.follow.wait import WaitReport
 
+# Shorter names of events and shorter ids are padded to these widths.
 _EVENT_CELLS = 17
 _ID_CELLS = 6
 # A limit for payloads: they may be megabytes long, and outside a terminal no width cuts them.
@@ -33,7 +34,7 @@ _STYLES = {
 
 
 def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) -> str:
-    """One event on one line: time, event, job, details.
+    """One event on one line: time (its id if that is not a time), event, job, details.
 
     Args:
         width: of the terminal, in cells.

@@ -19,6 +19,8 @@ _MAX_BLOCK_LINES = 40
 _MAX_BLOCK_TEXT = 4000
 _MAX_LINE_TEXT = 500
 _MAX_STACKTRACES = 3
+# A longer value is shown below its title, and JSON is then indented.
+_MAX_INLINE_TEXT = 60
 
 
 def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
@@ -52,7 +54,7 @@ def _min_width(column: Column[Job], jobs: Sequence[Job]) -> int:
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
-    """A remark about the jobs that are not shown; "" if all are shown."""
+    """How many jobs matched, or that there are none or more than ``limit``; "" otherwise."""
     shown, where = len(jobs.jobs), f"in queue {jobs.queue}"
     if not jobs.total:
         return f"no {jobs.state} jobs {where}"
@@ -153,10 +155,11 @@ def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
         if value is not None:
             yield from _block(title, value)
     if job.failed_reason is not None and "\n" in job.failed_reason.strip():
+        # The facts have the reason on one line; here its lines are readable.
         yield from _block("reason", job.failed_reason)
     for number, trace in enumerate(job.stacktrace[-_MAX_STACKTRACES:]):
-        attempt = max(len(job.stacktrace) - _MAX_STACKTRACES, 0) + number + 1
-        yield from _block(f"stack trace {attempt} of {len(job.stacktrace)}", trace)
+        nth = max(len(job.stacktrace) - _MAX_STACKTRACES, 0) + number + 1
+        yield from _block(f"stack trace {nth} of {len(job.stacktrace)}", trace)
 
 
 def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
@@ -201,10 +204,10 @@ def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
 
 def _block(title: str, value: Any) -> Iterator[str]:
     text = value if isinstance(value, str) else json_text(value)
-    if len(text) > 60 and not isinstance(value, str):
+    if len(text) > _MAX_INLINE_TEXT and not isinstance(value, str):
         text = json_text(value, indent=2)
     lines = text[:_MAX_BLOCK_TEXT].split("\n")
-    if len(lines) == 1 and len(text) <= 60:
+    if len(lines) == 1 and len(text) <= _MAX_INLINE_TEXT:
         yield f"{title}: {visible(text)}"
         return
     yield f"{title}:"

@@ -26,7 +26,7 @@ from qctl.ops.queues.status import ProcessStatus
 from qctl.output.text import visible
 
 T = TypeVar("T")
-# Totals kept for queues that are gone; each queue has two.
+# Totals remembered of queues that are gone or unreadable; each queue has two.
 _MAX_GONE = 2000
 
 
@@ -66,7 +66,7 @@ def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], No
             why=error.strerror or str(error),
             hint="use another address: --serve :9121",
         ) from None
-    # Print nothing when a client hangs up.
+    # Print nothing when a request fails, for example because the client hangs up.
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
 
     def end() -> None:
@@ -78,7 +78,7 @@ def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], No
 
 
 def registry_of(scrape: Callable[[], Scrape]) -> CollectorRegistry:
-    """A registry that calls ``scrape`` for each collection, and remembers totals between them."""
+    """A registry that calls ``scrape`` for each collection, and remembers BullMQ's last totals."""
     registry = CollectorRegistry()
     registry.register(_Collector(scrape))
     return registry
@@ -109,7 +109,7 @@ class _Collector:
 
 
 class _Totals:
-    """BullMQ's own totals. They also rise when BullMQ's start again from 0, after an obliterate."""
+    """BullMQ's totals, but never falling: after an obliterate, BullMQ's begin at 0 again."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
@@ -118,7 +118,7 @@ class _Totals:
     def family(self, queues: Sequence[QueueFigures]) -> Metric:
         samples: list[Sample] = []
         with self._lock:
-            # The sum (other) falls when one of its queues cannot be read; that is not a reset.
+            # Not (other): its sum falls when a queue cannot be read, which is not a reset.
             for queue in (queue for queue in queues if queue.name != OTHER):
                 for result, now in (
                     ("completed", queue.completed_total),

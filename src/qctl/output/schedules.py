@@ -100,8 +100,8 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
     yield "state", schedule.state + (f": {meaning}" if meaning else "")
     for number, due in enumerate(schedule.upcoming_at):
         yield ("then" if number else "next"), moment_text(due, now)
-    place = schedule.pending_state or "in no list"
-    yield "pending job", f"{schedule.pending_id} ({place})"
+    state = schedule.pending_state or "in no list"
+    yield "pending job", f"{schedule.pending_id} ({state})"
     yield "last run", moment_text(schedule.last_run_at, now)
     yield "runs", _runs(schedule)
     if schedule.skipped is None:

@@ -52,7 +52,7 @@ def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour:
 def state_cell(queue: QueueStatus) -> Cell:
     """``running``, or why no job starts; ``limited?`` if a rate limit may be why."""
     backlog = queue.counts.waiting + queue.counts.prioritized
-    # Jobs wait, and none runs.
+    # Jobs wait, and none runs except stalled ones.
     is_idle = bool(backlog) and queue.counts.active == queue.counts.stalled
     may_be_limited = queue.rate_limit is not None and queue.rate_limit.holds is None
     states = {

@@ -146,12 +146,13 @@ def size(number: int) -> str:
 
 
 def duration_range(low_s: float, high_s: float) -> str:
-    """``30 to 92 s``; from 2 min on, both in full: ``40 s to 2 min 5 s``."""
+    """``1.5 to 4.0 s``, ``30 to 92 s``; from 2 min on, with both units: ``40 s to 2 min 5 s``."""
     low, high = duration(low_s), duration(high_s)
     if low == high:
         return high
     if high_s < 120:
         low, high = f"{low_s:.1f}", f"{high_s:.1f}"
+        # With one decimal, 9.95 would be 10.0.
         if high_s >= 9.95:
             low, high = f"{low_s:.0f}", f"{high_s:.0f}"
         return f"{low} to {high} s"

@@ -54,7 +54,7 @@ class QueueEvent:
     """One event.
 
     Args:
-        id: its place in the stream; ``--since ID`` shows the events after it.
+        id: its id in the stream; ``--since ID`` shows the events after it.
         happened_at: when it happened, by Redis' clock; None if its id is not a time.
         fields: its other fields, by BullMQ's names. JSON is decoded; ``delay`` (when a delayed job
             is due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
@@ -74,7 +74,7 @@ class EventPage:
 
     Args:
         total: number of events in the stream, shown or not; None without a stream.
-        kept_since_at: when the oldest event in the stream happened.
+        kept_since_at: when the oldest event in the stream happened; None if unknown.
         cut: whether older events have been trimmed; True also before Redis 7, where it is unknown.
         more: whether older events in the stream match, too.
     """
@@ -123,7 +123,7 @@ def unknown_name_remarks(names: Iterable[str]) -> list[str]:
 
 
 def require_stream(snapshot: QueueSnapshot) -> None:
-    """Make sure that a queue has an event stream.
+    """Make sure that a queue is of a version that keeps an event stream.
 
     Raises:
         RefusedError: it is a queue of Bull 3 or 4.
@@ -180,6 +180,7 @@ def recent_events(
     more = False
     window = EVENT_WINDOW if wanted.is_set else min(limit + 1, EVENT_WINDOW)
     for event in past_events(client, keys, since=since, window=window):
+        # The event ``after`` itself is among the past events.
         if event.id == after or not wanted.matches(event):
             continue
         if len(found) == limit:

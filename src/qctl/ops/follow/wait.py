@@ -1,8 +1,8 @@
-"""Waits until a queue is at rest or a job has ended, for ``qctl wait``.
+"""Waits until a queue is idle or empty, or a job has ended, for ``qctl wait``.
 
-The condition is checked after each event of the queue, and every few seconds because some changes
-have no event, such as a lock that runs out. Nothing is written. An outage of Redis does not end the
-wait.
+The condition is checked after events, and every few seconds because some changes have no event,
+such as a lock that runs out. Nothing is written. An outage of Redis ends the wait only if it is
+at the start or when the time runs out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qctl.wire.read.ending import Ending, ending_of, read_ending
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import pending_delayed
 
-# The longest and the shortest time between two checks.
+# The longest time between two checks, and the shortest between two of a queue or in an outage.
 POLL_S = 5.0
 MIN_PAUSE_S = 0.5
 # A wait fails when all remaining jobs have had no worker for this long: by then, a worker that is
@@ -251,7 +251,7 @@ class QueueCondition(Condition):
         self._checked_at = 0.0
 
     def check(self) -> CheckedState:
-        """Whether the queue is at rest now."""
+        """Whether the queue is idle or empty now."""
         client, keys = self._client, self.keys
         # The cursor comes first, so that ``await_event`` sees every event after the check.
         self._cursor = last_event_id(client, keys)
@@ -290,7 +290,7 @@ class QueueCondition(Condition):
         )
 
     def await_event(self, timeout_s: float) -> CheckedState | None:
-        """Return after any event."""
+        """Return after any event, but not so soon that many events cause many checks."""
         read_events(
             self._client, {self.keys: self._cursor}, block_ms=max(int(timeout_s * 1000), 1), count=1
         )
@@ -321,13 +321,14 @@ class JobCondition(Condition):
         remarks: tuple[str, ...] = ()
         state = ending.state
         if isinstance(snapshot, QueueSnapshot) and state != "active":
+            # ``read_ending`` takes an active job without a lock for a waiting one.
             if self._id in snapshot.stalled_ids:
                 state = "active, but stalled: its worker is gone"
             remarks = _obstacles(snapshot, self._count_workers(), "job")
         return CheckedState(outcome=None, text=f"job {self._id} is {state}", remarks=remarks)
 
     def await_event(self, timeout_s: float) -> CheckedState | None:
-        """Return after an event of the job."""
+        """Return after an event of the job, other than ``progress``."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             events = read_events(self._client, self._cursors, block_ms=max(int(left_s * 1000), 1))
@@ -367,7 +368,7 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending; without numbers, so that no text is shown twice."""
+    """What keeps the jobs from ending; without numbers, because a changed text is shown again."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":

@@ -42,7 +42,7 @@ class Rates:
     """Jobs that completed, or failed for good, per second since the last reading.
 
     Args:
-        sampled: one reading did not include all events, so the rates are those of a part of the
+        sampled: the reading did not include all events, so the rates are those of a part of the
             time, and failures may be missing.
         at_least: events may have been trimmed before they were read, so the rates may be too low,
             and failures may be missing.
@@ -74,7 +74,7 @@ class EventRates:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The last failures, newest first."""
+        """At most ``FAILURES_KEPT`` failures, those read last; newest first."""
         # Sorted, because failures of queues out of sight are added late.
         return tuple(sorted(self._failures, key=lambda each: each.at or _NEVER, reverse=True))
 
@@ -85,7 +85,7 @@ class EventRates:
     def read(self, client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, Rates]:
         """Read the new events of the queues in sight, and return their rates.
 
-        A queue that was not in sight at the last reading has no rates yet.
+        A queue that was not in sight at the last reading is left out: it has no rates yet.
 
         Raises:
             ReplyError: Redis refuses to read a stream.
@@ -129,7 +129,7 @@ class EventRates:
             if start is None or has_missed(self._cursors[keys], start):
                 trimmed.add(keys)
             if start is None:
-                # The stream was emptied or deleted: report it once, then read from its beginning.
+                # Emptied or deleted: report that once, then read the next stream from its start.
                 self._cursors[keys] = STREAM_START
         return trimmed
 

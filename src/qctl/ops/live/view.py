@@ -54,7 +54,7 @@ class View:
     """What is on the screen.
 
     Args:
-        queues: names of the queues in sight.
+        queues: names of the queues in sight; those after the first 60 are not read.
         chosen: the queue whose workers and jobs are shown; None if no queue is chosen.
         jobs: how many active jobs to read; less than 20 counts as 20, more than 200 as 200.
     """
@@ -90,7 +90,7 @@ class Reading:
         names: the names of all queues, or of those that the operator named.
         queues: the queues in sight, and the chosen one.
         workers, jobs: those of the chosen queue, stalled jobs first; None if they are unknown (see
-            ``remarks``), or if no queue is chosen.
+            ``remarks`` and the queue's ``trouble``), or if no queue is chosen.
         jobs_total: how many jobs are active in the chosen queue, ``jobs`` included.
         failures: the last failures of all queues since the start, newest first. Failures of queues
             out of sight appear later, and not all of them.
@@ -194,7 +194,7 @@ class LiveReader:
             workers = self._workers(chosen, clients)
             limit = min(max(view.jobs, _MIN_JOBS), _MAX_JOBS)
             jobs = self._jobs(chosen, limit)
-            # Some jobs may have ended since they were counted.
+            # Some jobs may have ended since they were counted, so count those that were read.
             is_cut = jobs is None or len(jobs) == limit
             total = chosen.counts.active if is_cut else len(jobs or ())
         return Reading(

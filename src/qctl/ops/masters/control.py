@@ -74,22 +74,22 @@ def start(
         return Started(name, master.pid, pids)
     # `worker list` must show the previous run of this name, not the one that failed.
     folder.restore(state_before)
-    words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
+    last_words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
     if timed_out:
         raise TimedOutError(
             f"qctl:{name} was not ready within {timeout_s:g} s",
-            why=f"the master was stopped again; its last words:\n{words}",
+            why=f"the master was stopped again; its last words:\n{last_words}",
             hint=f"qctl worker logs {name}",
         )
     if master.returncode == ExitStatus.UNREACHABLE:
         raise UnreachableError(
             f"qctl:{name} did not start: it cannot work with Redis",
-            why=f"its last words:\n{words}",
+            why=f"its last words:\n{last_words}",
             hint="check that Redis runs, and the URL in --redis or QCTL_REDIS_URL",
         )
     raise FailedError(
         f"qctl:{name} did not start",
-        why=f"its last words:\n{words}",
+        why=f"its last words:\n{last_words}",
         hint="fix the app; `qctl worker run` runs it in the foreground",
     )
 
@@ -140,13 +140,13 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
             hint="qctl worker list",
         )
     if (error := refusal(answer)) is not None:
-        what, _, words = error.partition("\n")
+        what, _, lines = error.partition("\n")
         raise FailedError(
             f"qctl:{name}: {what}",
-            why=f"those not yet replaced keep running; the last words of the new one:\n{words}"
-            if words
+            why=f"those not yet replaced keep running; the last words of the new one:\n{lines}"
+            if lines
             else "",
-            hint=f"fix the app, then qctl worker restart {name}" if words else "qctl worker list",
+            hint=f"fix the app, then qctl worker restart {name}" if lines else "qctl worker list",
         )
     return [Replaced(**row) for row in answer["replaced"]]
 

@@ -22,7 +22,7 @@ class MasterProcess:
     """A worker process of a running master.
 
     Args:
-        slot: the number of its place in the master, from 0.
+        slot: its number in the master, from 0; a process that replaces it has the same one.
         status: ``launching``, ``online`` or ``stopping``.
         pid, started_at_ms, rss_bytes: None while the slot has no process.
         restarts: how often the slot's process was replaced.

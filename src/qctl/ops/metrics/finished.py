@@ -1,7 +1,7 @@
 """Counts and durations of the jobs that finish while qctl follows the queues' events.
 
-A queue's event stream keeps about 10,000 events (wire format P1). That is enough to read it every
-few seconds. A gap is counted when events may have been trimmed before they were read.
+A queue's event stream keeps about 10,000 events (wire format P1). So it is enough to read it
+every few seconds. A gap is counted when events may have been trimmed before they were read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STOP_POLL_S = 0.1
 # Queues in one read, and events in its reply: they take Redis less than 5 ms.
 _BATCH = 100
 _MAX_EVENTS = 2000
-# Reads of one batch in a row; then the next batch is read.
+# At most this many reads of one batch in a row; then the next batch is read.
 _MAX_READS = 50
 # Events at the beginning or the end of an attempt.
 _ATTEMPT_EVENTS = frozenset(
@@ -59,7 +59,7 @@ class FinishedFigures:
 
 
 class FinishedJobs:
-    """Counts the events of queues, by label. One thread polls; any may call ``figures``."""
+    """Counts the events of queues, by label. One thread polls; any thread may call ``figures``."""
 
     def __init__(self, client: Client, prefix: str, labels: QueueLabels) -> None:
         self._client = client
@@ -81,10 +81,10 @@ class FinishedJobs:
         self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
     def poll(self, queues: Iterable[str]) -> None:
-        """Count the new events of the queues that exist, and forget all other queues.
+        """Count the new events of ``queues``, and forget all other queues: they are gone.
 
         Raises:
-            QctlError: Redis is away or refuses a command. The next poll continues after this one.
+            QctlError: Redis is away or refuses a command. The next poll goes on from here.
         """
         existing = [QueueKeys(self._prefix, name) for name in queues]
         self._forget_all_but(set(existing))
@@ -173,6 +173,7 @@ class FinishedJobs:
         except ReplyError as error:
             if is_outage(error):
                 raise
+        # Read each stream on its own, to find the one that Redis refuses.
         if len(cursors) > 1:
             events = []
             for keys in list(cursors):
@@ -195,7 +196,7 @@ class FinishedJobs:
         if event.job_id is None or event.name not in _ATTEMPT_EVENTS:
             return
         job = (keys, event.job_id)
-        # Each of these events ends the attempt that the job was in.
+        # Each of these events ends the attempt that the job was in, if it was in one.
         started_ms = self._starts.pop(job, None)
         if event.name == "active":
             if len(self._starts) >= _MAX_STARTS:

@@ -135,7 +135,7 @@ class MetricsReading:
 
 @dataclass
 class QueueLabels:
-    """The label of each queue: its name, or ``(other)`` once ``max_queues`` have their name.
+    """The label of each queue: its name, or ``(other)`` when ``max_queues`` names are in use.
 
     A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
     """

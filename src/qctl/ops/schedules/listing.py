@@ -49,7 +49,8 @@ class Schedule:
         name: the name of its jobs.
         pattern, every_ms: at most one is set; both are None if the record has neither.
         tz: the pattern's time zone; None means that of the worker that makes the next job.
-        state: ``ok``; ``running``: the pending job is active, and its worker makes the next one;
+        state: ``ok``: a job is pending, and not late; ``running``: the pending job is active, and
+            its worker makes the next one;
             ``overdue``: the pending job was due more than 5 s ago, and no worker has fetched it;
             ``ended``: the limit or end is reached, and no job is pending; ``dead``: no job is
             pending for another reason, so no more jobs are made; ``unknown``: the pending job was
@@ -186,9 +187,9 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         now_ms=now_ms,
     )
     # Workers drop a job id without a hash, so such a job is not pending.
-    place = pending.state if pending.fields or pending.state == "unknown" else None
+    pending_state = pending.state if pending.fields or pending.state == "unknown" else None
     is_late = entry.next_ms is not None and now_ms - entry.next_ms > PATIENCE_MS
-    state = _state(place, is_late, has_ended)
+    state = _state(pending_state, is_late, has_ended)
     skipped = 0 if state in {"ok", "running", "ended"} else None
     if state == "overdue" and entry.next_ms is not None:
         skipped = skipped_count(pattern, tz, every_ms, since_ms=entry.next_ms, now_ms=now_ms)

@@ -148,6 +148,7 @@ def _nth(number: int) -> str:
 
 def _ids(refs: Sequence[JobRef]) -> str:
     several = len({ref.queue for ref in refs}) > 1
+    # With the names of their queues, ids are long.
     most = _MAX_ROWS if several else _MAX_IDS
     shown = ", ".join(
         (f"{visible(ref.queue, 30)} " if several else "") + visible(ref.id, 40)

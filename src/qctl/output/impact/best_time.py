@@ -48,7 +48,7 @@ def _quiet(quiet: Quiet, best: BestTime) -> str:
 
 
 def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[str]:
-    """A bar for each hour of the day; a dot for an hour without history."""
+    """A bar for each hour of the day, its height rounded up; a dot for an hour without history."""
     most = max(value for value in averages if value is not None) or 1.0
     bars = [
         "·" if value is None else _BARS[-(-round(value / most * 800) // 100)] for value in averages

@@ -70,6 +70,7 @@ def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
     if not verdict.commands:
         yield "    # restart the workers"
     for command in verdict.commands:
+        # Without a target, the commands do not restart the workers: the operator does.
         if impact.target is None and command.startswith("qctl resume "):
             yield "    # then restart the workers, and"
         yield f"    {_command(visible(command))}"

@@ -59,7 +59,7 @@ class TopApp(App[int]):
 
     Args:
         read: makes a reading; called in a thread, one call at a time.
-        actions: prepares the actions of the keys; called in a thread, one call at a time.
+        actions: prepares the actions of the keystrokes; called in a thread, one call at a time.
         interval_s: the time between two readings, in seconds.
     """
 
@@ -152,7 +152,7 @@ class TopApp(App[int]):
             gap_s = max(MIN_GAP_S, self._reading.pause_s if self._reading else 0.0)
             await asyncio.sleep(gap_s)
             if self._last_error is None and self._view() != view:
-                # Other rows have come into view: read them at once.
+                # Other rows are in view or chosen: read them at once, but not during an outage.
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -204,9 +204,9 @@ class TopApp(App[int]):
             tables.status_line(reading, self._pause_s, width=width, is_old=self._is_old)
         )
         self._note.update(tables.note_line(reading, width=width))
-        none = f"no queue exists under the prefix {visible(reading.prefix)}"
+        empty = f"no queue exists under the prefix {visible(reading.prefix)}"
         if reading.names:
-            none = f"no queue has {visible(self._filter_text)!r} in its name"
+            empty = f"no queue has {visible(self._filter_text)!r} in its name"
         title = f"QUEUES with {visible(self._filter_text, 30)}" if self._filter_text else "QUEUES"
         read = {queue.name: queue for queue in reading.queues}
         self._panels["queues"].show(
@@ -218,12 +218,12 @@ class TopApp(App[int]):
             ],
             lambda queue: (queue.name,),
             title=title,
-            empty=none,
+            empty=empty,
             age=age,
         )
         self._show_chosen(reading, age)
-        missing = any(q.rates and (q.rates.sampled or q.rates.at_least) for q in reading.queues)
-        title = "FAILURES; some may be missing" if missing else "FAILURES"
+        may_miss = any(q.rates and (q.rates.sampled or q.rates.at_least) for q in reading.queues)
+        title = "FAILURES; some may be missing" if may_miss else "FAILURES"
         self._panels["failures"].show(
             tables.FAILURE_COLUMNS,
             reading.failures,
@@ -277,7 +277,7 @@ class TopApp(App[int]):
     # Keys
 
     def action_leave(self, code: int) -> None:
-        """Exit; a running action is first stopped and undoes its changes."""
+        """Exit; stop a running action first: a drain undoes its changes, other actions finish."""
         progress = self._progress
         if progress is None or progress.ended.is_set():
             self.exit(int(code))
@@ -336,9 +336,9 @@ class TopApp(App[int]):
 
     async def _drain(self, name: str) -> None:
         reading = self._reading
-        own = reading.workers if reading and reading.chosen == name else None
+        workers = reading.workers if reading and reading.chosen == name else None
         # At most nine choices, one for each digit.
-        targets = sorted({w.process for w in own or () if w.process})[:8]
+        targets = sorted({w.process for w in workers or () if w.process})[:8]
         choices = ["drain; the queue stays paused", *(f"drain, then restart {t}" for t in targets)]
         answer = await self.push_screen_wait(Choose(f"Drain {visible(name)}", choices))
         if answer:

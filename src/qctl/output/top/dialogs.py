@@ -20,7 +20,7 @@ from qctl.output.top.actions import ActionOutput, Proposal
 
 
 class Window(ModalScreen[str]):
-    """Lines that a key closes; the result is that key's answer, ``""`` for Esc."""
+    """Lines of text until a key closes them; the result is that key's answer, ``""`` for Esc."""
 
     DEFAULT_CSS = """
     Window {
@@ -42,7 +42,7 @@ class Window(ModalScreen[str]):
         self._write(lines, foot)
 
     def _write(self, lines: Sequence[str], foot: str) -> None:
-        # The lines of an error may contain a URL.
+        # The lines of an error may contain a URL with its password.
         text = "\n".join([self._title, "", *lines, "", foot])
         self._text.update(Text(without_passwords(text)))
 
@@ -172,7 +172,7 @@ class Progress(Window):
             self.dismiss(answer)
 
     def action_stop(self) -> None:
-        """Ask the action to stop and undo its changes."""
+        """Ask the action to stop: a drain undoes its changes, other actions finish."""
         self._stop.set()
         self._draw()
 

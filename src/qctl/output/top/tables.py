@@ -130,7 +130,7 @@ def _lock(job: Job, elapsed_s: float) -> Cell:
     if job.lock_ttl_ms is None:
         return Cell("no end", "yellow")
     left_s = job.lock_ttl_ms / 1000 - elapsed_s
-    # The lock may have been renewed or have expired since the reading; the next one shows which.
+    # The lock may have been renewed or have expired since; the next reading shows which.
     return Cell(short_duration(left_s)) if left_s > 0 else Cell("over?", "yellow")
 
 
