@@ -141,7 +141,7 @@ class FinishedJobs:
                 del self._figures[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
-        # In a queue without events since the start, none can have been missed.
+        # Before a queue's first event is read, its cursor is no event: a gap cannot be noticed.
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return

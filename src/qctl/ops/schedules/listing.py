@@ -175,7 +175,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     every_ms, pattern, tz = to_int(stored("every")), stored("pattern"), stored("tz")
     limit, end_ms = to_int(stored("limit")), to_int(stored("endDate"))
     count = to_int(repeat.get("count"))
-    made = max(count or 0, scheduler.iterations if scheduler else 0)
+    made = max(count or 0, scheduler.iterations if scheduler else 0)  # legacy: only the count
     has_ended = schedule_has_ended(
         pattern,
         tz,

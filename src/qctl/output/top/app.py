@@ -130,7 +130,7 @@ class TopApp(App[int]):
         if not self.is_headless:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                if signal.getsignal(number) != signal.SIG_IGN:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does for SIGHUP
                     loop.add_signal_handler(number, self.action_leave, ExitStatus.INTERRUPTED)
         # Redraw every second, because ages grow between two readings.
         self.set_interval(1.0, self._show)

@@ -23,7 +23,7 @@ from qctl.output.status import (
 from qctl.output.text import cells, short_duration, shortened, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
-# The sparkline is short on screens narrower than the first, and absent below the second, in cells.
+# On screens narrower than the first (in cells), sparklines are short; below the second, absent.
 _WIDE, _NARROW = 100, 80
 _NARROW_TREND = 8
 _WIDE_TREND = 24
