@@ -20,9 +20,9 @@ from qctl.wire.replies import read_checked, to_dict, to_int
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
-# Stored in place of an unknown number.
+# Stored in place of an unknown number, which adds nothing to the sums.
 _UNKNOWN = "unknown"
-# `resumer:[queue, target]`: when a drain last saw that app resume that queue when the app started.
+# `resumer:[queue, target]`: when a drain last saw that app resume that queue at the app's start.
 _RESUMER = "resumer:"
 
 
@@ -53,9 +53,9 @@ class DrainResult:
 
 @dataclass(frozen=True, slots=True)
 class DrainRecord:
-    """All drains under a prefix since the record began, as numbers by outcome and by job result.
+    """The recorded drains under a prefix, as numbers by outcome and by job result.
 
-    ``last`` is the drain that ended last; None before the first.
+    ``last`` is the drain that was recorded last; None before the first.
     """
 
     drains: Mapping[str, int]

@@ -33,7 +33,7 @@ _POLICY_NAMES = {
 
 
 class OptionSet(NamedTuple):
-    """Options for a script; ``special`` is JSON with an id, a parent or a deduplication, or ""."""
+    """Options for a script; ``special`` is "", or JSON with the rare options that add.lua lists."""
 
     opts: str
     timestamp: str = ""
@@ -124,6 +124,7 @@ def check_job_id(job_id: str) -> None:
     # MAX_INTEGER has 16 digits.
     if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
         why = "whole numbers are the ids of jobs that are added without an id"
+    # BullMQ accepts two colons, but takes an id that begins with "0:" for a marker.
     elif job_id.startswith("0:") or (":" in job_id and job_id.count(":") != 2):
         why = "colons separate the parts of a key"
     elif job_id in OWN_KEYS:
@@ -137,7 +138,7 @@ _values = attrgetter(*_FIELDS)
 
 
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
-    """The encoded options of a job; no option may exclude another. Results are cached."""
+    """The encoded options of a job, cached; a job with a parent must have no deduplication."""
     if options.extra is not None or options.job_id:
         # extra cannot be hashed, and unique ids would only fill the cache.
         return _encode(prefix, *_values(options))
@@ -156,7 +157,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
     priority = integer(o.priority, "priority", MAX_PRIORITY) or 0
     opts: dict[str, Any] = {"attempts": integer(o.attempts, "attempts") or 0}
     given = {
-        "delay": o.delay if o.delay is None else delay_ms,
+        "delay": None if o.delay is None else delay_ms,
         "priority": o.priority,
         "backoff": None if o.backoff is None else _backoff(parse_backoff(o.backoff)),
         "jobId": o.job_id or None,

@@ -14,7 +14,7 @@ from qctl.wire.replies import read_values, to_dict
 
 # At most this many new events of a queue are read at a time; the next read returns the rest.
 READ_COUNT = 1000
-# Past events per read. Each may hold a large return value.
+# Past events per read: not more, because each may hold a large return value.
 EVENT_WINDOW = 250
 # The id before the first event of any stream.
 STREAM_START = "0-0"
@@ -129,7 +129,7 @@ def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
 
 
 def first_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str | None]:
-    """The id of the oldest event of each queue, in one round trip; None if there are no events."""
+    """The id of each queue's oldest event, in one round trip; None if there is none to read."""
     commands = [("XRANGE", keys("events"), "-", "+", "COUNT", 1) for keys in queues]
     return [str(found[0][0]) if found else None for found in read_values(client, commands, ())]
 
@@ -172,14 +172,14 @@ def read_events(
 
     Args:
         cursors: the last event id read of each queue; updated in place.
-        block_ms: how long to wait if there are no new events, in milliseconds; 0 does not wait.
+        block_ms: how long to wait at most if there are no new events; 0 does not wait.
         count: at most this many events of each queue are read.
     """
     groups = grouped(cursors, _slot_tag)
     events: list[tuple[QueueKeys, Event]] = []
     for group in groups.values():
         by_key = {keys("events"): keys for keys in group}
-        # Once an event has been found, do not wait for events of the other groups.
+        # The groups are read in turn and share block_ms. Once one has an event, no other waits.
         wait_ms = 0 if events else block_ms // len(groups)
         reply = client.call(
             *("XREAD", "COUNT", count, *(("BLOCK", wait_ms) if wait_ms > 0 else ())),

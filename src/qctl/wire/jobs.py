@@ -28,7 +28,7 @@ STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One job by its hash. Times are epoch milliseconds; None means never.
+    """One job by its hash. Times are epoch milliseconds; None if missing or malformed.
 
     Args:
         data: the parsed payload, or the raw text if it is not JSON (``data_is_json`` is False).
@@ -108,6 +108,7 @@ def lock_reads(keys: QueueKeys, job_id: str) -> list[tuple[Arg, ...]]:
 def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
     """The token and the TTL (ms) in the replies to ``lock_reads``; both None without a lock.
 
+    The TTL is also None for a lock that never expires, or that expired between the two commands.
     A key of another type counts as a lock with an empty token, so the job does not look orphaned.
     """
     found, ttl_ms = value_or(token, ""), checked(ttl)
@@ -116,7 +117,7 @@ def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """A job and its lock at the moment of reading; without a lock, both lock fields are None."""
+    """A job and its lock (see ``parse_lock``); both lock fields are None if it was not read."""
 
     record: JobRecord
     lock_token: str | None

@@ -58,12 +58,12 @@ class QueueKeys:
 
     @property
     def lease(self) -> str:
-        """The key with the drain that works on this queue; it expires."""
+        """The key that says which drain works on this queue; it expires."""
         return f"qctl:lease:{self.prefix}:{self.name}"
 
     @property
     def pause_note(self) -> str:
-        """The key with who paused this queue through qctl, and when; ``qctl resume`` deletes it."""
+        """The key that says who paused this queue with qctl, and when; qctl's resume deletes it."""
         return f"qctl:paused:{self.prefix}:{self.name}"
 
 

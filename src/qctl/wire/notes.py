@@ -11,7 +11,7 @@ from typing import Any
 
 from qctl.wire.replies import read_object
 
-# A drain's lease expires after this time. The drain renews it after a third of this time.
+# A drain's lease expires after this time. A drain renews it after a third, so one renewal may fail.
 LEASE_TTL_MS = 15_000
 # Whether the pause that a note records still holds; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"

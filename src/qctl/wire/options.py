@@ -37,7 +37,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Dedup:
-    """Add nothing while another job has the same deduplication id (wire format 5.5).
+    """By default, add nothing while another job has the same deduplication id (wire format 5.5).
 
     Args:
         id: the deduplication id.
@@ -64,7 +64,7 @@ class Keep:
     Args:
         count: keep only the newest jobs, at most this many.
         age_s: keep only jobs that ended within this many seconds.
-        limit: at most this many jobs are removed at a time.
+        limit: at most this many jobs are removed for their age at a time.
     """
 
     count: int | None = None

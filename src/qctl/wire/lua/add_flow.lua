@@ -28,7 +28,7 @@ for i = 1, #KEYS - 1 do
 end
 
 -- Releases each parent whose children had all completed before this call. A parent that did not get all of
--- its children keeps waiting, so that it never runs without them.
+-- its children (add_job has set flowAttachmentFailed) keeps waiting, so that it never runs without them.
 for _, parent in ipairs(parents) do
   if redis.call("HDEL", parent.key, "flowAttachmentFailed") == 0 then
     release_parent_if_done(parent, now)

@@ -57,7 +57,7 @@ if redis.call("HEXISTS", meta, "paused") == 1 then
     return {"ours", holder.event}
   elseif not is_ours and not is_claimed(holder) then
     if mode == "claim" then
-      -- Like BullMQ, writes the event even if the queue was paused before.
+      -- "claim" is the mode of qctl pause: like BullMQ's pause, it writes the event in any case.
       emit(base, "paused")
     end
     return {"others", ""}

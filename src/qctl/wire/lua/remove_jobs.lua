@@ -9,7 +9,7 @@
 --         unfinished child together with that child, the only unfinished child of that child, and so on
 -- ARGV[4] "" or the key of a parent. Then only children of this parent are deleted, except the last one that
 --         it waits for: without that child the parent would run. An id that is not such a child is only
---         removed from the parent's dependencies
+--         removed from the parent's dependencies, unless it is the last one there
 -- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and to assume that the jobs are in
 --         their list, because they were just read from it
 -- ARGV[6] in a dry run of several calls: the text at the end of the answer before; else ""
@@ -119,6 +119,7 @@ local function examine_chain(id)
     end
     local last_key = redis.call("SRANDMEMBER", job.key .. ":dependencies")
     if not is_child(last_key, job.key) then
+      -- The entry is out of date: its child is gone, so there is nothing below to delete.
       return jobs
     end
     local last_base, last_id = split(last_key)

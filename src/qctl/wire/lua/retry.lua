@@ -15,6 +15,7 @@ local now_text, id, token, delay_text, is_counted, runs_next, reason, stacktrace
 local now, delay = tonumber(now_text), tonumber(delay_text)
 local job_key = base .. id
 if delay <= 0 then
+  -- As in BullMQ, jobs whose delay is over become ready before this one (5.9, step 1).
   promote_due(base, now)
 end
 local code = leave_active(base, id, token)

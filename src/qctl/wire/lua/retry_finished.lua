@@ -5,7 +5,7 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "failed", "completed", or "" for one of these two or no state
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
--- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run them first, or first of their priority
+-- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run finished jobs first (of their priority)
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget the attempts as well
 -- ARGV[5] "dry" to write nothing
 -- ARGV[6] in a dry run of several calls: the text at the end of the answer before; else ""
@@ -103,6 +103,7 @@ local function retry(id)
     redis.call("HDEL", job_key, "atm", "ats", "attemptsMade")
   end
   if lost then
+    -- Without the time (0), every job with a delay is stored as delayed; it is due at once if that is over.
     put_back(base, id, opts.lifo == true, (began or 0) / 1000)
     return "retried"
   end

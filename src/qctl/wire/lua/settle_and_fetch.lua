@@ -62,12 +62,13 @@ if wanted > 0 then
     fetched = {{}, "failed", text}
   end
 end
+-- After a fetch, "empty" excludes delayed jobs; without a fetch they do not matter (5.8, step 16).
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base, "drained")
 end
--- Fewer jobs were fetched than ended: the worker that has waited longest may fill the other places.
+-- Fewer jobs were fetched (two values each) than ended: the longest waiting worker may fill other places.
 if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
     and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then
   wake(base)

@@ -22,6 +22,7 @@ local stalled = {}
 local marked = redis.call("SPOP", base .. "stalled", 1000)
 for _, id in ipairs(marked) do
   if string.sub(id, 1, 2) == "0:" then
+    -- A marker of an old BullMQ version, not a job.
     redis.call("LREM", base .. "active", 1, id)
   elseif redis.call("EXISTS", base .. id .. ":lock") == 0
       and redis.call("LREM", base .. "active", 1, id) == 1 and is_job(base .. id) then

@@ -14,7 +14,7 @@ from qctl.wire.states import is_marker
 
 @dataclass(frozen=True, slots=True)
 class ActiveJob:
-    """A job in ``active``. ``lock_token`` and ``lock_ttl_ms`` are None when it has no lock.
+    """A job in ``active``. ``lock_token`` is None when it has no lock; TTL: see ``parse_lock``.
 
     Args:
         name: None when the job's hash is gone.
@@ -51,7 +51,7 @@ class ActiveJob:
 
 
 def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
-    """All active jobs of some queues, in two round trips, oldest first within a queue.
+    """All active jobs of some queues, in two round trips; of a queue, those fetched first lead.
 
     The lists are read again after the locks. A job without a lock that has left its list by then
     has finished, and is not returned.

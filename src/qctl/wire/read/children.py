@@ -46,7 +46,7 @@ class Child:
 def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[Child]]:
     """All children that a job lists, ended or not, at most ``_WINDOW`` at a time.
 
-    Children may be deleted between two windows. The cost of a window is limited.
+    The caller may delete children between two windows. A scan may repeat a child.
     """
     parent_key = keys(job_id)
     for suffix, command in _SCANS.items():

@@ -21,8 +21,9 @@ class Ending:
 
     Args:
         state: ``completed``, ``failed``, ``removed``, ``missing`` (no hash, and no event about its
-            end), or where it is: ``delayed``, ``prioritized``, ``waiting-children``, ``active`` (it
-            has a lock) or ``waiting`` (anywhere else; stalled jobs, too).
+            end in the last ``MAX_EVENTS``), or where it is: ``delayed``, ``prioritized``,
+            ``waiting-children``, ``active`` (it has a lock) or ``waiting`` (anywhere else; stalled
+            jobs, too).
     """
 
     state: str

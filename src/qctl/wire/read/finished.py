@@ -42,7 +42,7 @@ def read_recent_runs(
 ) -> RecentRuns:
     """How long the last completed jobs of each queue ran, in two round trips.
 
-    The result serves for estimates, so a queue that cannot be read has no runs: it raises no error.
+    The result serves for estimates, so a queue whose ``completed`` cannot be read has no runs.
 
     Args:
         sample: jobs read of each queue.

@@ -25,7 +25,7 @@ _CLOCKS = {
     "active": "processedOn",
     **dict.fromkeys(FINISHED, "finishedOn"),
 }
-# The steps of a worker: it fetches the job, and the job ends.
+# How many steps a worker takes: it fetches the job, and the job ends.
 _BOTH_STEPS = 2
 
 
@@ -52,7 +52,7 @@ class History:
 
     Args:
         since_ms: no event after this is missing; epoch milliseconds by Redis' clock.
-        is_empty: whether the stream has no event or cannot be read: then nothing is known.
+        is_empty: whether the stream has no event, or its key is no stream: then nothing is known.
     """
 
     keys: QueueKeys
@@ -87,7 +87,7 @@ def read_histories(
             recent = [event for event in events if event.at_ms >= since_ms]
             found[keys] += recent
             if len(recent) < len(events):
-                continue
+                continue  # The stream reaches back beyond since_ms.
             if not found[keys]:
                 empty.add(keys)
                 continue

@@ -65,7 +65,7 @@ def active_ids(client: Client, keys: QueueKeys) -> list[str]:
 
 @dataclass(slots=True)
 class ListedIds:
-    """Ids in the lists of a queue, and whether these are all."""
+    """Ids in the lists of a queue, and whether these are all that were asked for."""
 
     ids: set[str]
     is_complete: bool = True
@@ -80,7 +80,8 @@ def read_lists(
     """The ids in the lists of queues, from the ends where workers take jobs.
 
     Args:
-        max_ids: stop after about this many ids of all queues together; None for no limit.
+        max_ids: about this many ids of each kind of list, shared among the queues, but at least
+            500 of each list; None for no limit.
         only: keep only these ids, and stop reading a queue when all its ids are found.
     """
     found = {keys: ListedIds(set()) for keys in queues}
@@ -91,12 +92,11 @@ def read_lists(
     while pending:
         commands = [("LRANGE", k(name), -(start + window), -(start + 1)) for k, name in pending]
         unfinished = []
-        for place, reply in zip(pending, client.pipeline(commands), strict=True):
-            keys = place[0]
+        for (keys, name), reply in zip(pending, client.pipeline(commands), strict=True):
             ids = value_or(reply, [])
             found[keys].ids.update(ids if only is None else only[keys] & set(ids))
             if len(ids) == window and (only is None or len(found[keys].ids) < len(only[keys])):
-                unfinished.append(place)
+                unfinished.append((keys, name))
         start += window - _OVERLAP
         if share is not None and start >= share:
             for keys, _ in unfinished:

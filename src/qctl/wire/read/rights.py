@@ -49,6 +49,7 @@ def required_commands(names: Sequence[str]) -> list[str]:
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
     found = {_on_key(name, 1) for name in on_queue}
+    # Keys 2 and 3 are the pause note and the lease.
     found |= {_on_key(name, number) for name in on_own for number in (2, 3)}
     return sorted(found | {*_READS} if names == DRAIN else found)
 

@@ -89,7 +89,7 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
 
 
 def clock_ms(client: Client) -> int:
-    """Redis' time in epoch milliseconds; this host's time if this user may not run TIME.
+    """Redis' time in epoch milliseconds; this host's time if Redis refuses TIME.
 
     Raises:
         UnreachableError: Redis does not answer.

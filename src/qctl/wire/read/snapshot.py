@@ -1,7 +1,7 @@
 """Counts and condition of many queues, in two round trips whatever their number.
 
 The first trip reads lengths, flags and the active ids. The second reads the locks and workers of
-the active jobs, the age of the oldest waiting job, and the active ids again: a job without a lock
+the active jobs, the age of the jobs that run next, and the active ids again: a job without a lock
 that has left the list by then has finished and has not stalled. If qctl has paused a queue, a third
 trip checks whether that pause is still qctl's (``pause_notes``).
 
@@ -104,7 +104,8 @@ class QueueSnapshot:
             ``counts.active`` counts those at its end.
         overdue: delayed jobs that have been due for more than 15 s; they stay delayed until a
             worker fetches jobs.
-        oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
+        oldest_waiting_ms: when the oldest of the jobs that run next was added, epoch milliseconds;
+            one job each of ``wait``, ``paused`` and ``prioritized`` is read.
         pause_note: who paused it, if the present pause was made with qctl; else None.
         uncertain_note: who paused it with qctl, if it is unknown whether that is the present pause;
             else None.
@@ -153,7 +154,7 @@ class QueueSnapshot:
 
     @property
     def backlog(self) -> int:
-        """Jobs that a worker could take now."""
+        """Jobs that are ready for a worker; while the queue is paused, no worker takes them."""
         return self.counts.waiting + self.counts.prioritized
 
     @property
@@ -272,6 +273,7 @@ def _snapshot(
     ages = list(rest)
     legacy_paused = max(first["paused"] - _trailing_marker(first["paused_tail"]), 0)
     if first["paused_after"] > first["paused"]:
+        # A pause by BullMQ 5 during the reading has moved the jobs of ``wait`` here.
         legacy_paused = first["paused_after"]
     waiting = first["wait"] - _trailing_marker(first["wait_tail"]) + legacy_paused
     stalled = tuple(
@@ -287,7 +289,7 @@ def _snapshot(
         counts == Counts(0, 0, 0, 0, 0, 0, 0, 0)
     ):
         return None
-    # Bull 3/4 has no event stream, and a meta hash only while paused (wire format 10.3).
+    # Bull 3/4 has no event stream, and no version in meta (wire format 10.3).
     is_bull = not first["has_events"] and version is None and bool(first["has_id"])
     is_bull = is_bull or bool(first["has_meta_paused"])
     times = [time for time in map(to_int, ages) if time is not None and time >= 0]
@@ -339,10 +341,11 @@ def _jobs(ids: Sequence[str]) -> list[str]:
 
 
 def _next_up(first: dict[str, Any]) -> list[str]:
-    """The next job to run of each list and of ``prioritized``: the one that has waited longest."""
+    """The next job to run of each list and of ``prioritized``: usually the one waiting longest."""
     tails = (first["wait_tail"], first["paused_tail"])
     return [t for t in tails if t is not None and not is_marker(t)] + [*first["prioritized_head"]]
 
 
 def _trailing_marker(tail: str | None) -> int:
+    """How many markers of old BullMQ versions the list ends with: 1 or 0."""
     return 1 if tail is not None and is_marker(tail) else 0

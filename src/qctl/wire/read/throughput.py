@@ -27,7 +27,7 @@ class Throughput:
     Args:
         source: ``completed``, ``metrics``, or ``none`` if Redis has neither.
         since_ms: the beginning of what is known, epoch milliseconds; None for ``none``.
-        jobs: by the start of the hour, epoch milliseconds; only hours after ``since_ms``.
+        jobs: by the start of the hour, epoch milliseconds; no hour that began before ``since_ms``.
     """
 
     keys: QueueKeys
@@ -104,6 +104,7 @@ def _by_hour(
 ) -> dict[int, int]:
     """Per-minute counts, newest first, summed by hour; minutes after the newest had no jobs."""
     jobs = {hour: 0 for hour in hours if hour >= since_ms}
+    # In some time zones, hours do not begin at multiples of an hour.
     offset = min(jobs, default=0) % _HOUR_MS
     for index, count in enumerate(points):
         minute = head_ms - index * _MINUTE_MS

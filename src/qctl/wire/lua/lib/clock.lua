@@ -13,7 +13,7 @@ local function took()
 end
 
 -- Whether to leave the other jobs of this call to the next call. The search for one job in a long list may
--- take 20 ms, and it is unknown beforehand which jobs take long.
+-- take 20 ms, and it is unknown beforehand which jobs take long. Never true without TIME.
 local function has_worked_enough()
   return began and micros() - began > 500
 end

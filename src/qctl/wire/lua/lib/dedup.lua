@@ -5,7 +5,7 @@
 --@include json
 
 -- Keeps the new job for later: add_kept_job adds it when the running owner of the id ends.
-local function keep_next(base, job, owner)
+local function keep_next(base, job)
   local kept_key = base .. "dn:" .. job.dedup.id
   local fields = {"name", job.name, "data", job.data, "opts", job.opts, "jid", job.id}
   for field, value in pairs({pk = job.parent_key, pd = job.parent, rjk = job.rjk,
@@ -15,6 +15,7 @@ local function keep_next(base, job, owner)
   end
   redis.call("DEL", kept_key)
   redis.call("HSET", kept_key, unpack(fields))
+  -- The id must not expire before the owner ends.
   redis.call("PERSIST", base .. "de:" .. job.dedup.id)
 end
 
@@ -62,9 +63,10 @@ local function deduplicate(base, job)
     return nil
   end
   if dedup.keepLastIfActive and redis.call("LPOS", base .. "active", owner) then
-    keep_next(base, job, owner)
+    keep_next(base, job)
     report(owner, job.id)
   elseif not dedup.replace then
+    -- (With replace, BullMQ drops the new job without an event.)
     if ttl and dedup.extend then
       set_owner(owner)
     end

@@ -62,6 +62,7 @@ local function take_ids(base, wanted)
       ids[#ids + 1] = first[i]
     end
     if #first == 0 then
+      -- The counter that orders jobs of one priority starts again.
       redis.call("DEL", base .. "pc")
     end
   end
@@ -124,11 +125,12 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     end
   end
   if max_jobs and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
+    -- As in BullMQ, the queue's maximum takes precedence, but the worker's window does.
     local window = math.floor(math.abs(limiter_ms or allowed[5] or 0))
     redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
   if #ids > 0 then
-    mark_ready(base)
+    mark_ready(base)  -- There may be more jobs: the next idle worker wakes up.
   end
   if #ids == wanted then
     return {jobs, "", 0}

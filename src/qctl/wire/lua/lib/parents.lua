@@ -61,6 +61,7 @@ local function detach_from_parent(job_key)
   local dependencies = parent.key .. ":dependencies"
   if redis.call("SREM", dependencies, job_key) == 1 and redis.call("SCARD", dependencies) == 0
       and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
+    -- As in BullMQ (P15), without regard to the parent's priority and delay.
     place_ready(parent.base, parent.id, 0, true, "prev", "waiting-children")
     wake(parent.base)
   end

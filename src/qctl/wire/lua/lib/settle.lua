@@ -35,10 +35,10 @@ local function check_children(batch)
     return
   end
   for i = 1, #batch.keys do
-    local is_there = not batch.codes[i]
-    if is_there and redis.call("EXISTS", keys[2 * i - 1]) == 1 then
+    local is_unmarked = not batch.codes[i]
+    if is_unmarked and redis.call("EXISTS", keys[2 * i - 1]) == 1 then
       batch.codes[i] = CODES.children
-    elseif is_there and redis.call("EXISTS", keys[2 * i]) == 1 then
+    elseif is_unmarked and redis.call("EXISTS", keys[2 * i]) == 1 then
       batch.codes[i] = CODES.failed_children
     end
   end
