@@ -7,8 +7,8 @@
         assert outcome.returnvalue == {"sent": True}
 
 Redis is fakeredis, in this process; the worker is the real one, with its scripts, locks and
-retries. Delays and backoffs take no time: when only delayed jobs are left, all due times are moved
-forward until the first job is due.
+retries. Delays and backoffs take no time: when only delayed jobs are left, all due times are made
+earlier by the same amount, so that the first job is due.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Outcome:
         state: usually ``completed``, ``failed``, or ``removed`` (by ``remove_on_complete`` or
             ``remove_on_fail``); else ``waiting-children``, ``delayed`` (a scheduler's next job),
             ``waiting`` or ``prioritized`` (the queue is paused).
-        data, returnvalue, progress: as decoded from JSON.
+        data, returnvalue, progress: as decoded from JSON; ``data`` is None if the job is removed.
         failed_reason: the reason of the last failure, even if a later attempt completed.
         attempts: the number of runs that count as attempts.
         starts: the number of all runs, including runs that do not count as attempts.
@@ -152,6 +152,7 @@ class FakeQueues:
             TimedOutError: the workers were still busy after ``timeout_s`` seconds of real time.
             UsageError: a test called ``run`` on its event loop; or see ``Worker.start``.
         """
+        # A RuntimeError says that no event loop runs, as it should be.
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise UsageError(

@@ -99,7 +99,7 @@ def add(
 
 
 def _read(env: Environment, data: str | None) -> str | None:
-    """The payload as text, which ``data`` contains or, as ``-`` or ``@FILE``, refers to."""
+    """The payload as text: ``data`` itself, or the text of stdin (``-``) or of ``@FILE``."""
     try:
         if data == "-":
             return env.streams.stdin.read()

@@ -213,8 +213,8 @@ def _carry_out(
     """Ask for confirmation, change the jobs with progress shown, and report the result.
 
     Raises:
-        RefusedError, UsageError: the operator did not confirm the change.
-        NotFoundError: jobs are named by id, and none of them was changed.
+        RefusedError, UsageError: the change was not confirmed, or ``--rate`` is not finite.
+        NotFoundError: there is no such queue, or none of the jobs named by id was changed.
         typer.Exit: some jobs could not be changed; the exit code is ``PARTIAL``.
     """
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
@@ -252,7 +252,7 @@ def _carry_out(
                     if env.output == "ndjson":
                         env.emit_json(progress)
         finally:
-            # After an error or a signal, too, the operator must know what was changed.
+            # After an error or a signal, too, the operator must know what was changed, if anything.
             report = run.report()
             if report.complete or report.done or report.below_count:
                 lines = bulk_lines(report, paused=snapshot.paused)

@@ -1,6 +1,6 @@
 """The names that TAB offers: queues, targets, contexts, prefixes, schedulers, workers.
 
-Typer calls these functions with the half-typed command line; its connection options apply. A
+Typer calls these functions with the half-typed command line, whose connection options apply. A
 half-typed line has no place for a message, so a function that fails returns the names found until
 then, often none. TAB starts no server, runs no password command and waits at most ``MAX_WAIT_S``.
 """
@@ -68,7 +68,7 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
 
 @_in_time
 def queue_names(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
-    """The queues that exist."""
+    """The queues that exist, from the cache if it has them."""
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
     from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
 

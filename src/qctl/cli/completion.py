@@ -70,7 +70,7 @@ complete -c qctl -f -a '(__qctl_complete)'
 
 
 class _Shell(ShellComplete):
-    """The common part of the shells.
+    """What the three shells have in common.
 
     Attributes:
         head: the ``--option=`` with which the word being typed begins; "" for none.
@@ -120,7 +120,7 @@ class Zsh(_Shell):
     source_template = _ZSH
 
     def format_completion(self, item: CompletionItem) -> str:
-        # zsh does the quoting. A colon separates the candidate from its description.
+        # zsh quotes, and the script keeps ``--option=``. A colon begins the description.
         value = str(item.value).replace("\\", "\\\\").replace(":", "\\:")
         return f"{value}:{_first_sentence(item.help)}" if item.help else value
 
@@ -152,6 +152,7 @@ def split_line(line: str) -> tuple[list[str], str]:
         for word in lexer:
             words.append(word)  # noqa: PERF402 - keeps the words before an open quotation mark
     except ValueError:
+        # The state of shlex is now the quotation mark that is open.
         words.append(lexer.token)
         quote = str(getattr(lexer, "state", ""))
     return [word.removesuffix("\0") for word in words], quote

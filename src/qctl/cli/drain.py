@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qctl.ops.processes.run_command import OperatorCommand
 
 app = App()
-# The key of COMMAND's words in the metadata of Click's context.
+# The key of COMMAND's words, typed after ``--``, in the metadata of Click's context.
 _COMMAND = "qctl.command"
 
 
@@ -42,7 +42,7 @@ class _CommandAfterDashes(Command):
         )
         names, words = rest[:count], rest[count:]
         if end < len(args) and not rest and not ctx.resilient_parsing:
-            # Such as an unset variable: a drain alone would leave the queues paused.
+            # Probably an unset variable. A drain alone would leave the queues paused.
             raise UsageError("there is no COMMAND after --", hint="add one, or leave out the --")
         ctx.meta[_COMMAND] = tuple(words[1:] if words[:1] == ["--"] else words)
         return super().parse_args(ctx, [*args[:end], *(["--", *names] if names else [])])
@@ -137,7 +137,7 @@ class CommandFlags:
         """COMMAND with its options; None if ``words`` is empty.
 
         Raises:
-            UsageError: no such program, a malformed option, or options without a COMMAND.
+            UsageError: no such program, contradictory or malformed options, or no COMMAND for them.
         """
         from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
 
@@ -281,7 +281,7 @@ def _run(
 def _check_command_options(
     queues: list[str] | None, target: str | None, flags: DrainFlags, *, then_restart: bool
 ) -> None:
-    """Refuse options that do not fit a COMMAND that restarts the workers."""
+    """Refuse options that do not fit a COMMAND, and a COMMAND without named queues."""
     chosen = {
         "--then-restart": then_restart,
         "--target": target is not None,

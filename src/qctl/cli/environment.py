@@ -69,11 +69,11 @@ class Environment:
     def may_colour(self, stream: TextIO | None = None) -> bool:
         """Whether ``stream`` (by default stdout) may be coloured."""
         streams = self.streams
-        terminal = (
+        is_terminal = (
             streams.stderr_is_terminal if stream is streams.stderr else streams.stdout_is_terminal
         )
-        wanted = not self.no_color and not streams.environ.get("NO_COLOR")
-        return terminal and wanted and not self._is_dumb
+        is_wanted = not self.no_color and not streams.environ.get("NO_COLOR")
+        return is_terminal and is_wanted and not self._is_dumb
 
     @property
     def _is_dumb(self) -> bool:
@@ -142,7 +142,7 @@ class Environment:
             self.streams.stdout.flush()
 
     def show(self, result: Any, lines: Iterable[str], *, dry_run: bool = False) -> None:
-        """Print a result as JSON, or ``lines`` if the output is a table."""
+        """Print a result as JSON, or ``lines`` if the output is a table; ``dry_run`` marks each."""
         if self.output != "table":
             self.emit_json(result)
             return
@@ -172,7 +172,7 @@ class Environment:
         self.streams.stdout.write(text)
 
     def print(self, *lines: str) -> None:
-        """Print lines on stdout. The caller makes untrusted parts ``visible``."""
+        """Print lines on stdout. The caller passes untrusted parts through ``visible``."""
         for line in lines:
             self.streams.stdout.write(line + "\n")
 

@@ -28,7 +28,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
             + (f"the context is {context!r}" if context else "no context guards this Redis"),
             hint=f"add --context {confirmed}, if you mean that context",
         )
-    # required_confirmation refuses a read-only context, even with --confirm.
+    # required_confirmation refuses if the config is read-only, even with --confirm.
     if dry_run or required_confirmation(settings) is None or confirmed is not None:
         return
     if env.why_not_interactive:

@@ -43,7 +43,7 @@ def list_command(
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     if env.output == "ndjson" and state not in {"active", "stalled"}:
-        # Streamed, so that memory does not grow with the number of jobs.
+        # Streamed to save memory. Active jobs are read as a list, to which fates are added.
         env.emit_json(None, stream_jobs(client, snapshot.keys, state, only, limit=limit))
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
@@ -111,7 +111,7 @@ def logs_command(
 def _add_fates(
     env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
 ) -> tuple[AnyJob, ...]:
-    """The same jobs, with the expected fate of those that are active or stalled."""
+    """The same jobs; the active and stalled ones with what will happen if their worker is gone."""
     address, client = env.redis()
     keys = snapshot.keys
     return add_fates(

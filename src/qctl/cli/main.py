@@ -25,5 +25,5 @@ def main() -> None:
         code = run(sys.argv[1:], Streams.standard())
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
-        code = 130
+        code = 130  # ExitStatus.INTERRUPTED, which may not be imported yet
     sys.exit(code)

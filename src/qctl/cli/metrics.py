@@ -75,8 +75,9 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
     labels = QueueLabels(max_queues)
     readings = SharedReadings(lambda: read_metrics(client, address, env.settings, labels))
     finished = FinishedJobs(events, env.settings.prefix, labels)
+    # A signal is the normal end, so there is no message.
     with stop_on_signals(lambda _: None) as stop:
-        end = serve(
+        stop_serving = serve(
             *endpoint, lambda: Scrape(readings.reading(), finished.figures(), readings.errors())
         )
         host, port = endpoint
@@ -88,5 +89,5 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
             readings.reading()
             finished.run(lambda: list(labels.labels), stop, lambda: readings.count_error("events"))
         finally:
-            end()
+            stop_serving()
             events.close()

@@ -112,7 +112,7 @@ State = Literal[
 
 
 def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:
-    """Host and port of ``[HOST:]PORT``, or a UsageError; without HOST, the host is 127.0.0.1."""
+    """Host (by default 127.0.0.1) and port of ``[HOST:]PORT``; a UsageError if malformed."""
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise UsageError(

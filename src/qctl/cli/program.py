@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Print the script for completion in your shell.",
     ),
 }
+# From Click's message about a value that is not one of an option's choices.
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
 
 
@@ -73,7 +74,7 @@ class CommandGroup(Group):
 
 
 def load_command(name: str) -> click.Command:
-    """Import the module of a command and build that command, without the others in the module."""
+    """Import the module of a command or group of commands, and build only that one."""
     module, line = COMMANDS[name]
     app: App = import_module(f"qctl.cli.{module}").app
     return app.build(name, line)
@@ -186,7 +187,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
 
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
-    """The command line with ``wrong`` replaced by ``right``; "" if no word is ``wrong``."""
+    """The command line with its first ``wrong`` replaced by ``right``; "" if it has none."""
     from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):
@@ -217,7 +218,7 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
             streams.stderr.write(visible(without_passwords(line)) + "\n")
         streams.stderr.flush()
     except OSError:
-        # The reader of stderr, or the terminal, is gone.
+        # The reader of stderr is gone; if it was the terminal, so is the reader of stdout.
         _discard_stdout()
 
 

@@ -1,4 +1,4 @@
-"""Shows a drain while it runs: a line per step, and the awaited jobs, redrawn in place."""
+"""Shows a drain while it runs: its steps, and the awaited jobs, redrawn in place on a terminal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class DrainView:
         self._env = env
         self._dry_run = dry_run
         self._live: Live | None = None
-        # How many awaited jobs were printed last, and when the list was printed last.
+        # The number of awaited jobs printed last (-1: none yet), and when their list was printed.
         self._printed: tuple[int, float] = (-1, 0.0)
+        # The last step of the drain; None until it is shown.
         self.report: DrainReport | None = None
 
     def show(self, step: Step) -> None:
@@ -82,6 +83,7 @@ class DrainView:
         is_due = count < 0 or step.waited_s - at_s >= REPEAT_S
         if is_due or len(step.active) != count:
             self._printed = (len(step.active), step.waited_s if is_due else at_s)
+            # Between two lists, only the first line, with the number of jobs, is printed.
             for line in lines if is_due else lines[:1]:
                 self._env.note(line)
 

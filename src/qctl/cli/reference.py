@@ -72,7 +72,7 @@ class Entry:
 
 
 def entries(command: Any = None, parent: Any = None, name: str = "qctl") -> Iterator[Entry]:
-    """An entry for every command below ``command``, without groups, in the order of ``--help``."""
+    """The entry of ``command``; of a group, the entries of its commands in the order of --help."""
     command = command or build()
     ctx = typer.Context(command, parent=parent, info_name=name)
     if hasattr(command, "list_commands"):
@@ -132,9 +132,9 @@ def _prose(text: str) -> str:
 def _table(heading: tuple[str, str], rows: Pairs) -> Iterator[str]:
     yield f"| {heading[0]} | {heading[1]} |"
     yield "|---|---|"
-    for left, right in rows:
-        escaped = left.replace("|", r"\|")
-        yield f"| `{escaped}` | {_prose(right).replace('|', chr(92) + '|')} |"
+    for term, meaning in rows:
+        left, right = (text.replace("|", r"\|") for text in (term, _prose(meaning)))
+        yield f"| `{left}` | {right} |"
 
 
 # The man page
@@ -187,7 +187,7 @@ def _examples(rows: Pairs) -> Iterator[str]:
 
 
 def _text(text: str) -> Iterator[str]:
-    # One sentence per line, as the macros expect.
+    # One sentence or clause per line, as is usual in the source of man pages.
     for sentence in re.split(r"(?<=[.:;]) +", text):
         yield _line(sentence)
 

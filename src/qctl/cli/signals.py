@@ -23,12 +23,12 @@ def stop_on_signals(
     A signal that was ignored when qctl was started stays ignored, as ``nohup`` needs.
 
     Args:
-        say: called once with a message, when that function first sees a signal.
+        say: called once with a message, when the yielded function first sees a signal.
         doing: what qctl does next, for the message.
     """
     received: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def record(number: int, _frame: FrameType | None) -> None:
         received.append(number)
 
     is_said = False
@@ -41,7 +41,7 @@ def stop_on_signals(
         return bool(received)
 
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before: dict[int, Any] = {number: signal.signal(number, note) for number in handled}
+    before: dict[int, Any] = {number: signal.signal(number, record) for number in handled}
     try:
         yield stop
     finally:

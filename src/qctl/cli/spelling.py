@@ -25,7 +25,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def nearest_flag(word: str, flags: Iterable[str]) -> str:
-    """``nearest`` for a flag, which may also be cut short: ``--dry`` for ``--dry-run``."""
+    """``nearest`` for a flag without dashes; a clear beginning will do: ``dry`` for ``dry-run``."""
     longer = [flag for flag in flags if flag.startswith(word)]
     is_clear = len(longer) == 1 and len(word) >= _MIN_FOR_ONE_SLIP
     return longer[0] if is_clear else nearest(word, flags)
@@ -33,6 +33,7 @@ def nearest_flag(word: str, flags: Iterable[str]) -> str:
 
 def distance(one: str, two: str) -> int:
     """How many slips lead from one word to the other (optimal string alignment)."""
+    # Rows of the table of distances between beginnings: last but one, last, and now.
     before: list[int] = []
     last = list(range(len(two) + 1))
     for row, letter in enumerate(one, 1):

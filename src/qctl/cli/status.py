@@ -18,10 +18,10 @@ from qctl.durations import parse_duration_s
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
 
-# As typed after --watch.
+# A string, as typed after --watch.
 DEFAULT_INTERVAL_S = "2"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
-# If a command reads for longer than this, a remark says what it reads.
+# If reading takes longer than this, a remark on the terminal says what is being read.
 PATIENCE_S = 1.0
 
 app = App()
@@ -115,7 +115,7 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
 
 @contextlib.contextmanager
 def _remark_if_slow(env: Environment, text: str) -> Iterator[None]:
-    """Print ``text`` if the block takes longer than ``PATIENCE_S``."""
+    """On a terminal, print ``text`` if the block takes longer than ``PATIENCE_S``."""
     if not env.animated:
         yield
         return

@@ -76,7 +76,7 @@ class Streams:
             if isinstance(stream, io.TextIOWrapper):
                 # A terminal that is not UTF-8 must not turn an ellipsis into a crash.
                 stream.reconfigure(errors="backslashreplace")
-        # Typer itself prints help to sys.stdout.
+        # Typer prints help to sys.stdout, so writing there must raise the same errors.
         sys.stdout = stdout = cast("TextIO", _Output(stdout))
         return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
 

@@ -38,8 +38,8 @@ def top(
         interval, "--interval", min_s=_MIN_INTERVAL_S, max_s=_MAX_INTERVAL_S, example="2s"
     )
     streams = env.streams
-    drawable = streams.stdin_is_terminal and streams.stdout_is_terminal
-    if env.output != "table" or not drawable or streams.environ.get("TERM") in {"dumb", "unknown"}:
+    can_draw = streams.stdin_is_terminal and streams.stdout_is_terminal
+    if env.output != "table" or not can_draw or streams.environ.get("TERM") in {"dumb", "unknown"}:
         raise UsageError(
             "qctl top needs a terminal to draw on",
             hint="qctl status --watch --output ndjson prints one JSON object per reading",
@@ -65,6 +65,7 @@ def top(
 
         screen = TopApp(reader.read, CommandActions(env), interval_s=interval_s)
         code = screen.run(mouse=False)
+    # Without an exit code, Textual has ended the screen, for example after an error in it.
     if code is None:
         code = screen.return_code or 0
     if code:

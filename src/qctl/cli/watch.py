@@ -1,4 +1,4 @@
-"""``qctl status --watch``: the status table, refreshed again and again in place."""
+"""``qctl status --watch``: a table that is redrawn in place, or a line of JSON per reading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def watch_status(env: Environment, inspect: Callable[[], Inspection], interval_s
     """Show the queues every ``interval_s`` seconds until Ctrl-C, which is not a failure.
 
     Raises:
-        UsageError: stdout is not a terminal, and the output is not ndjson.
+        UsageError: the output is json, or it is a table but stdout is not a terminal.
     """
     readings = _readings(inspect, interval_s)
     with contextlib.suppress(KeyboardInterrupt):
@@ -37,6 +37,7 @@ def watch_status(env: Environment, inspect: Callable[[], Inspection], interval_s
 
 
 def _print_lines(env: Environment, readings: Iterator[Inspection | str]) -> None:
+    # An outage is noted once, not at each reading.
     trouble = ""
     for reading in readings:
         if not isinstance(reading, str):

@@ -1,6 +1,6 @@
 """``qctl worker``: the bundled runtime, in the foreground (``run``) or in the background.
 
-One master process starts and supervises the worker processes of each NAME.
+In both cases, a master process starts and supervises the worker processes.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def parse_size(text: str) -> int:
 def _worker_environ(env: Environment) -> dict[str, str]:
     """The environment variables of a master and its processes.
 
-    They contain the URL of Redis, because other users could read its password on a command line.
+    They contain the URL of Redis, because other users could read a password on a command line.
     QCTL_CONTEXT is left out, because it could choose another Redis.
     """
     address, _ = env.redis()

@@ -12,9 +12,9 @@ from qctl.runtime.api.queue import Queue
 from qctl.wire.options import Backoff
 from qctl.wire.write.adding import NewJob
 
-# Between two jobs that the producer adds.
+# The time between two jobs that the producer adds.
 INTERVAL_S = 0.125
-# Between two jobs that the scheduler adds.
+# The time between two jobs that the scheduler adds.
 SCHEDULE_S = 1.0
 RETRY_S = 0.5
 DELAY_S = 1.5
@@ -23,7 +23,7 @@ _BACKOFF = Backoff("exponential", RETRY_S)
 
 
 def jobs() -> Iterator[tuple[NewJob, int]]:
-    """Yield endless jobs in a pattern of 8, each with the number of runs that the job needs."""
+    """Yield jobs without end, in a pattern of 8, each with the number of runs that it needs."""
     for number in itertools.count():
         # The jobs take 0.3 to 1.0 s, in a mixed order.
         data = {"user": number, "seconds": 0.3 + number * 3 % 8 / 10}

@@ -47,7 +47,8 @@ class Proof:
         retried: jobs in ``ended`` that first failed once, as planned.
         scheduled: jobs of the scheduler that ran to their end exactly once.
         killed: runs that the kill interrupted and whose jobs started again.
-        interrupted: runs that were interrupted by anything but the kill.
+        interrupted: runs in other processes whose jobs started again, and one for each lost job
+            with an unfinished run.
         lost: ids of jobs that never ran to their end.
         wrong: ids of jobs that ran to their end, but not as planned: for example, twice.
         completed: completed jobs according to Redis; must equal ``ended + scheduled``.
@@ -67,7 +68,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether every job ran as planned, only the kill interrupted runs, and Redis agrees."""
+        """Whether jobs were added, all ran as planned, only the kill cut runs, and Redis agrees."""
         bad = self.interrupted or self.lost or self.wrong or self.left
         total = self.ended + self.scheduled
         return not bad and self.added == self.ended > 0 and self.completed == total
@@ -131,6 +132,7 @@ def judge(
     by_job: dict[str, list[Run]] = {job_id: [] for job_id in added}
     for run in runs:
         by_job.setdefault(run.job_id, []).append(run)
+    # Interrupted runs, counted for ``Proof.killed`` (True) and ``Proof.interrupted`` (False).
     interrupted: Counter[bool] = Counter()
     tally: Counter[str] = Counter()
     lost: list[str] = []

@@ -58,7 +58,7 @@ class Stage:
 
         Raises:
             FailedError: the command failed.
-            InterruptedByUserError: the operator wants to stop, so the command was interrupted.
+            InterruptedByUserError: the operator wants to stop; the command has ended.
         """
         self.say(f"$ qctl {words}")
         process = subprocess.Popen(
@@ -103,6 +103,7 @@ class Stage:
 
     def _check_stop(self) -> None:
         if self.stop():
+            # The message is shown after the clean-up.
             raise InterruptedByUserError("interrupted; everything that the demo started has ended")
 
 

@@ -99,14 +99,15 @@ class _Story:
         stage.wait(
             lambda: all(self._interrupted().values()), "the jobs of the killed process to run again"
         )
-        cut = self._interrupted()
-        back_s = max((again.at_s - killed_at_s for again in cut.values() if again), default=0.0)
-        wasted_s = sum(killed_at_s - run.at_s for run in cut)
+        interrupted = self._interrupted()
+        back_s = max((run.at_s - killed_at_s for run in interrupted.values() if run), default=0.0)
+        wasted_s = sum(killed_at_s - run.at_s for run in interrupted)
         # A job of the scheduler is shown by its name, because its id is long.
-        named = ", ".join(run.name if run.name == SCHEDULER else run.job_id for run in cut)
+        named = ", ".join(r.name if r.name == SCHEDULER else r.job_id for r in interrupted)
+        # 30 to 90 s: with BullMQ's defaults, 30 s for a lock and 30 s between stalled checks.
         self._say(
-            f"{len(cut)} jobs interrupted ({named}), {wasted_s:.1f} s of work lost: each job "
-            "begins again. The worker's master put the jobs back at once, and all of them ran "
+            f"{len(interrupted)} jobs interrupted ({named}), {wasted_s:.1f} s of work lost: each "
+            "job begins again. The worker's master put the jobs back at once, and all of them ran "
             f"again {back_s:.2f} s after the kill. Without the master, the jobs would have stayed "
             "`active` for 30 to 90 s; without another worker, for ever."
         )
@@ -141,11 +142,11 @@ class _Story:
         return snapshot.backlog + snapshot.counts.active == 0
 
     def _is_busy(self) -> bool:
-        """Whether every process runs several jobs."""
+        """Whether at least ``PROCESSES`` processes run several jobs each."""
         return sum(len(runs) > 1 for runs in self._current_runs().values()) >= PROCESSES
 
     def _current_runs(self) -> dict[int, list[Run]]:
-        """The runs of each living process, by pid. Raises the error of a producer that failed."""
+        """Unfinished runs by pid, without the killed process. Raises a failed producer's error."""
         self._producer.check()
         found = record.unfinished(record.read(self._file))
         found.pop(self._killed_pid, None)
@@ -157,7 +158,7 @@ class _Story:
         return runs if len(runs) >= _MIN_INTERRUPTED else []
 
     def _interrupted(self) -> dict[Run, Run | None]:
-        """The runs that the kill interrupted, each with its job's next run, or None before that."""
+        """The runs that the kill interrupted, each with its job's next run, or None before it."""
         runs = record.read(self._file)
         return {
             cut: next((r for r in runs if r.job_id == cut.job_id and r.at_s > cut.at_s), None)
