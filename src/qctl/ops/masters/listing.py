@@ -111,7 +111,7 @@ def _process(row: dict[str, Any]) -> MasterProcess:
 
 
 def read_logs(state_home: Path, name: str, lines: int, *, follow: bool) -> Iterator[list[str]]:
-    """The last ``lines`` lines of a master's log; with ``follow``, also new ones, without end.
+    """The last lines of a master's log, at most 64 KiB; with ``follow``, also new ones without end.
 
     Raises:
         NotFoundError: there is no master of this name, or it has no log.

@@ -1,6 +1,6 @@
 """Figures for Prometheus: one reading of all queues, workers and processes, of bounded size.
 
-A reading takes the round trips of ``status`` and three more, however many queues there are.
+A reading takes the round trips of ``status`` and at most four more, however many queues there are.
 """
 
 from __future__ import annotations
