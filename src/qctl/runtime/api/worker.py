@@ -216,8 +216,8 @@ class Worker:
         """Connect and begin to fetch jobs, on the running event loop.
 
         Args:
-            owner: what all lock tokens of this start begin with: an id never used before. "" for a
-                new one.
+            owner: an id never used before, with which all lock tokens of this start begin; "" makes
+                a new id.
             redis_url: the Redis to use; "" for the one in the worker's settings.
 
         Raises:
@@ -254,7 +254,7 @@ class Worker:
         engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
 
     def _calls(self, threads: Threads, children: IsolatedPool) -> dict[str | None, Call]:
-        """Wrap each handler in the middleware. By job name; the key None is for other names."""
+        """Wrap each handler; return the calls by job name, with the key None for other names."""
         calls: dict[str | None, Call] = {}
         for name, spec in self._tasks.items():
             call: Call = spec.handler
@@ -274,7 +274,8 @@ class Worker:
 
         At the end of the grace, jobs that still run are cancelled and go back to wait; no attempt
         is counted. A function in a thread cannot be cancelled: its job goes back while the function
-        still runs, so the job may run twice at a time unless this process ends.
+        still runs, so the job may run twice at a time unless this process ends. If Redis is away,
+        jobs that cannot be given back are left to a stalled check.
 
         Args:
             grace_s: how long jobs may take, in seconds; 0 for no limit.
@@ -318,11 +319,11 @@ class Worker:
         )
 
     def hurry(self) -> None:
-        """End the grace of a stop now."""
+        """End the grace now; before ``stop``, let the next stop have no grace."""
         self._hurry.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no job is in hand, and the last fetch left no job that could run now."""
+        """Wait until no job is in hand, no rate limit holds, and the last fetch left no job."""
         await self._require_started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:

@@ -171,6 +171,7 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
+            # A new child that has died already would die again, so its job fails below.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True
@@ -299,7 +300,7 @@ def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
             value = task.handler(IsolatedJob(job))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        pickle.dumps(value)
+        pickle.dumps(value)  # a value that cannot be sent fails the job
     except BaseException as error:
         return "failed", (
             _pickled(error),

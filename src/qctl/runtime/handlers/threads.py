@@ -23,7 +23,7 @@ _Box = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
 
 
 class Threads:
-    """Runs blocking calls beside the event loop. When a call ends, its thread takes another one."""
+    """Runs blocking calls beside the event loop. When a call ends, its thread can run another."""
 
     def __init__(self, name: str) -> None:
         self._names = (f"{name}_{number}" for number in itertools.count())
@@ -67,7 +67,7 @@ class Threads:
             # The event loop may be closed.
             with contextlib.suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_deliver, future, result, error)
-            del call, future, item, result, error
+            del call, future, item, result, error  # an idle thread keeps no object alive
             if self._is_closed:
                 self.close()
 

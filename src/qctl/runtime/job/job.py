@@ -42,8 +42,8 @@ class Job:
         link: sends the job's calls to Redis.
         fields: the job's hash as it was when this worker fetched it (wire format 3.1).
         attempts_made: counted attempts before this one.
-        lost_lock: the lock expired, and another worker may run the job now. What this run returns
-            is not stored.
+        lost_lock: whether this worker has lost the lock. Another worker may then run the job, and
+            what this run returns is not stored.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Job:
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
         self.lost_lock = False
-        # Whether the handler has ended; the outcome is then on its way to Redis.
+        # Whether the run has ended or was refused; the outcome is then on its way to Redis.
         self.is_ending = False
         # By the event loop's clock, in seconds.
         self.started_at = self.renewed_at = now

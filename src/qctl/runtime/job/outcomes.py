@@ -1,4 +1,4 @@
-"""Exceptions that decide what happens to a job after its run. Others fail the attempt."""
+"""Exceptions that decide what happens to a job after its run; any other fails the attempt."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
 
 
 class WaitForChildren(Exception):  # noqa: N818 - a wish, not an error
-    """Run the job again when the children that it has added have ended."""
+    """Run the job again when the children that it has added have ended; at once if none is left."""
 
 
 class JobTimeoutError(Exception):

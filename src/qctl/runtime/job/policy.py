@@ -80,8 +80,8 @@ def keep_rule(option: Any) -> str | None:
 
     Returns:
         ``"COUNT|AGE|LIMIT"``: how many jobs to keep (-1 for all), the age in seconds from which
-        jobs are removed, and how many are removed at a time. AGE and LIMIT may be empty. None if
-        the option is missing or malformed.
+        jobs are removed, and how many are removed at a time. AGE may be empty; then LIMIT is, too.
+        None if the option is missing or malformed.
     """
     if option is None:
         return None

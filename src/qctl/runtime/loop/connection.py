@@ -281,7 +281,7 @@ class AsyncConnection:
                         reason = reply
                         break
                 self._unanswered.popleft()(reply)
-        except (hiredis.ProtocolError, IndexError) as error:
+        except (hiredis.ProtocolError, IndexError) as error:  # IndexError: an unasked reply
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:

@@ -16,7 +16,7 @@ A *step* is one call of ``settle_and_fetch.lua``: it settles jobs that have comp
 fetches new jobs as there is room, at most ``_max_batch`` of each. Two steps may be in flight, so
 that Redis runs one step while handlers run the jobs of the other step. If a handler raises, the
 runner (``running.py``) settles the job with another script, and then calls ``released``. A *marker*
-is BullMQ's signal that a job may run now (``listener.py``).
+is BullMQ's signal that a job can run now, or when a delayed job is due (``listener.py``).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Engine:
             are ``OWNER:STEP``, with the number of the step that fetched the job.
 
     Attributes:
-        in_hand: the engine's jobs by id, each from its fetch until Redis has settled it.
+        in_hand: the engine's jobs by id, each from its fetch until it is settled or given back.
         link: the connection for calls of running jobs.
         completed_count: how many jobs were settled as completed.
         last_fetch_at: when a fetch last succeeded, by the loop's clock; 0 for never.
@@ -99,9 +99,9 @@ class Engine:
         self._max_batch = min(
             worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
         )
-        # How many more jobs may be fetched now.
+        # How many more jobs may be fetched now; below 0 if Redis has refused to complete jobs.
         self._free = options.concurrency
-        # For a queue that limits how many of its jobs run at a time in all workers together.
+        # For a queue that limits how many jobs run at a time in all its workers (``sharing.py``).
         self._places = Places()
         self._completed: deque[Completed] = deque()
         self._steps_sent = 0
@@ -114,6 +114,7 @@ class Engine:
         # Set while a rate limit pauses fetching.
         self._limit_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        # Set when a condition of ``wait_idle`` or ``wait_queue_empty`` may have become true.
         self._changed = asyncio.Event()
         self._start: Callable[[Job], None]
         self._fail_refused: Callable[[Job, int], None]
@@ -151,6 +152,7 @@ class Engine:
             settling = min(len(self._completed), self._max_batch)
             wanted = 0
             may_fetch = not self.is_stopping and self._limit_timer is None
+            # The end of a job may let another one run, so a step that settles a job fetches too.
             if may_fetch and (settling or not self._nothing_to_fetch):
                 wanted = max(min(self._free, self._max_batch), 0)
             if not settling and (not wanted or self._fetches_in_flight):
@@ -168,6 +170,7 @@ class Engine:
             rule = job.policy.keep_completed or self.options.keep_completed
             group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
             jobs += (job.id, value, groups.setdefault(group, len(groups) + 1))
+        # ``_free`` counts the jobs of the batch as ended, but until now they have their places.
         occupied = self.options.concurrency - self._free + settling
         places_kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted
@@ -186,7 +189,7 @@ class Engine:
         )  # fmt: skip
 
     def _on_reply(self, batch: list[Completed], wanted: int, token: str, reply: Any) -> None:
-        """Handle the reply to a step that settles ``batch``, and start the fetched jobs."""
+        """Handle the reply to a step that settles ``batch``; start the fetched jobs."""
         self._steps_in_flight -= 1
         self._fetches_in_flight -= not batch
         if isinstance(reply, Exception):
@@ -201,11 +204,12 @@ class Engine:
             if in_hand.get(job.id) is job:
                 del in_hand[job.id]
         self.completed_count += len(batch) - len(codes) // 2
+        # ``codes`` has only the jobs that were not settled: their position from 1, and the reason.
         for position, code in zip(codes[::2], codes[1::2], strict=True):
             self._on_not_settled(batch[position - 1][0], code)
         now = self._loop.time()
         self._free += wanted - len(fetched) // 2
-        if reason == "failed":
+        if reason == "failed":  # jobs were settled, but the fetch failed
             self._recovery.begin([], ReplyError(detail))
         else:
             self._recovery.note_success(batch)
@@ -326,7 +330,7 @@ class Engine:
 
     @property
     def has_room(self) -> bool:
-        """Whether the engine can start another job now."""
+        """Whether the engine has room for another job, and is not stopping."""
         return self._free > 0 and not self.is_stopping
 
     @property
@@ -341,7 +345,7 @@ class Engine:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is in hand, or a step is in flight."""
+        """Whether a job is in hand or waits to be settled, or a step is in flight."""
         return bool(self.in_hand or self._steps_in_flight or self._completed)
 
     async def wait_idle(self) -> None:

@@ -132,7 +132,7 @@ class Listener:
                 return
             _, member, score = popped
             if not fetcher.has_room:
-                # The engine has filled up in the meantime: put the marker back for other workers.
+                # The engine is full or stopping by now: put the marker back for other workers.
                 await self._connection.call(*worker_calls.put_marker(fetcher.keys, member, score))
                 return
             due_ms = int(float(score))

@@ -33,7 +33,7 @@ class WorkerOptions:
         keep_completed, keep_failed: keep rules (see ``keep_rule``), for jobs without their own.
 
     Raises:
-        UsageError: the name is not printable ASCII without blanks, or a number is not above 0.
+        UsageError: the name has a blank or is not printable ASCII, or a number is too small.
     """
 
     concurrency: int = 1

@@ -37,7 +37,7 @@ class LoopConnections:
         connection = self._make_connection()
         until_end = _until_loop_ends(connection)
         self._entries[loop] = connection, until_end
-        # Before asyncio closes a loop, it closes the generators that have started there.
+        # Before ``asyncio.run`` closes its loop, it closes the async generators started there.
         await anext(until_end)
         return connection
 

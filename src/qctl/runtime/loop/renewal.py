@@ -72,6 +72,7 @@ class Renewer(threading.Thread):
             )
             held = [job.id for job, answer in zip(chunk, answers, strict=True) if answer]
             if held:
+                # So that the next stalled check does not take these jobs for stalled.
                 self._client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now

@@ -50,7 +50,7 @@ class JobRunner:
         """Run a job that was just fetched, in a task of its own."""
         call = self._calls.get(job.name, self._default_call)
         fields = job.fields
-        # Most jobs need only their handler's call.
+        # Most jobs have a handler, no deferred failure (``defa``) and no scheduler (``rjk``).
         if call is None or "defa" in fields or "rjk" in fields or self._max_starts is not None:
             job.task = self._loop.create_task(self._run_specially(job, call))
         else:
@@ -61,6 +61,7 @@ class JobRunner:
         text = f"cannot complete: {worker_calls.CODE_TEXTS[code]}"
         error: Exception = RuntimeError(text)
         if code == worker_calls.FAILED_CHILDREN:
+            # A retry may find that pending children have ended, but failed children stay failed.
             error = UnrecoverableError(text)
         job.task = self._loop.create_task(self._settle(job, error))
 
@@ -144,7 +145,7 @@ class JobRunner:
         try:
             await self._store_outcome(job, error, ran=ran)
         except Exception as failure:
-            # The lock expires, and then the stalled check makes the job run again.
+            # The lock expires; the stalled check then makes the job run again, or fails it.
             why = failure.what if isinstance(failure, QctlError) else describe(failure)
             self._engine.log.error("job's outcome not stored", job=job.id, name=job.name, why=why)
         finally:
@@ -262,7 +263,7 @@ class JobRunner:
 
 
 def describe(error: BaseException) -> str:
-    """An error as text for ``failedReason``: its message, after its type if that is not enough."""
+    """An error as text for ``failedReason``, with its type if the message alone says too little."""
     text = text_of(error)
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__

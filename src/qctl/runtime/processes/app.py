@@ -14,7 +14,7 @@ from qctl.runtime.processes.messages import check_app
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:
-    """Import the apps, with the working folder first in the module path; return their workers.
+    """Import the apps, with the working folder in the module path; return each worker once.
 
     Args:
         specs: ``module:attribute`` each; the attribute is a ``Worker`` or a list of workers.

@@ -44,6 +44,7 @@ def launch(
     descriptor = os.open(folder.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     with contextlib.closing(os.fdopen(descriptor, "ab")) as log:
         return subprocess.Popen(
+            # -P: the master imports no modules from the app's folder.
             [sys.executable, "-P", "-m", "qctl.runtime.processes.background", folder.name],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -1,7 +1,7 @@
 """A child process, which runs workers for a master: ``python -m qctl.runtime.processes.child``.
 
 Each child is a fresh interpreter, with the app's code as it is when the child starts. When the
-master dies, the channel between them closes, and the child stops.
+master dies, its channel to the child closes, and the child stops.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from qctl.runtime.processes.reload import FileWatch
 
 # A child that has not ended this long after its grace is stuck, and ends itself.
 STUCK_S = 10.0
-# A worker with room fetches every ``drain_delay_s``. It is late after 3 of those and this time.
+# A worker with room fetches every ``drain_delay_s``, or within 10 s if a delayed job is due later.
+# The worker is late if no fetch has succeeded for 3 times the delay plus this time.
 LATE_S = 10.0
 _READY_POLL_S = 0.01
 
@@ -62,8 +63,8 @@ def main() -> NoReturn:
         asyncio.run(Child(orders, channel, workers).run())
         code = 0
     except QctlError as error:
-        words = [f"error: {error.what}", *filter(None, (error.why, error.hint))]
-        print(*words, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
+        lines = [f"error: {error.what}", *filter(None, (error.why, error.hint))]
+        print(*lines, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
         reason = "unreachable" if is_outage(error) else "error"
         _send(channel, encode("failed", reason=reason))
     except BaseException:
@@ -73,7 +74,7 @@ def main() -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    """End the process, also while a function hangs in a thread."""
+    """End the process, even if a thread or an exit function hangs."""
     deadline = threading.Timer(STUCK_S, os._exit, (code,))
     deadline.daemon = True
     deadline.start()
@@ -110,7 +111,7 @@ class Child:
     async def run(self) -> None:
         """Run the workers until the child must stop, and end the process."""
         self._loop = asyncio.get_running_loop()
-        # A signal may reach the whole process group. Only the master counts signals.
+        # Signals may reach the whole group. Only the master counts them, and acts on SIGHUP.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
@@ -149,6 +150,7 @@ class Child:
         # Sent before a worker can fetch a job, so that the master can put back every job.
         _send(self._channel, encode("workers", held=[asdict(row) for row in identities]))
         await self._start_all([row.owner for row in identities])
+        # The child is ready when a fetch of each worker has succeeded.
         while any(worker.state().since_fetch_s is None for worker in self._workers):
             if self._stop.is_set():
                 return
@@ -243,7 +245,7 @@ class Child:
 
 
 def is_late(state: WorkerState, drain_delay_s: float) -> bool:
-    """Whether a fetch should have succeeded by now. A full or limited worker does not fetch."""
+    """Whether a fetch is overdue. A worker that stops, is full or is rate limited fetches none."""
     if state.quiet or state.limited or state.busy >= state.concurrency:
         return False
     return state.since_fetch_s is None or state.since_fetch_s > 3 * drain_delay_s + LATE_S

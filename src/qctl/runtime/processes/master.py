@@ -29,7 +29,7 @@ from qctl.runtime.waiting import wait_first
 # How long a child may take after its grace to cancel its jobs, give them back and end. Then the
 # master kills it. (``child.STUCK_S`` is longer, for a child without a master.)
 KILL_AFTER_GRACE_S = 5.0
-# How long the master waits before it ends until the jobs of processes that died are put back.
+# Before the master ends, it waits at most this long until jobs of dead processes are put back.
 MAX_RECOVERY_S = 6.0
 # If the replacement of a process beyond its limits fails, how long to wait before the next try.
 RETRY_LIMITS_S = 30.0
@@ -73,7 +73,7 @@ class Master:
         return self._stop.is_set()
 
     async def run(self) -> None:
-        """Run until SIGTERM, SIGINT or ``stop``.
+        """Run until ``stop``, which SIGTERM and SIGINT call, and SIGHUP if the terminal is gone.
 
         Raises:
             NotReadyError: a slot is in a crash loop, and no process takes jobs.
@@ -137,9 +137,9 @@ class Master:
                     old, new = await slot.replace()
                 except NotReadyError as error:
                     if not self.is_stopping:
-                        words = summary(error.words)
+                        last = summary(error.words)
                         self.log.error(
-                            "not replaced, the old process stays", slot=slot.number, why=words
+                            "not replaced, the old process stays", slot=slot.number, why=last
                         )
                     raise
                 self.log.info("replaced", slot=slot.number, old_pid=old, new_pid=new)
@@ -170,15 +170,17 @@ class Master:
         self.children.add(child)
         self._end_tasks.add(self._spawn(self._await_end(child)))
         if self.is_stopping:
+            # The stop began while the child was being started, and may have missed the child.
             self._retire(child)
         return child
 
     async def _await_end(self, child: ChildProcess) -> None:
         await child.ended.wait()
         self.children.discard(child)
-        never_had_jobs = child.redis_was_away and not child.ready.is_set()
-        if child.workers and not child.ended_cleanly and not never_had_jobs:
-            # Only a crash counts as a stall of the jobs, not the end of a grace.
+        # A child that could not start has rarely fetched a job, and gives it back if possible.
+        could_not_start = child.redis_was_away and not child.ready.is_set()
+        if child.workers and not child.ended_cleanly and not could_not_start:
+            # Only a crash counts as a stall of the jobs, not a stop or the end of a grace.
             self.log.warning("putting a process's jobs back", pid=child.pid, why=child.how_it_ended)
             is_stall = not child.end_was_expected
             await recover(child.pid, child.workers, self.log, counted=is_stall, stopping=self._stop)
@@ -213,7 +215,7 @@ class Master:
             self._replace_all("SIGHUP")
 
     def _replace_all(self, why: str) -> None:
-        # A second replacement waits for its turn, then starts the present code: no third is needed.
+        # A replacement that waits for its turn will start the code as it is then: one is enough.
         if self._full_replacements < 2:
             self._spawn(self._try_replace_all(why))
 
@@ -223,7 +225,7 @@ class Master:
         try:
             await self.replace(self.slots, why)
         except NotReadyError:
-            pass
+            pass  # ``replace`` has logged it.
         finally:
             self._full_replacements -= 1
             self._notifier.notify_systemd("READY=1")
@@ -304,7 +306,7 @@ class Master:
 
 
 def _logical_cwd(environ: Mapping[str, str]) -> Path:
-    """The working folder, under the name by which the shell entered it (PWD).
+    """The working folder, by the name under which the shell entered it (PWD), if that still fits.
 
     If that name is a symlink that a deployment changes, new processes start in the new folder.
     """

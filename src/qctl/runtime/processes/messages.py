@@ -1,10 +1,10 @@
 """The messages between a master and its children: JSON lines over a socket pair.
 
 A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` every second, ``changed``
-(``--reload``), ``leaving`` and, if it cannot start, ``failed``. The master sends ``stop`` and
-``hurry``. When the master dies, the child reads the end of the stream, and stops. After an upgrade
-of qctl, a child has newer code than its master until the master is restarted, so both ignore
-messages and fields that they do not know.
+(``--reload``), ``leaving`` (it has begun to stop) and, if it ends with an error, ``failed``. The
+master sends ``stop`` and ``hurry`` (give the jobs back now). When the master dies, the child reads
+the end of the stream, and stops. After an upgrade of qctl, a child has newer code than its master
+until the master is restarted, so both ignore messages and fields that they do not know.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ChildState:
     Args:
         busy: the number of jobs in hand, of all its workers.
         done: the number of jobs that its workers have completed or failed.
-        late: a queue from which no fetch has succeeded lately although there was room; "" for none.
+        late: a queue from which a fetch should have succeeded lately, but has not; "" for none.
     """
 
     busy: int = 0

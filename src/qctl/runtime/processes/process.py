@@ -55,12 +55,12 @@ class ChildProcess:
     Attributes:
         workers: what is needed to put the child's jobs back; empty until the child has sent it.
         last_message_at: by the monotonic clock.
-        ready: set when the child takes jobs.
+        ready: set when the child has begun to take jobs; never cleared.
         done_fetching: set when the child has been told to stop, has reported that it stops, or has
             ended. Until it reads the message to stop, it may still take jobs.
         stop_reported: set when the child has reported that it is stopping.
         redis_was_away: whether the child could not start because Redis was away.
-        is_being_replaced: whether the child is beyond a limit, and its replacement is under way.
+        is_being_replaced: whether a replacement because of a limit is under way or has just failed.
     """
 
     def __init__(self, slot: int) -> None:
@@ -159,9 +159,9 @@ class ChildProcess:
             return f"killed by signal {-self._code}"
 
     def last_words(self) -> list[str]:
-        """The child's stderr until it was ready, the error first; then, if it has ended, how."""
-        words = error_first(self._stderr.tail.decode(errors="replace").splitlines())
-        return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
+        """The last error (else the last lines) in stderr until ready; if the child ended, how."""
+        lines = error_first(self._stderr.tail.decode(errors="replace").splitlines())
+        return [*lines, f"({self.how_it_ended})"] if self.ended.is_set() else lines
 
     def stop(self, *, for_ever: bool = False) -> None:
         """Tell the child to finish its jobs, within the grace unless ``for_ever``, and end."""

@@ -77,7 +77,7 @@ class Notifier:
         if not self._systemd:
             return
         address = self._systemd
-        if address.startswith("@"):
+        if address.startswith("@"):  # an abstract socket
             address = "\0" + address[1:]
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(_SEND_TIMEOUT_S)

@@ -22,7 +22,7 @@ from qctl.wire.write.transitions import retry_stalled
 # jobs, so one attempt is not enough.
 PAUSES_S = (0.0, 0.25, 1.0, 3.0)
 _MAX_PAUSE_WHEN_STOPPING_S = 0.25
-# Seconds between two tries while Redis is away.
+# Seconds before an attempt that failed, for example because Redis is away, is repeated.
 _RETRY_S = 1.0
 
 
@@ -39,6 +39,7 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
     keys = QueueKeys(worker.prefix, worker.queue)
     _, client = connect(worker.redis_url)
     with contextlib.closing(client):
+        # Otherwise the dead worker is shown until its heartbeat expires.
         heartbeats.end(client, keys.prefix, worker.owner)
         locks = {
             job.id: job.lock_token
@@ -73,10 +74,10 @@ async def recover(
 ) -> None:
     """Put back the jobs of a dead process's workers, in several attempts (``PAUSES_S``).
 
-    While Redis is away, each attempt is repeated. When ``stopping`` is set, pauses are short, and
-    if Redis is away then, the jobs are left to the stalled check of any worker.
+    An attempt that fails is repeated. When ``stopping`` is set, pauses are short, and after an
+    attempt that fails then, the jobs are left to the stalled check of any worker.
     """
-    is_away = False
+    has_failed = False
     for pause_s in PAUSES_S:
         await _pause(pause_s, stopping)
         for worker in workers:
@@ -84,10 +85,10 @@ async def recover(
                 try:
                     ids = await asyncio.to_thread(put_back, worker, counted=counted)
                 except QctlError as error:
-                    if not is_away:
+                    if not has_failed:
                         why = error.why or error.what
                         log.error("process's jobs not yet put back", pid=pid, why=why)
-                    is_away = True
+                    has_failed = True
                     if stopping.is_set():
                         return
                     await _pause(_RETRY_S, stopping)

@@ -19,7 +19,7 @@ class FileWatch:
         self._times_ns = self._read_times_ns()
 
     def changed(self) -> list[str]:
-        """Return the names of at most 3 files that are new or were written since the last call."""
+        """Return at most 3 names of files that the last call did not see or that changed since."""
         before, self._times_ns = self._times_ns, self._read_times_ns()
         names = [path.name for path, at in self._times_ns.items() if before.get(path) != at]
         return sorted(names)[:MAX_NAMED_FILES]

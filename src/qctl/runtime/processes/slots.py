@@ -11,7 +11,7 @@ from qctl.manage.qctl.state import READY_TIMEOUT_S
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.process import ChildProcess
 
-# This many deaths in a row, each before the process was ready, are a crash loop.
+# This many failures in a row to start a process that gets ready are a crash loop.
 MAX_CRASHES = 5
 # The pause between a death and the next start, doubled each time.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 30.0
@@ -28,7 +28,7 @@ class NotReadyError(FailedError):
     """A new process did not get ready to take jobs.
 
     Args:
-        words: the last words of the process: what it wrote to stderr, and how it ended.
+        words: lines: the last error in the process's stderr, and how the process ended.
         redis_is_away: whether the reason is that Redis is away, and not the app.
     """
 
@@ -90,7 +90,7 @@ class Slot:
                     # The child was replaced while it started.
                     continue
                 self.current = None
-                # While Redis is away no process can start: no crash, if one has worked before.
+                # Before a first success, the URL may be wrong: only then is Redis' absence a crash.
                 is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
                 self._on_not_ready(child, crashes)
