@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-# Secrets this long, in characters, do not occur inside other words by chance.
+# Secrets of at least this many characters do not occur inside other words by chance.
 _MIN_LONG_SECRET = 8
 _CODE_IN_SCRIPT = re.compile(r"user_script: ?\d+: -?([A-Z]{3,}) ")
 
@@ -129,7 +129,7 @@ class ReplyError(QctlError):
 
     @property
     def refuses_service(self) -> bool:
-        """Whether Redis refuses this client, not only one command: it is loading, busy, …"""
+        """Whether Redis serves no command of this client (loading, busy, …), or the slot moves."""
         return self.exit_status == ExitStatus.UNREACHABLE
 
 
@@ -245,7 +245,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
-# Errors that have no code of their own: a part of their text → as above.
+# Errors without a code of their own: a part of their text → as above; the first match counts.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
     # Redis 7 omits the code NOPERM inside a script.

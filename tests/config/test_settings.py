@@ -132,6 +132,7 @@ def test_targets_of_all_files_key_by_key(place: Place) -> None:
         ('[redsi]\nurl = "redis://x"', "[redis] url"),
         ('[targets.ingest]\nprocess = "pm2:x"\nqueue = []', "[targets.ingest] queues"),
         ('[targets."a.b"]\nprocess = "pm2:x"\nqueue = []', '[targets."a.b"] queues'),
+        ('[contexts.prod.targets.a]\nproces = "pm2:x"', "[contexts.prod.targets.a] process"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest_known(place: Place, text: str, says: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from qctl.errors import UsageError
 from qctl.similar import similar_names
 
-# All keys with their tables; ``*`` stands for a name that the user chooses.
+# The keys outside of [contexts], with their tables; ``*`` stands for a name that the user chooses.
 _KEYS = (
     "context",
     "read_only",
@@ -63,8 +63,8 @@ class Layer:
     Args:
         values: e.g. ``{"redis": {"url": "…"}, "read_only": True}``.
         origins: by dotted key, the flag or variable that set the value; None for a file.
-        path: the config file; not used for flags and variables.
-        base: the table of the file that holds the values, e.g. ``contexts.prod``.
+        path: the config file; for flags and variables ``.``, the current folder.
+        base: the table that the values are in, e.g. ``contexts.prod``; empty for the whole file.
         is_project: whether the file is a project's ``qctl.toml``; a stranger may have written it,
             so qctl trusts it less.
     """
@@ -81,7 +81,7 @@ class Layer:
         return self.table(*tables).get(last)
 
     def table(self, *names: str) -> Mapping[str, Any]:
-        """The table at a path of names, which may contain dots; empty if it is not set.
+        """The table at a path of names; a name may contain dots. Empty if the table is not set.
 
         Raises:
             UsageError: one of the values on that path is not a table.
@@ -234,7 +234,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
     """Warnings about unknown keys in the files.
 
     Raises:
-        UsageError: a key looks like a misspelt guard.
+        UsageError: a key looks like a guard, misspelt or in the wrong table.
     """
     for layer in layers:
         for key in _leaves(layer.values):
@@ -265,7 +265,7 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
-    # Prefer a known key of the same table, then the most similar key.
+    # Prefer a known key of the same table (a top-level key may lack its table), then the nearest.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (
@@ -286,11 +286,11 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
 
 
 def _with_names(key: Sequence[str], known: str) -> list[str]:
-    """``known`` with each star replaced by the name in ``key``, or by NAME if there is none."""
-    names = list(key[1:-1])
+    """``known`` with each star replaced by the name in its place in ``key``, else by NAME."""
+    *tables, _ = key
     return [
-        names.pop(0) if part == "*" and names else part.replace("*", "NAME")
-        for part in known.split(".")
+        tables[depth] if part == "*" and depth < len(tables) else part.replace("*", "NAME")
+        for depth, part in enumerate(known.split("."))
     ]
 
 

@@ -51,9 +51,9 @@ def same_database(url: str, other: str) -> bool:
     """Whether two URLs name one database; only their text is compared.
 
     User, password and TLS do not matter, and ``localhost``, ``127.0.0.1`` and ``[::1]`` are one
-    host. Sentinel URLs (with one master name and database) and cluster URLs match if they share a
-    node. No name is looked up and no server is asked: two names of one host, or the socket and the
-    port of one server, do not match.
+    host. Sentinel URLs (with the same master name and database) and cluster URLs match if they
+    share a node. No name is looked up and no server is asked: two names of one host, or the
+    socket and the port of one server, do not match.
     """
     kind, endpoints = _normalised(url)
     other_kind, other_endpoints = _normalised(other)

@@ -1,6 +1,6 @@
 """Settings: flag > environment > project ``qctl.toml`` > user config > default.
 
-The chosen context wins over the rest of all files; if a flag chose it, over the environment too.
+The chosen context wins over the files' other tables; if a flag chose it, also over the environment.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def load_settings(
         lookup = Lookup([flags, *above, *files], lookup.origins)
     url = lookup.text("redis.url") or DEFAULT_URL
     guards = find_guards(url, chosen, lookup, files)
-    lookup.find("state_home")
+    lookup.find("state_home")  # only records the origin
     return Settings(
         redis_url=url,
         prefix=lookup.text("redis.prefix") or DEFAULT_PREFIX,
@@ -159,7 +159,7 @@ def load_settings(
 
 
 def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
-    """A layer of flags or variables. ``names`` lists those of a key; the first that is set wins."""
+    """A layer of flags or variables. Of the ``names`` of a key, the first that is set wins."""
     nested: dict[str, Any] = {}
     origins = {}
     for key, choices in names.items():
@@ -185,9 +185,9 @@ def _flag_warnings(
 
 
 def _password(lookup: Lookup) -> PasswordSource | None:
-    """Where the password comes from: the table of the ``url`` in force, or any if none is set.
+    """Where the password comes from: the layer of the ``url`` in force; without a url, any layer.
 
-    With another table's password, a flag, a variable or the ``qctl.toml`` of a downloaded project
+    With another layer's password, a flag, a variable or the ``qctl.toml`` of a downloaded project
     could send that password to another server.
     """
     has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
@@ -202,6 +202,7 @@ def _password(lookup: Lookup) -> PasswordSource | None:
                 why=f"both are in {layer.origin('redis.password_file')}",
                 hint="remove one of them",
             )
+        # For a command too: commands are in files only, where the origin names only the table.
         lookup.origins["redis.password"] = layer.origin("redis.password_file")
         return _source(layer, file, command)
     return None

@@ -47,7 +47,7 @@ class Client(Protocol):
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands (or none), return their replies; errors are returned, not raised."""
+        """Send many commands (or none); returns the replies, also those that are errors."""
         ...
 
     def masters(self) -> Sequence[Client]: ...
@@ -79,7 +79,7 @@ class Address:
             user = (self.username,) if self.username else ()
             commands.append(("AUTH", *user, self.password))
         if self.db:
-            # Database 0 needs no SELECT, which a user with only @read may not send.
+            # A connection begins in database 0; a user with only @read may not send SELECT.
             commands.append(("SELECT", self.db))
         return commands
 
@@ -126,7 +126,7 @@ def parse_url(url: str) -> Address:
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
     if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
-        # The password contains an unescaped /, ? or #. Do not take its first part for the host.
+        # A password may contain an unescaped /, ? or #: do not take its first part for the host.
         raise ValueError("@ after the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")

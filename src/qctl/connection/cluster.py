@@ -53,7 +53,7 @@ def _first_key(command: Sequence[Arg]) -> bytes | None:
 
 
 class ClusterClient:
-    """A cluster as one ``Client``. Looks up the nodes at first use, and again after a failure.
+    """A cluster as one ``Client``. Looks up the slots at first use, and when they may have moved.
 
     A command without a key goes to one of the masters; use ``masters()`` to reach all of them. A
     command whose connection broke is not sent again, because it may have been applied. A command
@@ -75,7 +75,7 @@ class ClusterClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands, in one round trip per node; errors are returned, not raised."""
+        """See ``Client``; takes one round trip per node, or more if slots move."""
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
         delays_s = slot_moves.retry_delays_s()
@@ -95,7 +95,7 @@ class ClusterClient:
         """A connection to each master that owns slots.
 
         Nodes that a slot is leaving come first, so that a scan of the nodes in this order finds a
-        moving key either on its old node or on its new one.
+        moving key on its old node or its new one; not so if this user may not call CLUSTER NODES.
         """
         self._owners.clear()
         nodes = sorted(set(self._slot_owners().values()))
@@ -143,7 +143,7 @@ class ClusterClient:
                 continue
             owners: dict[int, _Node] = {}
             for first, last, master, *_ in ranges:
-                # A node that does not know its own host sends none.
+                # A node that does not know its own host sends none: use the host just asked.
                 owner = (master[0] or node[0], int(master[1]))
                 owners |= dict.fromkeys(range(first, last + 1), owner)
             if owners:
@@ -184,6 +184,7 @@ class ClusterClient:
         start = words.index("STREAMS") + 1
         options = list(command[1 : start - 1])
         if "BLOCK" in words[:start]:
+            # ``options`` does not contain the first word, XREAD.
             block_at = words.index("BLOCK") - 1
             del options[block_at : block_at + 2]
         middle = start + (len(command) - start) // 2

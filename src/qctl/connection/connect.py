@@ -14,7 +14,7 @@ def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
 
     Raises:
         UsageError: the URL is malformed, or its folder cannot be used.
-        UnreachableError: an embedded server does not run, and ``start`` is false or it fails.
+        UnreachableError: an embedded server does not run and is not to be started, or cannot start.
     """
     if url.startswith(EMBEDDED):
         from qctl.connection.embedded.server import open_embedded  # noqa: PLC0415 - rarely used

@@ -1,7 +1,7 @@
 """Redis Sentinel: connects to the server that is the master now.
 
-Each new connection asks the sentinels, so the next command after a failover goes to the new master.
-A command whose connection broke is not sent again.
+Each new connection first asks the sentinels. The client connects again if the connection broke or
+its server is no longer the master. A command whose connection broke is not sent again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SentinelClient(SocketClient):
         host, port = find_master(self._sentinels)
         self.address = replace(self._sentinels, mode="standalone", host=host, port=port, nodes=())
         sock = super()._connect()
-        # A sentinel cut off from the other sentinels still names the old master, so check its role.
+        # A sentinel cut off from the other sentinels may name the old master: ask that server.
         # If this user may not call ROLE, the first write to an old master fails.
         with contextlib.suppress(ReplyError):
             ((role, *_),) = self._ask(sock, [("ROLE",)])

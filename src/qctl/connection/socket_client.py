@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qctl.connection.address import Address, Arg, Client
 
-# Commands sent before their replies are read; limits what Redis must buffer.
+# At most this many commands are sent before their replies are read: Redis buffers the replies.
 MAX_PIPELINE = 25_000
 # How long a reply may take, on top of a blocking command's own timeout.
 REPLY_TIMEOUT_S = 10.0
@@ -47,6 +47,7 @@ def encode(arg: Arg) -> bytes:
 def _describe(command: Sequence[Arg]) -> str:
     """Command and key, for error messages; no values, which may be secrets."""
     name, *rest = (encode(arg).decode("utf-8", "replace") for arg in command[:2])
+    # The second word of these is not a key: it may be a password or a whole script.
     hides_key = name in {"AUTH", "EVAL", "EVALSHA", "SCRIPT"}
     return name if hides_key else " ".join([name, *rest])
 
@@ -87,8 +88,9 @@ class SocketClient:
         self._reader = self._new_reader()
         self._poll = select.poll()
         self._pid = 0
-        # True until the first commands have their replies.
+        # True until the first commands on this connection have their replies.
         self._is_new = False
+        # The error with which the server refused this new connection, if any.
         self._refusal: ReplyError | None = None
         self._is_master = True
 
@@ -102,6 +104,7 @@ class SocketClient:
         Raises:
             ReplyError: Redis answered with an error.
             UnreachableError: no connection, or it broke.
+            UsageError: a certificate file cannot be read.
         """
         reply = self._exchange([command], timeout_s)[0]
         if isinstance(reply, ReplyError):
@@ -109,7 +112,7 @@ class SocketClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands, one round trip per 25,000; errors are returned, not raised."""
+        """Send many commands, one round trip per 25,000. Replies that are errors are returned."""
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_PIPELINE):
             replies += self._exchange(commands[start : start + MAX_PIPELINE], 0.0)

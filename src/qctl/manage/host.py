@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# Two readings of one start time differ by less; the kernel reuses a pid only after all others.
+# Two readings of a process's start time differ by less than this, the start times of two processes
+# with one pid by more: the kernel reuses a pid only after all others.
 _START_TOLERANCE_S = 2.0
 # Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19
@@ -18,7 +19,7 @@ _MAPPED = "::ffff:"  # before an IPv4 address in the address of an IPv6 socket
 
 
 def read_birth_s(pid: int) -> float | None:
-    """The start time of a process, in seconds; None if it does not exist or is a zombie.
+    """The start time of a process, in seconds; None if it is gone, a zombie or unreadable.
 
     On Linux, the time counts from boot and does not change when the clock is set; elsewhere it is
     epoch time. Use it only to distinguish processes that had the same pid, not to show it.
@@ -57,7 +58,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
-    """The TCP connections of processes: local address → the pid, one of ``pids``, that owns it.
+    """Established TCP connections of processes: local address → its owner, one of ``pids``.
 
     Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. A
     descendant's connections count for its nearest ancestor in ``pids``. Processes that have ended
@@ -83,9 +84,10 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
 
 
 def pids_by_endpoint() -> dict[str, int]:
-    """All TCP connections of this host: local address → the pid that owns it.
+    """Established TCP connections of this host: local address → the pid that owns it.
 
-    Addresses as in ``local_endpoints``. Processes that this user may not inspect are left out.
+    Addresses as in ``local_endpoints``. Processes that this user may not inspect are left out; on
+    macOS, where only root may list connections, the dict is empty for others.
     """
     import psutil  # noqa: PLC0415
 

@@ -23,6 +23,7 @@ _NAMED = re.compile(r"(?:Uncaught )?\[?(?:\w+\.)*\w*(?:Error|Exception|Rejection
 _NOISE = re.compile(
     r'\s+at .*node:internal/.*|Node\.js v[\d.]+|\s+File "<frozen .*|\s+return _bootstrap\..*'
 )
+# Python marks the place of the error below a frame's line with these.
 _UNDERLINES = re.compile(r"[\s~^]+")
 # A message has at most this many lines between its first line and its first stack frame.
 _MAX_MESSAGE_LINES = 20
@@ -55,6 +56,7 @@ def error_first(lines: Sequence[str]) -> list[str]:
     rows = [line for line in plain if line.strip() and not _NOISE.fullmatch(line)]
     traceback = _last(rows, lambda i: _TRACEBACK.fullmatch(rows[i]))
     named = _last(rows, lambda i: _NAMED.fullmatch(rows[i]) and _has_frames(rows, i))
+    # Node prints a line of source, carets below the wrong place, then the message.
     carets = _last(rows, lambda i: i and _CARETS.fullmatch(rows[i - 1]) and rows[i][0] != " ")
     at = max(named, carets)
     if traceback > at:

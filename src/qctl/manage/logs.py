@@ -13,7 +13,7 @@ _MAX_NEW_BYTES = 1024 * 1024
 def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     """The last lines of a log, at most 64 KiB, and the byte where they end.
 
-    No lines, and ``start``, if the log cannot be read.
+    No lines, and ``start``, if the log cannot be read or is not a regular file.
 
     Args:
         start: the byte to begin at; 0 is used if the log is shorter, because it was truncated.
@@ -42,7 +42,7 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
 def read_new(path: Path, start: int) -> tuple[list[str], int]:
     """The complete lines after byte ``start``, at most 1 MiB, and the byte where they end.
 
-    If the log is shorter than ``start``, it was truncated, and is read from 0.
+    If the log is shorter than ``start``, it is read from 0; if unreadable, there are no lines.
     """
     try:
         with path.open("rb") as file:

@@ -97,7 +97,7 @@ class Manager(Protocol):
     kind: str
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """All processes of this manager."""
+        """The processes of this manager; each manager documents which ones it leaves out."""
         ...
 
     def process(self, key: str) -> ManagedProcess | None:
@@ -116,14 +116,14 @@ class Manager(Protocol):
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """Request a restart of this one process; returns at once.
 
-        The manager sends the stop signal, and SIGKILL after ``kill_timeout_ms``.
+        The manager sends the stop signal; if needed, SIGKILL after ``kill_timeout_ms``.
         """
         ...
 
 
 @runtime_checkable
 class Signaller(Protocol):
-    """A manager that can also have a process exit and start again without ever using SIGKILL."""
+    """A manager that can also stop a process and start it again without ever using SIGKILL."""
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """Send this one process its stop signal; returns at once.

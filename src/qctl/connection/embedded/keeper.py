@@ -1,8 +1,8 @@
 """The keeper of an embedded Redis: a process that starts the server, watches it and cleans up.
 
 ``python -m qctl.connection.embedded.keeper CONFIG``, where CONFIG is JSON: ``folder``, ``lock`` (an
-inherited descriptor) and ``idle_s``. It prints one line of JSON: the server (``url``, ``pid``,
-``kind``, ``description``), or the failure (``what``, ``why``, ``hint``).
+inherited descriptor) and ``idle_s``. The keeper prints one line of JSON: the server (``url``,
+``pid``, ``kind``, ``description``), or the failure (``what``, ``why``, ``hint``).
 
 With ``idle_s``, the server is a kept one: the keeper goes into the background, writes the state
 file, and ends the server after that many seconds without a client. If ``idle_s`` is null, the
@@ -45,6 +45,7 @@ def socket_path(folder: Path) -> Path:
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES and quote(str(path)) == str(path):
         return path
     base = tempfile.gettempdir()
+    # The other half is enough for the names of the new folder and the socket.
     if len(os.fsencode(base)) > _MAX_SOCKET_PATH_BYTES / 2:
         base = "/tmp"  # noqa: S108 - mkdtemp makes a private folder
     return Path(tempfile.mkdtemp(prefix="qctl-", dir=base)) / "redis.sock"
@@ -120,6 +121,7 @@ class Keeper:
                 pass
             return signal.SIGTERM
         used_at, seen = time.monotonic(), self._connections()
+        # A short ``idle_s`` needs shorter intervals, or the server would end much too late.
         while not self._must_end(min(_CHECK_INTERVAL_S, self._idle_s / 4)) and server.alive():
             if self._is_displaced():
                 # Another server may use this path now. On SIGTERM our server would remove that
@@ -164,7 +166,7 @@ class Keeper:
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:
-        """Wait; whether a signal (not SIGCHLD) or the end of standard input ends the keeper."""
+        """Wait; True if a signal (not SIGCHLD) or the end of standard input ends the keeper."""
         watched = [self._signal_fd] if self._idle_s is not None else [self._signal_fd, 0]
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self._signal_fd in ready and set(os.read(self._signal_fd, 64)) - {signal.SIGCHLD}:

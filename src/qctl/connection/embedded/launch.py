@@ -81,7 +81,7 @@ class RealServer:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn``: the kernel kills the new process when ours ends. None except on Linux."""
+    """A ``preexec_fn``: the kernel kills the new process when ours ends. None if not on Linux."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
@@ -90,6 +90,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     def request_kill() -> None:
         # The kill loses no data: with AOF, the kernel has every acknowledged write.
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        # Our process may have ended before the request.
         if os.getppid() != parent:
             os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Serves fakeredis on a unix socket, for machines without a real Redis. Data is lost at the end.
+"""Serves fakeredis on a unix socket, for machines without a real Redis. Its end loses the data.
 
 fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
 BullMQ needs. This server answers INFO, CLIENT and SHUTDOWN itself, and passes all other commands to
@@ -49,6 +49,7 @@ class StandIn:
         self.pid = os.getpid()
         socket.unlink(missing_ok=True)
         self._server = _Server(str(socket))
+        # 0.05 s: how long ``shutdown`` may have to wait.
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def alive(self) -> bool:
@@ -60,6 +61,7 @@ class StandIn:
     def stop(self, signal_number: int) -> None:
         self._server.shutdown()
         self._server.server_close()
+        # SIGKILL means that the path may already be another server's.
         if signal_number == signal.SIGTERM:
             Path(str(self._server.server_address)).unlink(missing_ok=True)
 

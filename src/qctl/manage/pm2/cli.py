@@ -1,4 +1,4 @@
-"""The ``pm2`` command: the fallback for a PM2 whose answers over the socket are not understood.
+"""The ``pm2`` command: for a PM2 whose socket lacks a method or gives answers of unknown form.
 
 Use it only while a daemon accepts connections: without one, every ``pm2`` command, even ``jlist``,
 starts a daemon.

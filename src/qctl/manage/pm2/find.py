@@ -53,11 +53,11 @@ def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:
             hint=f"name one app: {inside[0].target}",
         )
     names = list(dict.fromkeys(process.name for process in processes))
-    close = similar_names(name, names)
+    near = similar_names(name, names)
     return NotFoundError(
         f"PM2 has no app named {name}",
         why=f"targets: {targets_text(processes)}",
-        hint=f"did you mean pm2:{close[0]}?" if close else "name one of these targets",
+        hint=f"did you mean pm2:{near[0]}?" if near else "name one of these targets",
     )
 
 

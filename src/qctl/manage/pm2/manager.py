@@ -43,7 +43,7 @@ class Pm2:
         """All instances of the app ``name``, or the process with this pm_id.
 
         Unlike PM2's own commands, a name never means a namespace. Raises like ``Manager.find``,
-        ``RefusedError`` also if the name is an app's and another app's pm_id.
+        ``RefusedError`` also if the name is the name of one app and the pm_id of another.
         """
         return select(self.processes(), name)
 
@@ -63,8 +63,8 @@ class Pm2:
         Unlike a restart, this sends no SIGKILL later and changes no setting of the app. If PM2
         would count the exit as a crash, this first resets PM2's counters for the process, as ``pm2
         reset`` does (a restart by PM2 also resets the crashes). PM2 starts the process again after
-        the exit, unless ``autorestart`` or ``stop_exit_codes`` of the app forbid that; then the
-        process is ``stopped``. Only the process itself gets the signal, not its children.
+        the exit, unless the app's settings forbid that (see ``starts_again``); then the process
+        stays down. Only the process itself gets the signal, not its children.
         """
         if process.crash_until_ms is not None and time.time() * 1000 < process.crash_until_ms:
             # If the reset fails and PM2 gives the process up, the caller restarts the process.

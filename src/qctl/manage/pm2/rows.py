@@ -23,7 +23,7 @@ STOP_SIGNAL = "SIGINT"
 
 
 def to_process(row: object) -> ManagedProcess | None:
-    """The process of a row; None for a module of PM2, or if ``row`` is not a row."""
+    """The process of a row; None for a module of PM2, or without a pm_id or name."""
     if not isinstance(row, dict):
         return None
     env = row.get("pm2_env")
@@ -74,8 +74,8 @@ def _starts_again(env: Mapping[str, object]) -> bool:
 def _crash_until_ms(env: Mapping[str, object]) -> int | None:
     """Until when PM2 counts an exit as a crash; None if the row lacks a number that is needed.
 
-    An exit counts within ``min_uptime`` of the start, if that is also within ``max_restarts`` times
-    ``min_uptime`` after a command created or last restarted the app.
+    An exit counts within ``min_uptime`` of the start, if the exit is also within ``max_restarts``
+    times ``min_uptime`` of the time when a command created or last restarted the app.
     """
     started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))
     min_uptime_ms = _number(env.get("min_uptime", _MIN_UPTIME_MS))

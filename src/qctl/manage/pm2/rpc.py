@@ -4,8 +4,8 @@ A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, 
 payload: ``s:`` and text, ``j:`` and JSON, else raw bytes. A request is ``[j:{"type": "call",
 "method": …, "args": […]}, s:id]``, its reply ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
-Replies contain the apps' whole environment, secrets included. No part of a reply may reach an
-exception or its context, so errors are raised outside the handler that caught the cause.
+Replies contain the apps' whole environment, secrets included. Of a reply, only PM2's error message
+may reach an exception or its context, so errors are raised outside the handler of the cause.
 """
 
 from __future__ import annotations

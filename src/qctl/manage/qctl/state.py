@@ -121,7 +121,7 @@ class MasterFolder:
             ) from None
 
     def try_lock(self) -> int | None:
-        """A descriptor that holds the lock, for the master to inherit; None if another has it."""
+        """A descriptor that holds the lock, for the master to inherit; None if it is taken."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,7 +204,7 @@ class Request:
             raise self._unreachable(error.strerror or str(error)) from None
 
     def poll(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
-        """The answer; None if no byte arrives for ``timeout_s`` seconds."""
+        """The answer; None if no further byte arrives for ``timeout_s`` seconds."""
         self._socket.settimeout(timeout_s)
         while b"\n" not in self._received:
             try:
