@@ -37,7 +37,7 @@ T = TypeVar("T")
 def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
     """Make ``read`` run only once in an examination. Later calls return or raise the same.
 
-    A ReplyError becomes a CannotCheckError.
+    A ReplyError becomes a CannotCheckError. Other errors are raised, but not kept.
     """
 
     @wraps(read)
@@ -102,7 +102,7 @@ class Examination:
         return grouped(read_active(self.client, self.keys), lambda job: job.keys)
 
     def coverage(self, examined: str) -> str:
-        """The remark on how much a check examined; it names ``--full`` if that examines more."""
+        """The remark on how much a check examined; it names ``--full`` if that was not given."""
         return examined if self.full else f"{examined}; --full examines all"
 
     def command(self, verb: str, *words: str) -> str:
@@ -192,7 +192,7 @@ class Examination:
 
     @property
     def redis_now_ms(self) -> int:
-        """The time by Redis' clock, as in the events; by this host's clock if unknown."""
+        """The time by the clock of the first master; by this host's clock if unknown."""
         try:
             return self.now_ms + self.servers[0].clock_ahead_ms
         except CannotCheckError:

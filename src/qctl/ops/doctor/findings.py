@@ -65,7 +65,7 @@ class CheckResult:
     Args:
         status: ``ok``: nothing found; ``found``; ``failed``: the check could not be made;
             ``skipped``: there is nothing to check here.
-        why: the reason for ``failed`` or ``skipped``; else how much was examined, "" for all.
+        why: the reason for ``failed`` or ``skipped``; else remarks on what was examined, or "".
     """
 
     check: str

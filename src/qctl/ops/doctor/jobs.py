@@ -26,7 +26,7 @@ from qctl.wire.read.versions import other_libraries
 # Limits without --full: keys that are scanned, and jobs that are then searched for in the states.
 MAX_KEYS = 30_000
 MAX_JOBS = 2000
-# States from which workers take ids, even if there is no job behind the id.
+# Lists, sorted sets and states from which workers take ids, even without a job behind the id.
 _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "active"})
 # Ids in a command to type, and in the evidence for programs.
 MAX_NAMED = 20
@@ -53,8 +53,8 @@ _STUCK: dict[parents.Reason, tuple[str, str]] = {
 def stalled(exam: Examination) -> Iterator[Finding]:
     """Jobs in ``active`` without a lock."""
     for snapshot in exam.snapshots:
-        # Count again: a job that was about to end at the first reading has ended by now.
-        # A job without a hash cannot run again; missing_hashes reports it.
+        # Look again: a job that was about to end when the snapshot was read has ended by now.
+        # A job without a name has no hash and cannot run again; missing_hashes reports it.
         orphans = (job for job in exam.active(snapshot.keys) if job.is_orphan)
         ids = [job.id for job in orphans if job.name is not None]
         if not ids:
@@ -81,7 +81,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
         held = [
             job
             for job in exam.active(snapshot.keys)
-            # Redis does not list every worker: the absence of such a worker shows nothing.
+            # Redis never lists workers with certain names: their absence shows nothing.
             if worker_is_absent(job, workers) and is_listed(job.worker or "")
         ]
         if held:
@@ -112,12 +112,13 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
     """Active jobs that one more interruption would fail for good."""
     limit = exam.settings.max_stalled_count
     for snapshot in exam.snapshots:
-        near = [job for job in exam.active(snapshot.keys) if job.stalled_count >= limit]
-        exempt = jobs_of_schedulers(exam.client, near)
-        near = [job for job in near if job.key not in exempt]
-        if not near:
+        at_limit = [job for job in exam.active(snapshot.keys) if job.stalled_count >= limit]
+        # A job never fails for stalling while its scheduler exists.
+        exempt = jobs_of_schedulers(exam.client, at_limit)
+        at_limit = [job for job in at_limit if job.key not in exempt]
+        if not at_limit:
             continue
-        fail_next = [job.id for job in near if job.is_orphan]
+        fail_next = [job.id for job in at_limit if job.is_orphan]
         name = snapshot.keys.name
         remedy = "drain the queue before you restart its workers"
         if fail_next:
@@ -125,10 +126,10 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="error" if fail_next else "warning",
             subject=Subject("queue", name),
-            what=f"{counted(len(near), 'job has', 'jobs have')} stalled as often as is allowed "
+            what=f"{counted(len(at_limit), 'job has', 'jobs have')} stalled as often as is allowed "
             f"({limit}): one more stall or interruption fails a job for good"
             + (f"; {counted(len(fail_next), 'is', 'are')} stalled now" if fail_next else ""),
-            evidence=examples("jobs", [job.id for job in near])
+            evidence=examples("jobs", [job.id for job in at_limit])
             | {"stalled_now": len(fail_next), "max_stalled_count": limit},
             remedy=remedy,
             commands=(exam.command("jobs retry-stalled" if fail_next else "drain", name),),
@@ -136,7 +137,7 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
-    """Ids in a state whose job is gone. Workers run the waiting ones without a name or data."""
+    """Ids in a state whose job is gone. Workers run some of them, without a name or data."""
     ids, examined, total = ids_without_job(exam.client, exam.snapshots, full=exam.full)
     for keys, found in grouped(ids, lambda each: each.keys).items():
         by_state = Counter(bare.state for bare in found)
@@ -168,7 +169,7 @@ def _in_steps(number: int, remedy: str) -> str:
 
 
 def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
-    """Jobs that are in no state: nothing will ever run, show or remove them."""
+    """Jobs that are in no state: nothing will ever run, list or remove them."""
     scanned = _scanned(exam)
     most = None if exam.full else keyspace.MAX_WAITING
     found_strays, undetermined = keyspace.find_strays(exam.client, scanned.loose, max_waiting=most)
@@ -177,7 +178,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     for keys, found in strays.items():
         if keys in others:
             continue
-        # In the order of adding, so that jobs that are put back run in that order.
+        # In the order of adding, in which jobs that are put back then run. Shorter ids are older.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         leftovers = [stray.id for stray in found if stray.finished or stray.ghost]
@@ -242,7 +243,7 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
 
 
 def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
-    """Flow parents that wait for ever: a child failed without a policy, or no child can end."""
+    """Flow parents that wait for ever: a child failed or is gone, or there is none to wait for."""
     stuck, examined, total = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
     for keys, found in grouped(stuck, lambda each: each.keys).items():
         counts = {reason: sum(parent.reason == reason for parent in found) for reason in _STUCK}
@@ -268,7 +269,7 @@ def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
             },
             remedy="; ".join(_STUCK[reason][1] for reason in reasons),
             commands=tuple(
-                exam.command("jobs retry", home.name, job_id) for home, job_id in failed[:1]
+                exam.command("jobs retry", child.name, job_id) for child, job_id in failed[:1]
             ),
         )
     if examined < total:
@@ -277,11 +278,11 @@ def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
 
 @dataclass(slots=True)
 class _Scan:
-    """What the scan of the database found: ``passed`` of its ``total`` keys were scanned.
+    """What the scan of the database found: about ``passed`` of its ``total`` keys were scanned.
 
     Args:
         jobs, unsearched: how many jobs were searched for in the sorted sets, and how many not.
-        loose: the jobs that are in no sorted set.
+        loose: the jobs that are in no sorted set; the lists are searched later.
     """
 
     total: int

@@ -29,19 +29,19 @@ from qctl.wire.read.snapshot import QueueSnapshot
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-# Completed jobs that are read, of all queues together.
+# Completed jobs that are read, of all queues together (but at least 20 of each).
 _SAMPLE = 20_000
 # Fewest completed jobs of one name from which a p95 is computed.
 MIN_RUNS = 5
 _QUANTILE = 0.95
 # The kill_timeout to recommend, in multiples of the p95.
 _HEADROOM = 1.5
-# A manager's words for a process that is about to run again.
+# A manager's words for a process that may be about to run again.
 _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
-    """Apps that their manager kills before their jobs usually end."""
+    """Apps that their manager kills before 95 % of their slowest jobs have ended."""
     unknown = []
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         slowest = _slowest(exam, processes)
@@ -261,10 +261,10 @@ def _signal(each: ManagedProcess) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _App:
-    """An app of whose ``total`` processes ``down`` do not run.
+    """An app with ``total`` processes, of which ``down`` do not run.
 
     Args:
-        status: the manager's word for the processes that do not run.
+        status: the manager's word for these processes; ``errored`` if it is so for one of them.
         commands: show why PM2 gave the app up, and start it.
     """
 
@@ -281,10 +281,11 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
     unserved = [snapshot for snapshot in exam.snapshots if unserved_note(exam, snapshot)]
     for app in apps:
         named = {q for t in exam.settings.targets if t.process == app.target for q in t.queues}
+        # An app that [targets] does not name may serve any queue.
         waiting = [s for s in unserved if s.keys.name in named] if named else unserved
         gave_up = app.status == "errored"
         if app.down < app.total:
-            waiting = []
+            waiting = []  # The app still runs, so the jobs do not wait for it.
         if not waiting and not gave_up:
             continue
         yield Finding(
@@ -333,7 +334,7 @@ def _down(exam: Examination) -> list[_App]:
         down = [each for each in own if each.pid is None and each.status not in _RESTARTING]
         if not down:
             continue
-        # "errored" (PM2 has given it up) matters more than "stopped".
+        # "errored" (PM2 has given it up) matters more than "stopped", and is first in the alphabet.
         status = min(each.status for each in down)
         keys = [each.key for each in down if each.status == status]
         verb = "restart" if status == "errored" else "start"

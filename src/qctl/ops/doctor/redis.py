@@ -58,7 +58,7 @@ def eviction(exam: Examination) -> Iterator[Finding]:
 
 
 def persistence(exam: Examination) -> Iterator[Finding]:
-    """Persistence with which a restart or a crash of Redis loses jobs."""
+    """Persistence that fails, or with which a restart or a crash of Redis loses jobs."""
     for server in exam.servers:
         facts = {
             "aof": _known(server.aof_enabled),
@@ -138,7 +138,7 @@ def _largest(exam: Examination) -> list[Holding] | None:
 
 
 def redis_version(exam: Examination) -> Iterator[Finding]:
-    """A Redis that is too old for BullMQ."""
+    """A Redis that is older than BullMQ needs or recommends."""
     for server in exam.servers:
         found = _known(re.match(r"(\d+)\.(\d+)", server.version or ""))
         version = (int(found[1]), int(found[2]))
@@ -207,7 +207,7 @@ def cluster_prefix(exam: Examination) -> Iterator[Finding]:
 def moving_slots(exam: Examination) -> Iterator[Finding]:
     """Queues whose slot is moving to another node, also if the move was broken off."""
     if exam.address.mode != "cluster":
-        return
+        return  # cluster_prefix reports this already.
     try:
         masters = exam.client.masters()
         moving = {slot for node in masters for slots in open_slots(node) for slot in slots}

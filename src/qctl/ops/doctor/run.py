@@ -103,6 +103,7 @@ def examine(
 
     Raises:
         NotFoundError: a named queue or the target does not exist, or there is no queue at all.
+        UsageError: qctl does not know the target's manager.
         FailedError: the target does not run.
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
@@ -132,7 +133,7 @@ def examine(
 
 
 def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
-    """The named queues, or all. An unreadable queue is left to the checks, even if it is named."""
+    """The named queues, or all. A check reports an unreadable queue, even if it is named."""
     if not names:
         return all_queues(client, prefix)
     found, missing = read_queues(client, prefix, list(dict.fromkeys(names)))

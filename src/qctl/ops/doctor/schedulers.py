@@ -120,6 +120,7 @@ def _registrations(exam: Examination) -> tuple[Sequence[Registration], Sequence[
 
 
 def _job(each: Registration) -> tuple[QueueKeys, str, str, str]:
+    """The queue, name, times and data ("" if unknown) of the jobs that a scheduler makes."""
     data = "" if each.is_legacy else each.fields.get("data", "{}")
     return each.keys, each.fields.get("name", each.id), each.timing, data
 

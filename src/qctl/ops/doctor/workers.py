@@ -21,10 +21,10 @@ from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WorkerClient, is_listed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# A worker that misses a job's marker fetches after BullMQ's drainDelay (5 s), 10 s at most.
+# A worker that misses the marker, its wake-up, fetches after drainDelay (5 s), 10 s at most.
 PATIENCE_S = 15
 SECOND_READING_S = 1.0
-# Newest events of each queue that are searched, and those that show that a job moved.
+# Newest events of each queue that are searched; names of those after which jobs move or may move.
 _EVENTS = 1000
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
@@ -149,7 +149,7 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
-    """The remark on jobs that wait without a worker in a queue that is not paused, if any do."""
+    """The remark if jobs wait without a worker in a queue that is not paused; else None."""
     note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
     # A worker that Redis does not list may serve the queue.
     return None if note is None or snapshot.paused or jobs_of_unlisted(exam, snapshot) else note
@@ -173,17 +173,19 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
         times = [time for time in (*moved[:1], snapshot.oldest_waiting_ms) if time is not None]
-        # An overdue job has been due for longer than that.
+        # A job counts as overdue only after ``PATIENCE_S``.
         if (times or snapshot.overdue) and max(times, default=0) <= latest_ms:
             found.append(snapshot)
     return found
 
 
 def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
+    """Whether a job should start soon; False if one runs, since all workers may then be busy."""
     is_running = snapshot.counts.active > snapshot.counts.stalled
     limit = snapshot.rate_limit
     # Workers without a limiter ignore a limit set by hand, unless the queue has a maximum.
     is_limited = limit is not None and limit.holds is True and limit.maximum is not None
+    # A lease: a drain works on the queue now.
     is_held_back = snapshot.paused or snapshot.lease is not None or is_limited or snapshot.is_maxed
     if not (snapshot.backlog or snapshot.overdue) or is_running or is_held_back:
         return False
@@ -191,7 +193,7 @@ def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
 
 
 def _is_movement(event: Event) -> bool:
-    """Whether the event is more than the adding of a job."""
+    """Whether the event is more than the adding of a job, which has no earlier state (``prev``)."""
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
 
 

@@ -53,9 +53,9 @@ class ScheduleImpact:
         pattern: the cron pattern; None if the scheduler has an interval.
         next_at: when the pending job is or was due; None if its score is not a time.
         runs_late_s: how late the pending job runs; None unless it becomes due in this time.
-        skipped: how many due times pass without a job, because BullMQ makes the next job only when
-            a worker takes the pending one. None if qctl does not understand the pattern, the time
-            zone or the pending job's score.
+        skipped: how many due times (up to 1,000) pass without a job, because BullMQ makes the next
+            job only when a worker takes the pending one; 0 unless that becomes due in this time.
+            None if qctl does not understand the pattern, the time zone or the pending job's score.
     """
 
     queue: str
@@ -84,8 +84,7 @@ class Impact:
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
         interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
-        fails_for_good: jobs of ``interrupted`` that then fail for good.
-        fails_if_handled: jobs of ``interrupted_if_handled`` that then fail for good.
+        fails_for_good, fails_if_handled: jobs of these two fields that then fail for good.
         unattributed: jobs of ``interrupted`` that may belong to another worker.
         max_stalled_count: the workers' limit, by the configuration.
         away_s: for how long no worker runs, as assumed for ``schedules``.
@@ -156,6 +155,7 @@ def assess(
         NotFoundError: no such queue or target, or no queue at all; or the target serves none of
             the named queues.
         RefusedError: a named queue is Bull 3/4's.
+        UsageError: qctl does not know the target's manager.
         FailedError: the target does not run.
         UnreachableError: Redis or the target's manager cannot be reached.
     """
@@ -213,6 +213,7 @@ class _Assessor:
         ]
         masters = self._or_remark("how safe the data is", self._masters)
         times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
+        # The longest plain restart; without a target, the longest start.
         away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
         worst = tuple(job for job in jobs if job.interrupted)
         best = tuple(job for job in jobs if job.interrupted_if_handled)
@@ -371,7 +372,7 @@ class _Assessor:
     # Redis and its history
 
     def _masters(self) -> tuple[ServerFacts, ...] | None:
-        """The facts about each master; None, with a remark, if INFO is denied."""
+        """Each master's facts; None, with a remark, if INFO is denied. Notes uptime and clock."""
         servers = read_servers(self._client)
         # If this host's clock is behind, jobs are due sooner than the clock shows.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
@@ -459,7 +460,7 @@ def _schedule_impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int
 
 
 def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
-    """Whether a scheduler makes no more jobs. BullMQ keeps its record (wire format 6.1)."""
+    """Whether a scheduler's last job was due before now. Its record remains (wire format 6.1)."""
     ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
     spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
     return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

@@ -79,11 +79,11 @@ class BestTime:
         from_at, to_at: the whole hours that all histories cover; None without such an hour.
         hours: the number of these hours.
         jobs: how many jobs completed in them.
-        jobs_by_hour: completed jobs by hour of the day, from 0, on average; None without history.
+        jobs_by_hour: the average of completed jobs in each hour of the day; None if unknown.
         quiet_day, quiet_week: None if the history is too short, or no hour stands out.
         too_little: why the history is too short; "" if it is not.
-        next_gap: the first gap between scheduled jobs that is long enough for a restart.
-        longest_gap: the longest gap in the next 24 hours.
+        next_gap: the first of these gaps that is long enough for a restart.
+        longest_gap: the longest gap between scheduled jobs in the next 24 hours.
         is_scheduled: whether any scheduler makes jobs for these queues.
     """
 
@@ -232,7 +232,7 @@ def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
 def _gaps(
     agendas: Sequence[Agenda], now_ms: int, usual_s: Mapping[tuple[str, str], float]
 ) -> list[Gap]:
-    """The times within the horizon in which no scheduled job runs, in order."""
+    """The times within the horizon in which no scheduled job runs, in order; [] if none is due."""
     until_ms = now_ms + GAP_HORIZON_MS
     busy = sorted(_busy(agendas, now_ms, until_ms, usual_s))
     gaps, free_ms = [], now_ms
@@ -252,7 +252,7 @@ def _busy(
     until_ms: int,
     usual_s: Mapping[tuple[str, str], float],
 ) -> Iterable[tuple[int, int]]:
-    """When scheduled jobs start, and when they have probably ended."""
+    """When scheduled jobs start, and have probably ended; without patterns qctl cannot read."""
     for agenda in agendas:
         for scheduler in agenda.schedulers:
             took_ms = round(usual_s.get((agenda.keys.name, scheduler.name), 0.0) * 1000)

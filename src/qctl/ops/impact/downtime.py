@@ -12,14 +12,14 @@ from qctl.ops.jobs.estimate import all_ended_s
 from qctl.ops.processes.restart import SETTLE_S
 from qctl.ops.processes.targets import Connections, Target
 
-# How long an app is assumed to start, if its last start does not show it: minimum and maximum.
+# Assumed duration of an app's start if its last start does not show it: minimum and maximum.
 BOOT_S = (0.3, 5.0)
 # A worker that connects later than this after the start of its process may be slow, or may have
 # connected again after a lost connection.
 _SURE_BOOT_S = 10.0
 # A worker that connects even later than this has certainly connected again.
 _MAX_BOOT_S = 60.0
-# Redis counts its uptime in whole seconds.
+# Redis counts its uptime, and the ages of connections, in whole seconds.
 _ROUNDING_S = 1.0
 
 
@@ -67,7 +67,7 @@ def downtime(
     processes = target.processes if target else ()
     boot_s, is_assumed = _boot_s(processes, connections, now_ms, redis_up_s)
     p50_s, p95_s = all_ended_s(remaining, 0.5), all_ended_s(remaining, 0.95)
-    again_s = boot_s[1] + SETTLE_S
+    restart_s = boot_s[1] + SETTLE_S
     is_possible, why_not = _roll(target, connections)
     return Downtime(
         boot_s=boot_s,
@@ -75,8 +75,8 @@ def downtime(
         plain_s=_plain_s(processes, boot_s),
         drain_wait_p50_s=p50_s,
         drain_wait_p95_s=p95_s,
-        drain_p50_s=None if p50_s is None else round(p50_s + again_s, 1),
-        drain_p95_s=None if p95_s is None else round(p95_s + again_s, 1),
+        drain_p50_s=None if p50_s is None else round(p50_s + restart_s, 1),
+        drain_p95_s=None if p95_s is None else round(p95_s + restart_s, 1),
         roll_is_possible=is_possible,
         roll_why_not=why_not,
     )

@@ -147,8 +147,8 @@ class Holders:
             return True
         named = {(beat.queue, beat.name) for beat in self._beats.values()}
         workers = self._owned.get(process.key, ())
-        ours = [(worker.queue, worker.worker_name) in named for worker in workers]
-        return True if ours and all(ours) else None
+        are_ours = [(worker.queue, worker.worker_name) in named for worker in workers]
+        return True if are_ours and all(are_ours) else None
 
     @cached_property
     def _pids(self) -> frozenset[int]:
@@ -211,7 +211,7 @@ def jobs_at_risk(
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.holder_of(job)
         endangered = has_limit and held_by in {"target", "unknown"}
-        # Whether the job probably still runs at the kill; None if the time of the kill is unknown.
+        # Whether the job probably still runs at the kill (yes without past runs); None if unknown.
         outlasts = None if kill_after_s is None else p50_s is None or p50_s >= kill_after_s
         is_exempt = job.key in exempt
         found.append(

@@ -95,8 +95,10 @@ def recovery_of(
         # Some worker checks within an interval of the new one's start, and of the key's expiry.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
+        # While the key exists, the check at the start has no effect.
         first_max_ms = most_boot_ms + (interval_ms if key_ms[1] > least_boot_ms else 0)
     min_ms = first_min_ms if may_be_marked else first_min_ms + interval_ms
+    # A check before the lock runs out leaves the job in ``active``.
     while is_lone and min_ms < least_lock_ms:
         min_ms += interval_ms
     max_ms = max(first_max_ms, lock_ms) + 2 * interval_ms

@@ -20,7 +20,7 @@ class DataSafety:
         loss_s: how many seconds of changes a crash of Redis now would lose at most; None if it
             would lose everything, or if unknown.
         rdb_age_s, rdb_changes: seconds and changes since the last snapshot.
-        replica_lag_s: of the replica that is furthest behind.
+        replica_lag_s: seconds since the last contact of the replica that was silent longest.
         is_writable: False if Redis refuses writes, so that nothing can be drained.
         replica_of: the master's ``host:port`` if this is a replica, whose data may be old.
         hazards: the problems, each in one clause.
@@ -49,6 +49,7 @@ def data_safety(server: ServerFacts, now_ms: int) -> DataSafety:
         age_s = max((now_ms + server.clock_ahead_ms - server.rdb_saved_at_ms) / 1000, 0.0)
     loss_s = None
     if persistence == "aof":
+        # With "no", the operating system chooses when it writes: Linux about every 30 s.
         loss_s = {"always": 0.0, "everysec": 1.0, "no": 30.0}.get(server.aof_fsync or "")
     elif persistence == "rdb":
         loss_s = age_s
@@ -74,7 +75,7 @@ def _persistence(server: ServerFacts) -> str | None:
     if server.aof_enabled:
         return "aof"
     if server.rdb_schedule is None or server.aof_enabled is None:
-        # Without CONFIG it is unknown whether snapshots are made.
+        # Without CONFIG or INFO it is unknown what Redis writes to disk.
         return None
     return "rdb" if server.rdb_schedule else "none"
 
@@ -90,7 +91,7 @@ def is_writable(server: ServerFacts) -> bool | None:
         _has_room(server),
         _has_enough_replicas(server),
         None if server.aof_enabled is None else not server.aof_enabled or server.aof_ok,
-        _ignores_snapshots(server),
+        _snapshots_allow_writes(server),
     )
     return False if False in facts else None if None in facts else True
 
@@ -111,15 +112,15 @@ def _has_room(server: ServerFacts) -> bool | None:
 
 
 def _has_enough_replicas(server: ServerFacts) -> bool | None:
-    """INFO shows the number of good replicas only if some are required."""
+    """Whether writes have enough good replicas; INFO shows their number only if some are needed."""
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None
     return needed == 0 or (None if good is None else good >= needed)
 
 
-def _ignores_snapshots(server: ServerFacts) -> bool | None:
-    """Whether no failed snapshot keeps Redis from accepting writes."""
+def _snapshots_allow_writes(server: ServerFacts) -> bool | None:
+    """False if Redis refuses writes because a snapshot failed; None if unknown."""
     if server.rdb_ok or server.rdb_schedule == "" or server.rdb_stops_writes is False:
         return True
     return None if server.rdb_ok is None or server.rdb_schedule is None else False

@@ -45,7 +45,7 @@ class Scope:
         foreign: workers of the target under another prefix or database, whose jobs are not read.
         why_no_target: why there is no single app to restart; "" if there is one.
         may_serve_more: why the processes may serve more than these queues; "" if they do not.
-        wider: arguments of ``qctl impact`` that cover those queues, too; () if none are known.
+        wider: arguments of ``qctl impact`` that cover the further queues, too; () if unknown.
         remarks: what could not be read, and why.
     """
 
@@ -153,7 +153,7 @@ def _of_target(
 
 
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
-    """Why a target may serve more queues than its connections show; "" if the config names them."""
+    """Why a target may serve unseen queues; "" if the config names them or no process is unseen."""
     if target.configured:
         return ""
     # A crashed process runs no job.
@@ -166,7 +166,7 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
     ]
     if not unseen:
         return ""
-    # Such a process may be starting or closing, or serve other queues than the rest of the app.
+    # An unseen process may be starting or closing, or serve other queues than the rest of the app.
     whose = "" if len(unseen) == len(alive) else f"id {', '.join(unseen)} of "
     return (
         f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves is "

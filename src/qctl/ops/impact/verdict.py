@@ -34,9 +34,9 @@ class Verdict:
 
     Args:
         word: ``safe``, ``drain first`` or ``not now``.
-        reasons: clauses, the most pressing first.
+        reasons: clauses.
         commands: to type, in this order.
-        holds_until: for ``safe``: when the next job is due; else, or if no job is due, None.
+        holds_until: for ``safe``, when the next job is due; None if none is, or if gapless.
     """
 
     word: str
@@ -89,6 +89,7 @@ def judge(facts: Facts) -> Verdict:
     if dangers:
         # --keep-paused leaves all queues of the target paused, so all must be paused now.
         keep = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
+        # Else pause again the queues that the target resumes when it starts.
         again = () if keep else (facts.qctl("pause", each.queue) for each in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
@@ -217,7 +218,7 @@ def _commands_instead(facts: Facts) -> Iterator[str]:
 
 
 def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
-    """Options for a drain that must wait longer than by default; () if the default is enough."""
+    """Options that raise the time limit of a drain, with a margin; () if the default is enough."""
     wait_s = downtime.drain_wait_p95_s
     if wait_s is None or wait_s <= DRAIN_TIMEOUT_S:
         return ()
@@ -242,6 +243,7 @@ def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
         return (qctl("drain", *at_work, *options), qctl("resume", *at_work))
     words = ["restart", target.label]
     if not target.configured and not (connections and connections.queues_of(target.processes)):
+        # ``restart`` could not tell which queues to drain.
         words = ["drain", *(queue.name for queue in queues), "--then-restart", "--target"]
         words.append(target.label)
     places = list(dict.fromkeys(worker.place for worker in scope.foreign))

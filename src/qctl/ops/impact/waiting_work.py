@@ -96,7 +96,7 @@ def moved_queues(
         if not isinstance(after, QueueSnapshot):
             return False
         if before.paused:
-            return after.paused
+            return after.paused  # Nothing starts in a paused queue.
         ids = (*before.active_ids, *after.active_ids)
         return (
             not _may_start(after)
@@ -113,7 +113,7 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 
 
 def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:
-    """Workers by queue: those of the target, None if unknown; and all."""
+    """Workers by queue: those of the target (without a target, all; None if unknown), and all."""
     connections, target = scope.connections, scope.target
     if connections is None:
         return None, Counter()

@@ -26,8 +26,8 @@ class KeptJobs:
         bounded: whether one of the newest says how many jobs to keep or for how long.
         examined: how many of the newest were read.
         oldest_ms: when the oldest of all kept jobs ended.
-        last_day: how many of the kept jobs ended in the last 24 hours; None if the oldest is
-            younger than that, so that a day cannot be counted.
+        last_day: how many of the kept jobs ended in the last 24 hours; None if even the oldest
+            ended in them, so that a day cannot be counted, or if unknown.
     """
 
     keys: QueueKeys

@@ -12,16 +12,17 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
-# Ids checked over all queues together, and at each end of one list or set.
+# Ids checked in all queues together, and at each end of one list or set (at least 5 in any case).
 MAX_IDS = 10_000
 _MAX_PER_END, _MIN_PER_END = 200, 5
 _WINDOW = 1000
+# ``waiting`` is the state of the jobs in the lists ``wait`` and ``paused``.
 _STATES = ("waiting", "active", *SORTED_SETS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class IdWithoutJob:
-    """An id in a list or sorted set (``wait``, ``completed`` …) whose job hash is gone."""
+    """An id whose job hash is gone, and the list, sorted set or state in which it was found."""
 
     keys: QueueKeys
     state: str
@@ -45,16 +46,16 @@ def _check_sample(
     client: Client, queues: Sequence[QueueSnapshot]
 ) -> tuple[list[IdWithoutJob], int, int]:
     # Ids without a hash are read again, since a job may end and be removed between the two reads.
-    places = [
+    sizes = [
         (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]
-    per_end = min(max(MAX_IDS // (2 * max(len(places), 1)), _MIN_PER_END), _MAX_PER_END)
-    ids = _ends(client, [(keys, state) for keys, state, _ in places], per_end)
+    per_end = min(max(MAX_IDS // (2 * max(len(sizes), 1)), _MIN_PER_END), _MAX_PER_END)
+    ids = _ends(client, [(keys, state) for keys, state, _ in sizes], per_end)
     missing = _without_hash(client, ids)
     if missing:
         again = _ends(client, sorted({(each.keys, each.state) for each in missing}), per_end)
         missing = _without_hash(client, [each for each in again if each in set(missing)])
-    return missing, len(ids), sum(size for _, _, size in places)
+    return missing, len(ids), sum(size for _, _, size in sizes)
 
 
 def _check_all(

@@ -16,11 +16,11 @@ from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
-# Ids read from the lists of all queues together.
+# About how many ids one pass reads from the lists of all queues together.
 MAX_WAITING = 20_000
 # Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
-# Last parts of a job's other keys, and the fields of its hash that are read.
+# Last parts of a job's other keys, and the fields of its hash that are read (``ats``: its starts).
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
@@ -95,7 +95,7 @@ def find_strays(
     moves from one state to the next may be seen in neither.
 
     Args:
-        max_waiting: the most ids to read from lists; None for all.
+        max_waiting: about how many ids to read from lists at most; None for all.
     """
     first, undetermined = _unlisted(client, jobs, max_waiting)
     second, _ = _unlisted(client, list(first), max_waiting)
@@ -119,7 +119,7 @@ _Values = tuple[str | None, ...]
 def _unlisted(
     client: Client, jobs: Sequence[JobKey], max_waiting: int | None
 ) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of the jobs in no state, and how many jobs may be in a part that was not read."""
+    """The fields of the jobs in no state, and how many may be in lists not read to the end."""
     outside, _ = jobs_in_no_set(client, jobs)
     listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
     unlisted = {job: fields for job, fields in outside.items() if job[1] not in listed[job[0]].ids}
@@ -180,6 +180,7 @@ def _classify(
         head, _, rest = suffix.partition(":")
         if head == "de":
             dedups.append((keys, rest))
+        # dn: the job that BullMQ adds after the one that owns the deduplication id.
         elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
             jobs.append((keys, suffix))
     return jobs, dedups

@@ -33,8 +33,8 @@ class Holding:
 def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     """The memory that the parts of the fullest 200 queues use, in two round trips.
 
-    For each list and set except ``active``: its own memory as Redis estimates it, plus the number
-    of its jobs times the average memory of up to ten of them.
+    For each list and set except the short ``active``: its own memory as Redis estimates it, plus
+    the number of its jobs times the average memory of up to ten of them. Also the event streams.
 
     Raises:
         ReplyError: this user may not run MEMORY, or this Redis does not have it.

@@ -11,7 +11,7 @@ from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, read_groups, value_or
 
-# Parents checked of all queues together and of one queue, and children checked of one parent.
+# Parents checked of all queues together and of one queue (at least 5), and children of one parent.
 MAX_PARENTS = 2000
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 200, 5
 _CHILDREN = 20
@@ -21,7 +21,7 @@ Reason = Literal["failed", "gone", "none"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class StuckParent:
-    """A parent in ``waiting-children``.
+    """A parent in ``waiting-children``, with the first reason that was found.
 
     Args:
         reason: ``failed``: ``child`` failed and has no option for that case; ``gone``: the child
@@ -42,7 +42,7 @@ def stuck_parents(
     """The stuck parents, the number of parents checked, and the number of all parents.
 
     Of each parent 20 random children are checked. Children that have completed leave the set of
-    pending children, so in time only failed ones are left there.
+    pending children, so in time only failed and deleted ones are left there.
 
     Args:
         full: check all parents; else those that have waited longest, in a few round trips.
@@ -62,7 +62,7 @@ def stuck_parents(
         ]
         examined += len(ids)
         if stuck := _stuck_among(client, ids):
-            # A child that ends between two reads makes its parent look stuck once.
+            # A child or parent that moves between two reads makes the parent look stuck once.
             again = _stuck_among(client, [(parent.keys, parent.id) for parent in stuck])
             scores = client.pipeline([("ZSCORE", p.keys("waiting-children"), p.id) for p in again])
             pairs = zip(again, scores, strict=True)
@@ -82,19 +82,19 @@ def _stuck_among(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]
     ]
     commands: list[tuple[Arg, ...]] = []
     for own in children:
-        for child, home in own:
-            commands.append(("EXISTS", child))
+        for key, child in own:
+            commands.append(("EXISTS", key))
             # Of a child under another prefix only the hash is checked.
-            commands.append(("ZSCORE", home[0]("failed"), home[1]) if home else ("EXISTS", child))
+            commands.append(("ZSCORE", child[0]("failed"), child[1]) if child else ("EXISTS", key))
     answers = iter(client.pipeline(commands))
     found = []
     for (keys, parent), (count, _), own in zip(parents, rows, children, strict=True):
         stuck = [StuckParent(keys, parent, "none", None)] if value_or(count, 1) == 0 else []
-        for _, home in own:
+        for _, child in own:
             exists, failed = checked(next(answers)), value_or(next(answers), None)
-            if home is not None and failed is not None:
-                stuck.append(StuckParent(keys, parent, "failed", home))
+            if child is not None and failed is not None:
+                stuck.append(StuckParent(keys, parent, "failed", child))
             elif not exists:
-                stuck.append(StuckParent(keys, parent, "gone", home))
+                stuck.append(StuckParent(keys, parent, "gone", child))
         found += stuck[:1]
     return found

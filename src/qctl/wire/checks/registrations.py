@@ -13,12 +13,13 @@ from qctl.wire.replies import checked, read_groups, read_object, to_dict, to_int
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 from qctl.wire.states import FINISHED
 
-# Schedulers read of all queues together, and of one queue.
+# Schedulers read of all queues together, and of one queue (at least 5 in any case).
 MAX_SCHEDULERS = 5000
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 1000, 5
 # Later than any time that a score can hold.
 _NEVER_MS = 2**53
-_PENDING = ("delayed", "prioritized")
+# The sorted sets in which a pending job waits; it may also be in a list.
+_PENDING_SETS = ("delayed", "prioritized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Registration:
         """When the job after the pending one is due.
 
         The pending job's own time if the pattern or time zone is not understood here;
-        ``_NEVER_MS`` if that time is unknown, or there is no further job.
+        ``_NEVER_MS`` if the pending job's time is unknown, or there is no further job.
         """
         if self.next_ms is None:
             return _NEVER_MS
@@ -94,11 +95,11 @@ def read_registrations(
 ) -> tuple[list[Registration], int]:
     """The schedulers and legacy repeatables that are due first, and the number of all.
 
-    An entry whose job neither waits nor runs is read twice: a worker may have replaced the job and
-    the time between two of our commands.
+    An entry whose job neither waits nor runs is read twice, and left out if it is gone by then: a
+    worker may have replaced the job and the time between two of our commands.
 
     Args:
-        full: read all of them; else at most 1,000 of a queue, in a few round trips.
+        full: read all of them; else at most 1,000 of a queue, about 5,000 in all.
     """
     with_some = [queue for queue in queues if queue.schedulers]
     share = min(max(MAX_SCHEDULERS // max(len(with_some), 1), _MIN_PER_QUEUE), _MAX_PER_QUEUE)
@@ -132,7 +133,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
                 ("HGETALL", keys.scheduler(scheduler)),
                 ("EXISTS", keys(job_id)),
                 ("HGET", keys(job_id), "opts"),
-                *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *FINISHED)),
+                *(("ZSCORE", keys(state), job_id) for state in (*_PENDING_SETS, *FINISHED)),
             ]
         )
     found = []
@@ -142,9 +143,9 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         repeat = read_object(value_or(opts, None)).get("repeat")
         repeat = repeat if isinstance(repeat, dict) else {}
         is_in = [value_or(score, None) is not None for score in scores]
-        ended = any(is_in[len(_PENDING) :]) and not any(is_in[: len(_PENDING)])
-        # A job in no sorted set waits or runs: the lists may be long, so they are not searched.
-        # The job of a key of the oldest form has another id, which the record does not show.
+        ended = any(is_in[len(_PENDING_SETS) :]) and not any(is_in[: len(_PENDING_SETS)])
+        # The lists may be long: a job that exists in no sorted set is taken to be in one of them.
+        # The jobs of legacy keys of the oldest form have ids that the record does not show.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(checked(exists)) and not ended) or is_unknown
         limit = to_int(record.get("limit") or repeat.get("limit"))
