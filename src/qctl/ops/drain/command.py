@@ -24,7 +24,7 @@ from qctl.wire.read.server import clock_ms
 def restart_by_command(
     context: DrainContext, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
-    """Run the command of the plan, and wait until its workers are in place.
+    """Run the command of the plan, and wait for its new workers if they are to be proved.
 
     Args:
         overdue: jobs that still run after the timeout.

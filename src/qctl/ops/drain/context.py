@@ -24,7 +24,7 @@ class TimedOut(Exception):  # noqa: N818 - an outcome
 
     Args:
         active: the active jobs at the last reading.
-        tokens: in a roll, the lock tokens of the process's own jobs; None for all jobs.
+        tokens: in a roll, the lock tokens of the jobs that the process may have; None for all jobs.
     """
 
     def __init__(

@@ -38,13 +38,13 @@ class QueueJobs:
     Attributes:
         ids: job id → expected state, of the jobs followed by id that have not ended.
         seen: how many jobs are or were in ``ids``.
-        max_ids: how many jobs ``ids`` may hold.
+        max_ids: once ``ids`` holds this many jobs, events add no more.
         is_complete: whether all of the queue's jobs are followed by id.
         begin: the count at the start, taken before ``ids`` were read, but after the drain began to
             follow the queue's events.
         begin_order: the position in the stream of the last event that ``begin`` includes.
         taken_order: the position of the last event when all ids had been read.
-        iterations: scheduler → the id of its current iteration.
+        iterations: scheduler → its current iteration: the id of the job that it made last.
         is_disturbed: whether the queue was resumed while its ids were read, so some may be missing.
         end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.

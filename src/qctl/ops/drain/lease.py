@@ -53,7 +53,7 @@ class Leases:
         self._pipe: int | None = None
 
     def acquire(self) -> None:
-        """Take every lease and start the watchdog; after an error, no lease is held.
+        """Take every lease and start the watchdog; after an error, try to delete the leases.
 
         Raises:
             RefusedError: another drain is at work on one of the queues.
@@ -109,7 +109,7 @@ class Leases:
         """End the watchdog.
 
         Args:
-            watch_s: for this long, it first resumes queues whose pause comes back; 0 for not.
+            watch_s: for this long, it first resumes queues whose pause comes back; 0 for no time.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:
@@ -122,7 +122,7 @@ class Leases:
             self._watchdog = None
 
     def abandon(self) -> None:
-        """Close the pipe and let the watchdog do the rest."""
+        """Close the pipe; unless dismissed, the watchdog then undoes the drain."""
         self._close_pipe()
         if self._watchdog is not None:
             # The watchdog outlives qctl on purpose; without this line, Popen would warn about that.
@@ -163,7 +163,7 @@ class Leases:
             self._watchdog = None
             self._close_pipe()
             raise FailedError(
-                "the watchdog process did not start, so nothing was paused",
+                "the watchdog process did not start, so the drain cannot go on",
                 why="without it a killed qctl would leave the queues paused",
                 hint=f"see what `{sys.executable} -m qctl.ops.drain.watchdog` says",
             )

@@ -1,8 +1,8 @@
 """The outcome of every job that was active when a drain began, and how long nothing ran.
 
-The event stream is read from the drain's own ``paused`` event on, so no event is missed. Where no
-event reports the end of a job, its state is read. Times are those of Redis (stream ids), so clocks
-that differ do not matter.
+The event stream is read from the drain's own ``paused`` event on. Where no event reports the end of
+a job, perhaps because events were trimmed, its state is read. Times are those of Redis (stream
+ids), so clocks that differ do not matter.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class JobOutcome:
     Args:
         result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
             ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
-            back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
-            (still active without a worker), ``unknown`` (Redis could not be read, or its events
-            were cut off) or ``lost``.
+            back), ``interrupted`` (its process ended before the job), ``running``, ``orphaned``
+            (still active without a worker), ``unknown`` (Redis could not be read, its events
+            were cut off, or another library may have it) or ``lost``.
         was: the last known state of a lost job.
     """
 
@@ -78,7 +78,7 @@ class Ledger:
 
         Args:
             jobs: the active jobs right after the pause.
-            backlog: jobs that could run if the queues were not paused.
+            backlog: how many jobs wait to run.
             at_ms: Redis' time of the pause.
         """
         self._now_ms = max(self._now_ms, at_ms)
@@ -89,7 +89,7 @@ class Ledger:
                 self._running.add(job.key)
                 self._had_lock.add(job.key)
                 self._last_run_ms.setdefault(job.key, at_ms)
-        # This is called for each queue: a backlog in any of them means that there is work.
+        # May be called for each queue: a backlog in any of them means that there is work.
         if backlog:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
         self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
@@ -117,6 +117,7 @@ class Ledger:
             if job.is_orphan:
                 self._ended(job.key, self._last_run_ms[job.key])
             elif before is not None and job.was_renewed_since(before):
+                # It still ran at some time since the last reading.
                 self.note_running([job.key], self._read_ms)
             self._locks_seen[job.key] = job
         self._read_ms = at_ms

@@ -23,7 +23,7 @@ class Pauses:
         own_resume_ids: ids of the events of our own resumes.
         paused_again_lately: how often we paused each queue again since the last restart.
         times_paused_again: how often we paused each queue again during the whole drain.
-        resumed_at_start: queue → the target that started while the queue was resumed.
+        resumed_at_start: queue → what started while it was resumed: a target, or the new workers.
         lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
         disowned: queues whose pause is no longer ours, since somebody else has paused them, too.
         to_disown: disowned queues whose pause note in Redis still names this drain.

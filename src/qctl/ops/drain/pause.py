@@ -85,6 +85,7 @@ def keep_paused(context: DrainContext) -> list[Paused]:
             tracker.catch_up()
         if keys in tracker.pauses.forced:
             raise _forced(keys)
+        # With ``again``, ``pause`` refuses if the queue runs and our note is gone.
         mode = "again" if is_ours else ""
         done = pause(context.client, keys, context.holder, mode, use_list=use_list)
         if done.is_refused:
@@ -129,7 +130,8 @@ def _follow_active(
     """Follow the jobs that are active after a pause.
 
     Args:
-        event_id: the id of the ``paused`` event; its time is the time of the pause.
+        event_id: the ``paused`` event, or the last one if the queue was paused already; its time
+            counts as the time of the pause.
         again: whether the drain has paused the queue before.
     """
     (snapshot,) = read_snapshots(context.client, [keys])

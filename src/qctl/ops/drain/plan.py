@@ -62,7 +62,7 @@ class DrainPlan:
         mixed: queue → warning, for queues that are paused although BullMQ 5 and 6 both serve them.
         left_behind: queues that an earlier drain, which no longer runs, left paused. This drain
             takes their pauses over.
-        unchecked_user: the Redis user, if its rights are unknown; else "".
+        unchecked_user: the Redis user, if it is not the default user and its rights are unknown.
         not_restarted: the target that was named for a drain without a restart; else "".
         command: the operator's command that restarts the workers instead of a target.
         beside: other queues of the command's workers, whose jobs the command may interrupt.
@@ -252,7 +252,7 @@ def _queues_of(
     include_others: bool | None,
     then_restart: bool,
 ) -> Sequence[str]:
-    """The queues to drain: those named, else all that the target serves."""
+    """The queues to drain: those named, or all of the target if so chosen or none is named."""
     connected = connections.queues_of(target.processes)
     serves = connected | set(target.configured)
     foreign = connections.elsewhere(target.processes)
@@ -282,7 +282,7 @@ def _queues_of(
 def _require_workers(
     client: Client, prefix: str, db: int, names: Sequence[str], operator_command: OperatorCommand
 ) -> None:
-    """Refuse the command if no worker is connected that it could be seen to replace."""
+    """Refuse the command if no worker is connected and the operator gave no number to expect."""
     replacement = Replacement(client, prefix, db, names, operator_command.expected_workers)
     if operator_command.expected_workers is None and not any(map(replacement.had_workers, names)):
         raise RefusedError(

@@ -61,6 +61,7 @@ def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
         ids=ids,
         seen=len(ids),
         max_ids=2 * max_ids,
+        # The active jobs are followed as well, by ``begin_active``.
         is_complete=census.job_count - census.counts["active"] <= max_ids,
         begin=census,
         begin_order=event_order(census.last_event_id),
@@ -124,6 +125,7 @@ def _settle(client: Client, tracker: Tracker) -> None:
             ledger.settle(job, state)
     for job, left in in_no_state(client, absent).items():
         if left == STRAY:
+            # Its hash is left: ``prove`` decides whether it is lost.
             continue
         if job[0] in tracker.missed:
             # The job may have completed and been removed, and the event was trimmed.
@@ -188,7 +190,7 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
         elif not queue.is_complete:
             known_lost = tracker.ledger.lost_of(keys)
             if known_lost and not any(job[0] == keys for job in deleted):
-                # Jobs of the sample are lost, so the other missing jobs count as lost as well.
+                # The sample has lost jobs and no deleted ones, so all missing jobs count as lost.
                 lost += max(queue.missing - known_lost, 0)
             elif not queue.is_balanced:
                 less = "fewer" if queue.missing > 0 else "more"

@@ -42,7 +42,7 @@ def record_result(
 
 
 def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: bool) -> None:
-    """Record whether the app resumed its queues when it started, for ``qctl doctor``.
+    """Record whether the app resumed its paused queues when it started, for ``qctl doctor``.
 
     Args:
         complete: whether all processes of the app were restarted.

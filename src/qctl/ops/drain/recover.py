@@ -31,13 +31,13 @@ def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterato
 
 
 def recover_orphans(context: DrainContext) -> Iterator[Step]:
-    """Put jobs without a lock back: their worker is gone."""
+    """Put back the orphans, jobs without a lock: their worker is gone."""
     jobs = read_active(context.client, context.queues)
     yield from put_jobs_back(context, {job.key: "" for job in jobs if job.is_orphan})
 
 
 def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
-    """Put back the interrupted jobs of each queue whose workers were all restarted.
+    """Put back at once the interrupted jobs of each queue whose workers were all restarted.
 
     A job that no longer has the lock seen before the restart is not put back: a new worker has it.
     """
@@ -86,6 +86,7 @@ def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]
         # Every old worker of these queues is gone.
         return [keys for keys in context.queues if restarted.replacement.had_workers(keys.name)]
     connections, target = context.plan.connections, context.plan.target
+    # A process that was not restarted may still work on its jobs.
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):
         return []
     own = {w.client_id for p in target.processes for w in connections.owned.get(p.key, ())}

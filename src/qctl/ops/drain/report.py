@@ -72,7 +72,7 @@ def make_report(
     # A drain that could not put everything back is no success.
     error = outcome.error or put_back.trouble
     if error is None and trouble is not None and is_outage(trouble):
-        # Nor is a drain whose outcome could not be read.
+        # Nor is a drain after which Redis was away; if Redis refused a read, only a note says so.
         error = trouble
     return DrainReport(
         outcome=outcome.name,
@@ -295,5 +295,5 @@ def _exit_status(outcome: str, error: QctlError | None, verdict: Verdict) -> int
     if outcome == "timeout":
         return int(ExitStatus.TIMED_OUT)
     # A resume by somebody else may have lost jobs (wire format 10.2).
-    is_feared = verdict.lost is None and bool(verdict.proof.resumed_by_others)
-    return int(ExitStatus.FAILED if verdict.lost or is_feared else ExitStatus.OK)
+    may_have_lost = verdict.lost is None and bool(verdict.proof.resumed_by_others)
+    return int(ExitStatus.FAILED if verdict.lost or may_have_lost else ExitStatus.OK)

@@ -29,11 +29,11 @@ class Restarted:
 
     Args:
         old_pids: pids of the processes that were asked to exit.
-        new_pids: pids of the new processes, in the same order.
+        new_pids: pids of the new processes, in the order of their restarts.
         restarts: the restarts that led to ``new_pids``.
         not_reached: processes that were not restarted.
         was_gone: whether a process had ended before its turn.
-        in_the_way: jobs that still ran when the first process was restarted.
+        in_the_way: jobs that still ran at the first restart, or at the start of the command.
         in_doubt: jobs that still ran when a later process was restarted; they may belong to a new
             process.
         ignored_running: how many jobs of ignored queues ran before the restart; None when unknown.
@@ -158,6 +158,7 @@ class _Phase:
         if context.stop():
             raise Interrupted
         if restart.old_birth_s is not None:
+            # After the kill timeout, the manager kills the process, which takes a moment.
             within_s = process.kill_timeout_ms / 1000 + 2
             context.leases.announce_stop(process.pid, restart.old_birth_s, within_s)
         if not self.done.old_pids:
@@ -172,6 +173,7 @@ class _Phase:
         try:
             ready = restart.run()
         except NotReplacedError:
+            # The process was not asked to exit after all.
             if not restart.old_is_gone():
                 self._note(old_pids=before.old_pids)
             raise
@@ -183,7 +185,7 @@ class _Phase:
         self.done = replace(self.done, **changes)
 
     def _note_overdue(self, overdue: tuple[ActiveJob, ...]) -> None:
-        """Record the jobs that a restart will interrupt."""
+        """Record the jobs that a restart may interrupt."""
         if not overdue:
             return
         if self.done.new_pids:

@@ -1,4 +1,4 @@
-"""Resume the queues at the end of a drain that this drain has paused, so that they stay resumed."""
+"""At the end of a drain, resume the queues that it has paused, so that they stay resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qctl.wire.write.pausing import Resume, resume
 
 # How long to wait for the replicas to acknowledge the resume.
 CONFIRM_MS = 1000
-# How long the watchdog goes on if not all of them did.
+# How long the watchdog goes on if a replica has not acknowledged the resume.
 UNCONFIRMED_WATCH_S = 60.0
 
 
@@ -83,13 +83,14 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
     Call this after the last write of the drain, because the replicas acknowledge all writes so far.
 
     Returns:
-        whether no failover can undo it, as far as qctl knows; and for how many seconds the watchdog
-        should go on, 0 if it is not needed.
+        whether the resume is safe from a failover, as far as qctl knows; and for how many seconds
+        the watchdog should go on, 0 if it is not needed.
     """
     has_sentinel = context.address.mode == "sentinel"
     resumed = sorted(context.tracker.pauses.resumed)
     if not resumed or not (has_sentinel or can_lose_writes(context.client)):
         return True, 0.0
+    # Under Sentinel, a replica that Redis does not see may become the master: require one.
     confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))
     # After a failover, the new master may lack the resume, so repeat it.
     for keys in resumed:

@@ -68,7 +68,7 @@ class Paused:
     """A queue is paused.
 
     Args:
-        changed: False when the queue was paused already.
+        changed: False when somebody else had paused the queue already.
         again: True when somebody had resumed the queue, or Redis had lost the pause.
     """
 
@@ -113,7 +113,7 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Restarting:
-    """The manager was asked to restart a process."""
+    """The restart of a process begins."""
 
     step: ClassVar[str] = "restarting"
     target: str
@@ -123,7 +123,7 @@ class Restarting:
 
 @dataclass(frozen=True, slots=True)
 class RunningCommand:
-    """The operator's command was started; its output follows."""
+    """The operator's command is started next; its output follows."""
 
     step: ClassVar[str] = "command"
     argv: tuple[str, ...]
@@ -131,7 +131,7 @@ class RunningCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandDone:
-    """The command has succeeded, and its workers are connected.
+    """The command has succeeded, and its workers are connected, unless that is not checked.
 
     Args:
         workers, rule: see ``DrainReport``.

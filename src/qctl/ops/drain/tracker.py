@@ -79,6 +79,7 @@ class Tracker:
         """Read all events up to now, however many there are."""
         goals = {keys: event_order(last_event_id(self._client, keys)) for keys in self.cursors}
         while any(event_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
+            # The events are gone: the stream was deleted, or restored from an older state.
             if not self.follow():
                 break
         # Check streams without new events, too: one may have been deleted, or restored from an

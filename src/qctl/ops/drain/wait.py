@@ -1,4 +1,4 @@
-"""Wait until no job is active except orphans."""
+"""Wait until no job is active except orphans, which have lost their worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
         none.
 
     Raises:
-        TimedOut: jobs still run after the timeout, and the operator wants to undo the drain.
+        TimedOut: jobs still run after the timeout, and no restart may interrupt them.
         Interrupted: the operator wants to stop.
         QctlError: Redis is away for too long, or a queue cannot be kept paused.
     """
@@ -79,7 +79,7 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
 
 
 def _await_news(context: DrainContext, blocking: frozenset[JobKey], *, is_away: bool) -> None:
-    """Wait until one of the blocking jobs moves or a pause changes, but no longer than ``POLL_S``.
+    """Wait until a blocking job moves, a pause changes, Redis is away, or ``POLL_S`` has passed.
 
     Other events are ignored: on a busy queue, each new job would start another reading.
     """

@@ -30,6 +30,7 @@ from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 from qctl.wire.read.info import can_lose_writes
 from qctl.wire.write.pausing import free_lease, hold_lease, resume
 
+# A third of a lease's life, so that one renewal may fail.
 RENEW_S = LEASE_TTL_MS / 3 / 1000
 # How long to try to undo the drain while Redis is away.
 GIVE_UP_S = 24 * 3600.0

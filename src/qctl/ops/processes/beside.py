@@ -27,10 +27,11 @@ def queues_beside(
     pids = pids_by_endpoint()
 
     def place(address: str) -> str | int:
+        # Where a connection comes from: a process of this host, or an IP address.
         pid = pids.get(address)
         if pid is not None:
             return pid
-        # If the process of a local connection is unknown, the connection is a place of its own.
+        # A local connection of an unknown process shares its place with no other.
         return address if address.startswith(_LOCAL) else address.rpartition(":")[0]
 
     workers = [(place(w.address), w.queue) for w in list_workers(client, prefix, names, db) or ()]

@@ -83,6 +83,7 @@ class Replacement:
             queue: self._before[queue] if expected is None else expected for queue in self._queues
         }
         self._servers = run_ids(client)
+        # The workers that were connected when no queue lacked any, and since when they stay so.
         self._complete_since: float | None = None
         self._complete: frozenset[_Id] = frozenset()
         self._seen: dict[_Id, str] = {}
@@ -128,7 +129,7 @@ class Replacement:
         """Wait until the workers are replaced and have stayed up for ``SETTLE_S``.
 
         Raises:
-            FailedError: it takes longer than ``timeout_s``, or new workers keep going away.
+            FailedError: as ``read``; it takes longer than ``timeout_s``, or new workers go away.
             Interrupted: ``stop`` said so.
         """
         deadline = time.monotonic() + timeout_s
@@ -154,7 +155,7 @@ class Replacement:
         """Make sure that the new workers stay up for ``CONFIRM_S``, now that they have jobs.
 
         Raises:
-            FailedError: one of them has gone away since ``wait``.
+            FailedError: as ``read``, or one of them has gone away since ``wait``.
             Interrupted: ``stop`` said so.
         """
         began = self._complete_since

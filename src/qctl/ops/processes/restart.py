@@ -48,7 +48,7 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 class NotReplacedError(FailedError):
-    """The manager refused the restart: the old process was not asked to exit and still works."""
+    """The manager refused the restart; see ``Restart.old_is_gone`` for the old process."""
 
 
 class _NewProcesses:

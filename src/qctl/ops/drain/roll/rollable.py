@@ -19,7 +19,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
         RefusedError: the target cannot be rolled.
     """
     if not isinstance(target.manager, Signaller):
-        return
+        return  # the processes are qctl's own
     why = ""
     online = [process for process in target.processes if process.status == "online"]
     if len(online) < 2:

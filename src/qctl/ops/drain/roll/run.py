@@ -61,7 +61,7 @@ def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
         turn = Turn(context, ledger, target, planned)
         turns.append(turn)
         yield from turn.run()
-        # A job that is None is in its queue again already.
+        # Put back what the process left behind; a job that is None is in its queue again already.
         locks = {key: job.lock_token or "" for key, job in turn.harmed.items() if job is not None}
         ledger.add_jobs(turn.harmed)
         ledger.note_interrupted(turn.harmed)
