@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
-from qctl.wire.read.clients import WorkerClient, client_name, list_workers, parse_workers
+from qctl.wire.read.clients import (
+    WorkerClient,
+    client_name,
+    list_foreign,
+    list_workers,
+    parse_workers,
+)
 from tests.labs.servers import RedisServer
 
 # Redis allows no blanks and no control characters in a connection's name.
@@ -88,6 +94,26 @@ def test_only_workers_of_this_prefix_and_database() -> None:
     found = list_workers(listing, "bull", ["mail"])
     assert found is not None
     assert [worker.client_id for worker in found] == [1]
+
+
+def test_workers_under_other_prefixes_and_databases() -> None:
+    name = client_name("bull", "mail")
+    listing = Listing(
+        line(name, 1),
+        line(f"{name}:qe", 2),
+        line(f"{client_name('other', 'mail')}:qe", 3),
+        line(client_name("other", "mail"), 4),
+        line(client_name("bull:x", "mail", "w1"), 5),
+        line(name, 6, db=1),
+        line("bull:qe", 7, db=1),
+        line("", 8),
+    )
+    assert [str(worker) for _, worker in list_foreign(listing, "bull")] == [
+        "mail (prefix other, database 0)",
+        "mail (prefix bull:x, database 0)",
+        "mail (prefix bull, database 1)",
+        "bull:qe (database 1)",
+    ]
 
 
 def test_raw_names_of_the_python_port() -> None:

@@ -14,9 +14,11 @@ from qctl.wire.read.info import read_upstream
 
 # Without pub/sub and replication connections, which no worker uses to fetch jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
-# A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. Also
-# matches PFX:<base64>:qe, a connection of QueueEvents, with the part before ``:qe`` as the prefix.
-_WORKER_NAME = re.compile(r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?")
+# A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. Not
+# PFX:<base64>:qe, a connection of QueueEvents.
+_WORKER_NAME = re.compile(
+    r"(?!.+:[A-Za-z0-9+/]+={0,2}:qe$)(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
