@@ -50,7 +50,7 @@ class Action:
 
 
 def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
-    """Run finished jobs again, and without a state also put lost jobs back.
+    """Run finished jobs again, and without a state also put lost jobs (in no state) back.
 
     Args:
         state: ``failed`` or ``completed``, if the jobs must be in this state; empty for all
@@ -104,7 +104,9 @@ def purging() -> Action:
     return Action("purge", "removed", _REMOVABLE, act, moved_on=_MOVED_ON, report=report_cleaned)
 
 
+# A waiting job that a worker has taken is locked; a finished job that was removed is missing.
 _MOVED_ON = frozenset({"inactive", "locked", "missing"})
+# Not active: a worker has these jobs.
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),

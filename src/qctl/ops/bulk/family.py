@@ -76,12 +76,12 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
     if obstacle := _find_obstacle(context, top):
         return obstacle
     left_alone = _LeftAlone()
-    with_parent = _remove_below(context, top, frozenset([top]), left_alone)
+    with_parent_count = _remove_below(context, top, frozenset([top]), left_alone)
     if left_alone.count:
         return left_alone.reason
     answer = remove_parent(dry_run=context.dry_run)
     if answer == "removed":
-        context.below_count += with_parent
+        context.below_count += with_parent_count
     return "jobs were added below it in the meantime" if answer == "parent" else answer
 
 
@@ -112,32 +112,33 @@ def _remove_below(
     Returns:
         How many jobs are still to be deleted, in the same call as the parent.
     """
-    with_parent = 0
+    with_parent_count = 0
     for window in children(context.client, *parent):
         # Queue → id of a child that can be deleted now → how many jobs that deletes.
         ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
             if child.job is None or child.job in path:
+                # Its key has another prefix, or the job is among its own ancestors.
                 continue
             # The script answers "missing" for a child that is gone or has another parent by now.
-            with_child = 0
+            with_child_count = 0
             if (job := _as_parent(child, path)) is not None:
                 before = left_alone.count
-                with_child = _remove_below(context, job, path | {job}, left_alone)
+                with_child_count = _remove_below(context, job, path | {job}, left_alone)
                 if left_alone.count > before:
                     # A job below the child could not be deleted, so the child must stay, too.
                     continue
             keys, job_id = child.job
-            ready.setdefault(keys, {})[job_id] = 1 + with_child
+            ready.setdefault(keys, {})[job_id] = 1 + with_child_count
         for keys, jobs in ready.items():
             for job_id, answer in _remove_children(context, keys, [*jobs], parent):
                 if answer == "removed":
                     context.below_count += jobs[job_id]
                 elif answer == "last":
-                    with_parent += jobs[job_id]
+                    with_parent_count += jobs[job_id]
                 elif answer != "missing":
                     left_alone.add(keys, job_id, answer)
-    return with_parent
+    return with_parent_count
 
 
 def _as_parent(child: Child, path: frozenset[JobKey]) -> JobKey | None:

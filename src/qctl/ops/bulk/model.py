@@ -71,13 +71,13 @@ class BulkReport:
 
     Args:
         action: ``retry``, ``promote``, ``remove`` or ``purge``.
-        total: how many jobs were in the state at the start, or were named.
+        total: how many jobs were in the state at the start, or were named; at least ``matched``.
         matched: how many jobs were chosen; ``done`` were changed, ``skipped_count`` were not.
         skipped: the first 100 jobs that were not changed.
-        moved_on_count: how many of the skipped jobs had left the state.
+        moved_on_count: how many of the skipped jobs had left the state; 0 without a state.
         sample: ids of the first jobs that were changed, or would be in a dry run.
         below_count: jobs deleted below chosen jobs; not included in the other numbers.
-        complete: False if the run ended before it had read all jobs.
+        complete: False if the run ended before it had read all jobs or reached its limit.
     """
 
     step: ClassVar[str] = "report"

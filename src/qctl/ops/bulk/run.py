@@ -30,7 +30,7 @@ from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 
 MAX_SAMPLE = 10
 MAX_SKIPPED = 100
-# How many ids are taken at once if the jobs themselves need not be read.
+# How many ids are taken at once if no job has to be read and none is named.
 _IDS_PER_STEP = 200
 # How often ``stop`` is called during a wait.
 _SLEEP_S = 0.05
@@ -182,23 +182,23 @@ class BulkRun:
 
     def _run(self) -> Iterator[BulkProgress]:
         read_pace = Pace(target_s=READING_S, trip_s=round_trip_s(self._context.client))
-        reads_jobs = self._selection.only.is_set or self._selection.named_count
+        in_small_steps = self._selection.only.is_set or self._selection.named_count
         walk = self._walk()
         began = time.monotonic()
         while not self._is_limit_reached():
             self._check_stop()
-            entries = walk.take(read_pace.size if reads_jobs else self._max_next(_IDS_PER_STEP))
+            entries = walk.take(read_pace.size if in_small_steps else self._max_next(_IDS_PER_STEP))
             if not entries:
                 break
-            chosen, gone = self._choose(entries, read_pace), set()
+            chosen, changed = self._choose(entries, read_pace), set()
             while chosen and not self._is_limit_reached():
                 self._wait_for_rate(began)
                 self._check_stop()
                 size = self._max_next(self._context.pace.size)
                 chunk, chosen = chosen[:size], chosen[size:]
-                gone |= self._act(chunk)
+                changed |= self._act(chunk)
                 yield self.progress()
-            walk.keep([entry for entry in entries if entry.id not in gone])
+            walk.keep([entry for entry in entries if entry.id not in changed])
             yield self.progress()
         if not (walk.is_complete or self._is_limit_reached()):
             why = "jobs are added faster than they can be read"
@@ -273,16 +273,16 @@ class BulkRun:
         return ids
 
     def _act(self, ids: Sequence[str]) -> set[str]:
-        """Change some jobs, and return the ids of those that have left their state."""
-        gone: set[str] = set()
+        """Change some jobs, and return the ids of those that were changed; none in a dry run."""
+        changed: set[str] = set()
         self._has_acted = not self._context.dry_run
         for answers in self._action.act(self._context, ids):
             self._tally.count(answers, self._action)
             if not self._context.dry_run:
-                gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
-        self._unreported += len(gone)
+                changed |= {job_id for job_id, word in answers.items() if word == self._action.done}
+        self._unreported += len(changed)
         self._report_deleted(_MAX_REPORTED)
-        return gone
+        return changed
 
     def _wait_for_rate(self, began: float) -> None:
         if self._rate is None or self._context.dry_run:

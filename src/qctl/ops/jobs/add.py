@@ -23,7 +23,7 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
-# Python refuses longer numbers; JavaScript reads even much shorter numbers as Infinity.
+# Python refuses numbers of over 4,300 digits; JavaScript reads much shorter ones as Infinity.
 _MAX_DIGITS = 4000
 
 
@@ -36,7 +36,7 @@ class AddReport:
             would number the job.
         outcome: ``added``; or, if nothing was added, ``exists`` (there was a job with this id) or
             ``deduplicated`` (there was a job with this deduplication id).
-        state: the state of the job with ``id`` now; None if it is in no state.
+        state: a new job's first state, or an existing job's present state; None if it is in none.
         created_queue: whether the queue did not exist before.
         remarks: why the job may not run soon.
     """
@@ -69,8 +69,8 @@ def add_job(
         create: create the queue if it does not exist; not the default, as names may be mistyped.
 
     Raises:
-        NotFoundError: the queue does not exist, and ``create`` is off.
-        RefusedError: the queue is Bull 3/4's.
+        NotFoundError: the queue does not exist and ``create`` is False, or there is no parent job.
+        RefusedError: the queue is Bull 3/4's, or the job exists and has another parent.
         UsageError: an option is wrong.
     """
     check_queue_name(queue)
@@ -158,7 +158,7 @@ def parse_data(text: str | None) -> Any:
     """The payload in ``--data``.
 
     Raises:
-        UsageError: the text is not JSON, or is null.
+        UsageError: the text is not JSON, is nested too deeply, or is null.
     """
     if text is None:
         return None

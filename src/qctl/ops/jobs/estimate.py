@@ -61,7 +61,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
     """In how many seconds all of these jobs will have ended with the probability ``share``.
 
     The jobs are assumed to end independently of each other: the probability that all have ended is
-    the product of the probabilities for each job.
+    the product of the probabilities for each job. The time is rounded up to 0.1 s.
 
     Args:
         remaining: the ``remaining_runs_s`` of each job.
@@ -73,8 +73,8 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
         return None
     longest_s = max((values[-1] for values in remaining), default=0.0)
 
-    def likelihood(tenth: int) -> float:
-        return prod(bisect_right(values, tenth / 10) / len(values) for values in remaining)
+    def likelihood(tenths: int) -> float:
+        return prod(bisect_right(values, tenths / 10) / len(values) for values in remaining)
 
     return bisect_left(range(ceil(longest_s * 10)), share, key=likelihood) / 10
 

@@ -2,7 +2,7 @@
 
 Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused,
 unless they have ``skipStalledCheck``. Code that fetches jobs by hand does not run the check. One
-check marks all active jobs. The next check puts the marked jobs that have no lock then back, to run
+check marks all active jobs. At the next check, marked jobs without a lock are put back, to run
 next. A job that has stalled too often fails in the worker that takes it (wire format 5.13).
 
 A job is *held* while its lock exists and its worker is not connected. No check moves a held job
@@ -41,7 +41,7 @@ def stalled_fate(
     """What will happen to a stalled job.
 
     Args:
-        workers: the workers connected to the job's queue; None if unknown (no CLIENT LIST).
+        workers: the workers connected to the job's queue; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
         has_scheduler: whether the job's scheduler exists; such a job never fails for stalling.
     """
@@ -53,7 +53,8 @@ def stalled_fate(
     verdict = f"this would be stall {stall}, and the limit is {max_stalled_count}"
     remedy = f"`{command(keys.prefix, 'jobs', 'retry-stalled', keys.name)}`"
     if workers is None:
-        text = "which workers are connected is unknown (Redis denies CLIENT LIST)"
+        why = command(keys.prefix, "workers", keys.name)
+        text = f"which workers are connected is unknown (`{why}` says why)"
         if too_often:
             text += f"; a worker would fail it for good: {verdict}"
         return Fate(outcome="unknown", text=text)

@@ -1,8 +1,8 @@
 """Reads the jobs of a queue: lists by state, and one job in full. Writes nothing.
 
-The cost of a list depends on what it shows, not on the size of the queue. Without a filter, only
-the jobs shown are read. With a filter by ids, only the jobs with these ids are read. With any other
-filter, jobs are read in chunks until enough of them match.
+Without a filter, only the jobs shown are read, whatever the size of the queue. With a filter by
+ids, only the jobs with these ids are read. With any other filter, jobs are read in chunks until
+enough of them match. Active jobs are few: to find ids among them, or stalled ones, all are read.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.states import FINISHED, STATES, due_ms
 
 DEFAULT_LIMIT = 50
-# At most this many jobs are read in one round trip.
+# At most this many jobs are read at a time.
 CHUNK = 200
-# This many ids are remembered: a job that moves while its list is read must not be shown twice.
+# At most this many ids are remembered, so that a job that moves meanwhile is not shown twice.
 _MAX_REMEMBERED = 20_000
 
 
@@ -41,7 +41,7 @@ def list_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> JobList:
-    """Jobs of one state, as ``stream_jobs`` finds them; ``total`` is from the snapshot's counts."""
+    """Jobs of one state, as ``stream_jobs`` finds them; ``total`` may be the snapshot's count."""
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
     if len(jobs) < limit and not (only and only.is_set):
@@ -78,6 +78,7 @@ def stream_jobs(
         stalled = [Entry(job.id) for job in read_active(client, [keys]) if job.is_orphan]
         chunks = _chunks(stalled, size)
     elif wanted and wanted.ids and state != "active":
+        # ``find_in_state`` does not find active jobs.
         chunks = _chunks(find_in_state(client, keys, state, wanted.ids), size)
     else:
         chunks = lists.windows(client, keys, state, size)
@@ -112,7 +113,7 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk, without those that left the state while they were read."""
+    """The jobs of one chunk; without those that have left active or are no longer stalled."""
     now_ms = time.time() * 1000
     # Only active jobs have locks.
     locks = state in {"active", "stalled"}
@@ -195,7 +196,7 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
     """
     found = locate(client, keys, job_id)
     if found.state is None and found.fields:
-        # The job moved from one list to another between the two round trips.
+        # The job may have moved from one state to another between two round trips.
         found = locate(client, keys, job_id)
     if not found.fields:
         raise not_found(keys, job_id, found.state)

@@ -40,7 +40,7 @@ def read_logs(
         limit: how many rows at most; None for all.
 
     Raises:
-        NotFoundError: there is no such job.
+        NotFoundError: there is no such job, and no row of its log.
     """
     found = locate(client, keys, job_id)
     if not found.fields and not found.log_rows:
@@ -83,7 +83,7 @@ def follow_logs(
     position = page.total
     tail = deque(page.logs, _MAX_REMEMBERED)
     log = keys.logs(job_id)
-    away = False
+    is_away = False
     while True:
         try:
             # Check for the end before reading, so that no row written before the end is missed.
@@ -97,13 +97,13 @@ def follow_logs(
         except QctlError as error:
             if not is_outage(error):
                 raise
-            if not away:
+            if not is_away:
                 say(f"{error.what}; trying again")
-            away = True
+            is_away = True
             sleep(poll_s)
             continue
-        if away:
-            away = False
+        if is_away:
+            is_away = False
             say("Redis is back")
         if is_cut:
             known = _overlap(tail, rows)

@@ -28,11 +28,12 @@ class Job:
     """One job. A time is None if nothing has happened yet or the time is unknown.
 
     Args:
-        state: one of ``wire.states.STATES``.
+        state: one of ``wire.states.STATES``, or ``unknown`` for a job that is in no state.
         data: the payload; the raw text if it is not JSON.
+        lock_ttl_ms: None without a lock, or if the lock never expires.
         runtime_s: how long the job has run so far, or ran.
         missing: whether the id is in the list, but the job's record is gone from Redis.
-        fate: None if the job's worker is connected, or if the fate was not determined.
+        fate: None if the job is not active, its worker is connected, or it was not determined.
     """
 
     id: str

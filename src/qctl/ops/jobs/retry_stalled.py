@@ -1,6 +1,6 @@
 """Puts stalled jobs back to run next, without waiting for two stalled checks of a worker.
 
-For the live view, also puts back one chosen job, which has stalled or failed.
+On request, also puts back jobs that failed for stalling too often, or one job chosen by its id.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ POLL_S = 0.2
 # Why a job was left alone, by the script's word.
 _SKIPPED = {
     "locked": "a worker has locked it since",
-    "inactive": "it has left active since",
+    "inactive": "it has left its state since",
     "missing": "its data (the job hash) is gone, so it cannot run",
     "duplicate": "another unfinished job has its deduplication id",
 }
-# Reasons for which a job is no longer stalled.
+# Reasons that mean that the job is no longer stalled or failed.
 _NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
 
 
@@ -118,7 +118,7 @@ def plan_retry(
         failed: also find jobs that have failed for stalling too often.
 
     Raises:
-        NotFoundError: a queue does not exist.
+        NotFoundError: a named queue does not exist, or without names there is no queue.
         RefusedError: a named queue is Bull 3/4's.
     """
     found = queues_named_or_all(client, prefix, names)
@@ -175,7 +175,7 @@ def worker_is_absent(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> 
 def await_locks(
     client: Client, plan: RetryPlan, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[list[ActiveJob]]:
-    """Wait until the locks of jobs whose worker is not connected have run out.
+    """Wait until ``stop``, or until the locks of jobs whose worker is not connected have run out.
 
     Yields:
         Several times a second, the jobs whose locks have not run out yet. A job whose lock is
@@ -202,7 +202,7 @@ def carry_out(
     max_stalled: int | None = None,
     dry_run: bool = False,
 ) -> RetryReport:
-    """Put the jobs of a plan back, each only if it still has no lock.
+    """Put the jobs of a plan back, each only if it still has no lock, or is still failed.
 
     Args:
         max_stalled: the workers' ``maxStalledCount``, to count one more stall, as BullMQ does, so

@@ -5,7 +5,7 @@
     expression  = and-part { "or" and-part }
     and-part    = not-part { "and" not-part }
     not-part    = "not" not-part | "(" expression ")" | field op value
-    op          = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"      (~ contains, any case)
+    op          = "=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "~"   (~: contains, any case)
     value       = number | true | false | null | "text" | 'text' | bareword
 
     data.user.id = 42 and (error ~ timeout or attempts_made >= 3)
@@ -38,6 +38,7 @@ _KINDS = {
 FIELDS = tuple(_KINDS)
 # Fields with JSON: a path such as ``data.user.id`` names a part.
 _NESTED = ("data", "opts", "progress")
+# How deep parentheses and ``not`` may be nested: Python's recursion limit stays far away.
 _MAX_DEPTH = 50
 _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
 _ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -137,7 +138,7 @@ def parse_where(text: str) -> Where:
 
 
 class _Parser:
-    """Recursive descent; each method reads one rule of the grammar above."""
+    """Recursive descent: ``_or``, ``_and``, ``_not`` and ``_value`` read a rule of the grammar."""
 
     def __init__(self, source: str) -> None:
         self._source = source

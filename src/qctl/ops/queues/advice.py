@@ -34,7 +34,7 @@ BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 
 def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple[Note, ...]:
-    """Remarks on one queue and its workers (None if unknown), the most pressing first."""
+    """Remarks on one queue and its workers (None if unknown), in a fixed order."""
     if queue.format == "bull":
         return (BULL,)
     count = None if workers is None else len(workers)
@@ -51,7 +51,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
 
 
 def paused(queue: QueueSnapshot) -> Note | None:
-    """Says who drains the queue, or else who paused it."""
+    """Says who is at work on the queue (a drain or restart), or else who paused it."""
     if queue.lease is not None:
         return Note(f"{queue.lease} is at work on it now")
     if not queue.paused:
@@ -76,7 +76,7 @@ def resumer_text(resumer: Resumer) -> str:
 
 
 def legacy_paused(queue: QueueSnapshot) -> Note | None:
-    """Reports jobs in a list that no worker reads."""
+    """Reports jobs in a list that no worker reads, though the queue is not paused."""
     if queue.paused or not queue.legacy_paused:
         return None
     found = counted(queue.legacy_paused, "job is", "jobs are")

@@ -3,7 +3,7 @@
 Redis has no list of queues: a SCAN of every key of the database finds them (wire format 2.4), which
 takes seconds with ten million keys. A small database is scanned each time. A slow scan writes the
 names to a file in the state folder. For half an hour, commands read the names from this file, add
-the queues to which workers are connected, and start the next scan in the background.
+the queues to which workers are connected, and start the next scan in the background when it is due.
 
 Only names are cached: everything else is read from Redis each time, so a deleted queue is not
 shown. A new queue without a worker is missing until the next scan, so every command that uses
@@ -37,7 +37,7 @@ MAX_AGE_S = 1800.0
 # The next scan is due after this many times the duration of the last scan, but at the latest after
 # half of MAX_AGE_S.
 PAUSE_FACTOR = 30
-# The length of a file's name in bytes; file systems allow 255.
+# A file's name is cut to this many bytes: file systems allow 255, and suffixes are added.
 _MAX_FILE_NAME = 150
 
 
@@ -88,14 +88,14 @@ class QueueNameCache:
         self.path = state_home / "queues" / name[-_MAX_FILE_NAME:]
 
     def get(self, client: Client) -> QueueNames:
-        """The cached names, if they are of this run of this server; else the names by a scan."""
+        """The cached names if the server's run is the same or always unknown; else a scan's."""
         cached = self.read()
         if cached is not None and cached.server == server_id(client):
             return cached
         return self.scan(client)
 
     def read(self) -> QueueNames | None:
-        """The cached names of any server; None if there are none or they are too old."""
+        """The cached names, from any run of the server; None if there are none or they are old."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
@@ -116,7 +116,7 @@ class QueueNameCache:
         return None
 
     def scan(self, client: Client) -> QueueNames:
-        """The names by a scan of all keys; cached if the scan is slow."""
+        """The names by a scan of all keys; cached if the scan is slow, else the file is deleted."""
         at_s, began = time.time(), time.monotonic()
         names = tuple(discover(client, self._prefix))
         found = QueueNames(names, at_s, time.monotonic() - began)
@@ -156,7 +156,7 @@ class QueueNameCache:
         return descriptor
 
     def _start(self, lock: int) -> None:
-        import subprocess  # noqa: PLC0415 - 5 ms, and rarely needed
+        import subprocess  # noqa: PLC0415 - takes 5 ms, rarely needed
 
         state_home = str(self.path.parent.parent)
         task = {"url": self._address.url, "prefix": self._prefix, "state_home": state_home}

@@ -127,14 +127,15 @@ def require_rights(
 def resume_queues(
     client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False, force: bool = False
 ) -> list[PauseResult]:
-    """Let workers take jobs of these queues again, also those in BullMQ 5's ``paused`` list.
+    """Let workers take jobs of these queues again, also jobs in BullMQ 5's ``paused`` list.
 
     Args:
         force: resume queues that are being drained, too.
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is resumed.
-        RefusedError: a queue is Bull 3/4's, or is being drained; then no queue is resumed.
+        RefusedError: a queue is Bull 3/4's, or is being drained (without ``force``); then none is
+            resumed.
     """
     snapshots = find_queues(client, prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)

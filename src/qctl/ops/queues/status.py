@@ -1,7 +1,7 @@
 """The state of queues and processes: what ``status`` shows.
 
-Nothing is written. Once the names of the queues are known, reading all of them takes two round
-trips. Values that the Redis user may not read are None.
+Nothing is written. Once their names are known, all queues are read in two round trips. Values that
+the Redis user may not read are None.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _INFO = ("INFO", "server")
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """The server; fields are None if the user may not call INFO.
+    """The server; all fields but ``url`` are None if the user may not call INFO.
 
     Args:
         version: the version of Redis with which the server is compatible.
@@ -93,14 +93,14 @@ class QueueStatus:
 
     Args:
         client_version: the BullMQ version of the last Queue object that was created.
-        paused_by: who paused the queue through qctl; None if unknown.
+        paused_by: who paused the queue through qctl; None if unknown or not paused.
         oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
         workers: number of connected workers; None if unknown.
         legacy_paused: how many of the waiting jobs are in BullMQ 5's ``paused`` list.
         rate_limited_s: how long the rate limit certainly keeps jobs from starting; else None.
         rate_limit: the current window of the rate limit; None without one.
-        concurrency: how many jobs may be active at once over all workers; None for no limit.
-        is_maxed: whether that many jobs are active.
+        concurrency: how many jobs all workers may run at once; None: no limit, or ``is_broken``.
+        is_maxed: whether at least that many jobs are active.
         is_broken: the stored concurrency is not a number, so BullMQ's scripts fail.
         overdue: delayed jobs that are due and that no worker has fetched yet.
         notes: what deserves attention, with the commands to type.
@@ -180,11 +180,13 @@ def inspect_queues(
     prober = _Prober(client)
     queues = queues_named_or_all(prober, settings.prefix, names, known)
     if known is not None and known.is_cached and known.server != prober.server_id():
+        # The first pipeline has shown that the names are of another run of the server.
         known = cache.scan(client)
         queues = queues_named_or_all(client, settings.prefix, names, known)
     redis = prober.redis(address)
     workers = prober.workers(settings.prefix, names if known is None else known.names, address.db)
     if known is not None and known.is_cached:
+        # Queues that are newer than the cached names are known by their workers.
         more = known.including(worker.queue for worker in workers or ())
         if len(more.names) > len(known.names):
             known = more
@@ -246,6 +248,7 @@ class _Prober(ForwardingClient):
                 raise reply
             return None
         found = parse_workers([str(reply)], prefix, names, db)
+        # On a replica, an empty list proves nothing: workers are connected to its master.
         return found if found or upstream(self._replies[2]) is None else None
 
 

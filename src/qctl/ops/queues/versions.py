@@ -65,7 +65,7 @@ def _installed(
 def version_signs(
     snapshot: QueueSnapshot, traces: BullMQ5Traces, installed: Sequence[tuple[str, str]] = ()
 ) -> dict[int, list[str]]:
-    """Signs in words that BullMQ 5 works on a queue (5 →), and that BullMQ 6 does (6 →).
+    """Major version (5 or 6) → signs, in words, that BullMQ of this version works on a queue.
 
     Args:
         installed: processes that serve the queue, each with the version that it has installed.
@@ -129,6 +129,7 @@ def require_safe_pause(
     for snapshot in running:
         keys = snapshot.keys
         signs = version_signs(snapshot, traces[keys], installed.get(keys.name, ()))
+        # The version number of another library, such as BullMQ Pro, is no sign.
         if not (signs[5] and signs[6]) or keys in others:
             continue
         both = (

@@ -144,7 +144,8 @@ def _matched(
 ) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
     """Client id → heartbeat of connected workers; and the heartbeats of workers not connected.
 
-    Workers and heartbeats are matched by queue and name, but not if several have the same name.
+    They are matched by queue and name. If several share a connected worker's name, their heartbeats
+    are in neither result.
     """
     by_name: dict[_Name, list[Heartbeat]] = grouped(beats, lambda beat: (beat.queue, beat.name))
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
@@ -175,7 +176,7 @@ def _active_jobs(
 ) -> dict[str | _Name, tuple[str, ...]]:
     """Ids of active jobs: by the lock's owner if it has a heartbeat, and by queue and worker name.
 
-    A worker name that is not unique in its queue is left out.
+    A worker without a name, or with a name that is not unique in its queue, is left out.
     """
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]

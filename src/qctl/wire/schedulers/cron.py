@@ -154,7 +154,7 @@ def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
     after = datetime.fromtimestamp(after_ms / 1000, zone)
     # First, the next due time as if the clock never changed.
     shown = cron.shown_after(after.replace(tzinfo=None))
-    # In an hour that the clock shows a second time, only a pattern for every hour is due.
+    # In an hour that the clock shows a second time, only a pattern for every hour is due again.
     fold = after.fold if cron.is_hourly else 0
     while shown is not None and _instant_ms(shown, zone, fold) <= after_ms:
         shown = cron.shown_after(shown)
@@ -229,7 +229,7 @@ def _parse(pattern: str) -> Cron:
         raise _PatternError(f"it has {len(texts)} fields")
     if len(texts) < 5:
         refused.append(f"it has {len(texts)} fields")
-    # The first fields may be missing: the second is 0 then, and the others are *.
+    # The first fields may be missing: then the seconds are 0, and the other fields are *.
     texts = ["0", "*", "*", "*", "*", "*"][: 6 - len(texts)] + texts
     if any("?" in text for text in (*texts[:3], texts[4])):
         refused.append("BullMQ 5 understands ? only in the day fields")
@@ -251,7 +251,7 @@ def _parse(pattern: str) -> Cron:
         if texts[5] in _UNRESTRICTED:
             raise _PatternError("there is no such day in that month")
         refused.append("BullMQ 5 refuses a day that the month does not have")
-    # For BullMQ 5, a list of 29 or more days, or of all days of the week, is unrestricted like *.
+    # For BullMQ 5, a list of 29 or more days, or of all of 0 to 7 in the week, is like *.
     looks_unrestricted = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
     if day not in _UNRESTRICTED and texts[5] not in _UNRESTRICTED and (looks_unrestricted or nth):
         refused.append("BullMQ 5 and 6 read it differently; write * for one of the day fields")

@@ -1,4 +1,4 @@
-"""Reads schedulers and legacy repeatable jobs, with pending jobs or due times (wire format 6)."""
+"""Reads schedulers, legacy repeatable jobs, their pending jobs and due times (wire format 6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qctl.wire.states import LISTS, SORTED_SETS, due_ms
 _WINDOW = 500
 # At most this many entries are searched from each end of a list.
 _MAX_SEARCHED = 10_000
-# Of each queue, at most this many schedulers are read: those that are due soonest.
+# The agenda of a queue has at most this many schedulers: those that are due soonest.
 MAX_SCHEDULERS = 200
 
 
@@ -32,8 +32,9 @@ class Iteration:
     """The job that a scheduler made last.
 
     Args:
-        state: None if the job is in no state's list or sorted set. ``unknown`` if it was not found,
-            but the lists could not be searched completely or the id is only a guess.
+        state: None if the job is in no state's list or sorted set (without its hash, no list is
+            searched). ``unknown`` if it was not found, but the lists could not be searched
+            completely or the id is only a guess.
         fields: the fields of the job's hash; empty if the hash is gone.
     """
 
@@ -160,7 +161,7 @@ class Agenda:
     """When work of one queue is due. Times are epoch milliseconds.
 
     Args:
-        schedulers: soonest first, at most ``MAX_SCHEDULERS``.
+        schedulers: soonest first, at most ``MAX_SCHEDULERS``; no legacy repeatable jobs.
         total_schedulers: how many schedulers and legacy repeatable jobs the queue has.
         next_delayed_ms: when the next delayed job is due, of a scheduler or not; None without one.
     """

@@ -416,7 +416,7 @@ def _encoded(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str,
 
 
 def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[int]:
-    """The pattern's next due times: a second one, in case the job for the first already runs."""
+    """The pattern's next due times: a second one, in case the first has an unfinished job."""
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)

@@ -204,6 +204,7 @@ def flow_nodes(root: FlowJob) -> list[FlowNode]:
             name of a queue is wrong.
     """
     jobs, nodes = [root], []
+    # The loop also visits the children that it appends.
     for job in jobs:
         check_queue_name(job.queue)
         if job.children and job.dedup is not None:

@@ -11,7 +11,7 @@ from qctl.connection.address import Client
 TARGET_S = 0.00075
 # The target for a pipeline of short commands, whose time the client measures with the round trip.
 READING_S = 0.01
-# Jobs in a call.
+# Jobs in the first call, and at most in any call.
 FIRST_SIZE = 10
 MAX_SIZE = 500
 _PINGS = 3
@@ -38,6 +38,7 @@ class Pace:
         busy_s = max(took_s - self._trip_s, 0.0)
         if busy_s > self._target_s:
             self.size = max(1, min(self.size, int(count * self._target_s / busy_s)))
+        # Only a full call shows that more jobs would still be fast enough.
         elif count >= self.size and busy_s < self._target_s / 2:
             self.size = min(MAX_SIZE, self.size * 2)
 

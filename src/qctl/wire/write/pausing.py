@@ -82,6 +82,7 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = Fa
     moved = None
     while True:
         word, in_paused, event_id = scripts.run(client, "resume", script_keys, args)
+        # Later answers count only the jobs that are still in ``paused``.
         moved = in_paused if moved is None else moved
         if word != "more":
             return Resume(word == "resumed", moved, owned=word != "others", event_id=event_id)

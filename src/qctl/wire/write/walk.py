@@ -2,7 +2,8 @@
 
 A job that is in the state during the whole walk is visited at least once; if a walk may have missed
 such a job, ``is_complete`` is False. A job that enters or leaves the state during the walk may be
-visited or not. The memory and the cost of a step do not depend on the number of jobs.
+visited or not. The memory and the cost of a step do not depend on the number of jobs, except for
+active or named jobs, whose ids are all known at the start.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _NOTED_A_CALL = 1_000
 
 
 class Walk:
-    """A walk in steps: ``take`` some entries, then ``keep`` those that are still in the state.
+    """A walk in steps: ``take`` some entries, then ``keep`` those that were not changed.
 
     Attributes:
         is_complete: False if, at the end, some jobs may not have been visited.
@@ -47,13 +48,13 @@ class Walk:
         raise NotImplementedError
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on behind the taken entries; ``entries`` are those still in the state, in order."""
+        """Go on behind the taken entries; the caller did not change ``entries`` of them, in order."""
 
 
 def start_walk(
     client: Client, keys: QueueKeys, state: str, *, since: float | None = None, once: bool = False
 ) -> Walk:
-    """A walk through a state: sorted sets from the lowest score, lists from the newest entry.
+    """A walk through a state: sorted sets from the lowest score, waiting lists from the head.
 
     Args:
         state: one of ``wire.states.STATES``.
@@ -115,6 +116,7 @@ class _WaitingWalk(Walk):
     def _has_next_list(self) -> bool:
         if self._started % len(self._lists):
             return True
+        # A pause moves the jobs of the list just visited, ``wait``, to the first list, ``paused``.
         self._had_entries = self._have_entries()
         if not self._list_walk.is_lost or not self._had_entries[0]:
             return False
@@ -160,7 +162,7 @@ class _ListWalk(Walk):
             if self._reads_left < 0:
                 # Jobs are added faster than they can be visited.
                 self.is_complete, self._is_over = False, True
-            elif not self._is_found(window, start):
+            elif not self._finds_place(window, start):
                 # The visited entries are gone or far away: step back further, at last to the head.
                 self._passed = max(0, self._passed - self._step_back)
                 self._step_back *= 2
@@ -176,18 +178,19 @@ class _ListWalk(Walk):
                     return [Entry(job_id) for job_id in self._taken]
         return []
 
-    def _is_found(self, window: Sequence[str], start: int) -> bool:
+    def _finds_place(self, window: Sequence[str], start: int) -> bool:
         if start and not (window and window[0] in self._seen):
             self.is_lost = True
             return False
         self._step_back = _OVERLAP
+        # If all entries are gone, or all that were visited, BullMQ 5 may have renamed the list.
         is_emptied = self._had_entries and not window
         if is_emptied or (self._seen and self._seen.keys().isdisjoint(window)):
             self.is_lost = True
         return True
 
     def _unseen(self, window: Sequence[str], start: int) -> list[str]:
-        """The ids to visit. At the head of the list, ids before the first seen one are too new."""
+        """The ids to visit. At the head of the list, those before the first seen one are newer."""
         first = 0
         if not start:
             first = next((at for at, job_id in enumerate(window) if job_id in self._seen), 0)
@@ -275,6 +278,7 @@ class _SetWalk(Walk):
         if below and _score(below[0]) >= (float("-inf") if since is None else since):
             passed = below[0]
             self._end = min(_score(passed), last)
+            # Entries above ``last`` and below the noted ones are not visited.
             self.is_complete = _score(passed) <= last
         self._noted = self._note(_Rising(client, key, lowest, passed))
         self._rest = iter(self._noted.items())

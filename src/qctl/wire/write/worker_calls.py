@@ -17,7 +17,7 @@ from qctl.wire.scripts import ScriptCall, sha
 
 # One call settles, fetches or gives back at most this many jobs, so it takes less than 5 ms.
 MAX_BATCH = 250
-# Written to the key ``limiter`` to stop the whole queue for a time (wire format 5.22).
+# In the key ``limiter``, this number of started jobs exceeds every rate limit (wire format 5.22).
 NO_MORE_JOBS = "9007199254740991"
 
 # Codes with which scripts leave a job as it is (wire format 5).
@@ -75,6 +75,7 @@ def fail(
 
     Args:
         stacktrace: a JSON array of stack traces.
+        attempts: how many attempts the job may make.
         attempts_made: how many attempts the job has made, including this one.
         keep: a keep rule, see ``lib/settle.lua``.
         dedup_id: the job's deduplication id, or "".
@@ -133,7 +134,7 @@ def forget_marks(keys: QueueKeys, ids: Iterable[str]) -> tuple[Arg, ...]:
 def stalled_check(
     keys: QueueKeys, now_ms: int, interval_ms: int, max_stalled_count: int
 ) -> ScriptCall:
-    """The call that puts back the jobs of workers that are gone."""
+    """The call that puts marked jobs without a lock back, and marks all that are then active."""
     args = (now_ms, interval_ms, max_stalled_count, STALLED_TOO_OFTEN)
     return ScriptCall("stalled_check", keys.whole, args)
 
