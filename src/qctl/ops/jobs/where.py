@@ -38,7 +38,6 @@ _KINDS = {
 FIELDS = tuple(_KINDS)
 # Fields with JSON: a path such as ``data.user.id`` names a part.
 _NESTED = ("data", "opts", "progress")
-# How deep parentheses and ``not`` may be nested: Python's recursion limit stays far away.
 _MAX_DEPTH = 50
 _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
 _ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

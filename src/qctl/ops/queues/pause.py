@@ -134,8 +134,7 @@ def resume_queues(
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is resumed.
-        RefusedError: a queue is Bull 3/4's, or is being drained (without ``force``); then none is
-            resumed.
+        RefusedError: a queue is Bull 3/4's, or is being drained; then no queue is resumed.
     """
     snapshots = find_queues(client, prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)

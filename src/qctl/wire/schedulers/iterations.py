@@ -32,9 +32,8 @@ class Iteration:
     """The job that a scheduler made last.
 
     Args:
-        state: None if the job is in no state's list or sorted set (without its hash, no list is
-            searched). ``unknown`` if it was not found, but the lists could not be searched
-            completely or the id is only a guess.
+        state: None if the job is in no sorted set and, if it has a hash, in no list. ``unknown`` if
+            it was not found, but not all lists could be searched or the id is only a guess.
         fields: the fields of the job's hash; empty if the hash is gone.
     """
 

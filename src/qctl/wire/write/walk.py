@@ -2,8 +2,7 @@
 
 A job that is in the state during the whole walk is visited at least once; if a walk may have missed
 such a job, ``is_complete`` is False. A job that enters or leaves the state during the walk may be
-visited or not. The memory and the cost of a step do not depend on the number of jobs, except for
-active or named jobs, whose ids are all known at the start.
+visited or not. A step's memory and cost do not depend on the number of jobs, except in ShortWalk.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Walk:
         raise NotImplementedError
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on behind the taken entries; the caller did not change ``entries`` of them, in order."""
+        """Go on behind the taken entries; ``entries`` are those not changed, in order."""
 
 
 def start_walk(
