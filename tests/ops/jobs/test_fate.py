@@ -41,7 +41,7 @@ def stalled(count: int = 0, **fields: object) -> Job:
         (5, 1, [WORKER], True, ("recovered", "put back")),
         (0, 1, [], False, ("none", "no worker is connected")),
         (1, 1, [], False, ("none", "would fail it for good")),
-        (0, 1, None, False, ("unknown", "CLIENT LIST")),
+        (0, 1, None, False, ("unknown", "qctl workers")),
         (1, 1, None, False, ("unknown", "stall 2, and the limit is 1")),
     ],
 )

@@ -86,7 +86,7 @@ def test_what_cannot_be_put_back_is_skipped_with_a_reason(store: Client) -> None
     reasons = {skipped.id: skipped.reason for skipped in report.skipped}
     assert set(reasons) == {"taken", "left", "ghost"}
     assert "locked it" in reasons["taken"]
-    assert "left active" in reasons["left"]
+    assert "left its state" in reasons["left"]
     assert "gone" in reasons["ghost"]
     assert row(store, "wait") == ["good"]
     assert sorted(row(store, "active")) == ["ghost", "taken"]
