@@ -285,6 +285,7 @@ class AsyncConnection:
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:
+            # The connection is another one now: these replies say nothing about it.
             return
         if reason is not None:
             self.drop(reason)

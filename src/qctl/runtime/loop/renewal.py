@@ -33,7 +33,7 @@ class Renewer(threading.Thread):
         self._client = client
         self._loop = loop
         self._stop_wanted = threading.Event()
-        # A quarter of the lock's time (wire format 7.4), checked at least twice in a quarter.
+        # Renew after a quarter of the lock's time (wire format 7.4); look twice a quarter or more.
         self._renew_after_s = engine.options.lock_ttl_s / 4
         self._pause_s = min(MAX_PAUSE_S, self._renew_after_s / 2)
         self._beat_at = time.monotonic()

@@ -15,7 +15,7 @@ MIN_OFFER_PAUSE_S = 0.02
 
 
 class Places:
-    """Decides how many of its places a worker keeps."""
+    """Decides how many places a worker keeps when jobs end."""
 
     def __init__(self) -> None:
         self._ended_since_offer = 0

@@ -97,7 +97,7 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
 
 
 async def _trim_log(log: Path) -> None:
-    """Move what is in the log to ``log.1`` whenever the log is above its limit.
+    """Move the log's content to ``log.1``, replacing that file, when the log is above its limit.
 
     The log is copied and emptied, not renamed, since many processes have it open to append.
     """

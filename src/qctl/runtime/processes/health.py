@@ -46,7 +46,7 @@ def _response(words: list[bytes], why_not_ready: Callable[[], str]) -> bytes:
     path = words[1].partition(b"?")[0] if len(words) == 3 else b""
     body: dict[str, object]
     if not words or words[0] not in {b"GET", b"HEAD"}:
-        status, body = "405 Method Not Allowed", {"error": "GET only"}
+        status, body = "405 Method Not Allowed", {"error": "GET or HEAD only"}
     elif path == b"/livez":
         status, body = "200 OK", {"live": True}
     elif path == b"/readyz":

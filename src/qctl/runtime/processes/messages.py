@@ -31,7 +31,7 @@ class MasterOptions:
     Args:
         apps: ``module:attribute`` each.
         grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
-        max_jobs: a process that has ended so many jobs is replaced; None for no limit.
+        max_jobs: a process that has completed or failed so many jobs is replaced; None: no limit.
         max_rss_bytes: a process that uses more memory is replaced; None for no limit.
         health: host and port for /livez and /readyz; None for no server.
         name: the name of a background master; "" for a master in the foreground.

@@ -28,7 +28,7 @@ class NotReadyError(FailedError):
     """A new process did not get ready to take jobs.
 
     Args:
-        words: lines: the last error in the process's stderr, and how the process ended.
+        words: lines that say why: the last error in its stderr, and how the process ended.
         redis_is_away: whether the reason is that Redis is away, and not the app.
     """
 
@@ -90,7 +90,7 @@ class Slot:
                     # The child was replaced while it started.
                     continue
                 self.current = None
-                # Before a first success, the URL may be wrong: only then is Redis' absence a crash.
+                # Redis' absence is a crash only before the first success: the URL may be wrong.
                 is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
                 self._on_not_ready(child, crashes)
