@@ -95,7 +95,7 @@ class ClusterClient:
         """A connection to each master that owns slots.
 
         Nodes that a slot is leaving come first, so that a scan of the nodes in this order finds a
-        moving key on its old node or its new one; not so if this user may not call CLUSTER NODES.
+        moving key on its old node or its new one; that needs the right to CLUSTER NODES.
         """
         self._owners.clear()
         nodes = sorted(set(self._slot_owners().values()))

@@ -100,7 +100,7 @@ class Qctl:
         return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
 
     def stopped(self) -> Sequence[tuple[str, str]]:
-        """The masters that do not run: the name of each, and the command that starts it again."""
+        """The stopped masters: each name, and a command to start it; only --processes is kept."""
         found = [
             (name, self._start_command(name))
             for name in master_names(self._home)
