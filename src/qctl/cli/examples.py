@@ -1,6 +1,6 @@
 """Examples of every command: what to type, and what it does.
 
-The most common use comes first. A test parses all of them.
+The first example is the one to begin with. A test parses all examples.
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "wait": (
         ("qctl wait emails --for idle", "until no job is active"),
-        ("qctl wait emails --for empty --timeout 10m", "until no job is left, or exit code 4"),
+        (
+            "qctl wait emails --for empty --timeout 10m",
+            "until no job waits or runs, or exit code 4",
+        ),
         ("qctl wait emails --for job=4711", "until the job completes; exit code 1 if it fails"),
     ),
     "purge": (

@@ -35,7 +35,7 @@ class CommandActions:
         return Proposal(question, tuple(lines), perform, required_confirmation(self._env.settings))
 
     def _for_writing(self) -> tuple[Address, Client, Settings]:
-        """The address of Redis, the connection and the settings, if the config allows writing."""
+        """Redis's address, a connection and the settings; RefusedError if qctl must not write."""
         required_confirmation(self._env.settings)
         return *self._env.redis(), self._env.settings
 
