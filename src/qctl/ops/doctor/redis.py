@@ -236,7 +236,7 @@ def _has_saved(server: ServerFacts) -> bool:
     """Whether Redis has saved a snapshot since its start; the start sets the save time, too."""
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Both times are by the clock of Redis, in whole seconds.
+    # Both times are by the clock of Redis, in whole seconds: less than 5 s shows nothing.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 

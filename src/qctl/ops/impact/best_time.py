@@ -190,6 +190,7 @@ def _averages(
 
 def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Quiet | None:
     """The longest run of quiet hours of the day or week; None if unknown or none stands out."""
+    # An hour stands out if it has at most half of the jobs of the busiest.
     known = [value for value in averages if value is not None]
     least, most = min(known, default=0.0), max(known, default=0.0)
     if len(known) < _MIN_KNOWN * len(averages) or least > most / 2:

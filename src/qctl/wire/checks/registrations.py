@@ -30,7 +30,7 @@ class Registration:
         next_ms: when its pending job is due; None for a score that is not a time.
         fields: its record, the hash ``repeat:<id>``; empty without a record.
         pending: whether the pending job waits or runs; True also if the job's id is unknown.
-        limit, jobs_made: by the record, or by the hash of the pending job, also after its end.
+        limit, jobs_made: by the record or the options of the pending job, even if that has ended.
     """
 
     keys: QueueKeys
