@@ -43,8 +43,8 @@ def put_back(
     to the watchdog, and a note names the queues that may still be paused.
     """
     try:
-        # The jobs that still ran at the restart. Put back before the resume, they run before all
-        # others. If nothing was asked to stop, their workers may be alive.
+        # ``in_the_way``: the jobs that still ran at the restart. Put back before the resume, they
+        # run before all others. If nothing was asked to stop, their workers may be alive.
         if restarted.in_the_way and (restarted.old_pids or restarted.ran_command):
             yield from recover_sole(context, restarted)
         if not keep_paused:
@@ -81,7 +81,7 @@ def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
 
 
 def await_first_start(context: DrainContext) -> None:
-    """Wait for a job to start after the resume, which shows that work goes on."""
+    """Wait up to ``FIRST_START_S`` for a job to start, which shows that work goes on."""
     tracker = context.tracker
     deadline = time.monotonic() + FIRST_START_S
     # A job may have started already, if an app resumed its queue when it started.

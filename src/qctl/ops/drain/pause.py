@@ -130,8 +130,7 @@ def _follow_active(
     """Follow the jobs that are active after a pause.
 
     Args:
-        event_id: the ``paused`` event, or the last one if the queue was paused already; its time
-            counts as the time of the pause.
+        event_id: the ``paused`` event, or the last event before; its time counts as the pause's.
         again: whether the drain has paused the queue before.
     """
     (snapshot,) = read_snapshots(context.client, [keys])

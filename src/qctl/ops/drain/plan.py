@@ -333,7 +333,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
     """Raise an error if the drain may not begin.
 
     Returns:
-        Whether the user has all rights that the drain needs; False when unknown.
+        True if the user has all rights that the drain needs; False if that is unknown.
     """
     require_bullmq(
         snapshots,

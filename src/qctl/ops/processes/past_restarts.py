@@ -1,9 +1,8 @@
 """The jobs that the last restart of each process interrupted.
 
-A job stalls if its process ends before the job does: its lock expires, and a stalled check puts the
-job back, writes an event and counts the stall in the job (wire format 5.13). If that happened soon
-after a process was started, the restart probably interrupted the job; Redis does not record the
-cause.
+A job stalls if its process ends before the job: its lock expires, and a stalled check puts the job
+back, writes an event and counts the stall (wire format 5.13). If that happened soon after a process
+was started, the restart probably interrupted the job; Redis does not record the cause.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess
     """The process as it is now, with another pid after a crash or somebody else's restart.
 
     Raises:
-        StoppedError: somebody stopped the process, or its manager no longer lists it.
+        StoppedError: somebody stops or stopped it, or its manager no longer lists it.
     """
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)

@@ -107,7 +107,7 @@ class Turn:
                     )
                 raise
             except NotReplacedError:
-                self.old_pid = None
+                self.old_pid = None  # it was not asked to exit
                 raise
             active = self._active_after_exit()
             try:
