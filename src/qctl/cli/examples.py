@@ -147,10 +147,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "wait": (
         ("qctl wait emails --for idle", "until no job is active"),
-        (
-            "qctl wait emails --for empty --timeout 10m",
-            "until no job waits or runs, or exit code 4",
-        ),
+        ("qctl wait emails --for empty --timeout 10m", "until none waits or runs, or exit code 4"),
         ("qctl wait emails --for job=4711", "until the job completes; exit code 1 if it fails"),
     ),
     "purge": (

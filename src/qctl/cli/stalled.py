@@ -57,7 +57,6 @@ def retry_stalled(
 
 
 def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
-    """Wait for the locks of dead workers to expire. Raises InterruptedByUserError at a signal."""
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.jobs.retry_stalled import await_locks  # noqa: PLC0415
 
