@@ -274,3 +274,26 @@ def test_workers_uses_the_remembered_names(redis_url: str, client: Client, tmp_p
     settings = Settings(redis_url=redis_url, pm2_home=Path("/nonexistent"), state_home=tmp_path)
     report, _ = inspect_workers(client, address, settings)
     assert [worker.queue for worker in report.workers] == ["cafe"]
+
+
+def test_a_scan_in_the_background_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task, go, done = tmp_path / "task", tmp_path / "go", tmp_path / "done"
+    slow = tmp_path / "python"
+    slow.write_text(
+        f"#!/bin/sh\ncat > {task}.new && mv {task}.new {task}\n"
+        f"until test -e {go} || test $((i += 1)) -gt 300; do sleep 0.1; done\ntouch {done}\n"
+    )
+    slow.chmod(0o755)
+    monkeypatch.setattr(known.sys, "executable", str(slow))
+    cache = QueueNameCache(tmp_path, ADDRESS, "bull")
+    cache.scan_in_background()
+    assert not done.exists()
+    # The new process has the task, and keeps the lock until it ends.
+    assert json.loads(wait_until(lambda: task.exists() and task.read_text(), "the task"))
+    assert cache._try_lock() is None
+    go.touch()
+    lock = wait_until(cache._try_lock, "the lock to be free")
+    assert done.exists()
+    os.close(lock)

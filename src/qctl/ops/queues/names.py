@@ -170,8 +170,10 @@ class QueueNameCache:
             # The new process keeps the lock until it ends.
             pass_fds=[lock],
         )
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
         # The password must not be on the command line, which other users can read.
-        process.communicate(json.dumps(task).encode())
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(json.dumps(task).encode())
         # The process may outlive us. Without a return code, Popen would warn that it still runs.
         process.returncode = 0
 
