@@ -19,7 +19,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# The most events searched for a pause: of all queues together (at least 20 of each), and of one.
+# At most this many events are searched: of all queues together (but 20 of each), and of one.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"

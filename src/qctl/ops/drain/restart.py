@@ -173,8 +173,7 @@ class _Phase:
         try:
             ready = restart.run()
         except NotReplacedError:
-            # The process was not asked to exit after all.
-            if not restart.old_is_gone():
+            if not restart.old_is_gone():  # it was not asked to exit
                 self._note(old_pids=before.old_pids)
             raise
         self._note(new_pids=(*before.new_pids, ready.new_pid), restarts=(*before.restarts, restart))

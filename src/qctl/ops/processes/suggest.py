@@ -92,7 +92,6 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
 
 
 def _by_flag(setting: str) -> bool:
-    # Whether a flag of the running command has set this setting.
     origin = _settings.origins.get(setting) if _settings is not None else None
     return origin is not None and origin.kind == "flag"
 
