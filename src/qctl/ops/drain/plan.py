@@ -196,6 +196,7 @@ def make_plan(
     mixed: dict[QueueKeys, str] = {}
     if strategy != "roll":
         mixed = require_safe_pause(client, snapshots, settings, address.db, accept=mixed_versions)
+    username = address.username or ""
     return DrainPlan(
         snapshots=tuple(snapshots),
         target=found if then_restart else None,
@@ -205,7 +206,7 @@ def make_plan(
         strategy=strategy or "pause",
         mixed=mixed,
         # The default user nearly always has all rights.
-        unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
+        unchecked_user="" if is_granted or username == "default" else username,
         # No lease is held (see ``_preflight``), so the drain that paused these queues has ended.
         left_behind=frozenset(
             s.keys for s in snapshots if s.pause_note is not None and s.pause_note.is_temporary
