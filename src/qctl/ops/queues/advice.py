@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qctl.durations import duration
 from qctl.ops.processes.suggest import command
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
-from qctl.wire.drain_record import Resumer
 from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
 from qctl.wire.read.snapshot import HeldJob, QueueSnapshot
+
+if TYPE_CHECKING:
+    # Not loaded for `qctl status`.
+    from qctl.wire.drain_record import Resumer
 
 
 @dataclass(frozen=True, slots=True)

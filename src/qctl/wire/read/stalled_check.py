@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qctl.connection.address import Arg, Client
 from qctl.grouping import grouped
 from qctl.wire.keys import JobKey, QueueKeys
-from qctl.wire.read.active import ActiveJob
 from qctl.wire.replies import checked, read_groups, to_int, value_or
+
+if TYPE_CHECKING:
+    # Not loaded for `qctl status`.
+    from qctl.wire.read.active import ActiveJob
 
 # BullMQ's default stalledInterval; the actual one is a worker's option and not in Redis.
 DEFAULT_INTERVAL_MS = 30_000
