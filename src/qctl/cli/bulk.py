@@ -30,7 +30,10 @@ SomeIds = Annotated[
 ]
 ResetAttempts = Annotated[
     bool,
-    typer.Option("--reset-attempts", help="Forget attempts and stalls; default: one more run"),
+    typer.Option(
+        "--reset-attempts",
+        help="Reset the counts of attempts and stalls; without this, each job gets one more run",
+    ),
 ]
 # The states of `jobs list` except active: a job that a worker runs is not changed.
 RestingState = Literal[
@@ -52,7 +55,7 @@ class FilterOptions:
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Added or finished since: an age (2h) or time"
+            "--since", metavar="TIME", help="Added or finished since TIME: an age (2h) or a time"
         ),
     ] = None
     until: Annotated[

@@ -120,7 +120,7 @@ class Zsh(_Shell):
     source_template = _ZSH
 
     def format_completion(self, item: CompletionItem) -> str:
-        # zsh quotes, and the script keeps ``--option=``. A colon begins the description.
+        # zsh does the quoting, and the script keeps ``--option=``. A colon begins the description.
         value = str(item.value).replace("\\", "\\\\").replace(":", "\\:")
         return f"{value}:{_first_sentence(item.help)}" if item.help else value
 
@@ -142,7 +142,7 @@ def split_line(line: str) -> tuple[list[str], str]:
 
     The last word is the word being typed; after a space, it is empty.
     """
-    # With \0 at its end, the line has a last word even after a space, and no open escape.
+    # The \0 makes a last word after a space, and gives a backslash at the end something to escape.
     lexer = shlex.shlex(f"{line}\0", posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""

@@ -166,7 +166,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
     if isinstance(error, click_errors.NoSuchOption):
         wrong = error.option_name
         what = f"{path} has no option {wrong}"
-        # Flags are compared without dashes, which would make any two short flags look alike.
+        # Flags are compared without their dashes: with them, any two short flags look alike.
         flags = {flag.lstrip("-"): flag for flag in error.possibilities or ()}
         near = flags.get(nearest_flag(wrong.lstrip("-"), flags), "")
         if ctx and not ctx.parent and wrong in COMMON_FLAGS:

@@ -33,7 +33,7 @@ def nearest_flag(word: str, flags: Iterable[str]) -> str:
 
 def distance(one: str, two: str) -> int:
     """How many slips lead from one word to the other (optimal string alignment)."""
-    # Rows of the table of distances between beginnings: last but one, last, and now.
+    # Three rows of the table of distances between prefixes: two rows ago, the last, the current.
     before: list[int] = []
     last = list(range(len(two) + 1))
     for row, letter in enumerate(one, 1):

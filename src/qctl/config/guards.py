@@ -17,7 +17,8 @@ class Guards(NamedTuple):
     """The guards that hold for a command.
 
     Args:
-        context: the context that sets ``read_only``, else ``confirm``; else the chosen one.
+        context: the context that sets ``read_only``; if none does, the one that sets
+            ``confirm``; if none does, the chosen context.
         read_only: whether commands that write are refused.
         confirm: whether commands that write ask for the name of ``context``.
         url_override: the flag or variable that replaces the chosen context's own Redis, or None.

@@ -79,7 +79,7 @@ class Address:
             user = (self.username,) if self.username else ()
             commands.append(("AUTH", *user, self.password))
         if self.db:
-            # A connection begins in database 0; a user with only @read may not send SELECT.
+            # Not for database 0, where a connection begins: a user with only @read may not SELECT.
             commands.append(("SELECT", self.db))
         return commands
 

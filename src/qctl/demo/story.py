@@ -62,9 +62,9 @@ class _Story:
         self._say(f"Redis: {stage.server.description}, for this demo alone")
         self._heading(
             f"1. A worker: {PROCESSES} processes, {CONCURRENCY} jobs at a time in each. "
-            f"A producer adds {1 / INTERVAL_S:g} jobs a second, of 0.3 to 1 s: some fail once and "
-            f"are retried after {RETRY_S:g} s, some have a low priority, some are delayed by "
-            f"{DELAY_S:g} s. A scheduler adds one more job each second."
+            f"A producer adds {1 / INTERVAL_S:g} jobs a second. Each runs for 0.3 to 1 s; some "
+            f"fail once and are retried after {RETRY_S:g} s, some have a low priority, some are "
+            f"delayed by {DELAY_S:g} s. A scheduler adds one more job each second."
         )
         stage.qctl(_START)
         self._producer.start()
@@ -158,7 +158,7 @@ class _Story:
         return runs if len(runs) >= _MIN_INTERRUPTED else []
 
     def _interrupted(self) -> dict[Run, Run | None]:
-        """The runs that the kill interrupted, each with its job's next run, or None before it."""
+        """The runs that the kill interrupted, each with its job's next run or, before it, None."""
         runs = record.read(self._file)
         return {
             cut: next((r for r in runs if r.job_id == cut.job_id and r.at_s > cut.at_s), None)

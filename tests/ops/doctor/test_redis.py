@@ -94,7 +94,7 @@ def test_snapshots_that_cannot_be_asked_for(client: Client, says: Callable[..., 
     says(rdb_schedule=None)
     (finding,) = found(client, "persistence")
     assert finding.severity == "info"
-    assert "whether snapshots are made is unknown" in finding.what
+    assert "unknown whether snapshots are made" in finding.what
     says(rdb_schedule=None, rdb_saved_at_ms=2**45)
     (finding,) = found(client, "persistence")
     assert finding.what.startswith("snapshots only")

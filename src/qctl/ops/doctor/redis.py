@@ -90,8 +90,8 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
     elif server.rdb_schedule is None and not _has_saved(server):
         yield (
             "info",
-            "no append-only file, and whether snapshots are made is unknown: this user may not "
-            "CONFIG GET",
+            "there is no append-only file, and it is unknown whether snapshots are made: this user "
+            "may not run CONFIG GET",
             "ask the administrator of this Redis what a restart would lose",
             (),
         )
@@ -205,7 +205,7 @@ def cluster_prefix(exam: Examination) -> Iterator[Finding]:
 
 
 def moving_slots(exam: Examination) -> Iterator[Finding]:
-    """Queues whose slot is moving to another node, also if the move was broken off."""
+    """Queues whose slot is being moved to another node, or was left half moved."""
     if exam.address.mode != "cluster":
         return  # cluster_prefix reports this already.
     try:
@@ -233,10 +233,13 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
 
 
 def _has_saved(server: ServerFacts) -> bool:
-    """Whether Redis has saved a snapshot since its start; the start sets the save time, too."""
+    """Whether Redis has saved a snapshot since its start.
+
+    When Redis starts, it sets the time of the last save, too.
+    """
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Both times are by the clock of Redis, in whole seconds: less than 5 s shows nothing.
+    # Both times are in whole seconds: a save time up to 5 s after the start proves no save.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 

@@ -9,8 +9,8 @@ resume somebody else's pause.
 The messages on the pipe are lines of JSON: first ``url``, ``prefix`` and ``leases`` (queue name →
 the lease to renew, as JSON text), then ``{"stopping": …}`` before each restart, and at the end
 ``{"goodbye": true}``. If a failover may bring a pause back, the goodbye has ``watch_s``: for that
-time, the watchdog resumes such a queue again. The Redis URL, which may hold a password, is sent
-through the pipe, so that no process list shows it.
+time, the watchdog resumes any queue whose pause comes back. The Redis URL, which may hold a
+password, is sent through the pipe, so that no process list shows it.
 """
 
 from __future__ import annotations

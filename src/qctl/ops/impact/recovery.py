@@ -34,7 +34,8 @@ class Recovery:
             also workers that are not restarted; ``unknown``.
         min_s, max_s: from the end of the old process until the jobs wait again, to run next.
         lock_ms: how long a lock lasts, estimated from the existing locks.
-        interval_ms: between two stalled checks; ``interval_assumed``: no key shows it.
+        interval_ms: time between two stalled checks.
+        interval_assumed: whether that time is assumed, because no key shows it.
         is_checked: whether a stalled check ran within its interval; if not, perhaps none ever
             runs, and the jobs stay in ``active``.
         next_check_ms: from now until the next check may be effective.
@@ -74,10 +75,10 @@ def recovery_of(
         now_ms: by this host's clock, epoch milliseconds.
     """
     interval_ms, assumed = clock.interval_ms(now_ms)
-    # The old process ends within this time. If unknown: an interval, in which one check is due.
+    # The old process ends within this time. If the time is unknown, one interval is assumed.
     end_in_ms = interval_ms if exits_within_s is None else round((DELAY_S + exits_within_s) * 1000)
     lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, end_in_ms)
-    # When the key expires, at the earliest and the latest after the end of the old process.
+    # From the end of the old process until the key expires: at least, and at most.
     key_ms = (clock.next_in_ms - end_in_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
     if clock.next_in_ms <= end_in_ms:
@@ -92,7 +93,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
-        # Some worker checks within an interval of the new one's start, and of the key's expiry.
+        # A worker checks within an interval after the new worker's start or the key's expiry.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         # While the key exists, the check at the start has no effect.
@@ -119,7 +120,7 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[in
     """How long a lock lasts, and how much of one is left at least when the process ends, in ms.
 
     A lock is renewed at half of its duration (wire format 7.4), so between half and all of the
-    duration is left; for a job that has just started, all but the time since. The duration is
+    duration is left; for a job that has just started, all but its runtime. The duration is
     BullMQ's default if the locks allow that. If an event loop is busy, its worker renews late or
     not at all, and less than half may be left.
     """

@@ -105,10 +105,10 @@ def require_safe_pause(
     """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
 
     BullMQ 6 adds jobs to a list that a resume by BullMQ 5 overwrites (wire format 10.2). A queue
-    that is paused already is not refused: a pause by qctl then moves its jobs into one list.
+    that is already paused is not refused: pausing it again by qctl moves its jobs into one list.
 
     Args:
-        settings: with the process managers, to find the versions that are installed.
+        settings: name the process managers, which are asked for the installed versions.
         accept: warn instead of refusing.
 
     Returns:

@@ -1,6 +1,6 @@
 """Jobs in no state and deduplication keys without a job, found by a scan of the database.
 
-No list or set of a queue names them. SCAN visits all keys of the database, those of other programs
+They are in no list or set of a queue. SCAN visits all keys of the database, those of other programs
 too, in an order that does not depend on their names: its first steps are a fair sample.
 """
 

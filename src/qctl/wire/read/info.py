@@ -97,7 +97,7 @@ def can_lose_writes(client: Client) -> bool:
     """Whether Redis may come back without an acknowledged write; True if unknown.
 
     Replicas are behind their master, and an append-only file is behind the memory. False for a
-    Redis without these: it has at most a snapshot, so a crash loses the jobs as well.
+    Redis with neither: it has at most a snapshot, so a crash loses the jobs, too.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
@@ -108,8 +108,8 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
 
     Args:
         timeout_ms: how long each master waits for its replicas, in milliseconds.
-        at_least: the fewest replicas of each master; with fewer the result is False, because a
-            replica that has lost its connection may be promoted, too.
+        at_least: how many replicas each master must have. With fewer, the result is False: a
+            replica that has lost its connection may be promoted.
 
     Returns:
         None if this user may not run INFO or WAIT.

@@ -9,7 +9,7 @@ from qctl.connection.address import Client
 # How long Redis should work at one call. qctl's limit is 5 ms: this target leaves a margin for the
 # time in which Redis waits for a processor.
 TARGET_S = 0.00075
-# The target for a pipeline of short commands, whose time the client measures with the round trip.
+# The target for a pipeline of short commands. The client measures its time, round trip included.
 READING_S = 0.01
 # Jobs in the first call, and at most in any call.
 FIRST_SIZE = 10

@@ -1,8 +1,8 @@
 """The outcome of the jobs of a roll, during which the queues keep working.
 
 A roll follows the jobs that are active at its start or when an old process has ended, and every job
-that loses its worker during the roll. All other jobs, perhaps thousands a second, only count for
-the time in which nothing ran.
+that loses its worker during the roll. All other jobs, perhaps thousands a second, only
+serve to measure how long nothing ran.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class RollLedger(Ledger):
     """The ledger of a roll.
 
     Attributes:
-        backlog: how many jobs waited at the last count. If 0, a gap that is still open does not
-            count.
+        backlog: how many jobs waited at the last count. If 0, the time since the last run does not
+            count as idle, because no job waits.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class RollLedger(Ledger):
             return None
         longest_ms = self._longest_idle_ms
         if self._idle_since_ms is not None and self.backlog:
-            # If all jobs that wait came while nothing ran, the gap begins with the first of them.
+            # If every waiting job came after the last run, idle time begins with the first of them.
             added = len(self._waiting_ms)
             all_new = added >= self.backlog and added > 0
             since_ms = min(self._waiting_ms.values()) if all_new else self._idle_since_ms
