@@ -133,7 +133,8 @@ def test_an_app_that_restarts_slowly_is_waited_for(lab: Lab) -> None:
 def test_an_app_that_pm2_gave_up_and_whose_cause_is_fixed(lab: Lab) -> None:
     flag = lab.folder / "crash"
     options = {"max_restarts": 2, "min_uptime": 60_000}
-    lab.app(CRASH_MS=100, CRASH_IF=flag, LOCK_MS=1000, STALLED_MS=600_000, options=options)
+    # It crashes before it is connected: after a resume it must not take a job.
+    lab.app(CRASH_MS=1, CRASH_IF=flag, LOCK_MS=1000, STALLED_MS=600_000, options=options)
     (held,) = lab.hold()
     flag.touch()
     lab.pm2.run("restart", "app")
