@@ -45,11 +45,11 @@ def put_back(
     try:
         # ``in_the_way``: the jobs that still ran at the restart. Put back before the resume, they
         # run before all others. If nothing was asked to stop, their workers may be alive.
-        if restarted.in_the_way and (restarted.old_pids or restarted.ran_command):
+        if restarted.in_the_way and restarted.has_stopped_workers:
             yield from recover_sole(context, restarted)
         if not keep_paused:
             yield from resume_own(context)
-        has_ended_workers = restarted.old_pids or restarted.was_gone or restarted.ran_command
+        has_ended_workers = restarted.has_stopped_workers or restarted.was_gone
         if has_ended_workers and context.plan.strategy != "roll":
             yield from recover_orphans(context)
             yield from recover_others(context, restarted)

@@ -21,12 +21,13 @@ from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.jobs.estimate import remaining_s
 from qctl.ops.processes.beside import queues_beside
-from qctl.ops.processes.replacement import Replacement
+from qctl.ops.processes.replacement import WITHOUT_PROOF
 from qctl.ops.processes.run_command import OperatorCommand
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
     Target,
+    listed_workers,
     managed_processes,
     open_target,
     read_connections,
@@ -284,8 +285,9 @@ def _require_workers(
     client: Client, prefix: str, db: int, names: Sequence[str], operator_command: OperatorCommand
 ) -> None:
     """Refuse the command if no worker is connected and the operator gave no number to expect."""
-    replacement = Replacement(client, prefix, db, names, operator_command.expected_workers)
-    if operator_command.expected_workers is None and not any(map(replacement.had_workers, names)):
+    workers = listed_workers(client, prefix, db, names, or_else=WITHOUT_PROOF)
+    is_any_connected = any(worker.queue in names for worker in workers)
+    if operator_command.expected_workers is None and not is_any_connected:
         raise RefusedError(
             f"no worker of {', '.join(names)} is connected",
             why="so nothing would show whether the command has restarted any",

@@ -150,8 +150,9 @@ def _interrupted(
     """The number of interrupted jobs; None if the ledger may lack some."""
     # In a roll, only events show which jobs a stalled check has put back.
     lacks_stalls = bool(context.tracker.missed) and context.plan.strategy == "roll"
-    has_stopped = restarted.old_pids or restarted.ran_command
-    lacks_others = (has_stopped and context.plan.ignored) or restarted.stopped_beside
+    lacks_others = (
+        restarted.has_stopped_workers and context.plan.ignored
+    ) or restarted.stopped_beside
     if trouble is not None or lacks_stalls or lacks_others:
         return None
     return context.tracker.ledger.interrupted
@@ -211,7 +212,7 @@ def _notes(
             f"workers of {', '.join(restarted.stopped_beside)} went away while the command ran: "
             "their jobs may have been interrupted, which is not in the figures"
         )
-    if plan.ignored and (restarted.old_pids or restarted.ran_command):
+    if plan.ignored and restarted.has_stopped_workers:
         # The restart did not wait for the jobs of the process's other queues.
         running, names = restarted.ignored_running, ", ".join(plan.ignored)
         what = f"jobs of {names} that were running"

@@ -59,6 +59,11 @@ class Restarted:
     stopped_beside: tuple[str, ...] = ()
     ended_by: Exception | None = None
 
+    @property
+    def has_stopped_workers(self) -> bool:
+        """Whether workers were asked to stop, by qctl or by the operator's command."""
+        return bool(self.old_pids) or self.ran_command
+
 
 def restart_processes(
     context: DrainContext, overdue: tuple[ActiveJob, ...]

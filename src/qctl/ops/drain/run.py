@@ -76,7 +76,7 @@ def drain(
                 context.notes.append("qctl was stopped before it saw the new processes stay up")
         report = make_report(context, restarted, done, outcome)
         pauses = context.tracker.pauses
-        has_changed = pauses.own_pause_ids or restarted.old_pids or restarted.ran_command
+        has_changed = pauses.own_pause_ids or restarted.has_stopped_workers
         # Do not record a drain that changed nothing.
         if succeeded or outcome.name == "timeout" or has_changed:
             record_result(client, context.prefix, report, outcome.error)

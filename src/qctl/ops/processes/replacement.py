@@ -17,12 +17,15 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError
 from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
 from qctl.ops.processes.stopped import POLL_S
+from qctl.ops.processes.targets import listed_workers
 from qctl.plurals import counted
-from qctl.wire.read.clients import WorkerClient, list_foreign, list_workers, why_unknown
+from qctl.wire.read.clients import WorkerClient, list_foreign
 from qctl.wire.read.info import run_ids
 
 # How long the new workers must stay connected in all: some apps crash seconds after their start.
 CONFIRM_S = 5.0
+# The way out where Redis does not list the workers.
+WITHOUT_PROOF = "; or do without the proof: --no-expect"
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
 
@@ -118,7 +121,7 @@ class Replacement:
         new = [worker for worker in workers if _id(worker) not in self._old]
         left = Counter(w.queue for w in workers if _id(w) in self._old)
         self._seen |= {_id(worker): worker.queue for worker in new}
-        self._note(left.total() == 0, new)
+        self._note_complete(left.total() == 0, new)
         count = Counter(worker.queue for worker in new)
         return tuple(
             QueueWorkers(q, self._before[q], left[q], count[q], self._needed[q])
@@ -176,7 +179,7 @@ class Replacement:
                 raise Interrupted
             self._rest()
 
-    def _note(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
+    def _note_complete(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
         count = Counter(worker.queue for worker in new)
         present = frozenset(_id(worker) for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
@@ -208,12 +211,9 @@ class Replacement:
         return here | {address: str(worker) for address, worker in foreign}
 
     def _read(self) -> list[WorkerClient]:
-        workers = list_workers(self._client, self._prefix, self._queues, self._db)
-        if workers is None:
-            what, hint = why_unknown(self._prefix, self._client)
-            why = "so qctl cannot prove that new workers are connected"
-            raise FailedError(what, why=why, hint=f"{hint}; or do without the proof: --no-expect")
-        return workers
+        return listed_workers(
+            self._client, self._prefix, self._db, self._queues, or_else=WITHOUT_PROOF
+        )
 
 
 def _shortage(now: Iterable[QueueWorkers]) -> str:

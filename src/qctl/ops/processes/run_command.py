@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from qctl.durations import duration
 from qctl.errors import FailedError, UsageError
-from qctl.ops.processes.restart import BOOT_S, Interrupted
+from qctl.ops.processes.restart import Interrupted
 
 # The time between SIGTERM and SIGKILL, for a command that is ended early.
 TERM_GRACE_S = 10.0
-COMMAND_TIMEOUT_S = 600.0
 _STDERR = 2
 
 
@@ -34,10 +33,10 @@ class OperatorCommand:
     """
 
     argv: tuple[str, ...]
-    timeout_s: float = COMMAND_TIMEOUT_S
-    ready_timeout_s: float = BOOT_S
-    expected_workers: int | None = None
-    is_proved: bool = True
+    timeout_s: float
+    ready_timeout_s: float
+    expected_workers: int | None
+    is_proved: bool
 
 
 def require_command(argv: Sequence[str]) -> None:

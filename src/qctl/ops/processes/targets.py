@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
@@ -118,6 +118,25 @@ def open_target(settings: Settings, text: str) -> Target:
     return Target(not_stopped[0].target, manager, not_stopped, tuple(sorted(queues)))
 
 
+def listed_workers(
+    client: Client, prefix: str, db: int, queues: Iterable[str] = (), *, or_else: str = ""
+) -> list[WorkerClient]:
+    """The workers as ``list_workers`` reads them, where a restart cannot be proved without them.
+
+    Args:
+        or_else: what the operator can do instead, for the hint.
+
+    Raises:
+        FailedError: Redis does not list the connected workers.
+    """
+    workers = list_workers(client, prefix, queues, db)
+    if workers is None:
+        what, hint = why_unknown(prefix, client)
+        why = "so qctl cannot prove that the new workers are connected"
+        raise FailedError(what, why=why, hint=f"{hint}{or_else}")
+    return workers
+
+
 def read_connections(
     client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
 ) -> Connections:
@@ -126,11 +145,7 @@ def read_connections(
     Raises:
         FailedError: Redis does not list the connected workers, so no restart can be proved.
     """
-    workers = list_workers(client, settings.prefix, db=db)
-    if workers is None:
-        what, hint = why_unknown(settings.prefix, client)
-        why = "so qctl cannot prove that the new workers are connected"
-        raise FailedError(what, why=why, hint=hint)
+    workers = listed_workers(client, settings.prefix, db)
     found = holders(client, settings.prefix, workers, processes)
     owned: dict[str, list[WorkerClient]] = {}
     for worker in workers:
