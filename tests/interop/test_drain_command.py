@@ -146,6 +146,7 @@ def test_workers_that_serve_another_queue(lab: Lab) -> None:
     refused = lab.qctl("drain", "q", "--json", *pm2("restart", "app"))
     assert refused.code == 5
     assert "other" in refused.json["error"]
+    assert refused.json["command"] == pm2("restart", "app")[1:]
     ignored = lab.qctl("drain", "q", "--ignore-others", "--json", *pm2("restart", "app"))
     assert ignored.code == 0, ignored.err
     assert ignored.json["interrupted"] is None

@@ -271,6 +271,7 @@ def _run(
                 strategy=flags.strategy or "pause",
                 error=error.what,
                 exit_status=int(error.exit_status),
+                command=command.argv if command else (),
             )
             env.emit_json(refusal)
         raise
