@@ -1,7 +1,7 @@
 """Fixtures for all tests.
 
-Redis: one shared real server, private ones on demand, and an in-process fake. BullMQ and PM2 come
-from ``labs/fixtures.py``.
+Redis: one shared real server, private ones on demand, and an in-process fake. BullMQ, PM2 and
+Docker come from ``labs/fixtures.py``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from qctl.errors import ReplyError
 from tests.labs.clusters import cluster, nodes
 from tests.labs.fixtures import (
     bullmq,
+    engine,
     idle_bulls,
     lab,
+    lab_engine,
     lab_pm2,
     node_bull,
     node_modules,
@@ -44,8 +46,10 @@ hypothesis.settings.load_profile("patient")
 __all__ = [
     "bullmq",
     "cluster",
+    "engine",
     "idle_bulls",
     "lab",
+    "lab_engine",
     "lab_pm2",
     "node_bull",
     "node_modules",

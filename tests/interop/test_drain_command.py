@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.labs.docker_engine import Engine
 from tests.labs.drains import Lab, is_alive
 from tests.labs.node import MODULES, node
 from tests.labs.servers import wait_until
@@ -69,6 +70,26 @@ def test_under_supervisord(lab: Lab, instances: int) -> None:
         (row,) = report["workers"]
         assert (row["before"], row["left"], row["new"]) == (instances, 0, instances)
         lab.prove(added)
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_under_docker(lab: Lab, engine: Engine, instances: int) -> None:
+    env = {"REDIS_PORT": lab.server.port, "QUEUES": "q", "CONCURRENCY": 5, "HANDLE_SIGTERM": 1}
+    names = [f"worker-{number}" for number in range(instances)]
+    for name in names:
+        engine.worker(name, env)
+    lab.wait_workers(count=instances)
+    before = [engine.pid(name) for name in names]
+    producer = lab.producer(EVERY_MS=80, JOB_MS=40)
+    producer.wait_ids(8)
+    held = lab.hold(5 * instances)
+    report = drain_held(lab, "q", command=["--", *engine.command("restart", *names)])
+    added = [*held, *producer.stop()]
+    assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
+    (row,) = report["workers"]
+    assert (row["before"], row["left"], row["new"]) == (instances, 0, instances)
+    assert not any(map(is_alive, before))
+    lab.prove(added)
 
 
 def test_the_number_of_workers_may_change(lab: Lab) -> None:

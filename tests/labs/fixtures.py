@@ -1,4 +1,4 @@
-"""Real BullMQ and PM2; every test may ask for them."""
+"""Real BullMQ, PM2 and Docker; every test may ask for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.labs.docker_engine import Engine
 from tests.labs.drains import Lab, open_lab
 from tests.labs.node import NodeBull, install_node_modules
 from tests.labs.pm2 import Pm2
@@ -90,6 +91,24 @@ def lab_pm2(node_modules: str) -> Iterator[Pm2]:
         yield manager
     finally:
         manager.kill()
+
+
+@pytest.fixture(scope="session")
+def lab_engine(node_modules: str) -> Iterator[Engine]:
+    """The Docker engine of all tests in this process. Use ``engine``, which has no containers."""
+    engine = Engine()
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def engine(lab_engine: Engine) -> Iterator[Engine]:
+    """A Docker engine without containers; what the test starts in it ends with the test."""
+    lab_engine.remove_all()
+    yield lab_engine
+    lab_engine.remove_all()
 
 
 @pytest.fixture
