@@ -1,8 +1,8 @@
 """Structured log lines: a message and its fields, as ``key=value`` or as JSON.
 
 The lines go through Python's ``logging`` (loggers ``qctl.worker`` and ``qctl.master``), so an app's
-``logging`` configuration applies. ``configure`` is for ``qctl worker run``, and for apps that have
-none. With an app's own formatter, the fields are in the message and in ``record.qctl_fields``.
+``logging`` configuration applies. An app's formatter gets the fields in the message and in
+``record.qctl_fields``. ``qctl worker run`` and apps without a configuration use ``configure``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(style: str = "text", level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Send qctl's log lines from ``level`` on to ``stream`` (None: stderr), as text or as json."""
+    """Send qctl's log lines of at least ``level`` to ``stream`` (None: stderr), as text or json."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logger = logging.getLogger("qctl")

@@ -97,7 +97,7 @@ def test_what_cannot_be_registered() -> None:
     worker.task()(handle)
     wrong: list[tuple[Callable[..., Any], Any, str]] = [
         (worker.task("a"), handle, "two tasks for 'a'"),
-        (worker.task(), handle, "two tasks for every other name"),
+        (worker.task(), handle, "two tasks without a name"),
         (worker.task("b", kill_after_s=1), plain, "kill_after_s needs isolate=True"),
         (worker.task("b", isolate=True), handle, "plain def"),
     ]

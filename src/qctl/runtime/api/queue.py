@@ -1,7 +1,7 @@
 """``Queue`` and ``AsyncQueue``: add jobs, flows and schedulers.
 
-Both send the same calls (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``): ``Queue``
-over a blocking socket, ``AsyncQueue`` over the event loop. Both connect on first use.
+``Queue`` blocks; ``AsyncQueue`` is for event loops. Both connect on first use, and send the same
+calls to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCHEDULE_FIELDS = {field.name for field in fields(Schedule)}
 
 
 class SchedulerKeywords(JobKeywords, total=False):
-    """The fields of ``Schedule``, and the ``name``, ``data`` and ``JobOptions`` of its jobs."""
+    """A scheduler's ``Schedule``, and its jobs' ``name``, ``data`` and ``JobOptions``."""
 
     cron: str | None
     every: Duration | None
@@ -77,10 +77,10 @@ class Queue(_Producer):
 
     Args:
         name: the queue's name, without a colon.
-        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else as in the config file.
-        prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else as in the config file, else
-            ``bull``.
-        client: a connection to use instead of a new one; ``close`` does not close it.
+        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else the config file's URL.
+        prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else the config file's prefix,
+            else ``bull``.
+        client: an open client to use instead of a new one. ``close`` leaves this client open.
 
     Raises:
         UsageError: the name or the URL is malformed.
@@ -97,7 +97,7 @@ class Queue(_Producer):
         super().__init__(name, redis_url, prefix)
         self._client = client or connect(self._redis_url)[1]
         self._owns_client = client is None
-        # By process id: a lock that another thread held during a fork stays locked in the child.
+        # One per process id: a lock held by another thread during a fork stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
 
     def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
@@ -105,37 +105,37 @@ class Queue(_Producer):
 
         Args:
             name: the job's name, which decides which handler runs the job.
-            data: the job's payload, any JSON value; None is ``{}``.
+            data: the job's payload, any JSON value; None is stored as ``{}``.
             options: see ``JobOptions``. Durations are seconds or a ``timedelta``.
 
         Returns:
-            the job's id; with ``job_id`` or ``dedup``, possibly the id of an existing job.
+            the job's id. With ``job_id`` or ``dedup``, this may be the id of an existing job.
 
         Raises:
             UsageError: an option is wrong, or the data is not JSON. Nothing was sent.
-            NotFoundError: there is no such parent.
+            NotFoundError: the parent does not exist.
             RefusedError: the job exists and has another parent.
-            ReplyError: Redis refuses.
+            ReplyError: Redis refuses the command.
             UnreachableError: there is no connection, or it broke. If it broke, the job may have
-                been added; with a ``job_id``, it is safe to add the job again.
+                been added; adding the job again is safe only with a ``job_id``.
         """
         return self.add_bulk([NewJob(name, data, **options)])[0]
 
     def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
-        """Add many jobs, in their order, up to 200 in one script. The whole is not atomic.
+        """Add many jobs in the given order. Not atomic: each script call adds up to 200 jobs.
 
         Returns:
             the jobs' ids, in the same order.
 
         Raises:
             UsageError: a job is wrong. No job was added.
-            PartialError: some jobs were not added, because of their parents.
+            PartialError: some jobs were not added; see NotFoundError and RefusedError of ``add``.
             ReplyError, UnreachableError: as for ``add``; some jobs may have been added.
         """
         return adding.added_ids(jobs, self._run_all(self._add_calls(jobs)))
 
     def add_flow(self, flow: FlowJob) -> AddedJob:
-        """Add a job and the children that it waits for, in any queues of this prefix, atomically.
+        """Add a job and the children that it waits for, atomically, to any queues with this prefix.
 
         Returns:
             the added job, with its children.
@@ -154,11 +154,12 @@ class Queue(_Producer):
 
         Args:
             scheduler_id: the scheduler's id, unique in the queue.
-            cron: five fields, or six with seconds first; or ``every``, seconds or a ``timedelta``.
+            cron: five fields, or six of which the first is seconds.
+            every: the interval, in seconds or as a ``timedelta``, instead of ``cron``.
             tz, limit, start, end, offset, immediately: see ``Schedule``.
-            name: the name of its jobs; default: ``scheduler_id``.
-            data: the payload of its jobs, any JSON value.
-            options: the options of its jobs, see ``JobOptions``. ``delay``, ``job_id``, ``dedup``,
+            name: the name of the scheduler's jobs; default: ``scheduler_id``.
+            data: the payload of these jobs, any JSON value.
+            options: options of these jobs; see ``JobOptions``. ``delay``, ``job_id``, ``dedup``,
                 ``timestamp_ms`` and ``parent`` are not allowed.
 
         Returns:
@@ -166,14 +167,14 @@ class Queue(_Producer):
 
         Raises:
             UsageError: the schedule or an option is wrong.
-            RefusedError: the scheduler's next job exists already, and runs.
+            RefusedError, FailedError: jobs for the next due times exist already. Nothing changed.
             ReplyError, UnreachableError: as for ``add``.
         """
         call = self._upsert_call(scheduler_id, options)
         return scheduling.upserted_id(scheduler_id, self._run(call))
 
     def remove_scheduler(self, scheduler_id: str) -> bool:
-        """Remove a scheduler, and its pending job if delayed; False if there is no scheduler."""
+        """Remove a scheduler and its delayed job. Return False if the scheduler does not exist."""
         return bool(self._run(scheduling.remove_call(self.keys, scheduler_id)))
 
     def schedulers(self) -> list[Scheduler]:
@@ -209,16 +210,16 @@ class Queue(_Producer):
 class AsyncQueue(_Producer):
     """``Queue`` for event loops: the same methods, to be awaited.
 
-    Each event loop that uses the queue has its own connection, which is closed at the end of the
-    loop at the latest.
+    Each event loop that uses the queue has its own connection, which is closed when the
+    loop ends, if not before.
 
         async with AsyncQueue("emails") as queue:
             await queue.add("welcome", {"user": 7})
 
     Args:
         name, redis_url, prefix: see ``Queue``.
-        connection: a connection to use instead of new ones, in one event loop only; ``close`` does
-            not close it.
+        connection: a connection to use instead of new ones. Then only one event loop may use the
+            queue, and ``close`` leaves the connection open.
 
     Raises:
         UsageError: the name or the URL is malformed.
@@ -233,7 +234,7 @@ class AsyncQueue(_Producer):
         connection: AsyncConnection | None = None,
     ) -> None:
         super().__init__(name, redis_url, prefix)
-        # This client sends nothing. An embedded Redis runs as long as the client is open.
+        # This client sends nothing: it keeps an embedded Redis running.
         address, self._client = connect(self._redis_url)
         self._given_connection = connection
         self._connections = LoopConnections(lambda: AsyncConnection(address, key=self.keys("")))

@@ -47,10 +47,10 @@ class WorkerState:
 
     Args:
         name: the worker's name in CLIENT LIST, and in the field ``pb`` of its jobs.
-        owner: what all its lock tokens begin with, up to a colon.
+        owner: the worker's id; each of its lock tokens is ``OWNER:NUMBER``.
         quiet: whether the worker is stopping and fetches no more jobs.
         limited: whether a rate limit pauses fetching.
-        since_fetch_s: seconds since a fetch last succeeded; None if none has.
+        since_fetch_s: seconds since the last successful fetch; None if no fetch has succeeded.
     """
 
     queue: str
@@ -66,7 +66,7 @@ class WorkerState:
     since_fetch_s: float | None
 
 
-# How long running jobs may take when a worker stops, unless another grace is given.
+# The default grace: how long running jobs may take when a worker stops.
 GRACE_S = 30.0
 # After the grace: how long cancelled handlers may clean up.
 CANCEL_S = 2.0
@@ -85,26 +85,27 @@ class Worker:
     Args:
         queue: the queue's name, without a colon.
         concurrency: how many jobs run at a time in this process.
-        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else as in the config file.
-        prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else as in the config file, else
-            ``bull``.
+        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else the config file's URL.
+        prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else the config file's prefix,
+            else ``bull``.
         name: unique among the queue's workers, in printable ASCII without blanks; default:
-            ``HOST-PID-N``. Written to the jobs, and shown by Bull Board and ``qctl workers``.
-        middleware: functions ``async def layer(job, call_next)`` around every job, outermost first.
-        backoffs: custom backoffs, by name: ``function(attempts made, error)`` returns the delay in
-            seconds, or less than 0 for no retry.
+            ``HOST-PID-N``. Bull Board and ``qctl workers`` show this name.
+        middleware: functions ``async def layer(job, call_next)`` around each handler, the first
+            outermost.
+        backoffs: custom backoffs by name. Each is a ``function(attempts made, error)`` that returns
+            the delay in seconds, or less than 0 for no retry.
         rate_limit: how many jobs may start in a period, over all workers of the queue.
         lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that time. If a worker
-            dies, its jobs run again after their locks have expired; with ``qctl worker``, at once.
-        stalled_interval_s: how often to look for stalled jobs: those of workers that have died.
-        max_stalled_count: a job that stalls more often fails.
-        max_started_attempts: a job that is started more often fails; None for no limit.
-        drain_delay_s: on an empty queue, how long to wait to be woken for a new job before the
-            worker asks Redis again.
-        remove_on_complete, remove_on_fail: for jobs without this option: True removes them, a
-            number is how many to keep, or ``Keep(…)``; None keeps all.
-        metrics_minutes: for how many minutes BullMQ's metrics are kept; None writes none.
-        blocked_after_s: log when a job blocks the event loop for longer.
+            dies, its jobs run again when their locks have expired; under ``qctl worker``, at once.
+        stalled_interval_s: how often to look for stalled jobs: active jobs without a lock.
+        max_stalled_count: a job that stalls more often than this fails.
+        max_started_attempts: a job that is started more often than this fails; None for no limit.
+        drain_delay_s: on an empty queue, the worker asks Redis again after this time, even if Redis
+            has signalled no new job.
+        remove_on_complete, remove_on_fail: for jobs without this option: True keeps no ended job, a
+            number keeps that many, ``Keep(…)`` keeps by number and age, None keeps all.
+        metrics_minutes: for how many minutes BullMQ's metrics are kept; None for no metrics.
+        blocked_after_s: log a job that blocks the event loop for longer than this.
 
     Attributes:
         options: the options that the worker was made with.
@@ -173,11 +174,11 @@ class Worker:
     ) -> Callable[[H], H]:
         """Decorate a function to register it as a handler.
 
-        An ``async def`` runs on the event loop, a plain ``def`` in a thread. What the handler
-        returns must be JSON; it becomes the job's return value.
+        An ``async def`` runs on the event loop, a plain ``def`` in a thread. The handler's
+        result must be JSON; it becomes the job's return value.
 
         Args:
-            name: the name of the jobs to handle; None for all names without another handler.
+            name: the name of the jobs to handle; None for all names that no other handler has.
             isolate: run a plain ``def`` in a child process, which can be killed.
             timeout_s: a longer run is cancelled, and the attempt fails. A thread cannot be
                 cancelled: the attempt fails, but the function goes on.
@@ -191,8 +192,8 @@ class Worker:
             is_async = asyncio.iscoroutinefunction(handler)
             kind = "process" if isolate else "async" if is_async else "thread"
             if name in self._tasks:
-                taken = "every other name" if name is None else repr(name)
-                raise UsageError(f"there are two tasks for {taken}", hint="rename one of them")
+                taken = "without a name" if name is None else f"for {name!r}"
+                raise UsageError(f"there are two tasks {taken}", hint="rename one of them")
             self._tasks[name] = TaskSpec(handler, kind, timeout_s, kill_after_s)
             return handler
 
@@ -201,7 +202,7 @@ class Worker:
     def use(self, middleware: Middleware) -> Middleware:
         """Decorate a function to add it as the innermost middleware around every job.
 
-        ``async def layer(job, call_next)`` returns what ``await call_next(job)`` returned.
+        ``async def layer(job, call_next)`` should return the result of ``await call_next(job)``.
         """
         self._middleware.append(middleware)
         return middleware
@@ -216,14 +217,14 @@ class Worker:
         """Connect and begin to fetch jobs, on the running event loop.
 
         Args:
-            owner: an id never used before, with which all lock tokens of this start begin; "" makes
-                a new id.
-            redis_url: the Redis to use; "" for the one in the worker's settings.
+            owner: the id in the lock tokens of this start (``OWNER:NUMBER``), never used before;
+                "" makes a new id.
+            redis_url: the URL of Redis; "" for the URL in the worker's settings.
 
         Raises:
             UsageError: the worker has no task, or runs already.
             UsageError, NotFoundError: as for ``settings``.
-            UnreachableError, ReplyError: Redis cannot be reached, or refuses.
+            UnreachableError, ReplyError: Redis cannot be reached, or refuses the connection.
         """
         if not self._tasks:
             raise UsageError(
@@ -231,14 +232,14 @@ class Worker:
             )
         if self._engine is not None and not self._engine.is_stopping:
             raise UsageError(f"the worker of {self.queue} runs already", hint="await stop() first")
-        # A new event for this event loop.
+        # An ``asyncio.Event`` belongs to one event loop, so each start needs a new one.
         self._hurry = asyncio.Event()
         settings = self.settings()
         options = self.options
         if not options.name:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
-        # This client renews locks. An embedded Redis runs as long as the client is open.
+        # This client renews locks, and keeps an embedded Redis running.
         address, client = connect(redis_url or settings.full_url())
         async with contextlib.AsyncExitStack() as resources:
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
@@ -274,8 +275,8 @@ class Worker:
 
         At the end of the grace, jobs that still run are cancelled and go back to wait; no attempt
         is counted. A function in a thread cannot be cancelled: its job goes back while the function
-        still runs, so the job may run twice at a time unless this process ends. If Redis is away,
-        jobs that cannot be given back are left to a stalled check.
+        still runs, so the job may run twice at the same time unless this process ends. If
+        Redis is away, jobs that cannot be given back are left to a stalled check.
 
         Args:
             grace_s: how long jobs may take, in seconds; 0 for no limit.
@@ -319,11 +320,11 @@ class Worker:
         )
 
     def hurry(self) -> None:
-        """End the grace now; before ``stop``, let the next stop have no grace."""
+        """End the grace now. If called before ``stop``, the next stop has no grace."""
         self._hurry.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no job is in hand, no rate limit holds, and the last fetch left no job."""
+        """Wait until no job is in hand, no rate limit holds, and the queue has no job to run."""
         await self._require_started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
@@ -357,5 +358,5 @@ class Worker:
 
 
 def _keep_rule(option: bool | int | Keep | None, what: str) -> str:
-    # ``keep_rule`` reads a text as True. ``keep_option`` refuses a text, which would remove all.
+    # ``keep_option`` refuses a text: ``keep_rule`` would read it as True, which removes all jobs.
     return keep_rule(keep_option(option, what)) or KEEP_ALL

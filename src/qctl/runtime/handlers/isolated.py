@@ -1,7 +1,7 @@
 """Handlers in child processes, which can be killed without harm to other jobs.
 
-A child is a fresh interpreter, which runs one job at a time. Its parent is the process of the
-worker. The parent renews the job's lock, and sends the job's calls (progress, logs) to Redis over
+A child is a fresh interpreter, which runs one job at a time. Its parent is the worker's
+process. The parent renews the job's lock, and sends the job's calls (progress, logs) to Redis over
 the worker's connection.
 """
 
@@ -32,7 +32,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 
 T = TypeVar("T")
-# Not fork: the copy of a process with threads and connections does not work.
+# Not fork: a forked copy of a process that has threads and connections does not work.
 _context = multiprocessing.get_context("spawn")
 
 
@@ -61,13 +61,13 @@ class _Task:
 
 
 class IsolatedPool:
-    """The children of one worker, each started when it is needed; ``threads`` wait for them."""
+    """The children of one worker, started on demand. For each job, a thread waits."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
-        # Otherwise the interpreter waits at its end for children that ignore SIGTERM.
+        # Otherwise the interpreter's exit waits for children that ignore SIGTERM.
         atexit.register(self.close)
 
     def in_child(self, spec: TaskSpec) -> Call:
@@ -94,14 +94,14 @@ class IsolatedPool:
         waiting = self._threads.run(partial(child.run, task, answer))
         try:
             async with asyncio.timeout(kill_after_s) as timer:
-                # Shielded: the thread goes on waiting until the child answers or ends.
+                # Shielded: the thread cannot be cancelled. It waits for the child to answer or end.
                 return await asyncio.shield(waiting)
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiting.done():
                 raise
             child.kill()
             await asyncio.wait([waiting])
-            # Read, so that asyncio does not log it: the error says that the child was killed.
+            # Read the error, which says that the child was killed: asyncio logs unread errors.
             waiting.exception()
             if isinstance(error, TimeoutError) and timer.expired():
                 raise JobTimeoutError(f"killed after {kill_after_s:g} s") from None
@@ -160,18 +160,18 @@ class _Child:
         self.is_usable = True
 
     def run(self, task: _Task, answer: Callable[[str, Any], tuple[str, Any]]) -> Any:
-        """Run one job, and ``answer`` its requests. Block until the job ends.
+        """Run one job, and call ``answer`` for its requests. Block until the job ends.
 
         Raises:
-            NeverRanError: the child, which has run other jobs, had died before it got this one.
-            ChildDiedError: the child died during the job or its own start.
+            NeverRanError: the child had run other jobs, and had died before it got this job.
+            ChildDiedError: the child died while it ran the job, or while it started.
             BaseException: the handler's error.
         """
         try:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # A new child that has died already would die again, so its job fails below.
+            # If the child never ran a job, the next child would die too: the job fails below.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True
@@ -186,7 +186,7 @@ class _Child:
             raise ChildDiedError(f"the job's process ended: {how}") from error
         kind, value = message
         if kind == "failed":
-            # Outside of ``try``, which would catch an OSError of the handler.
+            # Not raised inside the ``try``, which would catch an OSError of the handler.
             raise _revived(*value)
         return value
 
@@ -210,7 +210,7 @@ def _answer(link: Link, loop: asyncio.AbstractEventLoop, kind: str, value: Any) 
 
 
 def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseException:
-    """The child's exception, or a RuntimeError with its text if it cannot be unpickled."""
+    """The child's exception; a RuntimeError with the same text if unpickling fails."""
     error: BaseException = RuntimeError(f"{kind}: {text}" if text else kind)
     if pickled is not None:
         with contextlib.suppress(Exception):
@@ -274,8 +274,8 @@ class IsolatedJob(SyncJob):
 
 
 def _child_main(pipe: Connection) -> None:
-    # Ctrl-C and systemd signal the whole process group, but only the parent ends a child. A handler
-    # function is used, as SIG_IGN would be inherited by processes that the app's handler starts.
+    # Ctrl-C and systemd signal the whole process group, but only the parent may end a child.
+    # Not SIG_IGN: the processes that the app's handler starts would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()

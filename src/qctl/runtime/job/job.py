@@ -37,13 +37,13 @@ class Job:
 
     Attributes:
         id: unique in its queue.
-        name: decides which handler runs it.
-        token: the token of the job's lock, which this worker has.
+        name: decides which handler runs the job.
+        token: this worker's token in the job's lock.
         link: sends the job's calls to Redis.
         fields: the job's hash as it was when this worker fetched it (wire format 3.1).
-        attempts_made: counted attempts before this one.
+        attempts_made: how many attempts were counted before this run.
         lost_lock: whether this worker has lost the lock. Another worker may then run the job, and
-            what this run returns is not stored.
+            the result of this run is not stored.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Job:
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
         self.lost_lock = False
-        # Whether the run has ended or was refused; the outcome is then on its way to Redis.
+        # Whether the outcome is being sent to Redis, after the run or because the job may not run.
         self.is_ending = False
         # By the event loop's clock, in seconds.
         self.started_at = self.renewed_at = now
@@ -117,7 +117,7 @@ class Job:
 
     @property
     def priority(self) -> int:
-        """0 for a job without a priority; those run first. Then 1 runs before 2."""
+        """0 for none. Jobs without a priority run first; after them, 1 runs before 2."""
         return to_int(self.fields.get("priority")) or 0
 
     @property
@@ -132,7 +132,7 @@ class Job:
 
     @property
     def progress(self) -> Any:
-        """What this or an earlier run has reported last; 0 if none has, None if it is not JSON."""
+        """The last reported progress, perhaps of an earlier run; 0 for none, None if not JSON."""
         value, is_json = read_json(self.fields.get("progress"), 0)
         return value if is_json else None
 
@@ -144,7 +144,7 @@ class Job:
 
     @property
     def as_parent(self) -> Parent:
-        """This job as the argument of ``Queue.add(parent=…)``, which adds a child to it."""
+        """This job as the argument of ``Queue.add(parent=…)``, to add a child to this job."""
         return Parent(self.id, self.queue)
 
     async def update_progress(self, value: Any) -> None:
@@ -178,12 +178,12 @@ class Job:
         return int(await self._update("log", row, self.policy.keep_logs))
 
     async def children_values(self) -> dict[str, Any]:
-        """Read what the completed children returned, by each child's key: ``bull:QUEUE:ID``."""
+        """Read the return values of completed children, by the child's key ``bull:QUEUE:ID``."""
         flat = await self.link.command("HGETALL", self.link.keys.processed(self.id))
         return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
-        """Read why children with an ignored failure (``OnFailure``) failed, by each child's key."""
+        """Read why children failed whose failure is ignored (``OnFailure``), by the child's key."""
         return to_dict(await self.link.command("HGETALL", self.link.keys.ignored_failures(self.id)))
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:

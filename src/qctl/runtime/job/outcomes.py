@@ -1,4 +1,4 @@
-"""Exceptions that decide what happens to a job after its run; any other fails the attempt."""
+"""Exceptions that decide what happens to a job after its run. Any other fails the attempt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
     count as an attempt.
 
     Args:
-        delay_s: how long to fetch no jobs, in seconds; at most 30 if there is no rate limit.
+        delay_s: how long to fetch no jobs, in seconds. Without a rate limit: at most 30.
 
     Raises:
         ValueError: the delay is not a finite number.
@@ -54,7 +54,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
 
 
 class WaitForChildren(Exception):  # noqa: N818 - a wish, not an error
-    """Run the job again when the children that it has added have ended; at once if none is left."""
+    """Run the job again when the children that it added have ended; at once if none is pending."""
 
 
 class JobTimeoutError(Exception):

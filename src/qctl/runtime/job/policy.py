@@ -1,4 +1,4 @@
-"""A job's options for its end: attempts, backoff, how long it is kept (wire format 3.2, 7.5)."""
+"""The options that apply when a job's run ends: retries and removal (wire format 3.2, 7.5)."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def policy_of(opts_json: str) -> JobPolicy:
 
 
 def keep_rule(option: Any) -> str | None:
-    """Encode ``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as the scripts read it.
+    """Encode ``removeOnComplete``, ``removeOnFail`` or a ``Keep`` for the Lua scripts.
 
     Returns:
-        ``"COUNT|AGE|LIMIT"``: how many jobs to keep (-1 for all), the age in seconds from which
-        jobs are removed, and how many are removed at a time. AGE may be empty; then LIMIT is, too.
+        ``"COUNT|AGE|LIMIT"``: how many jobs to keep (-1 for all), the age in seconds at which
+        jobs are removed, and how many are removed at a time. Without an age, AGE and LIMIT are "".
         None if the option is missing or malformed.
     """
     if option is None:
@@ -107,7 +107,7 @@ def _age_text(age: Any) -> str:
         seconds = float(age)
     except (TypeError, ValueError, OverflowError):
         return ""
-    # "" removes no jobs: an age that is not a number must not remove any.
+    # An age that is not a number must not remove jobs, so it becomes "", which removes none.
     return f"{max(seconds, 0.0):.3f}".rstrip("0").rstrip(".") if math.isfinite(seconds) else ""
 
 

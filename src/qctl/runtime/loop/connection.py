@@ -34,7 +34,7 @@ from qctl.wire.scripts import ScriptCall, sha, source
 Callback = Callable[[Any], None]
 MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
 _CHECK_SILENCE_EVERY_S = 1.0
-# After so many turns, an event loop has read the data that arrived and noticed a disconnect.
+# In this many turns, an event loop reads data that has arrived, and notices a disconnect.
 _MAX_TURNS = 4
 _MAX_REFUSAL_BYTES = 4096
 # Error codes of a server that does not have the queue, or no longer has it.
@@ -71,18 +71,18 @@ class AsyncConnection:
     """One connection to the Redis server that has a queue.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. The connection is
-    made on first use, and again after a failure, a failover or a move of the queue's slot, each
-    time to the server that the sentinels or the cluster name then. While the slot moves, Redis
-    refuses commands, and all methods but ``send`` repeat them for ``slot_moves.PATIENCE_S``.
+    made on first use. It is made again after a failure, a failover or a move of the queue's slot,
+    each time to the server that sentinels or the cluster report. While the slot moves, Redis
+    refuses commands: all methods except ``send`` repeat them for ``slot_moves.PATIENCE_S``.
 
     Args:
         key: any key of the queue; its slot decides the node of a cluster.
         name: the name that the connection gives itself (CLIENT SETNAME); "" for none.
-        max_block_s: the longest time that a blocking command may take. The connection counts as
-            broken if a reply takes ``REPLY_TIMEOUT_S`` longer.
+        max_block_s: the longest time that a blocking command may take. If a reply takes
+            ``REPLY_TIMEOUT_S`` longer than this, the connection counts as broken.
 
     Attributes:
-        is_open: whether commands may be sent: it is connected, authenticated, and in its database.
+        is_open: whether commands may be sent: connected, authenticated, and the database selected.
         is_closed: whether ``close`` was called; the connection is then never made again.
         client_id: Redis' id of the connection; 0 without a ``name``, or if CLIENT is not allowed.
     """
@@ -97,9 +97,9 @@ class AsyncConnection:
         self._events: _SocketEvents | None = None
         self._transport: asyncio.Transport | None = None
         self.is_open = False
-        # The process and the event loop in which it was opened.
+        # The process and the event loop in which the connection was opened.
         self._opened_in: tuple[int, asyncio.AbstractEventLoop] | None = None
-        # Whether Redis has not replied on this connection yet.
+        # True until Redis sends its first reply on this connection.
         self._is_new = False
         self._poll = select.poll()
         self._reader = hiredis.Reader()
@@ -164,7 +164,7 @@ class AsyncConnection:
             await asyncio.sleep(pause_s)
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands at once. A ReplyError is returned in the place of its reply.
+        """Send many commands at once. The reply to a command that fails is a ReplyError.
 
         Raises:
             UnreachableError: there is no connection, or it broke before the last reply.
@@ -208,7 +208,7 @@ class AsyncConnection:
 
         Args:
             command: words of ``str``, ``bytes`` or ``int``.
-            callback: gets the reply or the error; without a connection, before ``send`` returns.
+            callback: gets the reply or the error; without a connection, ``send`` itself calls it.
         """
         if self._transport is None:
             callback(self._unreachable(ConnectionResetError("not connected")))
@@ -227,7 +227,7 @@ class AsyncConnection:
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is None or (descriptor := sock.fileno()) < 0:
             return
-        # The descriptor becomes /dev/null: the transport that owns it may still close it.
+        # The transport may still close the descriptor, so it stays open, as /dev/null.
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
@@ -277,15 +277,15 @@ class AsyncConnection:
                     ):
                         reason = reply
                     if not self._unanswered:
-                        # No command waits: the server says why it is about to disconnect.
+                        # This replies to no command: the server says why it is about to disconnect.
                         reason = reply
                         break
                 self._unanswered.popleft()(reply)
-        except (hiredis.ProtocolError, IndexError) as error:  # IndexError: an unasked reply
+        except (hiredis.ProtocolError, IndexError) as error:  # IndexError: a reply to no command
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:
-            # The connection is another one now: these replies say nothing about it.
+            # A callback has made the connection again. These replies came on the old one.
             return
         if reason is not None:
             self.drop(reason)
@@ -293,7 +293,7 @@ class AsyncConnection:
             self.drop(ConnectionResetError("the queue has moved"))
 
     def read_refusal(self) -> None:
-        """Read the server's reason for refusing a new connection, which a failed write can hide."""
+        """Read why the server refused a new connection. A failed write can hide the reason."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None and self._is_new and not self.address.tls:
             with contextlib.suppress(OSError):
@@ -319,7 +319,7 @@ class AsyncConnection:
     def _pause_s(self, reply: Any, pauses: Iterator[float]) -> float | None:
         """Return how long to wait before a refused command is sent again; None to give up.
 
-        ASK is not followed: no script of a queue runs before the last key has moved.
+        ASK is not followed: a script cannot run before all keys of its queue have moved.
         """
         is_temporary = self.address.mode == "cluster" and slot_moves.is_refusal(reply)
         return next(pauses, None) if is_temporary else None
@@ -345,7 +345,7 @@ class AsyncConnection:
         for command in address.greeting():
             await self._future(command)
         if self._name:
-            # Some services refuse CLIENT. Only CLIENT LIST then does not show this worker.
+            # Some services refuse CLIENT. Jobs run, but CLIENT LIST does not show this worker.
             with contextlib.suppress(ReplyError):
                 await self._future(("CLIENT", "SETNAME", self._name))
                 self.client_id = int(await self._future(("CLIENT", "ID")))

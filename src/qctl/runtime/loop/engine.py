@@ -12,11 +12,11 @@
                   │◄── timer: the limit is over ◄──────────┤ rate limited
                   └◄── Recovery: Redis is back ◄───────────┘ failed, or the connection broke
 
-A *step* is one call of ``settle_and_fetch.lua``: it settles jobs that have completed and
-fetches new jobs as there is room, at most ``_max_batch`` of each. Two steps may be in flight, so
-that Redis runs one step while handlers run the jobs of the other step. If a handler raises, the
-runner (``running.py``) settles the job with another script, and then calls ``released``. A *marker*
-is BullMQ's signal that a job can run now, or when a delayed job is due (``listener.py``).
+A *step* is one call of ``settle_and_fetch.lua``: it settles completed jobs, and fetches new jobs
+if there is room, at most ``_max_batch`` of each. Two steps may be in flight, so that Redis runs one
+step while handlers run the jobs of the other step. If a handler raises, the runner (``running.py``)
+settles the job with another script, and then calls ``released``. A *marker* is BullMQ's signal that
+a job can run now or at a certain time (``listener.py``).
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Engine:
 
     Args:
         owner: an id that no other engine has or had; "" makes a new id. The engine's lock tokens
-            are ``OWNER:STEP``, with the number of the step that fetched the job.
+            are ``OWNER:STEP``, where STEP is the number of the step that fetched the job.
 
     Attributes:
-        in_hand: the engine's jobs by id, each from its fetch until it is settled or given back.
+        in_hand: the engine's jobs by id. A job stays until it is settled or given back.
         link: the connection for calls of running jobs.
         completed_count: how many jobs were settled as completed.
         last_fetch_at: when a fetch last succeeded, by the loop's clock; 0 for never.
@@ -101,7 +101,7 @@ class Engine:
         )
         # How many more jobs may be fetched now; below 0 if Redis has refused to complete jobs.
         self._free = options.concurrency
-        # For a queue that limits how many jobs run at a time in all its workers (``sharing.py``).
+        # Used if the queue limits how many jobs run at a time in all its workers (``sharing.py``).
         self._places = Places()
         self._completed: deque[Completed] = deque()
         self._steps_sent = 0
@@ -141,7 +141,7 @@ class Engine:
     # Steps
 
     def _send_steps(self) -> None:
-        """Send steps while there are jobs to settle or to fetch, and fewer than two in flight."""
+        """Send steps while there are jobs to settle or fetch, until two steps are in flight."""
         self._is_send_due = False
         if self._recovery.is_under_way:
             return
@@ -152,7 +152,7 @@ class Engine:
             settling = min(len(self._completed), self._max_batch)
             wanted = 0
             may_fetch = not self.is_stopping and self._limit_timer is None
-            # The end of a job may let another one run, so a step that settles a job fetches too.
+            # The end of a job may let another job run, so a step that settles jobs also fetches.
             if may_fetch and (settling or not self._nothing_to_fetch):
                 wanted = max(min(self._free, self._max_batch), 0)
             if not settling and (not wanted or self._fetches_in_flight):
@@ -163,14 +163,14 @@ class Engine:
     def _send_step(self, settling: int, wanted: int) -> None:
         """Send a step that settles ``settling`` completed jobs and fetches at most ``wanted``."""
         batch = [self._completed.popleft() for _ in range(settling)]
-        # Values that several jobs share are sent once per group. Usually there are 1 or 2 groups.
+        # Jobs that share these values form a group, so that the values are sent only once.
         groups: dict[tuple[str, str, int, str], int] = {}
         jobs: list[Any] = []
         for job, value in batch:
             rule = job.policy.keep_completed or self.options.keep_completed
             group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
             jobs += (job.id, value, groups.setdefault(group, len(groups) + 1))
-        # ``_free`` counts the jobs of the batch as ended, but until now they have their places.
+        # In ``_free``, the jobs of the batch have ended, but they still occupy their places.
         occupied = self.options.concurrency - self._free + settling
         places_kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted
@@ -204,7 +204,7 @@ class Engine:
             if in_hand.get(job.id) is job:
                 del in_hand[job.id]
         self.completed_count += len(batch) - len(codes) // 2
-        # ``codes`` has only the jobs that were not settled: their position from 1, and the reason.
+        # ``codes`` has a position (from 1) and a reason for each job that was not settled.
         for position, code in zip(codes[::2], codes[1::2], strict=True):
             self._on_not_settled(batch[position - 1][0], code)
         now = self._loop.time()
@@ -233,9 +233,9 @@ class Engine:
 
         Args:
             reason: "" if all wanted jobs were fetched, "more" if there may be more jobs now,
-                "limited" if a rate limit was reached; any other if no more jobs can run now.
-            ms: with the reason "limited", how long the limit holds; otherwise when the next
-                delayed job is due, epoch ms, or 0.
+                "limited" if a rate limit was reached; any other text if no more jobs can run now.
+            ms: for "limited", how long the limit holds; otherwise when the next delayed job is
+                due (epoch ms; 0 for none).
         """
         if reason in {"", "more"}:
             self._nothing_to_fetch = False
@@ -266,7 +266,7 @@ class Engine:
         self._send_steps()
 
     async def _check_stalled(self) -> None:
-        """Run BullMQ's stalled check (wire format 5.13) at once, and then in every interval.
+        """Run BullMQ's stalled check (wire format 5.13) at once, and once per interval.
 
         The check makes jobs of dead workers run again, or fails them. In each interval, Redis lets
         only one of the queue's workers check.
@@ -295,7 +295,7 @@ class Engine:
         self._completed.append((job, value))
         self._free += 1
         if not self._is_send_due:
-            # After the other handlers that end in this turn of the loop: their jobs share a step.
+            # Wait for other handlers that end in this turn of the loop: their jobs share a step.
             self._is_send_due = True
             self._loop.call_soon(self._send_steps)
 
@@ -303,12 +303,12 @@ class Engine:
         """Forget a job that was not settled by ``complete``, and fetch another one."""
         self._forget(job)
         self._free += 1
-        # Even if the last fetch left no job: the end of a job may let another one run.
+        # The last fetch may have left no job, but the end of a job may let another job run.
         self._nothing_to_fetch = False
         self._send_steps()
 
     def pause_fetching(self, for_s: float) -> None:
-        """Fetch no jobs for ``for_s``, but at most 30 s. The pause that ends latest holds."""
+        """Fetch no jobs for ``for_s``, at most 30 s. A pause that ends later stays in force."""
         until = self._loop.time() + min(for_s, MAX_LIMIT_WAIT_S)
         if self._limit_timer is not None:
             if self._limit_timer.when() >= until:
@@ -323,7 +323,7 @@ class Engine:
     # Called by the listener and the worker
 
     def fetch_again(self) -> None:
-        """Fetch now if no rate limit pauses fetching, since there may be a job."""
+        """Look for a new job now, unless a rate limit pauses fetching."""
         if self._limit_timer is None:
             self._nothing_to_fetch = False
             self._send_steps()
@@ -355,7 +355,7 @@ class Engine:
             await self._changed.wait()
 
     async def wait_queue_empty(self) -> None:
-        """Wait until no job is in hand, no rate limit holds, and the last fetch left no job."""
+        """Wait until no job is in hand, no rate limit holds, and the queue has no job to run."""
         while self.is_busy or not self._nothing_to_fetch or self.is_limited:
             self._changed.clear()
             await self._changed.wait()
@@ -386,7 +386,7 @@ class Engine:
                 self._forget(job)
 
     def _return_unstarted(self, jobs: list[Job]) -> None:
-        """Give back jobs that a step in flight has fetched during the stop."""
+        """Give back jobs that were fetched by a step in flight when the stop began."""
         for job in jobs:
             self.in_hand[job.id] = job
 

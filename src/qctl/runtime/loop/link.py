@@ -18,7 +18,7 @@ class RetryingLink:
     """Sends the calls of running jobs over the engine's connection.
 
     A handler that has done its work must not fail because Redis restarts. So a call is repeated
-    until Redis replies, an error occurs that would occur again, or the connection is closed.
+    until Redis replies, the error is a permanent one, or the connection is closed.
     """
 
     def __init__(self, keys: QueueKeys, connection: AsyncConnection) -> None:
@@ -26,7 +26,7 @@ class RetryingLink:
         self._connection = connection
 
     async def run_call(self, call: ScriptCall) -> Any:
-        """Run a script. If a reply is lost, the call is repeated, and may be run twice.
+        """Run a script. If its reply is lost, the call is sent again, so the script may run twice.
 
         Raises:
             ReplyError: the script failed, and would fail again.
@@ -35,7 +35,7 @@ class RetryingLink:
         return (await self.run_call_noting_retries(call))[0]
 
     async def command(self, *command: Arg) -> Any:
-        """Send one command, with the repetitions and errors of ``run_call``."""
+        """Send one command; repeat it, and raise, as ``run_call`` does."""
         return (await self._repeat_while_away(lambda: self._connection.call(*command)))[0]
 
     async def run_call_noting_retries(self, call: ScriptCall) -> tuple[Any, bool]:

@@ -21,7 +21,7 @@ from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
 
 # The longest and the shortest timeout of one blocking command while a delayed job is due later.
-# Redis before 7.0.8 does not block for a shorter time.
+# Redis before 7.0.8 does not block for less than 2 ms.
 MAX_BLOCK_S, MIN_BLOCK_S = 10.0, 0.002
 # At the end: how long Redis may take to end the blocking command, or to notice the disconnect.
 LEAVE_S = 0.2
@@ -47,8 +47,8 @@ class Fetcher(Protocol):
 class Listener:
     """The blocking connection of an engine. Its name shows the worker in CLIENT LIST.
 
-    Without a marker, the engine fetches again after ``drain_delay_s``. While a delayed job is due
-    later, the engine fetches again when that job is due, but after 10 s at the latest.
+    Without a marker, the engine fetches again after ``drain_delay_s``. If a delayed job
+    waits, the engine fetches again when that job is due, but after 10 s at the latest.
     """
 
     def __init__(self, fetcher: Fetcher, address: Address, options: WorkerOptions) -> None:
@@ -93,7 +93,7 @@ class Listener:
                 await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # CLIENT is not allowed, or a marker is on its way to us: put a marker for the others.
+            # CLIENT is not allowed, or a marker is on its way to us: other workers need a marker.
             task.cancel()
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)

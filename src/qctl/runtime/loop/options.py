@@ -16,9 +16,9 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most ``jobs`` starts in ``per_s`` seconds, over all workers of the queue with this limit.
+    """At most ``jobs`` starts in ``per_s`` seconds, counted over all workers with this limit.
 
-    Both must be above 0; ``WorkerOptions`` checks it.
+    ``WorkerOptions`` checks that both numbers are above 0.
     """
 
     jobs: int
@@ -27,10 +27,10 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """The options of a ``Worker``, which describes them.
+    """The options of a ``Worker``; for their meaning, see its docstring.
 
     Args:
-        keep_completed, keep_failed: keep rules (see ``keep_rule``), for jobs without their own.
+        keep_completed, keep_failed: see ``keep_rule``; for jobs without a rule of their own.
 
     Raises:
         UsageError: the name has a blank or is not printable ASCII, or a number is too small.

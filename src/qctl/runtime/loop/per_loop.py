@@ -1,7 +1,7 @@
 """One connection for each event loop that uses a queue, closed at the end of that loop.
 
-A module-level ``AsyncQueue`` outlives event loops (``asyncio.run`` twice, a loop per thread) and
-forks. A connection cannot: it belongs to one event loop of one process.
+Several event loops (``asyncio.run`` twice, a loop per thread) and forked processes may use a
+module-level ``AsyncQueue``. A connection belongs to one event loop of one process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Entry = tuple[AsyncConnection, AsyncGenerator[None, None]]
 
 
 class LoopConnections:
-    """The connections of an ``AsyncQueue``; ``make_connection`` returns one that is not open."""
+    """The connections of an ``AsyncQueue``; ``make_connection`` makes one, not yet open."""
 
     def __init__(self, make_connection: Callable[[], AsyncConnection]) -> None:
         self._make_connection = make_connection

@@ -64,7 +64,7 @@ class Recovery:
         """Recover from a step that failed, or from a connection that broke between steps.
 
         Args:
-            jobs: the jobs that the step was to settle, unless Redis has reported their outcome.
+            jobs: the jobs that the step was to settle; none if Redis has reported their outcome.
             error: the error of the step; None if the connection broke between steps.
         """
         # Redis has run nothing if it lacks the script, or refuses because the queue's slot moves.
@@ -89,7 +89,7 @@ class Recovery:
         self._error_replies = 0
 
     def was_probably_settled(self, job: Job, code: int | str) -> bool:
-        """Whether a job that cannot be settled was probably settled by a step without a reply."""
+        """Whether a step whose reply was lost probably settled a job that cannot be settled now."""
         is_lost = code in {worker_calls.MISSING, worker_calls.NO_LOCK}
         return is_lost and job.id in self._maybe_settled
 

@@ -1,7 +1,7 @@
 """Renews locks, from a thread with its own connection.
 
-So jobs keep their locks even if the app blocks the event loop, except in code that does not release
-Python's global interpreter lock. The thread also logs which job blocks the event loop.
+So jobs keep their locks while the app blocks the event loop, unless the blocking code also holds
+Python's global interpreter lock. The thread logs which job blocks the event loop.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Renewer(threading.Thread):
         self._client = client
         self._loop = loop
         self._stop_wanted = threading.Event()
-        # Renew after a quarter of the lock's time (wire format 7.4); look twice a quarter or more.
+        # Renew a lock after a quarter of its time (wire format 7.4). Check at least twice as often.
         self._renew_after_s = engine.options.lock_ttl_s / 4
         self._pause_s = min(MAX_PAUSE_S, self._renew_after_s / 2)
         self._beat_at = time.monotonic()
@@ -72,11 +72,11 @@ class Renewer(threading.Thread):
             )
             held = [job.id for job, answer in zip(chunk, answers, strict=True) if answer]
             if held:
-                # So that the next stalled check does not take these jobs for stalled.
+                # Otherwise the next stalled check would take these jobs for stalled.
                 self._client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
-                # A job that is ending has no lock any more if it has just been settled.
+                # A job that is ending may have just been settled, and then has no lock.
                 if not is_held and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
                     engine.log.error(

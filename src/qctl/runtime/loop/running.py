@@ -26,7 +26,8 @@ from qctl.wire.schedulers.scheduling import next_iteration_call
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
 
-# How long a scheduler's job is delayed for another worker, if the next job cannot be made here.
+# If a scheduler's next job cannot be made here, its current job is delayed for this time, so that
+# another worker may run it.
 SCHEDULER_PAUSE_S = 30.0
 
 
@@ -69,7 +70,7 @@ class JobRunner:
         """Cancel the tasks of the jobs in hand, which then give their jobs back.
 
         Returns:
-            all jobs in hand, also those that were ending and are not cancelled.
+            all jobs in hand, including those that were already ending, which are not cancelled.
         """
         self._is_cancelling = True
         jobs = list(self._engine.in_hand.values())
@@ -108,7 +109,7 @@ class JobRunner:
         """Make the next job of the job's scheduler (wire format 6.4).
 
         Returns:
-            whether the job may run. If it ran and there were no next job, the scheduler would end.
+            whether the job may run. If the job ran without a next job, the scheduler would end.
         """
         engine = self._engine
         try:
@@ -207,7 +208,7 @@ class JobRunner:
 
     def _delay_before_retry(self, job: Job, error: BaseException) -> float | None:
         """Return the delay before the next attempt, in seconds; None if the job is not retried."""
-        # By name too: the app may raise the UnrecoverableError of another package.
+        # Compared by name as well: the app may raise another package's UnrecoverableError.
         if isinstance(error, UnrecoverableError) or type(error).__name__ == "UnrecoverableError":
             return None
         if job.attempts_made + 1 >= job.policy.attempts:
@@ -248,7 +249,7 @@ class JobRunner:
         self._report_refusal(job, code, was_away=was_away)
 
     def _report_refusal(self, job: Job, code: int | str, *, was_away: bool) -> None:
-        """Log an outcome that Redis did not store; ``code`` is 0 for a stored one."""
+        """Log if Redis has not stored a job's outcome; ``code`` 0 means that it is stored."""
         log = self._engine.log
         is_no_longer_ours = code in {
             worker_calls.MISSING,
@@ -256,7 +257,7 @@ class JobRunner:
             worker_calls.OTHER_LOCK,
         }
         if is_no_longer_ours and was_away:
-            log.info("job's outcome stored before, or its lock has expired", job=job.id)
+            log.info("job's outcome was already stored, or its lock has expired", job=job.id)
         elif code != 0:
             why = worker_calls.why_not(code)
             log.error("job's outcome not stored", job=job.id, name=job.name, why=why)
@@ -276,7 +277,7 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """The job's stack traces, limited in number, with the error's as the last; a JSON array."""
+    """The job's latest stack traces up to its limit, this error's last; a JSON array."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []

@@ -1,16 +1,16 @@
 """How workers share the places of a queue that limits how many of its jobs run at a time.
 
-Such a queue has as many places as jobs may run. A worker that fetches its next job in the call that
-settles its previous job keeps that job's place. BullMQ's workers always do this, so a worker that
-starts later gets no place as long as jobs wait. A qctl worker therefore gives up a place now and
-then, and waits for another place: Redis gives a free place to the worker that has waited longest.
+If 5 jobs may run at a time, the queue has 5 places. A worker that fetches its next job in the call
+that settles its previous job keeps that job's place. BullMQ's workers always do this. Therefore, a
+worker that starts later gets no place until the queue is empty. A qctl worker gives up a place now
+and then, and waits for another one: Redis gives a free place to the worker that has waited longest.
 """
 
 from __future__ import annotations
 
-# A worker gives up the place of one job in this many …
+# Of this many jobs that end, a worker gives up the place of one …
 JOBS_PER_OFFER = 4
-# … but at most once in this time: if no other worker waits, the place is idle for a moment.
+# … but at most once in this time, since the place is idle for a moment if no worker waits.
 MIN_OFFER_PAUSE_S = 0.02
 
 
@@ -28,5 +28,5 @@ class Places:
         if self._ended_since_offer < JOBS_PER_OFFER or is_too_soon:
             return ending
         self._ended_since_offer, self._offered_at_s = 0, now_s
-        # Never the last place: BullMQ's workers give up none, so the worker would not get it back.
+        # Keep at least one place: no BullMQ worker would give up another one for this worker.
         return ending - min(max(ending // JOBS_PER_OFFER, 1), occupied - 1, ending)

@@ -39,7 +39,7 @@ def _workers_of(spec: str) -> Sequence[Worker]:
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # Only for the app itself: a module that the app cannot import needs a traceback.
+        # The app itself is missing. For a module that the app imports, raise with the traceback.
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"there is no module {error.name!r} for {spec}",

@@ -97,7 +97,7 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
 
 
 async def _trim_log(log: Path) -> None:
-    """Move the log's content to ``log.1``, replacing that file, when the log is above its limit.
+    """When the log is above its limit, move its content to ``log.1`` and overwrite that file.
 
     The log is copied and emptied, not renamed, since many processes have it open to append.
     """

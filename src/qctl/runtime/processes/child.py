@@ -42,13 +42,13 @@ from qctl.runtime.processes.reload import FileWatch
 # A child that has not ended this long after its grace is stuck, and ends itself.
 STUCK_S = 10.0
 # A worker with room fetches every ``drain_delay_s``, or within 10 s if a delayed job is due later.
-# The worker is late if no fetch has succeeded for 3 times the delay plus this time.
+# The worker is late if no fetch has succeeded for three times ``drain_delay_s`` plus this time.
 LATE_S = 10.0
 _READY_POLL_S = 0.01
 
 
 def main() -> NoReturn:
-    """Run the workers that the orders in the environment name, and end the process."""
+    """Read the orders from the environment, run their workers, and end the process."""
     orders = from_row(Orders, json.loads(os.environ.pop(ORDERS_VARIABLE)))
     # There is nothing to clean up yet: Ctrl-C may end the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -111,7 +111,7 @@ class Child:
     async def run(self) -> None:
         """Run the workers until the child must stop, and end the process."""
         self._loop = asyncio.get_running_loop()
-        # Signals may reach the whole group. Only the master counts them, and acts on SIGHUP.
+        # A signal may reach the whole group. SIGHUP and a second SIGTERM are for the master only.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
@@ -119,11 +119,11 @@ class Child:
         await self._start()
         reporting = self._loop.create_task(self._report_states())
         await self._stop.wait()
-        # The master logs how many jobs are in hand, and its last state may be a second old.
+        # The master logs how many jobs are in hand. The state it has may be a second old.
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:
-            # Let other commands see soon that the workers, which stop below, are stopping.
+            # The workers stop below. Soon after, show other commands that the workers are stopping.
             self._loop.call_later(0.1, self._heartbeats.send_now)
         if self._grace_s:
             self._end_after(self._grace_s + STUCK_S)
@@ -131,7 +131,7 @@ class Child:
         reporting.cancel()
         if self._heartbeats is not None:
             await asyncio.to_thread(self._heartbeats.stop)
-        # After exit code 1, the master puts back jobs that we could not, since Redis was away.
+        # Exit code 1: the master must put back jobs, because Redis was away when we tried.
         is_clean = not any(worker.state().busy for worker in self._workers)
         # Exit here: the end of ``asyncio.run`` would wait for threads.
         _exit(0 if is_clean else 1)
@@ -150,7 +150,7 @@ class Child:
         # Sent before a worker can fetch a job, so that the master can put back every job.
         _send(self._channel, encode("workers", held=[asdict(row) for row in identities]))
         await self._start_all([row.owner for row in identities])
-        # The child is ready when a fetch of each worker has succeeded.
+        # The child is ready when each worker has had a successful fetch.
         while any(worker.state().since_fetch_s is None for worker in self._workers):
             if self._stop.is_set():
                 return
@@ -161,7 +161,7 @@ class Child:
             list(zip(self._workers, urls, strict=True)), f"qctl:{name}" if name else ""
         )
         self._heartbeats.start()
-        # The start has succeeded: the master no longer reads stderr for the reason of a failure.
+        # The start has succeeded: the master no longer needs our stderr to explain a failure.
         sys.stderr.flush()
         os.dup2(self._orders.stderr, 2)
         self._send_state()
@@ -174,7 +174,7 @@ class Child:
                 await worker.start(owner=owner)
                 started.append(worker)
         except BaseException:
-            # Workers that have started may have jobs, and give them back.
+            # Workers that have started may have jobs: let them give these back.
             for worker in started:
                 worker.hurry()
             await asyncio.gather(*(worker.stop() for worker in started), return_exceptions=True)
@@ -245,7 +245,7 @@ class Child:
 
 
 def is_late(state: WorkerState, drain_delay_s: float) -> bool:
-    """Whether a fetch is overdue. A worker that stops, is full or is rate limited fetches none."""
+    """Whether a fetch is overdue; not if the worker is stopping, full or rate limited."""
     if state.quiet or state.limited or state.busy >= state.concurrency:
         return False
     return state.since_fetch_s is None or state.since_fetch_s > 3 * drain_delay_s + LATE_S

@@ -1,8 +1,8 @@
 """Answers requests to a master on its control socket (``manage/qctl/state.py``).
 
-``{"do": "state"}`` reads the state. ``{"do": "replace", "slot": N}`` replaces one process, or all
-with null for N; the answer comes after the last replacement, or the first that failed.
-``{"do": "stop"}`` stops the master; sent again, it makes the master give the jobs back at once.
+``{"do": "state"}`` reads the state. ``{"do": "replace", "slot": N}`` replaces one process; null for
+N replaces all. The answer comes after the last replacement, or after the first that fails.
+``{"do": "stop"}`` stops the master; a second one makes it give the jobs back at once.
 """
 
 from __future__ import annotations

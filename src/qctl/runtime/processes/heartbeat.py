@@ -1,7 +1,7 @@
-"""Writes the heartbeats of this process's workers to Redis.
+"""Writes heartbeats to Redis: the states of this process's workers, for ``qctl workers``.
 
-A thread writes them, since a worker with a blocked event loop is not dead: another thread still
-renews its locks.
+A thread writes heartbeats, since a worker whose event loop is blocked is not dead: another thread
+still renews its locks.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class HeartbeatSender(threading.Thread):
         self._log = Log("worker")
 
     def send_now(self) -> None:
-        """Write heartbeats at once, since a worker has changed."""
+        """Write heartbeats at once, because a worker's state has changed."""
         self._wake.set()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Let the thread remove the heartbeats and end; wait for the end until the timeout."""
+        """Make the thread remove the heartbeats and end. Wait at most ``timeout_s`` for its end."""
         self._is_ending = True
         self._wake.set()
         self.join(timeout_s)
@@ -67,7 +67,7 @@ class HeartbeatSender(threading.Thread):
             client.close()
 
     def _send(self, send_one: Callable[[Client, Heartbeat], None]) -> None:
-        """Call ``send_one`` for each worker; log an error unless the last ``_send`` failed, too."""
+        """Call ``send_one`` for each worker. Log an error only if the previous call had none."""
         rss, why = rss_bytes(), ""
         for worker, url in self._workers:
             try:

@@ -31,7 +31,7 @@ from qctl.runtime.waiting import wait_first
 KILL_AFTER_GRACE_S = 5.0
 # Before the master ends, it waits at most this long until jobs of dead processes are put back.
 MAX_RECOVERY_S = 6.0
-# If the replacement of a process beyond its limits fails, how long to wait before the next try.
+# If a process above its limits cannot be replaced, how long to wait before the next try.
 RETRY_LIMITS_S = 30.0
 # At a stop, how long children may take to report how many jobs they have in hand.
 _MAX_REPORT_S = 1.0
@@ -64,7 +64,7 @@ class Master:
         # How many replacements of all processes are running or waiting for their turn.
         self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        # The tasks among them that wait for a child's end and put its jobs back.
+        # Those of ``_tasks`` that wait for a child's end and put the child's jobs back.
         self._end_tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -121,11 +121,11 @@ class Master:
                 child.hurry()
 
     async def replace(self, slots: Sequence[Slot], why: str) -> list[Replaced]:
-        """Replace the processes of slots, one after another, without a gap.
+        """Replace the processes of slots in turn. An old process takes jobs until the new one does.
 
         Raises:
-            NotReadyError: a new process did not get ready, or the master is stopping. This slot and
-                the slots after it keep their old processes.
+            NotReadyError: a new process did not get ready, or the master is stopping. The failed
+                slot and the slots after it keep their old processes.
         """
         replaced: list[Replaced] = []
         async with self._replacing:
@@ -177,7 +177,7 @@ class Master:
     async def _await_end(self, child: ChildProcess) -> None:
         await child.ended.wait()
         self.children.discard(child)
-        # A child that could not start has rarely fetched a job, and gives it back if possible.
+        # A child that cannot start rarely has jobs. If it has, it tries to give them back itself.
         could_not_start = child.redis_was_away and not child.ready.is_set()
         if child.workers and not child.ended_cleanly and not could_not_start:
             # Only a crash counts as a stall of the jobs, not a stop or the end of a grace.
@@ -215,7 +215,7 @@ class Master:
             self._replace_all("SIGHUP")
 
     def _replace_all(self, why: str) -> None:
-        # A replacement that waits for its turn will start the code as it is then: one is enough.
+        # A replacement that waits for its turn will load the newest code, so a third is not needed.
         if self._full_replacements < 2:
             self._spawn(self._try_replace_all(why))
 
@@ -306,9 +306,9 @@ class Master:
 
 
 def _logical_cwd(environ: Mapping[str, str]) -> Path:
-    """The working folder, by the name under which the shell entered it (PWD), if that still fits.
+    """The path in PWD if it leads to the working folder, otherwise the folder's real path.
 
-    If that name is a symlink that a deployment changes, new processes start in the new folder.
+    If PWD is a symlink that a deployment changes, new processes start in the new folder.
     """
     here = Path.cwd()
     named = Path(environ.get("PWD") or ".")

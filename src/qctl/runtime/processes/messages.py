@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from qctl.errors import UsageError
 
 T = TypeVar("T")
-# The environment variable with a child's orders; removed before the app is loaded.
+# The environment variable with a child's orders. It is removed before the app is loaded.
 ORDERS_VARIABLE = "QCTL_WORKER_ORDERS"
 STATE_EVERY_S = 1.0
-# A child that has sent no message for longer is stuck.
+# A child that has sent no message for longer than this is stuck.
 SILENT_AFTER_S = 10.0
 
 
@@ -31,8 +31,8 @@ class MasterOptions:
     Args:
         apps: ``module:attribute`` each.
         grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
-        max_jobs: a process that has completed or failed so many jobs is replaced; None: no limit.
-        max_rss_bytes: a process that uses more memory is replaced; None for no limit.
+        max_jobs: a process is replaced after completing or failing this many jobs; None: no limit.
+        max_rss_bytes: a process that uses more memory than this is replaced; None for no limit.
         health: host and port for /livez and /readyz; None for no server.
         name: the name of a background master; "" for a master in the foreground.
     """
@@ -69,7 +69,7 @@ class WorkerIdentity:
     """What a master must know to put back the jobs of a worker that died.
 
     Args:
-        owner: what all lock tokens of the worker begin with, up to a colon.
+        owner: the worker's id; each of its lock tokens is ``OWNER:NUMBER``.
         redis_url: may contain a password.
     """
 
@@ -123,6 +123,6 @@ def decode(data: bytes) -> Mapping[str, Any]:
 
 
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
-    """Make a ``kind``, a dataclass, from the fields of ``row`` that it has."""
+    """Make an instance of the dataclass ``kind`` from ``row``; ignore keys that are not fields."""
     names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in row.items() if name in names})

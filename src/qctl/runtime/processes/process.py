@@ -28,13 +28,13 @@ from qctl.runtime.processes.messages import (
 from qctl.runtime.waiting import wait_first
 
 _MAX_TAIL_BYTES = 8192
-# After a child has ended, how long to wait for the last of its messages and of its stderr.
+# After a child has ended, how long to wait for the rest of its messages and its stderr.
 _READ_REST_S = 0.5
 _MAX_MESSAGE_BYTES = 16_000_000
 
 
 class _Stderr(asyncio.Protocol):
-    """Copies what comes through a child's pipe to the master's stderr, and keeps the last 8 KB."""
+    """Copies a child's stderr, a pipe, to the master's stderr, and keeps the last 8 KB."""
 
     def __init__(self) -> None:
         self.tail = b""
@@ -53,11 +53,11 @@ class ChildProcess:
     """One child process. Created by ``start``.
 
     Attributes:
-        workers: what is needed to put the child's jobs back; empty until the child has sent it.
-        last_message_at: by the monotonic clock.
+        workers: the child's workers, for putting jobs back; empty until the child reports them.
+        last_message_at: time of the last message, by the monotonic clock.
         ready: set when the child has begun to take jobs; never cleared.
         done_fetching: set when the child has been told to stop, has reported that it stops, or has
-            ended. Until it reads the message to stop, it may still take jobs.
+            ended. Until the child reads the message to stop, it may still take jobs.
         stop_reported: set when the child has reported that it is stopping.
         redis_was_away: whether the child could not start because Redis was away.
         is_being_replaced: whether a replacement because of a limit is under way or has just failed.
@@ -128,7 +128,7 @@ class ChildProcess:
         return child
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until the child takes jobs; False if it never will. Kill it after the timeout."""
+        """Return True once the child takes jobs, False if it never will. Kill it at the timeout."""
         await wait_first(self.ready.wait(), self.done_fetching.wait(), timeout_s=timeout_s)
         if self.ready.is_set():
             return True
@@ -140,7 +140,7 @@ class ChildProcess:
 
     @property
     def end_was_expected(self) -> bool:
-        """Whether the child reported that it stops, or the master killed it; else it crashed."""
+        """Whether the child reported its stop, or the master killed it. Otherwise it crashed."""
         return self.was_killed or self.stop_reported.is_set()
 
     @property
@@ -159,12 +159,12 @@ class ChildProcess:
             return f"killed by signal {-self._code}"
 
     def last_words(self) -> list[str]:
-        """The last error (else the last lines) in stderr until ready; if the child ended, how."""
+        """The last error or lines that the child wrote before it was ready, and how it ended."""
         lines = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*lines, f"({self.how_it_ended})"] if self.ended.is_set() else lines
 
     def stop(self, *, for_ever: bool = False) -> None:
-        """Tell the child to finish its jobs, within the grace unless ``for_ever``, and end."""
+        """Tell the child to finish its jobs and end; the grace applies unless ``for_ever``."""
         self._send(encode("stop", for_ever=for_ever))
         if not self.ready.is_set():
             # A child that still imports the app does not read messages yet.

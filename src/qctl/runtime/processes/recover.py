@@ -22,7 +22,7 @@ from qctl.wire.write.transitions import retry_stalled
 # jobs, so one attempt is not enough.
 PAUSES_S = (0.0, 0.25, 1.0, 3.0)
 _MAX_PAUSE_WHEN_STOPPING_S = 0.25
-# Seconds before an attempt that failed, for example because Redis is away, is repeated.
+# Seconds until a failed attempt is repeated, for example while Redis is away.
 _RETRY_S = 1.0
 
 
@@ -31,7 +31,7 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
 
     Args:
         counted: whether each job counts a stall, as in BullMQ when a worker dies. A job with too
-            many stalls then fails instead.
+            many stalls is failed instead.
 
     Raises:
         QctlError: Redis cannot be reached, or refuses.
@@ -74,8 +74,8 @@ async def recover(
 ) -> None:
     """Put back the jobs of a dead process's workers, in several attempts (``PAUSES_S``).
 
-    An attempt that fails is repeated. When ``stopping`` is set, pauses are short, and after an
-    attempt that fails then, the jobs are left to the stalled check of any worker.
+    An attempt that fails is repeated. Once ``stopping`` is set, pauses are short, and a failed
+    attempt is the last: the jobs are left to the stalled check of any worker.
     """
     has_failed = False
     for pause_s in PAUSES_S:
@@ -100,7 +100,7 @@ async def recover(
 
 
 async def _pause(seconds: float, stopping: asyncio.Event) -> None:
-    """Sleep. When ``stopping`` is set, end the sleep, but not in its first 0.25 s."""
+    """Sleep. After the first 0.25 s, end the sleep as soon as ``stopping`` is set."""
     short_s = min(seconds, _MAX_PAUSE_WHEN_STOPPING_S)
     await asyncio.sleep(short_s)
     await wait_first(stopping.wait(), timeout_s=seconds - short_s)

@@ -13,13 +13,13 @@ MAX_NAMED_FILES = 3
 
 
 class FileWatch:
-    """Watches all .py files in ``app_folders()``, also files that were not loaded as modules."""
+    """Watches all .py files in ``app_folders()``, including files not loaded as modules."""
 
     def __init__(self) -> None:
         self._times_ns = self._read_times_ns()
 
     def changed(self) -> list[str]:
-        """Return at most 3 names of files that the last call did not see or that changed since."""
+        """Return at most 3 names of files that are new or changed since the last call."""
         before, self._times_ns = self._times_ns, self._read_times_ns()
         names = [path.name for path, at in self._times_ns.items() if before.get(path) != at]
         return sorted(names)[:MAX_NAMED_FILES]

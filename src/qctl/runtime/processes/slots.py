@@ -11,11 +11,11 @@ from qctl.manage.qctl.state import READY_TIMEOUT_S
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.process import ChildProcess
 
-# This many failures in a row to start a process that gets ready are a crash loop.
+# If this many processes in a row do not get ready, the slot is in a crash loop.
 MAX_CRASHES = 5
 # The pause between a death and the next start, doubled each time.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 30.0
-# After the death of a process that was ready for longer, the pause is the shortest one again.
+# If a process was ready for longer than this before it died, the pause is the shortest again.
 STEADY_S = 60.0
 
 
@@ -90,7 +90,7 @@ class Slot:
                     # The child was replaced while it started.
                     continue
                 self.current = None
-                # Redis' absence is a crash only before the first success: the URL may be wrong.
+                # An absent Redis is a crash only before the first success: the URL may be wrong.
                 is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
                 self._on_not_ready(child, crashes)
@@ -109,7 +109,7 @@ class Slot:
             if not child.ended.is_set():
                 self._retire(child)
             await self._pause()
-            # Not before the pause: a master that got the same signal has cancelled us by now.
+            # Logged after the pause: a master that got the same signal has cancelled us by now.
             self._log.warning("process takes no more jobs, another follows", pid=child.pid, why=why)
 
     async def replace(self) -> tuple[int | None, int]:
