@@ -1,7 +1,7 @@
 """Fixtures for all tests.
 
-Redis: one shared real server, private ones on demand, and an in-process fake. BullMQ, PM2 and
-Docker come from ``labs/fixtures.py``.
+Redis: one shared real server, private ones on demand, and an in-process fake. BullMQ, PM2,
+Docker and systemd come from ``labs/fixtures.py``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.labs.fixtures import (
     lab,
     lab_engine,
     lab_pm2,
+    machine,
     node_bull,
     node_modules,
     pm2,
@@ -51,6 +52,7 @@ __all__ = [
     "lab",
     "lab_engine",
     "lab_pm2",
+    "machine",
     "node_bull",
     "node_modules",
     "nodes",

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.labs.docker_engine import Engine
-from tests.labs.drains import Lab, is_alive
+from tests.labs.drains import Lab, Running, is_alive
 from tests.labs.node import MODULES, node
 from tests.labs.servers import wait_until
 from tests.labs.supervisord import Supervisord
+from tests.labs.systemd_container import Machine
 
 
 def pm2(*words: str) -> list[str]:
@@ -23,7 +24,10 @@ def pm2(*words: str) -> list[str]:
 
 
 def drain_held(lab: Lab, *args: str, command: list[str]) -> dict[str, Any]:
-    drain = lab.start("drain", *args, "--output", "ndjson", *command)
+    return release_and_finish(lab, lab.start("drain", *args, "--output", "ndjson", *command))
+
+
+def release_and_finish(lab: Lab, drain: Running) -> dict[str, Any]:
     drain.await_step("waiting")
     lab.release()
     done = drain.finish()
@@ -89,6 +93,26 @@ def test_under_docker(lab: Lab, engine: Engine, instances: int) -> None:
     (row,) = report["workers"]
     assert (row["before"], row["left"], row["new"]) == (instances, 0, instances)
     assert not any(map(is_alive, before))
+    lab.prove(added)
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_under_systemd(lab: Lab, machine: Machine, instances: int) -> None:
+    env = {"REDIS_PORT": lab.server.port, "QUEUES": "q", "CONCURRENCY": 5}
+    units = machine.unit("emails@", env, instances=instances)
+    lab.wait_workers(count=instances)
+    before = [machine.show(unit, "MainPID") for unit in units]
+    producer = lab.producer(EVERY_MS=80, JOB_MS=40)
+    producer.wait_ids(8)
+    held = lab.hold(5 * instances)
+    command = ["--output", "ndjson", "--", "systemctl", "restart", *units]
+    drain = machine.start_qctl("drain", "q", *command, env={"QCTL_REDIS_URL": lab.url})
+    report = release_and_finish(lab, drain)
+    added = [*held, *producer.stop()]
+    assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
+    (row,) = report["workers"]
+    assert (row["before"], row["left"], row["new"]) == (instances, 0, instances)
+    assert not any(machine.show(unit, "MainPID") in before for unit in units)
     lab.prove(added)
 
 

@@ -1,4 +1,4 @@
-"""Real BullMQ, PM2 and Docker; every test may ask for them."""
+"""Real BullMQ, PM2, Docker and systemd; every test may ask for them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.labs.drains import Lab, open_lab
 from tests.labs.node import NodeBull, install_node_modules
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer
+from tests.labs.systemd_container import Machine
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +110,12 @@ def engine(lab_engine: Engine) -> Iterator[Engine]:
     lab_engine.remove_all()
     yield lab_engine
     lab_engine.remove_all()
+
+
+@pytest.fixture
+def machine(engine: Engine, tmp_path: Path) -> Machine:
+    """A systemd of its own for one test; it ends with ``engine``, and sees ``tmp_path``."""
+    return Machine(engine, folders=[tmp_path])
 
 
 @pytest.fixture

@@ -1,0 +1,205 @@
+"""A real systemd as PID 1 of a container, with units that run worker.js.
+
+Programs come from this machine's /usr, the configuration from a folder of the test. Nothing here
+touches the systemd of the machine itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.labs.docker_engine import Engine, worker_command
+from tests.labs.drains import Running
+from tests.labs.node import HERE
+
+START_TIMEOUT_S = 30.0
+# What a boot does to a machine and no test needs: it empties folders, or asks questions.
+_MASKED = (
+    "systemd-tmpfiles-setup.service",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-firstboot.service",
+    "systemd-update-utmp.service",
+    "dev-hugepages.mount",
+    "sys-fs-fuse-connections.mount",
+    "docker.socket",
+)
+# The engine mounts the container's own control groups, but read-only. systemd needs version 2 of
+# them, or one hierarchy of version 1.
+_CGROUPS_WRITABLE = (
+    "for at in /sys/fs/cgroup/systemd /sys/fs/cgroup; "
+    "do mountpoint -q $at && mount -o remount,bind,rw $at && break; done;"
+)
+_RUNTIME_DIR = "/run/user/0"
+# The manager of root's own units, without the login that usually starts it.
+_USER_MANAGER = f"""\
+[Service]
+Type=notify
+Environment=XDG_RUNTIME_DIR={_RUNTIME_DIR}
+ExecStartPre=/bin/mkdir -p -m 700 {_RUNTIME_DIR}
+ExecStart={{systemd}} --user
+Delegate=yes
+KillMode=mixed
+"""
+
+
+class Machine:
+    """One container of an engine, named ``name``.
+
+    Args:
+        folders: of this machine, writable at the same path, e.g. ``tmp_path``.
+    """
+
+    def __init__(
+        self, engine: Engine, name: str = "machine", *, folders: Sequence[Path] = ()
+    ) -> None:
+        programs = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")
+        self._systemd = next(filter(os.path.exists, programs), "")
+        if not self._systemd:
+            pytest.skip("no systemd: `apt install systemd` installs the files, and starts nothing")
+        self.engine = engine
+        self.name = name
+        self._settings = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=engine.home))
+        self._settings.chmod(0o755)
+        for level in ("system", "user"):
+            (self._settings / level).mkdir()
+        for unit in _MASKED:
+            (self._settings / "system" / unit).symlink_to("/dev/null")
+        engine.run(
+            name,
+            ["/bin/sh", "-c", f"{_CGROUPS_WRITABLE} exec {self._systemd} --unit=basic.target"],
+            {"container": "docker"},
+            folders=folders,
+            options=[
+                "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined",
+                "--cgroupns=private", "--tmpfs=/run", "--tmpfs=/run/lock",
+                f"--volume={self._settings}:/etc/systemd",
+            ],
+        )  # fmt: skip
+        self._wait_for_boot()
+
+    def unit(
+        self,
+        name: str,
+        env: Mapping[str, object] = {},
+        *,
+        instances: int = 1,
+        command: Sequence[str] = (),
+        user: bool = False,
+        start: bool = True,
+        **directives: object,
+    ) -> list[str]:
+        """Write a service that runs worker.js and start it; its full names.
+
+        Args:
+            name: ``emails`` is one ``emails.service``; ``emails@`` is a template, of which
+                ``emails@1.service`` and so on start.
+            instances: of a template.
+            command: worker.js unless given.
+            user: let the user manager run it.
+            directives: of ``[Service]``, e.g. ``TimeoutStopSec=5``; a list is one line for each.
+        """
+        service = {
+            "Type": "exec",
+            "WorkingDirectory": HERE,
+            "ExecStart": _escape(shlex.join(command or worker_command())).replace("$", "$$"),
+            "Environment": [_escape(f'"{key}={value}"') for key, value in env.items()],
+            **directives,
+        }
+        lines = [
+            f"{key}={each}"
+            for key, value in service.items()
+            for each in (value if isinstance(value, list | tuple) else [value])
+        ]
+        if user:
+            self._start_user_manager()
+        file = self._settings / ("user" if user else "system") / f"{name}.service"
+        file.write_text("\n".join(["[Service]", *lines, ""]))
+        self.systemctl("daemon-reload", user=user)
+        units = [f"{name}.service"]
+        if name.endswith("@"):
+            units = [f"{name}{number}.service" for number in range(1, instances + 1)]
+        if start:
+            self.systemctl("start", *units, user=user)
+        return units
+
+    def systemctl(self, *words: str, user: bool = False, check: bool = True) -> str:
+        """``systemctl WORDS``; its stdout."""
+        done = self.exec("systemctl", *(["--user"] if user else []), *words)
+        if check and done.returncode != 0:
+            pytest.fail(f"systemctl {words} failed: {done.stdout[-1000:]}{done.stderr[-2000:]}")
+        return done.stdout
+
+    def show(self, unit: str, *properties: str, user: bool = False) -> dict[str, str]:
+        """``systemctl show`` of a unit; all properties, or those named."""
+        only = [f"--property={','.join(properties)}"] if properties else []
+        lines = self.systemctl("show", unit, *only, user=user).splitlines()
+        return {key: value for key, _, value in (line.partition("=") for line in lines)}
+
+    def journal(self, unit: str, *, user: bool = False) -> str:
+        """What a unit and systemd wrote about it, one message a line."""
+        kind = "--user-unit" if user else "--unit"
+        return self.exec("journalctl", "--no-pager", "--output=cat", f"{kind}={unit}").stdout
+
+    def exec(
+        self, *words: str, env: Mapping[str, str] = {}, timeout_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of this machine inside the container, whether it succeeds or not."""
+        return subprocess.run(
+            self.command(*words, env=env), capture_output=True, text=True,
+            timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def command(self, *words: str, env: Mapping[str, str] = {}) -> list[str]:
+        """A call of a program inside the container, to be started elsewhere."""
+        settings = {"XDG_RUNTIME_DIR": _RUNTIME_DIR, **env}
+        options = [f"--env={key}={value}" for key, value in settings.items()]
+        return self.engine.command("exec", *options, self.name, *words)
+
+    def qctl(self, *words: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+        """Run qctl inside the container to its end.
+
+        Args:
+            env: e.g. ``{"QCTL_REDIS_URL": lab.url}``.
+        """
+        return self.exec(sys.executable, "-m", "qctl", *words, env=env)
+
+    def start_qctl(self, *words: str, env: Mapping[str, str] = {}) -> Running:
+        """Start qctl inside the container. Signals sent to it here do not reach it there."""
+        command = self.command(sys.executable, "-m", "qctl", *words, env=env)
+        return Running(command, dict(os.environ), self.engine.home)
+
+    def close(self) -> None:
+        """Remove the container."""
+        self.engine.docker("rm", "--force", "--volumes", self.name)
+
+    def _start_user_manager(self) -> None:
+        file = self._settings / "system/user-manager.service"
+        if not file.exists():
+            file.write_text(_USER_MANAGER.format(systemd=self._systemd))
+            self.systemctl("daemon-reload")
+            self.systemctl("start", "user-manager.service")
+
+    def _wait_for_boot(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            state = self.exec("systemctl", "is-system-running")
+            if state.stdout.strip() in {"running", "degraded"}:
+                return
+            if time.monotonic() > deadline or not self.engine.pid(self.name):
+                log = self.engine.call("logs", "--tail=5", self.name)
+                pytest.skip(f"systemd does not start here: {state} {log.stdout}{log.stderr}")
+            time.sleep(0.05)
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%%")
