@@ -92,7 +92,7 @@ def test_a_lost_reply_costs_neither_a_job_nor_a_second_run(
     assert runs == Counter(ids)
     assert_clean(client, ids)
     texts = [vars(record).get("qctl_message") for record in caplog.records]
-    assert "giving back jobs of a lost reply" in texts
+    assert "the reply to a fetch was lost: giving jobs back" in texts
     # What had been settled when the reply was lost is no error.
     assert "result not stored" not in texts
 

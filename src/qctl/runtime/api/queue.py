@@ -104,7 +104,7 @@ class Queue(_Producer):
         """Add a job.
 
         Args:
-            name: the job's name, which decides which handler runs the job.
+            name: the job's name; it decides which handler runs the job.
             data: the job's payload, any JSON value; None is stored as ``{}``.
             options: see ``JobOptions``. Durations are seconds or a ``timedelta``.
 
@@ -185,7 +185,7 @@ class Queue(_Producer):
         return scheduling.parse_schedulers(listed, records)
 
     def close(self) -> None:
-        """Close the connection, unless it is the argument ``client``."""
+        """Close the connection, unless ``client`` was given."""
         if self._owns_client:
             self._client.close()
 
@@ -273,7 +273,7 @@ class AsyncQueue(_Producer):
         return scheduling.parse_schedulers(listed, await connection.pipeline(commands))
 
     async def close(self) -> None:
-        """Close this event loop's connection, unless it is the argument ``connection``."""
+        """Close this event loop's connection, unless ``connection`` was given."""
         await self._connections.close()
         self._client.close()
 

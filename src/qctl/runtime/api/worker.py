@@ -90,8 +90,8 @@ class Worker:
             else ``bull``.
         name: unique among the queue's workers, in printable ASCII without blanks; default:
             ``HOST-PID-N``. Bull Board and ``qctl workers`` show this name.
-        middleware: functions ``async def layer(job, call_next)`` around each handler, the first
-            outermost.
+        middleware: functions ``async def layer(job, call_next)`` that wrap each handler; the first
+            is the outermost.
         backoffs: custom backoffs by name. Each is a ``function(attempts made, error)`` that returns
             the delay in seconds, or less than 0 for no retry.
         rate_limit: how many jobs may start in a period, over all workers of the queue.
@@ -182,7 +182,7 @@ class Worker:
             isolate: run a plain ``def`` in a child process, which can be killed.
             timeout_s: a longer run is cancelled, and the attempt fails. A thread cannot be
                 cancelled: the attempt fails, but the function goes on.
-            kill_after_s: with ``isolate``: a longer run is killed, and the attempt fails.
+            kill_after_s: a longer run is killed, and the attempt fails; needs ``isolate``.
 
         Raises:
             UsageError: the name has a handler already, or the options do not fit the function.
@@ -210,7 +210,7 @@ class Worker:
     # Start and stop
 
     def settings(self) -> Settings:
-        """Load the settings that name the worker's Redis. Raises as ``load_settings`` does."""
+        """Load the URL and the prefix of the worker's Redis. Raises as ``load_settings`` does."""
         return load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
 
     async def start(self, *, owner: str = "", redis_url: str = "") -> None:

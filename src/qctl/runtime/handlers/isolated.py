@@ -171,7 +171,7 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # If the child never ran a job, the next child would die too: the job fails below.
+            # If the child never ran a job, the next child would die too, so the job fails.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True

@@ -57,7 +57,7 @@ def _through(layer: Middleware, call: Call, job: Job) -> Awaitable[Any]:
 
 
 def in_time(call: Call, timeout_s: float) -> Call:
-    """Wrap ``call`` so that it is cancelled after ``timeout_s``, with a ``JobTimeoutError``."""
+    """Wrap ``call``: after ``timeout_s``, cancel it and raise a ``JobTimeoutError``."""
 
     async def timed(job: Job) -> Any:
         try:

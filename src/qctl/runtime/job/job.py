@@ -183,7 +183,7 @@ class Job:
         return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
-        """Read why children failed whose failure is ignored (``OnFailure``), by the child's key."""
+        """Read the errors of children whose failure is ignored (``OnFailure``), by child key."""
         return to_dict(await self.link.command("HGETALL", self.link.keys.ignored_failures(self.id)))
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:

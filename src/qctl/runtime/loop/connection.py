@@ -42,7 +42,7 @@ _WRONG_SERVER = NOT_THE_MASTER | {"CLUSTERDOWN"}
 
 
 class _SocketEvents(asyncio.Protocol):
-    """Passes the events of one socket to its ``AsyncConnection``, until ``drop`` closes it."""
+    """Passes a socket's events to an ``AsyncConnection``, until ``drop`` closes the socket."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection: AsyncConnection | None = connection
@@ -77,7 +77,7 @@ class AsyncConnection:
 
     Args:
         key: any key of the queue; its slot decides the node of a cluster.
-        name: the name that the connection gives itself (CLIENT SETNAME); "" for none.
+        name: the connection's name, set with CLIENT SETNAME; "" for none.
         max_block_s: the longest time that a blocking command may take. If a reply takes
             ``REPLY_TIMEOUT_S`` longer than this, the connection counts as broken.
 
@@ -384,7 +384,7 @@ class AsyncConnection:
             self.drop(ConnectionResetError("Redis closed the connection"))
 
     def _has_unread(self) -> bool:
-        """Whether data or a disconnect has arrived that the event loop has not read."""
+        """Whether the event loop has yet to read data or a disconnect that has arrived."""
         if self._transport is None:
             return False
         return self._transport.is_closing() or bool(self._poll.poll(0))

@@ -61,7 +61,7 @@ class Engine:
 
     Attributes:
         in_hand: the engine's jobs by id. A job stays until it is settled or given back.
-        link: the connection for calls of running jobs.
+        link: sends the calls of running jobs to Redis.
         completed_count: how many jobs were settled as completed.
         last_fetch_at: when a fetch last succeeded, by the loop's clock; 0 for never.
     """
@@ -106,7 +106,7 @@ class Engine:
         self._completed: deque[Completed] = deque()
         self._steps_sent = 0
         self._steps_in_flight = 0
-        # Steps in flight that only fetch.
+        # How many steps in flight only fetch.
         self._fetches_in_flight = 0
         self._is_send_due = False
         # Whether the last fetch left no job that could run now.
@@ -266,7 +266,7 @@ class Engine:
         self._send_steps()
 
     async def _check_stalled(self) -> None:
-        """Run BullMQ's stalled check (wire format 5.13) at once, and once per interval.
+        """Run BullMQ's stalled check (wire format 5.13) now, and then once per interval.
 
         The check makes jobs of dead workers run again, or fails them. In each interval, Redis lets
         only one of the queue's workers check.

@@ -1,4 +1,4 @@
-"""The connection of running jobs to Redis: while Redis is away, each call is repeated."""
+"""Sends the calls of running jobs to Redis, and repeats them while Redis is away."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
 
-# The longest and the shortest timeout of one blocking command while a delayed job is due later.
+# While a delayed job waits: the longest and the shortest timeout of one blocking command.
 # Redis before 7.0.8 does not block for less than 2 ms.
 MAX_BLOCK_S, MIN_BLOCK_S = 10.0, 0.002
 # At the end: how long Redis may take to end the blocking command, or to notice the disconnect.

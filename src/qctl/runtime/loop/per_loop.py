@@ -1,7 +1,7 @@
 """One connection for each event loop that uses a queue, closed at the end of that loop.
 
 Several event loops (``asyncio.run`` twice, a loop per thread) and forked processes may use a
-module-level ``AsyncQueue``. A connection belongs to one event loop of one process.
+module-level ``AsyncQueue``, but a connection belongs to one event loop of one process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Entry = tuple[AsyncConnection, AsyncGenerator[None, None]]
 
 
 class LoopConnections:
-    """The connections of an ``AsyncQueue``; ``make_connection`` makes one, not yet open."""
+    """The connections of an ``AsyncQueue``, each made by ``make_connection`` and opened on use."""
 
     def __init__(self, make_connection: Callable[[], AsyncConnection]) -> None:
         self._make_connection = make_connection
@@ -48,7 +48,7 @@ class LoopConnections:
             await entry[1].aclose()
 
     def _give_up_inherited(self) -> None:
-        """Give up the connections that this process, a forked child, has from its parent."""
+        """Give up the connections that this process, a forked child, inherited from its parent."""
         self._pid = os.getpid()
         for connection, _ in self._entries.values():
             connection.close_inherited()

@@ -57,7 +57,7 @@ class Recovery:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         # While a recovery is under way, the engine may send no step: jobs that the step fetched
-        # would look like jobs of a lost reply.
+        # would look like jobs whose reply was lost.
         self.is_under_way = False
 
     def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:
@@ -125,7 +125,7 @@ class Recovery:
         self._on_recovered()
 
     async def _return_unknown_jobs(self, known_tokens: Collection[str]) -> None:
-        """Give back active jobs under a token of this engine that is not in ``known_tokens``."""
+        """Give back active jobs whose lock token is this engine's, but not in ``known_tokens``."""
         keys, connection = self._keys, self._connection
         ids = await connection.call("LRANGE", keys("active"), 0, -1)
         tokens = await connection.pipeline([("GET", keys.lock(job_id)) for job_id in ids])
@@ -136,7 +136,7 @@ class Recovery:
             and token not in known_tokens
         ]
         if unknown:
-            self._log.warning("giving back jobs of a lost reply", count=len(unknown))
+            self._log.warning("the reply to a fetch was lost: giving jobs back", count=len(unknown))
         for start in range(0, len(unknown), worker_calls.MAX_BATCH):
             chunk = unknown[start : start + worker_calls.MAX_BATCH]
             await connection.run_call(worker_calls.give_back(keys, chunk))

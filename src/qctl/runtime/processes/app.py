@@ -21,7 +21,7 @@ def load_workers(specs: Sequence[str]) -> list[Worker]:
 
     Raises:
         UsageError: a spec is malformed, or does not name a worker.
-        Exception: the app raised it during the import.
+        Exception: an error of the app during its import.
     """
     here = str(Path.cwd())
     if here not in sys.path:

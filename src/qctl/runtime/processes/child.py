@@ -226,7 +226,7 @@ class Child:
 
         Args:
             for_ever: whether the jobs may take as long as they need, since this process is being
-                replaced. If the master stops later, a second call limits them to the grace.
+                replaced. If the master stops later, a second call limits the jobs to the grace.
         """
         if not self._stop.is_set():
             self._grace_s = 0.0 if for_ever else self._orders.grace_s

@@ -29,7 +29,7 @@ from qctl.runtime.waiting import wait_first
 # How long a child may take after its grace to cancel its jobs, give them back and end. Then the
 # master kills it. (``child.STUCK_S`` is longer, for a child without a master.)
 KILL_AFTER_GRACE_S = 5.0
-# Before the master ends, it waits at most this long until jobs of dead processes are put back.
+# How long the master waits at its end for jobs of dead processes to be put back.
 MAX_RECOVERY_S = 6.0
 # If a process above its limits cannot be replaced, how long to wait before the next try.
 RETRY_LIMITS_S = 30.0

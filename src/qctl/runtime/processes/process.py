@@ -98,7 +98,7 @@ class ChildProcess:
         child = cls(slot)
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        # Once the child is ready, it writes here instead of to the pipe.
+        # Once the child is ready, it writes to this copy of our stderr, not to the pipe.
         stderr = os.dup(2)
         orders = Orders(**asdict(options), slot=slot, channel=theirs.fileno(), stderr=stderr)
         try:

@@ -1,4 +1,4 @@
-"""A slot: keeps one process running. A process that dies is followed by another process."""
+"""A slot keeps one process running: if the process dies, the slot starts another one."""
 
 from __future__ import annotations
 
