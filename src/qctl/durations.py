@@ -17,7 +17,7 @@ def duration_s(text: str, *, unit_required: bool = False) -> float | None:
     None for any other text.
 
     Args:
-        unit_required: return None for a number without a unit, too.
+        unit_required: if true, a number without a unit gives None.
     """
     match = _DURATION.fullmatch(text)
     if match is None or (unit_required and match[2] is None):
@@ -44,7 +44,7 @@ def parse_duration_s(
     if not min_s <= seconds <= max_s:
         raise UsageError(
             f"{flag} {text!r} is too {'short' if seconds < min_s else 'long'}",
-            why=f"it takes {duration(min_s)} to {duration(max_s)}",
+            why=f"{flag} must be between {duration(min_s)} and {duration(max_s)}",
             hint=f"{flag} {example}",
         )
     return seconds

@@ -103,12 +103,12 @@ class ReplyError(QctlError):
 
     Args:
         message: the error as Redis sent it, e.g. ``WRONGTYPE Operation against …``.
-        command: the command and its key, to show; never its values.
+        command: the command and its key, for the message; never the command's values.
         secret: a password to hide in ``message``; may be empty.
 
     Attributes:
         message: the error to show.
-        raw: the error as received, only to compare: it may contain the password.
+        raw: the error as received. Do not show it, because it may contain the password.
         code: the error's code, e.g. ``WRONGTYPE``.
     """
 
@@ -129,7 +129,7 @@ class ReplyError(QctlError):
 
     @property
     def refuses_service(self) -> bool:
-        """Whether Redis serves no command of this client (loading, busy, …), or the slot moves."""
+        """Whether Redis serves no command of this client (loading, busy, …) or moves the slot."""
         return self.exit_status == ExitStatus.UNREACHABLE
 
 
@@ -155,9 +155,9 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, UnreachableError)
 
 
-# Error codes of a server that is not the master, or is the master no longer.
+# Error codes of a server that is not the master, or is no longer the master.
 NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
-# Error codes that may pass: a failover, a moved slot, no memory, no disk, too few replicas.
+# Error codes of conditions that may end: failover, moved slot, no memory, no disk, few replicas.
 _TEMPORARY = NOT_THE_MASTER | {"MOVED", "OOM", "MISCONF", "NOREPLICAS"}
 _SCATTERED = (
     "the keys of this queue are in different slots of the cluster",
@@ -245,7 +245,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
-# Errors without a code of their own: a part of their text → as above; the first match counts.
+# For errors without their own code: a part of the text → the same; the first match counts.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
     # Redis 7 omits the code NOPERM inside a script.
@@ -290,7 +290,7 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
 
 
 def _code(message: str) -> str:
-    """The error's code; before Redis 7, the ERR of a script contains the code of its error."""
+    """The error's code. Before Redis 7, a script's error begins with ERR, and its code follows."""
     code = message.split(" ", 1)[0]
     in_script = _CODE_IN_SCRIPT.findall(message) if code == "ERR" else ()
     return str(in_script[-1]) if in_script else code

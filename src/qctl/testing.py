@@ -1,4 +1,4 @@
-"""For an app's own tests: run workers over their queues until nothing is left to do.
+"""For an app's own tests: run workers until their queues have nothing left to do.
 
     from qctl.testing import run_until_idle
 
@@ -6,9 +6,9 @@
         (outcome,) = run_until_idle(worker, [("welcome", {"user": 7})])
         assert outcome.returnvalue == {"sent": True}
 
-Redis is fakeredis, in this process; the worker is the real one, with its scripts, locks and
-retries. Delays and backoffs take no time: when only delayed jobs are left, all due times are made
-earlier by the same amount, so that the first job is due.
+The worker is real, with its scripts, locks and retries; fakeredis, in this process, replaces Redis.
+Delays and backoffs take no time: when only delayed jobs are left, all due times are made earlier by
+the same amount, so that the first job is due.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
 _POLL_S = 0.005
-# How long jobs that still run at the time limit may take to finish.
+# How long running jobs may continue after the time limit.
 _GRACE_S = 0.1
 
 
@@ -134,7 +134,7 @@ class FakeQueues:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A forked child must leave the server and its folder to its parent.
+        # A forked child must leave the server and the folder to the parent process.
         if self._pid == os.getpid():
             self._clean_up.close()
 
@@ -145,14 +145,14 @@ class FakeQueues:
     def run(self, *workers: Worker, timeout_s: float = TIMEOUT_S) -> None:
         """Run workers until their queues have nothing left to do.
 
-        Jobs that schedulers add for later and jobs in a paused queue are not waited for. A rate
+        Does not wait for jobs in a paused queue, or for jobs that schedulers add for later. A rate
         limit takes real time.
 
         Raises:
             TimedOutError: the workers were still busy after ``timeout_s`` seconds of real time.
             UsageError: a test called ``run`` on its event loop; or see ``Worker.start``.
         """
-        # A RuntimeError says that no event loop runs, as it should be.
+        # The call raises a RuntimeError if no event loop runs, which is the normal case.
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise UsageError(
@@ -193,7 +193,7 @@ class FakeQueues:
         )
 
     def outcomes(self, queue: Queue) -> list[Outcome]:
-        """The outcomes of the completed, then of the failed jobs that are kept, oldest first."""
+        """The outcomes of all finished jobs in Redis: completed before failed, oldest first."""
         keys = [queue.keys(state) for state in FINISHED]
         ids = [job_id for key in keys for job_id in self.client.call("ZRANGE", key, 0, -1)]
         return [self.outcome(queue, job_id) for job_id in ids]
@@ -205,7 +205,7 @@ class FakeQueues:
             return False
         if call("HEXISTS", keys("meta"), "paused"):
             return not call("EXISTS", keys("active"))
-        # Delayed jobs are read first: while no job runs, jobs leave this state but never enter it.
+        # Delayed jobs are read first, because no job becomes delayed while no job runs.
         delayed = self._delayed(keys)
         if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False

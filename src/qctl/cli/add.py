@@ -55,7 +55,7 @@ def add(
         typer.Option(
             "--dedup",
             metavar="ID[:TTL]",
-            help="Add nothing while a job with this dedup id exists, or for TTL: user-7:5s",
+            help="Add nothing while a job with this dedup id is unfinished, or for TTL: user-7:5s",
         ),
     ] = None,
     create: Annotated[
@@ -65,7 +65,7 @@ def add(
 ) -> None:
     """Add a job, and print its id.
 
-    With --id or --dedup, a job may exist already; then its id is printed and nothing is added.
+    If --id or --dedup matches an existing job, nothing is added, and that job's id is printed.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
     from qctl.ops.jobs import add as ops  # noqa: PLC0415
@@ -73,7 +73,7 @@ def add(
     from qctl.wire.write.adding import NewJob  # noqa: PLC0415
 
     if job_id == "":
-        # Probably an unset variable. Without an id, each call would add one more job.
+        # Probably a shell variable that is not set. Without an id, each call would add another job.
         raise UsageError("--id is empty", hint="leave it out for the next number")
     job = NewJob(
         name,

@@ -35,7 +35,7 @@ ResetAttempts = Annotated[
         help="Reset the counts of attempts and stalls; without this, each job gets one more run",
     ),
 ]
-# The states of `jobs list` except active: a job that a worker runs is not changed.
+# The states of `jobs list` without active: qctl does not change a job that a worker runs.
 RestingState = Literal[
     "waiting", "stalled", "delayed", "prioritized", "waiting-children", "completed", "failed"
 ]
@@ -138,14 +138,14 @@ def remove(
         RestingState | None, typer.Option("--state", help="The state of the jobs")
     ] = None,
     with_children: Annotated[
-        bool, typer.Option("--with-children", help="Also delete all jobs below them in their flows")
+        bool, typer.Option("--with-children", help="Also delete all jobs below these in a flow")
     ] = False,
     options: BulkOptions,
 ) -> None:
     """Delete jobs, by id or by state.
 
-    Not deleted are jobs that a worker runs, parents with unfinished children, and the next jobs of
-    schedulers. If a parent waited only for a deleted child, the parent continues.
+    Jobs that a worker runs, parents with unfinished children, and the next jobs of schedulers are
+    kept. If a parent waited only for a deleted child, the parent continues.
     """
     from qctl.ops.bulk.actions import removing  # noqa: PLC0415 - not for --help
 
@@ -166,8 +166,8 @@ def purge(
 ) -> None:
     """Delete the jobs of a state.
 
-    Like `jobs remove --state`, but faster, with one event for many jobs, and you type the queue's
-    name to confirm.
+    Faster than `jobs remove --state`, and adds only one event for many jobs. To confirm, you type
+    the queue's name.
     """
     from qctl.ops.bulk.actions import purging  # noqa: PLC0415 - not for --help
 
@@ -213,7 +213,7 @@ def _carry_out(
     selection: Selection,
     options: BulkOptions,
 ) -> None:
-    """Ask for confirmation, change the jobs with progress shown, and report the result.
+    """Ask for confirmation, change the jobs, show the progress, and report the result.
 
     Raises:
         RefusedError, UsageError: the change was not confirmed, or ``--rate`` is not finite.
@@ -255,7 +255,7 @@ def _carry_out(
                     if env.output == "ndjson":
                         env.emit_json(progress)
         finally:
-            # After an error or a signal, too, the operator must know what was changed, if anything.
+            # Even after an error or a signal, the operator must know which changes were made.
             report = run.report()
             if report.complete or report.done or report.below_count:
                 lines = bulk_lines(report, paused=snapshot.paused)
@@ -284,7 +284,7 @@ def _confirm(
 
 
 def _progress_line(env: Environment, run: BulkRun) -> Live:
-    """A progress line on a terminal, redrawn even during one long step, such as a large flow."""
+    """A progress line on a terminal, redrawn even while one step takes long, as in a large flow."""
     from rich.live import Live  # noqa: PLC0415 - only on a terminal
     from rich.text import Text  # noqa: PLC0415
 

@@ -1,8 +1,9 @@
 """The names that TAB offers: queues, targets, contexts, prefixes, schedulers, workers.
 
-Typer calls these functions with the half-typed command line, whose connection options apply. A
-half-typed line has no place for a message, so a function that fails returns the names found until
-then, often none. TAB starts no server, runs no password command and waits at most ``MAX_WAIT_S``.
+Typer passes the half-typed command line, and the functions connect with the options on that line.
+An error message would disturb the line, so a function that fails returns the names found before
+the failure, often none. TAB starts no server, runs no password command, and waits at most
+``MAX_WAIT_S``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from qctl.connection.address import Address, Client
 
 MAX_WAIT_S = 0.5
-# The longest scan of all keys. If the time is too short to find all queues, a background process
+# The time limit for a scan of all keys. If the scan does not end in time, a background process
 # scans again for the next TAB.
 _MAX_SCAN_S = 0.3
 
@@ -28,7 +29,7 @@ _Read = Callable[["Settings", typer.Context], Iterable[str]]
 
 
 def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Context], list[str]]:
-    """Make the function that Typer calls: it returns what ``read`` yields in time, sorted.
+    """Make the function that Typer calls, which returns the names that ``read`` yields in time.
 
     Names with characters that cannot be printed are left out. With ``ignore_context``, the settings
     are loaded without the chosen context, which may not exist.
@@ -53,11 +54,11 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
                     environ=environ,
                 )
                 for name in read(settings, ctx):
-                    found.append(name)  # noqa: PERF402 - keeps the names before a failure
+                    found.append(name)  # noqa: PERF402 - keeps the names found before a failure
             except Exception:
                 return
 
-        # Only a thread can be abandoned while it waits for a name server that does not answer.
+        # In a thread, because a thread can be abandoned while a DNS server does not answer.
         thread = threading.Thread(target=look_up, daemon=True)
         thread.start()
         thread.join(MAX_WAIT_S)
@@ -96,7 +97,7 @@ def prefixes(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
 
 @_in_time
 def scheduler_ids(settings: Settings, ctx: typer.Context) -> Iterable[str]:
-    """The schedulers of the queue on the command line."""
+    """The ids of the schedulers of the queue on the command line."""
     from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
 
     with _connected(settings) as (_, client):
@@ -111,7 +112,7 @@ def targets(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
 
     yield from (target.name for target in settings.targets)
     yield from (f"qctl:{name}" for name in master_names(settings.state_home))
-    # Without this socket PM2 is not running, and TAB must not start PM2.
+    # If this socket is missing, PM2 is not running, and asking PM2 for its apps would start PM2.
     if (settings.pm2_home / "rpc.sock").exists():
         from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
 

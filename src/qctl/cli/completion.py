@@ -1,6 +1,6 @@
 """``qctl completion``, and the answers to its scripts for bash, zsh and fish.
 
-A script passes the command line up to the cursor in an environment variable, and offers the lines
+A script puts the command line, up to the cursor, into an environment variable, and offers the lines
 that qctl prints. Click parses the command line and finds the parameter to complete;
 ``candidates.py`` finds the names. Typer's own scripts are not used: they split words at ``:``, and
 could run a command that is hidden in a queue's name.
@@ -73,7 +73,7 @@ class _Shell(ShellComplete):
     """What the three shells have in common.
 
     Attributes:
-        head: the ``--option=`` with which the word being typed begins; "" for none.
+        head: the ``--option=`` that the word being typed begins with; "" for none.
         typed: the word being typed, unquoted.
         quote: the quotation mark that is open in the word being typed; "" for none.
     """
@@ -110,7 +110,8 @@ class Bash(_Shell):
             unsafe = "'" if self.quote == "'" else '"$`\\!'
             return "" if set(value) & set(unsafe) else value
         breaks = os.environ.get("_QCTL_BREAKS", "")
-        # Readline replaces only the text after the last : or =, or from the last @ on.
+        # Readline replaces only a part of the word: the text after the last : or =, or the text
+        # from the last @ on.
         starts = (self.typed.rfind(char) + (char != "@") for char in ":=@" if char in breaks)
         return re.sub(r"[^\w@%+=:,./-]", r"\\\g<0>", value[max(0, *starts, 0) :])
 
@@ -120,7 +121,8 @@ class Zsh(_Shell):
     source_template = _ZSH
 
     def format_completion(self, item: CompletionItem) -> str:
-        # zsh does the quoting, and the script keeps ``--option=``. A colon begins the description.
+        # zsh adds quotes itself, and the script keeps ``--option=``. In an answer to zsh, a colon
+        # begins the description, so a colon in the name is escaped.
         value = str(item.value).replace("\\", "\\\\").replace(":", "\\:")
         return f"{value}:{_first_sentence(item.help)}" if item.help else value
 
@@ -138,11 +140,11 @@ SHELLS: Mapping[str, type[_Shell]] = {shell.name: shell for shell in (Bash, Zsh,
 
 
 def split_line(line: str) -> tuple[list[str], str]:
-    """The words of an unfinished line, and the quotation mark that is open at its end, or "".
+    """The words of an unfinished line, and the quotation mark still open at its end ("" if none).
 
     The last word is the word being typed; after a space, it is empty.
     """
-    # The \0 makes a last word after a space, and gives a backslash at the end something to escape.
+    # The added \0 is the last word after a space, and the character that a final backslash escapes.
     lexer = shlex.shlex(f"{line}\0", posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""

@@ -23,8 +23,8 @@ def demo(
 ) -> None:
     """Watch a restart under load, and the proof that no job was lost.
 
-    Takes 15 seconds, and starts a Redis of its own; --redis is ignored. Without --keep, the demo
-    leaves nothing behind.
+    The demo takes 15 seconds. It starts its own Redis, so --redis is ignored. Without --keep, the
+    demo leaves nothing behind.
     """
     # Imported here, so that `qctl --help` stays fast.
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415

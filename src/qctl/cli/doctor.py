@@ -20,7 +20,7 @@ def doctor(
     queues: QueuesOrAll = None,
     target: Annotated[
         str | None,
-        target_option("Only this process and the queues that it serves, for example pm2:worker"),
+        target_option("Only this process, for example pm2:worker, and the queues that it serves"),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Check every job and key instead of samples")

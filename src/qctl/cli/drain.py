@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from qctl.ops.processes.run_command import OperatorCommand
 
 app = App()
-# The key of COMMAND's words, typed after ``--``, in the metadata of Click's context.
+# Under this key, the metadata of Click's context has the words of COMMAND, typed after ``--``.
 _COMMAND = "qctl.command"
 
 
 class _CommandAfterDashes(Command):
     """A command whose last arguments may be ``-- COMMAND ARG…``.
 
-    After the ``--``, words that begin with a dash still are names of queues, because no program has
-    such a name. A second ``--`` ends those names.
+    Directly after the ``--``, words that begin with a dash are names of queues, because no program
+    has a name that begins with a dash. A second ``--`` ends these names.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -42,7 +42,7 @@ class _CommandAfterDashes(Command):
         )
         names, words = rest[:count], rest[count:]
         if end < len(args) and not rest and not ctx.resilient_parsing:
-            # Probably an unset variable. A drain alone would leave the queues paused.
+            # Probably a shell variable that is not set. A mere drain would leave the queues paused.
             raise UsageError("there is no COMMAND after --", hint="add one, or leave out the --")
         ctx.meta[_COMMAND] = tuple(words[1:] if words[:1] == ["--"] else words)
         return super().parse_args(ctx, [*args[:end], *(["--", *names] if names else [])])
@@ -129,7 +129,8 @@ class CommandFlags:
         bool,
         typer.Option(
             "--no-expect",
-            help="If Redis does not show new workers: only COMMAND's exit code counts",
+            help="Do not wait for new workers, because Redis cannot show them; only COMMAND's exit "
+            "code counts",
         ),
     ] = False
 
@@ -137,7 +138,7 @@ class CommandFlags:
         """COMMAND with its options; None if ``words`` is empty.
 
         Raises:
-            UsageError: no such program, contradictory or malformed options, or no COMMAND for them.
+            UsageError: no such program, contradictory or malformed options, or only the options.
         """
         from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
 
@@ -176,10 +177,10 @@ def drain(
 ) -> None:
     """Let active jobs finish, then restart the workers if wanted.
 
-    The queues are paused, so that no new job starts. With --then-restart, qctl restarts the target;
-    with `-- COMMAND`, that command restarts the workers, and qctl waits until the old workers are
-    gone and new workers are connected. With neither, the queues stay paused until `qctl resume`. If
-    anything goes wrong, the drain undoes its changes; after a kill -9, its watchdog undoes them.
+    The queues are paused, so that no new job starts. With --then-restart, qctl restarts the target.
+    With `-- COMMAND`, that command restarts the workers; qctl waits until the old workers are gone
+    and new workers are connected. Without a restart, the queues stay paused until `qctl resume`. If
+    anything goes wrong, the drain undoes its changes, even after a kill -9.
     """
     command = command_flags.command(get_current_context().meta[_COMMAND])
     if command is not None:
@@ -292,7 +293,7 @@ def _check_command_options(
         chosen,
         "cannot be combined with -- COMMAND",
         why="either qctl restarts the workers or the command does",
-        hint="leave the option out, or the command",
+        hint="leave out the option or the command",
     )
     if not queues:
         raise UsageError(
@@ -303,7 +304,7 @@ def _check_command_options(
 
 
 def _refuse(options: dict[str, bool], what: str, *, why: str = "", hint: str) -> None:
-    """Refuse the first of the options that is given."""
+    """Raise a UsageError for the first option that is given, if any."""
     for option, is_given in options.items():
         if is_given:
             raise UsageError(f"{option} {what}", why=why, hint=hint)

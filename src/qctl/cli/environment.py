@@ -142,7 +142,7 @@ class Environment:
             self.streams.stdout.flush()
 
     def show(self, result: Any, lines: Iterable[str], *, dry_run: bool = False) -> None:
-        """Print a result as JSON, or ``lines`` if the output is a table; ``dry_run`` marks each."""
+        """Print ``lines`` if the output is a table, else JSON; ``dry_run`` marks each line."""
         if self.output != "table":
             self.emit_json(result)
             return
@@ -152,7 +152,7 @@ class Environment:
     def show_table(
         self, result: Any, columns: Sequence[Column[T]], items: Sequence[T], *, if_none: str = ""
     ) -> None:
-        """Print a result as JSON, or ``items`` as a table, or ``if_none`` if there are no items."""
+        """Print a result as JSON or ``items`` as a table; without items, print ``if_none``."""
         if self.output != "table":
             self.emit_json(result)
         elif items:
@@ -167,7 +167,7 @@ class Environment:
         self.draw(table, columns, items)
 
     def draw(self, text_of: Callable[..., str], *results: Any) -> None:
-        """Print the text that a function of ``output/`` makes of results."""
+        """Print the text that a function of ``output/`` makes from results."""
         text = text_of(*results, width=self.width, colour=self.may_colour())
         self.streams.stdout.write(text)
 
@@ -242,7 +242,7 @@ def _output_mode(options: CommonOptions, environ: Mapping[str, str]) -> OutputMo
     for mode in _MODES:
         if mode == wanted:
             return mode
-    # The value of --output has been checked, so this one is from the variable.
+    # Typer has checked the value of --output, so the wrong value is from the variable.
     raise UsageError(
         f"QCTL_OUTPUT is {wanted!r}, which is not an output format",
         hint=f"set it to one of: {', '.join(_MODES)}",

@@ -30,7 +30,9 @@ def events(
     ] = False,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="Only after an age (2h), time or event id"),
+        typer.Option(
+            "--since", metavar="TIME", help="Only since an age (2h), a time or an event id"
+        ),
     ] = None,
     names: Annotated[
         list[str] | None,
@@ -47,8 +49,8 @@ def events(
     """Show the recent events of a queue, or follow new ones.
 
     BullMQ keeps about the last 10,000 events of a queue. Without --follow, the last --limit events
-    are shown. With --follow, the command ends after --limit events, if that is given, and shows
-    only new events, unless --since is given.
+    are shown. With --follow, new events are shown, and with --since first the events since TIME.
+    The command then ends at Ctrl-C, or after --limit events if --limit is given.
     """
     from qctl.ops.follow import events as ops  # noqa: PLC0415 - not loaded for --help
     from qctl.ops.queues.find import find_queues  # noqa: PLC0415

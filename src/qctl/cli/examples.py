@@ -147,7 +147,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "wait": (
         ("qctl wait emails --for idle", "until no job is active"),
-        ("qctl wait emails --for empty --timeout 10m", "until none waits or runs, or exit code 4"),
+        ("qctl wait emails --for empty --timeout 10m", "until no job waits or runs"),
         ("qctl wait emails --for job=4711", "until the job completes; exit code 1 if it fails"),
     ),
     "purge": (
@@ -181,7 +181,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "worker": (
         ("qctl worker run app:worker", "in the foreground, until Ctrl-C"),
         ("qctl worker start emails app:worker", "in the background, as qctl:emails"),
-        ("qctl restart qctl:emails", "load new code, without a gap"),
+        ("qctl restart qctl:emails", "load new code while taking jobs"),
     ),
     "worker run": (
         ("qctl worker run app:worker", "until SIGTERM or Ctrl-C"),
@@ -198,8 +198,8 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl worker stop emails --now", "put active jobs back at once"),
     ),
     "worker restart": (
-        ("qctl worker restart emails", "load new code, without a gap"),
-        ("qctl worker restart emails --timeout 1m", "exit code 4 after a minute"),
+        ("qctl worker restart emails", "load new code while taking jobs"),
+        ("qctl worker restart emails --timeout 1m", "give up after a minute"),
     ),
     "worker list": (
         ("qctl worker list", "running and stopped"),

@@ -58,7 +58,7 @@ class App:
         return register
 
     def build(self, name: str, line: str) -> click.Command:
-        """The command ``name`` if known, else a group of all commands; ``line`` is its help."""
+        """The command ``name`` if it exists, else a group of all commands with ``line`` as help."""
         if name in self._commands:
             return self._build(name)
         return Group(
@@ -105,7 +105,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
             arguments[name] = collect(group)
         env.note(*env.settings.warnings)
         try:
-            # Commands that messages suggest get the flags that the settings come from.
+            # Inside, messages suggest commands with the connection flags of this command.
             with commands_like(env.settings):
                 if writes:
                     guard_write(env, confirmed, dry_run=dry_run)

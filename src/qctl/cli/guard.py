@@ -8,7 +8,7 @@ from qctl.errors import RefusedError, UsageError
 
 
 def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:
-    """Refuse a command that must not write, or ask for the context's name if that is required.
+    """Refuse a command that must not write, or ask for the context's name if the config wants it.
 
     Args:
         confirmed: the value of ``--confirm``.
@@ -62,7 +62,7 @@ def required_confirmation(settings: Settings) -> str | None:
         )
     if not confirm:
         return None
-    # If the Redis in use belongs to another context with a guard, that context's name does confirm.
+    # If ``context`` is not the chosen one, it guards the Redis in use, so its name can confirm.
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",

@@ -21,8 +21,8 @@ def impact(
     target: Annotated[
         str | None,
         target_option(
-            "What would be restarted, for example pm2:worker. Default: the one app that serves the "
-            "queues, else all workers of the queues"
+            "What would be restarted, for example pm2:worker. Default: the app that serves the "
+            "queues, if there is exactly one; else all workers of the queues"
         ),
     ] = None,
     away: Annotated[
@@ -40,7 +40,7 @@ def impact(
 
     Nothing is written. The verdict assumes the worst case, because qctl cannot see whether an app
     finishes its jobs on the stop signal. Exit code 0 means that there is an answer, not that a
-    restart is safe: scripts read .verdict.word of --json.
+    restart is safe, so scripts must read .verdict.word of --json.
     """
     from qctl.ops.impact.assess import assess  # noqa: PLC0415 - not for --help
 

@@ -38,12 +38,12 @@ def list_command(
     ] = DEFAULT_LIMIT,
     filters: FilterOptions,
 ) -> None:
-    """Jobs of one state: the next to run first, or the newest result first."""
+    """Jobs of one state, next to run first; finished jobs, newest first."""
     only = parse_filter(ids, filters)
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     if env.output == "ndjson" and state not in {"active", "stalled"}:
-        # Streamed to save memory. Active jobs are read as a list, to which fates are added.
+        # Streaming saves memory. Active jobs are not streamed, because their fates are added below.
         env.emit_json(None, stream_jobs(client, snapshot.keys, state, only, limit=limit))
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
@@ -111,7 +111,7 @@ def logs_command(
 def _add_fates(
     env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
 ) -> tuple[AnyJob, ...]:
-    """The same jobs; the active and stalled ones with what will happen if their worker is gone."""
+    """The jobs, where active and stalled jobs have a fate: what happens if their worker is gone."""
     address, client = env.redis()
     keys = snapshot.keys
     return add_fates(

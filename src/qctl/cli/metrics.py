@@ -21,17 +21,19 @@ def metrics(
     env: Environment,
     serve: Annotated[
         str | None,
-        typer.Option("--serve", metavar="ADDR", help="Serve /metrics, on :9120 or 0.0.0.0:9120"),
+        typer.Option("--serve", metavar="ADDR", help="Serve /metrics at :9120 or 0.0.0.0:9120"),
     ] = None,
     max_queues: Annotated[
         int,
-        typer.Option("--max-queues", metavar="N", min=1, help="Sum queues beyond N as (other)"),
+        typer.Option(
+            "--max-queues", metavar="N", min=1, help="Sum queues after the first N as (other)"
+        ),
     ] = 1000,
 ) -> None:
     """Metrics of queues and workers for Prometheus.
 
-    Prints the metrics once, or with --serve serves them until SIGTERM. While it runs, the
-    server also counts finished jobs and their durations from the queues' events.
+    Prints the metrics once. With --serve, an HTTP server serves them until SIGTERM, and also counts
+    finished jobs and their durations from the queues' events.
     """
     endpoint = None if serve is None else parse_endpoint(serve, "--serve")
     needs_package = endpoint is not None or env.output == "table"

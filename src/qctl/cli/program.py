@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Print the script for completion in your shell.",
     ),
 }
-# From Click's message about a value that is not one of an option's choices.
+# Finds the wrong value in Click's message about an option with fixed choices.
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
 
 
@@ -74,7 +74,7 @@ class CommandGroup(Group):
 
 
 def load_command(name: str) -> click.Command:
-    """Import the module of a command or group of commands, and build only that one."""
+    """Import the module of a command or group, and build only that command or group."""
     module, line = COMMANDS[name]
     app: App = import_module(f"qctl.cli.{module}").app
     return app.build(name, line)
@@ -157,7 +157,7 @@ def _invoke(arguments: Sequence[str], streams: Streams) -> int:
 
 def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
     ctx = getattr(error, "ctx", None)
-    # Some errors have no context; then the first typed word names the command.
+    # If an error has no context, the first typed word names the command.
     typed = " ".join(word for word in arguments[:1] if word in COMMANDS)
     path = ctx.command_path if ctx else f"qctl {typed}".rstrip()
     what = " ".join(error.format_message().split()).rstrip(".")
@@ -187,7 +187,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
 
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
-    """The command line with its first ``wrong`` replaced by ``right``; "" if it has none."""
+    """The command line with ``right`` for the first ``wrong``; "" if ``wrong`` does not occur."""
     from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):
@@ -218,7 +218,7 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
             streams.stderr.write(visible(without_passwords(line)) + "\n")
         streams.stderr.flush()
     except OSError:
-        # The reader of stderr is gone; if it was the terminal, so is the reader of stdout.
+        # Nobody reads stderr any more. If the reader was a terminal, nobody reads stdout either.
         _discard_stdout()
 
 

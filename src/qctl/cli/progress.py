@@ -1,4 +1,4 @@
-"""Shows a drain while it runs: its steps, and the awaited jobs, redrawn in place on a terminal."""
+"""Shows the steps of a drain. On a terminal, the list of awaited jobs is redrawn in place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DrainView:
         self._env = env
         self._dry_run = dry_run
         self._live: Live | None = None
-        # The number of awaited jobs printed last (-1: none yet), and when their list was printed.
+        # The number of awaited jobs that was printed last (-1: none yet), and when their list was.
         self._printed: tuple[int, float] = (-1, 0.0)
         # The last step of the drain; None until it is shown.
         self.report: DrainReport | None = None

@@ -54,7 +54,7 @@ def remove_command(
 ) -> None:
     """Remove a scheduler, and its next job if that job is not yet due.
 
-    An app that creates its schedulers when it starts creates the scheduler again at its next start.
+    If an app creates the scheduler at each start, the scheduler is back after the app's next start.
     """
     from qctl.ops.schedules.changes import remove_schedule  # noqa: PLC0415 - not for --help
     from qctl.output.schedules import removal_lines  # noqa: PLC0415

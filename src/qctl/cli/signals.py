@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP as a flag that operations check between two steps.
 
-An exception at any point could leave a queue half restored; a flag cannot.
+An exception could come at any point and leave a queue half restored; a flag cannot.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ _MIN_FOR_ONE_SLIP, _MIN_FOR_TWO_SLIPS = 3, 6
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """The name that is fewest slips away from ``word``; "" if no name is close.
+    """The name nearest to ``word``, counted in slips; "" if no name is near.
 
-    A slip is a letter too many, too few, wrong, or swapped with its neighbour; case does not
-    count. A word of 3 to 5 letters may contain one slip, a longer word two, a shorter word none.
+    A slip is an extra, missing or wrong letter, or two swapped neighbours; case does not matter. A
+    word of 3 to 5 letters may contain one slip, a longer word two, a shorter word none.
     """
     is_long = len(word) >= _MIN_FOR_TWO_SLIPS
     max_slips = 2 if is_long else 1 if len(word) >= _MIN_FOR_ONE_SLIP else 0
@@ -25,7 +25,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def nearest_flag(word: str, flags: Iterable[str]) -> str:
-    """``nearest`` for a flag without dashes; a clear beginning will do: ``dry`` for ``dry-run``."""
+    """``nearest`` for flags without dashes; a unique prefix is enough: ``dry`` for ``dry-run``."""
     longer = [flag for flag in flags if flag.startswith(word)]
     is_clear = len(longer) == 1 and len(word) >= _MIN_FOR_ONE_SLIP
     return longer[0] if is_clear else nearest(word, flags)

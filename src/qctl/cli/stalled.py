@@ -27,14 +27,17 @@ def retry_stalled(
     ] = False,
     count_stall: Annotated[
         bool,
-        typer.Option("--count-stall", help="Count a stall as BullMQ does; default: forget stalls"),
+        typer.Option(
+            "--count-stall",
+            help="Count one more stall, as BullMQ does; without this, stalls are forgotten",
+        ),
     ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
     """Put stalled jobs back to run next, without waiting for BullMQ's stalled check.
 
-    A job is stalled if it is active and no lock exists. If a worker of the queue is connected, that
+    A job is stalled if it is active and has no lock. If a worker of the queue is connected, that
     worker may still be running the job, so qctl asks first.
     """
     from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help

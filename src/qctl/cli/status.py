@@ -74,8 +74,8 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
 def queues(env: Environment) -> None:
     """Names of the queues that exist.
 
-    Scans every key of the database, which takes seconds with millions of keys. For a few minutes,
-    other commands reuse the names.
+    Scans every key of the database, which takes seconds if there are millions of keys. For a few
+    minutes, other commands reuse the names.
     """
     from qctl.ops.queues.find import no_queues  # noqa: PLC0415
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415

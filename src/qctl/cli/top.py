@@ -65,7 +65,7 @@ def top(
 
         screen = TopApp(reader.read, CommandActions(env), interval_s=interval_s)
         code = screen.run(mouse=False)
-    # Without an exit code, Textual has ended the screen, for example after an error in it.
+    # If there is no exit code, Textual itself ended the screen, for example after an error.
     if code is None:
         code = screen.return_code or 0
     if code:

@@ -1,4 +1,4 @@
-"""The actions of ``qctl top``, with the operations and texts of the commands of the same names."""
+"""The actions of ``qctl top``. Each does and shows the same as the command with its name."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CommandActions:
             retry_one_failed(client, settings.prefix, queue, job_id)
             yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
 
-        line = "the job has failed and is not retried by itself; it will run once more, in its turn"
+        line = "BullMQ will not retry this failed job; qctl makes it wait for one more run"
         return self._proposal(f"Retry job {job_id} of {queue}?", [line], perform)
 
     def drain(self, queue: str, target: str | None) -> Proposal:
@@ -109,7 +109,7 @@ class CommandActions:
 
 
 def _pause_lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:
-    """A line for each queue that was or will be paused or resumed, and its warnings."""
+    """For each queue, a line about the done or planned pause or resume, and the warnings."""
     return tuple(
         line
         for result in results

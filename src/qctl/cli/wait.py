@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = App()
 
-# While the awaited jobs change, a line about them is printed at most this often.
+# The shortest time between two lines about the awaited jobs.
 _REPEAT_S = 10.0
 
 

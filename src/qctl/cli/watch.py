@@ -31,7 +31,7 @@ def watch_status(env: Environment, inspect: Callable[[], Inspection], interval_s
         else:
             raise UsageError(
                 "--watch needs a terminal to draw on",
-                why="only as ndjson can readings go to a file or a pipe, one object per reading",
+                why="in a file or a pipe, readings must be ndjson, with one object per reading",
                 hint="--watch --output ndjson",
             )
 

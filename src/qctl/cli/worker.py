@@ -43,7 +43,7 @@ class MasterFlags:
     ] = 1
     grace: Annotated[
         str,
-        typer.Option("--grace", metavar="D", help="Time for active jobs at a stop; 0: no limit"),
+        typer.Option("--grace", metavar="D", help="How long a stop waits for jobs; 0: no limit"),
     ] = "30s"
     max_jobs: Annotated[
         int | None,
@@ -51,11 +51,11 @@ class MasterFlags:
     ] = None
     max_rss: Annotated[
         str | None,
-        typer.Option("--max-rss", metavar="SIZE", help="Replace a process that uses more: 500MB"),
+        typer.Option("--max-rss", metavar="SIZE", help="Replace a process above this size: 500MB"),
     ] = None
     reload: Annotated[
         bool,
-        typer.Option("--reload", help="For development: replace when the app's files change"),
+        typer.Option("--reload", help="For development: replace processes when app files change"),
     ] = False
     health_port: Annotated[
         str | None,
@@ -75,7 +75,7 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
     The first signal lets active jobs finish; a second signal puts them back at once. SIGHUP
-    replaces the processes, one after another, without a gap.
+    replaces the processes one after another, while the workers keep taking jobs.
     """
     import asyncio  # noqa: PLC0415 - 30 ms that other commands need not pay
 
@@ -112,7 +112,7 @@ def start(
     if env.settings.redis_url == "embedded:":
         raise UsageError(
             "an embedded: Redis ends with this command, but background workers do not",
-            hint="name a folder for it: --redis embedded:PATH",
+            hint="name a folder for Redis: --redis embedded:PATH",
         )
     environ = _worker_environ(env)
     started = start_master(
@@ -155,7 +155,7 @@ def restart(
         str, typer.Option("--timeout", metavar="D", help="How long to wait for the new processes")
     ] = "10m",
 ) -> None:
-    """Replace the processes without a gap, for example after a deploy.
+    """Replace the processes, for example after a deploy; the workers keep taking jobs.
 
     Each new process takes jobs before the old process finishes its jobs and exits. If the new code
     does not start, the old processes keep running.
@@ -239,7 +239,7 @@ def parse_size(text: str) -> int:
 def _worker_environ(env: Environment) -> dict[str, str]:
     """The environment variables of a master and its processes.
 
-    They contain the URL of Redis, because other users could read a password on a command line.
+    They include the URL of Redis: on a command line, other users could read its password.
     QCTL_CONTEXT is left out, because it could choose another Redis.
     """
     address, _ = env.redis()

@@ -38,7 +38,7 @@ class Origin:
     """Where a value comes from.
 
     Args:
-        kind: what kind of source it is.
+        kind: the kind of source.
         name: the flag, the variable or the file's path; empty for a default.
         table: the table in the file, e.g. ``contexts.prod.redis``; empty for the top level.
     """
@@ -76,7 +76,7 @@ class Layer:
     is_project: bool = False
 
     def get(self, key: str) -> Any:
-        """The value of a dotted key; None if it is not set. Raises like ``table``."""
+        """The value of a dotted key, or None if the key is missing. Raises like ``table``."""
         *tables, last = key.split(".")
         return self.table(*tables).get(last)
 
@@ -109,10 +109,10 @@ def user_config_path(env: Mapping[str, str]) -> Path:
 
 
 def project_config_path() -> Path | None:
-    """The ``qctl.toml`` of the current folder or of its nearest parent with one.
+    """The ``qctl.toml`` in the current folder, else in the nearest parent that has one.
 
-    None without such a file, or if the current folder was removed, e.g. by a deployment. Folders
-    that this user may not read are skipped.
+    None if there is no such file, or if the current folder was removed, e.g. by a deployment.
+    Folders that this user may not read are skipped.
     """
     with suppress(FileNotFoundError):
         folder = Path.cwd()
@@ -128,7 +128,7 @@ def read_layers(env: Mapping[str, str]) -> list[Layer]:
     """The project's and the user's config file, if they exist, in order of precedence.
 
     Raises:
-        UsageError: a file is not TOML or cannot be read: it may contain a guard.
+        UsageError: a file is not TOML or cannot be read, so a guard in the file could be missed.
     """
     project, user = project_config_path(), user_config_path(env)
     layers = []
@@ -174,14 +174,14 @@ def layers_of(context: str, files: Sequence[Layer]) -> list[Layer]:
 
 
 class Lookup:
-    """Looks up values in layers, the first of which wins; records the origin of each value."""
+    """Looks up values in layers (the first layer wins), and records the origin of each value."""
 
     def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:
         self.layers = layers
         self.origins = origins if origins is not None else {}
 
     def find(self, key: str) -> Any:
-        """The value of a dotted key; None if it is not set or empty."""
+        """The value of a dotted key; None if the value is missing or empty."""
         for layer in self.layers:
             value = layer.get(key)
             if value not in (None, ""):
@@ -191,7 +191,7 @@ class Lookup:
         return None
 
     def text(self, key: str) -> str | None:
-        """The string value of a dotted key; None if it is not set or empty.
+        """The string value of a dotted key; None if the value is missing or empty.
 
         Raises:
             UsageError: the value is not a string.
@@ -243,7 +243,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def _leaves(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[Sequence[str]]:
-    """The keys of all values, as parts: a name may contain a dot, as in [targets."a.b"]."""
+    """The keys of all values, split into names: a name may have a dot, as in [targets."a.b"]."""
     for name, value in values.items():
         key = (*above, name)
         if isinstance(value, dict):
@@ -265,7 +265,8 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
-    # Prefer a known key of the same table (a top-level key may lack its table), then the nearest.
+    # Prefer the known keys of the same table, then the most similar key. For a key at the top
+    # level, all tables are equal, because perhaps only the table is missing.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (
@@ -286,7 +287,7 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
 
 
 def _with_names(key: Sequence[str], known: str) -> list[str]:
-    """``known`` with each star replaced by the name in its place in ``key``, else by NAME."""
+    """``known`` with each star replaced by the name at that depth of ``key``, or by NAME."""
     *tables, _ = key
     return [
         tables[depth] if part == "*" and depth < len(tables) else part.replace("*", "NAME")
@@ -317,7 +318,7 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
             status = path.stat()
             if status.st_mode & stat.S_IROTH:
                 yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
-            # A file of another owner may be a secret mounted for the group: no warning.
+            # A file of another owner may be a secret mounted for the group, so do not warn.
             elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
                 yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
 

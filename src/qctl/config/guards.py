@@ -31,10 +31,11 @@ class Guards(NamedTuple):
 
 
 def find_guards(url: str, chosen: str | None, lookup: Lookup, files: Sequence[Layer]) -> Guards:
-    """The guards of the chosen context, and of every other context with the Redis at ``url``.
+    """The guards of the chosen context, and of every other context that names the same Redis.
 
     Args:
-        lookup: finds the values in force; records the origins of the guards, too.
+        url: the Redis in use.
+        lookup: finds the values in force, and receives the origins of the guards.
 
     Raises:
         UsageError: a guard is neither true nor false.
@@ -52,9 +53,9 @@ def same_database(url: str, other: str) -> bool:
     """Whether two URLs name one database; only their text is compared.
 
     User, password and TLS do not matter, and ``localhost``, ``127.0.0.1`` and ``[::1]`` are one
-    host. Sentinel URLs (with the same master name and database) and cluster URLs match if they
-    share a node. No name is looked up and no server is asked: two names of one host, or the
-    socket and the port of one server, do not match.
+    host. Cluster URLs match if they share a node; Sentinel URLs also need the same master name and
+    database. No name is looked up and no server is asked, so two names of one host do not match,
+    and the socket of a server does not match its port.
     """
     kind, endpoints = _normalised(url)
     other_kind, other_endpoints = _normalised(other)
@@ -62,10 +63,10 @@ def same_database(url: str, other: str) -> bool:
 
 
 def _normalised(url: str) -> tuple[tuple[str, str, int], set[tuple[str, int]]]:
-    """(mode, master name, database) of a URL, and its endpoints: (host, port), or (path, 0)."""
+    """(mode, master name, database) of a URL, and its endpoints: (host, port) or (socket, 0)."""
     if url.startswith(EMBEDDED):
         folder = url.removeprefix(EMBEDDED)
-        # Without a folder, each command starts a server of its own.
+        # If the URL has no folder, each command starts its own server.
         return (EMBEDDED, "", 0), {(_absolute(folder), 0)} if folder else set()
     try:
         address = parse_url(url)
@@ -91,10 +92,10 @@ def _host(host: str) -> str:
 def _other_contexts(
     url: str, chosen: str | None, lookup: Lookup, files: Sequence[Layer]
 ) -> Iterator[tuple[str, Lookup]]:
-    """The contexts other than ``chosen`` that have a guard and the Redis at ``url``.
+    """The contexts other than ``chosen`` that have a guard and name the Redis at ``url``.
 
-    Contexts of the file that sets the chosen context's ``url`` are left out: their author gave two
-    contexts one Redis on purpose. A flag, a variable or another file may do so by mistake.
+    Contexts in the file that sets the chosen context's ``url`` are left out: the author gave two
+    contexts one Redis on purpose. A flag, a variable or another file may name it by mistake.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):
@@ -118,7 +119,7 @@ def _other_contexts(
 def _first_with(
     key: str, guarding: Sequence[tuple[str | None, Lookup]], lookup: Lookup
 ) -> tuple[str | None, Lookup] | None:
-    """The first context, with its lookup, that sets this guard; records the guard's origin."""
+    """Find the first context that sets the guard, and its lookup; record the guard's origin."""
     found = next((pair for pair in guarding if pair[1].guard(key)), None)
     lookup.origins[key] = found[1].origins[key] if found else DEFAULT
     return found

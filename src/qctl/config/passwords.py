@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from qctl.errors import FailedError, UsageError
 
-# Long enough for somebody to unlock a key ring.
+# Long enough for the operator to unlock a key ring.
 COMMAND_TIMEOUT_S = 60.0
 _MAX_FILE_CHARS = 64 * 1024
-# Of a failed command's stderr, only the end is shown: the cause is there.
+# Only the end of a failed command's stderr is shown, because the cause is usually at the end.
 _MAX_STDERR_BYTES = 2000
 _MAX_STDERR_LINES = 5
 
@@ -75,12 +75,12 @@ class PasswordSource:
                 try:
                     output, stderr = process.communicate(timeout=timeout_s)
                 except subprocess.TimeoutExpired as late:
-                    # Do not wait for the end of the output: the command's child may keep it open.
+                    # Do not read to the end: a child of the command may keep the pipe open.
                     process.kill()
                     output, stderr = late.output or b"", late.stderr or b""
                     failure = f"took longer than {timeout_s:g} s"
                 except BaseException:
-                    # A SIGTERM to qctl does not reach the command, so end the command too.
+                    # A SIGTERM to qctl does not reach the command, so end the command here.
                     process.kill()
                     process.wait()
                     raise
@@ -101,12 +101,12 @@ class PasswordSource:
         raise FailedError(
             f"the password_command {self.command[0]!r} {failure}",
             why=_stderr_to_show(stderr, output),
-            hint="run it yourself: its stdout, and stderr that repeats stdout, are not shown here",
+            hint="run it yourself to see all its output; text like the password is hidden here",
         )
 
 
 def _stderr_to_show(stderr: bytes, stdout: bytes) -> str:
-    """The last lines of stderr; empty if it repeats a line of stdout, which may be the password."""
+    """The last lines of stderr; "" if stderr repeats a line of stdout: it may be the password."""
     text = stderr[-_MAX_STDERR_BYTES:].decode(errors="replace").strip()
     secrets = [line.strip() for line in stdout.splitlines() if line.strip()]
     if any(secret in stderr for secret in secrets):
@@ -118,14 +118,14 @@ def with_password(url: str, password: str) -> str:
     """A Redis URL with a password added.
 
     Raises:
-        UsageError: the URL has a password already, or is of a kind that takes none (``embedded:``).
+        UsageError: the URL already has a password, or is an ``embedded:`` URL, which takes none.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise UsageError(
             "the Redis URL takes no password",
             # Do not show the URL: a malformed one may contain a password.
-            why="only a URL with :// does, as in redis://host",
+            why="only a URL with :// takes a password, for example redis://host",
             hint="remove the password_file or password_command; see `qctl config view`",
         )
     ends = [index for mark in "/?#" if (index := rest.find(mark)) >= 0]

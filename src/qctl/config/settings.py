@@ -1,6 +1,7 @@
 """Settings: flag > environment > project ``qctl.toml`` > user config > default.
 
-The chosen context wins over the files' other tables; if a flag chose it, also over the environment.
+The chosen context wins over the other tables of the files. If a flag chose the context, the context
+also wins over the environment.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from qctl.connection.address import DEFAULT_URL, parse_url
 from qctl.errors import NotFoundError, UsageError
 
 DEFAULT_PREFIX = "bull"
-# BullMQ's default. The limit is an option of the workers and not stored in Redis.
+# BullMQ's default. The limit is an option of the workers, and Redis does not store it.
 DEFAULT_MAX_STALLED_COUNT = 1
 
 
@@ -57,7 +58,7 @@ class Settings:
         contexts: names of the contexts in the config files.
         context: the chosen context.
         guards: what keeps commands from writing.
-        password_source: where the password comes from; None if no file or command gives it.
+        password_source: the file or command that gives the password, or None.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
         warnings: about the config files and the flags.
@@ -78,7 +79,7 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
     def full_url(self) -> str:
-        """The URL with its password, read now from its file or command.
+        """The URL with the password, which is read now from its file or command.
 
         Raises:
             UsageError, FailedError: the password cannot be read or added to the URL.
@@ -159,7 +160,7 @@ def load_settings(
 
 
 def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
-    """A layer of flags or variables. Of the ``names`` of a key, the first that is set wins."""
+    """A layer of flags or variables. If several ``names`` of a key are set, the first wins."""
     nested: dict[str, Any] = {}
     origins = {}
     for key, choices in names.items():
@@ -185,10 +186,10 @@ def _flag_warnings(
 
 
 def _password(lookup: Lookup) -> PasswordSource | None:
-    """Where the password comes from: the layer of the ``url`` in force; without a url, any layer.
+    """Find the password in the layer that sets the ``url`` in force; if no layer does, in any.
 
-    With another layer's password, a flag, a variable or the ``qctl.toml`` of a downloaded project
-    could send that password to another server.
+    The two must come from one layer: otherwise a flag, a variable or the ``qctl.toml`` of a
+    downloaded project could send the password of another layer to a foreign server.
     """
     has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
     candidates = has_url[:1] or lookup.layers
@@ -202,7 +203,7 @@ def _password(lookup: Lookup) -> PasswordSource | None:
                 why=f"both are in {layer.origin('redis.password_file')}",
                 hint="remove one of them",
             )
-        # For a command too: commands are in files only, where the origin names only the table.
+        # Right even for a command: it is in a file, and a file's origin names only the table.
         lookup.origins["redis.password"] = layer.origin("redis.password_file")
         return _source(layer, file, command)
     return None
@@ -238,7 +239,7 @@ def _source(layer: Layer, file: object, command: object) -> PasswordSource:
     if layer.is_project and not place.resolve().is_relative_to(path.parent.resolve()):
         raise UsageError(
             f"config: password_file in {path} is outside of the project",
-            why="a project's file may come from a stranger, and would send your files to its Redis",
+            why="a project's file may come from a stranger, who could steal your secrets",
             hint="put it into the user's own config, under [contexts.NAME.redis]",
         )
     return PasswordSource(file=place)
@@ -266,7 +267,7 @@ def _max_stalled_count(value: object) -> int:
 
 
 def _targets(lookup: Lookup) -> tuple[TargetConfig, ...]:
-    # Targets keep the order of the files, the one with the lowest precedence first.
+    # Targets keep the order of the files; the file with the lowest precedence comes first.
     names = [name for layer in reversed(lookup.layers) for name in layer.table("targets")]
     targets = []
     for name in dict.fromkeys(names):

@@ -21,7 +21,7 @@ CONCURRENCY = 4
 # Set to the demo's folder in the environment of every process that the demo starts, so that the
 # demo can find those processes later.
 FOLDER_VARIABLE = "QCTL_DEMO"
-# Set to the demo's pid, except with --keep: the worker stops when the demo has ended.
+# Set to the demo's pid, so that the worker stops when the demo has ended; not set with --keep.
 PID_VARIABLE = "QCTL_DEMO_PID"
 _POLL_S = 1.0
 
@@ -90,6 +90,6 @@ def _stop_after_demo(demo_pid: int, master_pid: int) -> None:
         os.kill(master_pid, signal.SIGTERM)
 
 
-# Of the processes with the variable, only the master's children import this module.
+# Only the master's children import this module, so only they start this thread.
 if pid := os.environ.get(PID_VARIABLE):
     threading.Thread(target=_stop_after_demo, args=(int(pid), os.getppid()), daemon=True).start()

@@ -23,7 +23,7 @@ _BACKOFF = Backoff("exponential", RETRY_S)
 
 
 def jobs() -> Iterator[tuple[NewJob, int]]:
-    """Yield jobs without end, in a pattern of 8, each with the number of runs that it needs."""
+    """Yield jobs without end, each with the number of runs that the job needs."""
     for number in itertools.count():
         # The jobs take 0.3 to 1.0 s, in a mixed order.
         data = {"user": number, "seconds": 0.3 + number * 3 % 8 / 10}

@@ -1,6 +1,6 @@
-"""The record of all runs, which the demo's handlers write to a file, and the proof made from it.
+"""Records every run of the demo's handlers in a file, and makes the proof from this record.
 
-The record does not depend on Redis, so the proof reveals a queue that counts wrongly.
+The record does not depend on Redis, so the proof reveals wrong counts in Redis.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Run:
     """One run of a job.
 
     Args:
-        attempt: how many attempts came before; an interrupted run does not count as an attempt.
+        attempt: how many attempts the job had before; an interrupted run is not an attempt.
         pid: the process that ran the job.
         at_s: when the run started, epoch seconds.
         outcome: ``end``, ``fail``, or None if the run still goes on or was interrupted.
@@ -47,8 +47,7 @@ class Proof:
         retried: jobs in ``ended`` that first failed once, as planned.
         scheduled: jobs of the scheduler that ran to their end exactly once.
         killed: runs that the kill interrupted and whose jobs started again.
-        interrupted: runs in other processes whose jobs started again, and one for each lost job
-            with an unfinished run.
+        interrupted: all other interrupted runs; their jobs started again, or are ``lost``.
         lost: ids of jobs that never ran to their end.
         wrong: ids of jobs that ran to their end, but not as planned: for example, twice.
         completed: completed jobs according to Redis; must equal ``ended + scheduled``.
@@ -68,7 +67,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether jobs were added, all ran as planned, only the kill cut runs, and Redis agrees."""
+        """Whether all jobs ran as planned, only the kill interrupted runs, and Redis agrees."""
         bad = self.interrupted or self.lost or self.wrong or self.left
         total = self.ended + self.scheduled
         return not bad and self.added == self.ended > 0 and self.completed == total

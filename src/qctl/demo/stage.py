@@ -67,7 +67,7 @@ class Stage:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
-            # Shown with stdout: a drain reports its steps on stderr.
+            # Shown together with stdout, because a drain reports its steps on stderr.
             stderr=subprocess.STDOUT,
         )
         try:
@@ -79,7 +79,7 @@ class Stage:
                 process.wait(_STOP_S)
             raise
         finally:
-            # Does nothing to a process that has ended.
+            # ``kill`` does nothing to a process that has ended.
             process.kill()
             process.wait()
         self._check_stop()
@@ -117,7 +117,7 @@ def open_stage(
     keep: bool,
     to_stderr: bool,
 ) -> Iterator[Stage]:
-    """Yield a stage with a Redis of its own; afterwards end its processes and remove its folder.
+    """Yield a stage with its own Redis; afterwards end its processes and remove its folder.
 
     Args:
         environ: the operator's environment variables.
@@ -150,7 +150,7 @@ def open_stage(
 def _kill_all(folder: str) -> None:
     """Kill all processes that the demo started, except Redis, which lacks the demo's variable.
 
-    The processes get no time to finish their jobs, because the jobs are removed as well.
+    The processes get no time to finish their jobs, because the jobs are deleted with Redis.
     """
     import psutil  # noqa: PLC0415 - 30 ms, only at the end
 

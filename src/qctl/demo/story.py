@@ -22,7 +22,7 @@ NAME = "demo"
 PROCESSES = 2
 _START = f"worker start {NAME} qctl.demo.app:worker --processes {PROCESSES}"
 _DRAIN = f"drain --then-restart --target qctl:{NAME} --yes"
-# `qctl status` is shown after this many jobs were added, so that there is something to see.
+# `qctl status` runs after this many jobs were added, so that it has jobs to show.
 _JOBS_BEFORE_STATUS = 24
 # The process to kill runs at least this many jobs.
 _MIN_INTERRUPTED = 3
@@ -30,7 +30,7 @@ _WIDTH = 80
 
 
 def tell_story(stage: Stage, *, keep: bool) -> Proof:
-    """Run the whole demo, and return the proof, which may not hold.
+    """Run the whole demo, and return the proof; ``proof.holds`` may be false.
 
     With ``keep``, schedulers add further jobs afterwards.
 
@@ -104,7 +104,7 @@ class _Story:
         wasted_s = sum(killed_at_s - run.at_s for run in interrupted)
         # A job of the scheduler is shown by its name, because its id is long.
         named = ", ".join(r.name if r.name == SCHEDULER else r.job_id for r in interrupted)
-        # 30 to 90 s: with BullMQ's defaults, 30 s for a lock and 30 s between stalled checks.
+        # 30 to 90 s, because by default a lock lasts 30 s, and stalled checks are 30 s apart.
         self._say(
             f"{len(interrupted)} jobs interrupted ({named}), {wasted_s:.1f} s of work lost: each "
             "job begins again. The worker's master put the jobs back at once, and all of them ran "
@@ -146,7 +146,7 @@ class _Story:
         return sum(len(runs) > 1 for runs in self._current_runs().values()) >= PROCESSES
 
     def _current_runs(self) -> dict[int, list[Run]]:
-        """Unfinished runs by pid, without the killed process. Raises a failed producer's error."""
+        """Unfinished runs by pid, without the killed process. Raises what ``check`` raises."""
         self._producer.check()
         found = record.unfinished(record.read(self._file))
         found.pop(self._killed_pid, None)
@@ -158,7 +158,7 @@ class _Story:
         return runs if len(runs) >= _MIN_INTERRUPTED else []
 
     def _interrupted(self) -> dict[Run, Run | None]:
-        """The runs that the kill interrupted, each with its job's next run or, before it, None."""
+        """Each run that the kill interrupted, with its job's next run (None until that starts)."""
         runs = record.read(self._file)
         return {
             cut: next((r for r in runs if r.job_id == cut.job_id and r.at_s > cut.at_s), None)
