@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from qctl.ops.queues.pause import PauseResult
 
 _MAX_SHOWN = 10
-# The words of ``pause_line`` for a pause (True) or a resume: for a queue that it changed, for one
-# that it did not change, and for the jobs concerned: a noun and a verb.
+# The words of ``pause_line`` for a pause (True) or a resume (False): for a queue that was changed,
+# for a queue that was not changed, and a noun and a verb for the jobs.
 _PAUSED = {
     True: ("paused", "was paused already", "job", "still running"),
     False: ("resumed", "was not paused", "job", "moved back from the paused list"),
 }
-# The same before anything is changed; ``{}`` is "will" or "would".
+# The same words before anything is changed; ``{}`` stands for "will" or "would".
 _PLANNED = {
     True: ("{} be paused", "is paused already, and stays so", "active job", "{} continue"),
     False: ("{} be resumed", "is not paused", "job", "{} be moved back from the paused list"),
@@ -57,7 +57,7 @@ def added_id(report: AddReport) -> str:
 
 
 def add_lines(report: AddReport) -> list[str]:
-    """What ``jobs add`` did, and remarks on what may keep the job from running."""
+    """What ``jobs add`` did, and why the job may not run soon."""
     state = report.state or "in no list"
     if report.due_at is not None:
         state += f" until {iso_time(report.due_at)}"
@@ -82,7 +82,7 @@ def retry_risk_lines(plan: RetryPlan) -> Iterator[str]:
         jobs = counted(len(queue.stalled), "stalled job")
         ids = listed([job.id for job in queue.stalled], _MAX_SHOWN)
         workers = (
-            "whether a worker is connected is unknown"
+            "it is unknown whether a worker is connected"
             if queue.live_workers is None
             else f"{counted(queue.live_workers, 'worker')} connected"
         )
@@ -143,7 +143,7 @@ def bulk_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
     """What a bulk command did, or would do in a dry run.
 
     Args:
-        paused: whether the queue is paused; retried or promoted jobs then run after a resume.
+        paused: whether the queue is paused; if so, the lines say that the jobs run after a resume.
     """
     queue = visible(report.queue)
     done = ("would be " if report.dry_run else "") + _DONE[report.action]

@@ -16,7 +16,7 @@ K = TypeVar("K")
 # The width of a pipe or a file: nothing is cut.
 UNLIMITED_WIDTH = 10_000
 _GAP = 2
-# In fewer cells, names often look the same.
+# If names are cut to fewer cells, many look the same.
 MIN_TEXT_WIDTH = 12
 
 _STYLES = {
@@ -56,7 +56,7 @@ class Column(Generic[T]):
         right: whether cells are aligned right, as for numbers.
         short: the heading in a narrow table.
         optional: a table that is too wide may leave the column out if all its cells are 0 or empty;
-            a line below then says so.
+            a line below the table names such columns.
         keep_end: cut long texts in the middle, because names often differ only at the end.
     """
 
@@ -69,7 +69,7 @@ class Column(Generic[T]):
 
 
 def if_known(shown: Callable[[K], Value], value: K | None) -> Value:
-    """``shown(value)``; if the value is None, None, which a table shows as ``-``."""
+    """``shown(value)``, or None if the value is None; tables show None as ``-``."""
     return None if value is None else shown(value)
 
 
@@ -80,11 +80,11 @@ def table(
     width: int = UNLIMITED_WIDTH,
     colour: bool = False,
 ) -> str:
-    """A table with a row for each item as text, each line with its line end.
+    """A table as text, with a row for each item; each line has its line end.
 
     Control characters in texts are made visible. If the table is too wide, empty optional columns
     are left out and long texts are cut. If that is not enough, counts and headings are shown short
-    (``12.3k``), texts are cut further, the gaps are narrowed, and last texts are cut to 6 cells.
+    (``12.3k``), texts are cut further, gaps are narrowed, and finally texts are cut to 6 cells.
     A table that does not fit even then stays too wide.
 
     Args:
@@ -111,19 +111,19 @@ def table(
     return "".join(f"{line}\n" for line in lines)
 
 
-# Tried in this order: whether counts and headings are short, the min. width of texts, the gap.
+# Steps, tried in this order. Each has: short counts and headings, minimum width of texts, gap.
 _TIGHTER = (
     (False, 24, _GAP),
     (True, 24, _GAP),
     (True, MIN_TEXT_WIDTH, _GAP),
     (True, MIN_TEXT_WIDTH, 1),
-    # The last resort: many names then look the same.
+    # The last resort, because many names look the same.
     (True, 6, 1),
 )
 
 
 class _Drawn:
-    """A column whose width is adjusted; ``short`` as in ``cell_text``, for the heading, too."""
+    """A column that can be narrowed; with ``short``, its counts and its heading are short."""
 
     def __init__(
         self, column: Column[Any], values: Sequence[Value], *, short: bool = False
@@ -149,7 +149,7 @@ def _narrow_to_fit(
 ) -> bool:
     """Narrow the widest text columns, but not below ``min_width``, until the table fits.
 
-    The default of ``min_width`` narrows none, and only finds out whether the table fits.
+    With the default ``min_width``, nothing is narrowed: the call checks whether the table fits.
 
     Returns:
         whether the table fits.
@@ -164,7 +164,7 @@ def _narrow_to_fit(
         if not narrowable:
             return False
         widest = max(narrowable, key=lambda one: one.width)
-        # Only down to the next widest column, so that no column becomes tiny before the others.
+        # Stop at the width of the next widest column, so that no column becomes tiny first.
         next_widest = max((one.width for one in narrowable if one.width < widest.width), default=0)
         floor = max(min_width, cells(widest.heading), next_widest)
         widest.width = max(min(floor, widest.width - 1), widest.width - excess)

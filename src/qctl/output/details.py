@@ -18,7 +18,7 @@ def age(moment: datetime | None, now: datetime) -> str | None:
 
 
 def time_left(due: datetime | None, now: datetime) -> Value:
-    """The time until ``due``, as in ``4m10s``; ``-4m10s`` in yellow if that has passed."""
+    """The time until ``due``, as in ``4m10s``; ``-4m10s`` in yellow if ``due`` has passed."""
     if due is None:
         return None
     left_s = (due - now).total_seconds()
@@ -37,10 +37,10 @@ def moment_text(moment: datetime | None, now: datetime) -> str | None:
 def labelled_lines(
     facts: Iterable[tuple[str, str | None]], max_text: int | None = None
 ) -> Iterator[str]:
-    """A line for each known fact, control characters made visible.
+    """A line for each known fact, with control characters made visible.
 
     Args:
-        max_text: the characters to show of a text; the line of a longer text also shows its length.
+        max_text: how many characters of a text are shown; a longer text is cut, with its length.
     """
     known = [(label, text) for label, text in facts if text is not None]
     width = max(len(label) for label, _ in known)

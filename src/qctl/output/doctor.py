@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _INDENT = " " * 9
-# Findings shown per check and severity; thousands of queues may have the same problem.
+# How many findings of each check and severity are shown: thousands may report the same problem.
 MAX_SHOWN = 10
 _MIN_WIDTH = 40
-# The examples of a finding come from the first of these lists of its evidence that is not empty.
+# Lists in a finding's evidence. The first list that is not empty provides the examples.
 _SHOWN_LISTS = ["stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"]
 
 
@@ -89,7 +89,7 @@ def _example(item: Any) -> str:
 
 
 def _remarks(checks: Sequence[CheckResult], width: int, colour: bool) -> list[str]:
-    """Remarks on checks that examined only a part, and on checks that were skipped."""
+    """Remarks on checks that examined only a part of the data, and on skipped checks."""
     partial = [result for result in checks if result.status in {"ok", "found"} and result.why]
     skipped: dict[str, list[str]] = {}
     for result in checks:

@@ -25,7 +25,7 @@ from qctl.output.text import count, duration, listed, visible
 from qctl.plurals import counted
 
 _MAX_JOBS = 10
-# Harmed jobs that the report lists: about a screenful.
+# How many harmed jobs the report lists: about a screenful.
 _MAX_HARMED = 50
 
 
@@ -113,8 +113,8 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a c
             if step.orphans:
                 none = (
                     "no job with a lock is running; not waited for: "
-                    f"{counted(len(step.orphans), 'stalled job')}, which a worker that hangs may "
-                    "still run"
+                    f"{counted(len(step.orphans), 'stalled job')}, which a hung worker may still "
+                    "be running"
                 )
             yield f"drained after {duration(step.waited_s)}: {none}"
         case TimeUp():
@@ -148,7 +148,7 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a c
 def _replaced(done: CommandDone | DrainReport) -> str:
     """Which workers a command has replaced, by their connections to Redis."""
     if done.rule == "not checked":
-        return "whether new workers are up was not checked"
+        return "it was not checked whether new workers are up"
     old = sum(row.before for row in done.workers)
     new = sum(row.new for row in done.workers)
     return (
@@ -201,7 +201,7 @@ def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     if len(harmed) > _MAX_HARMED:
         yield f"    … and {len(harmed) - _MAX_HARMED:,} more; --json lists all"
     gap = "unknown" if report.idle_s is None else duration(report.idle_s)
-    # When an interrupted run ended is not known to the second: the gap may be shorter.
+    # The exact end of an interrupted run is unknown, so the gap may be shorter.
     at_most = "at most " if report.interrupted and report.idle_s is not None else ""
     idle = f"longest gap with jobs waiting: {at_most}{gap}"
     if report.strategy == "roll":
@@ -230,7 +230,7 @@ def _checked(report: DrainReport) -> str:
 def _headline(report: DrainReport, prefix: str) -> str:
     text = _HEADLINES[report.outcome]
     if report.outcome == "drained" and any(job.result == "orphaned" for job in report.jobs):
-        # A worker that hangs loses its locks, but may still run its jobs.
+        # A hung worker loses its locks, but may still be running its jobs.
         text = "drained: nothing with a lock is running"
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
@@ -242,7 +242,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
         asked = f"{done} of {len(report.old_pids)} that were asked to exit"
         text = f"timed out: {asked} replaced; nothing was killed"
     elif report.outcome == "timeout" and report.new_pids:
-        # The time ran out while the drain waited for jobs before the next process.
+        # The time ran out after some restarts, while the drain waited for the next process's jobs.
         text = f"{text} after {done} had been restarted"
     elif report.outcome == "timeout" and (report.target or report.command):
         text = f"{text}, so nothing was restarted"
@@ -250,7 +250,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
     unserved = report.unserved or ()
     still = report.still_paused or ()
     has_succeeded = report.strategy != "roll" and report.outcome in {"drained", "restarted"}
-    # Which queues are still paused is unknown: name all.
+    # It is unknown which queues are still paused, so all are named.
     if report.resumed is False and report.still_paused is None:
         still = report.queues
     if report.resumed is not False or has_succeeded:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from qctl.ops.follow.events import EventPage, QueueEvent
     from qctl.ops.follow.wait import WaitReport
 
-# Shorter names of events and shorter ids are padded to these widths.
+# Event names and job ids are padded to these widths.
 _EVENT_CELLS = 17
 _ID_CELLS = 6
-# A limit for payloads: they may be megabytes long, and outside a terminal no width cuts them.
+# Payloads may be megabytes long, and only a terminal has a width to which they are cut.
 _MAX_TEXT = 2000
 _STYLES = {
     "failed": "red",
@@ -34,7 +34,7 @@ _STYLES = {
 
 
 def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) -> str:
-    """One event on one line: time (its id if that is not a time), event, job, details.
+    """One event on one line: time (or the event's id, if it contains no time), name, job, details.
 
     Args:
         width: of the terminal, in cells.

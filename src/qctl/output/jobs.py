@@ -13,24 +13,24 @@ from qctl.output.details import age, json_text, labelled_lines, moment_text, tim
 from qctl.output.text import cells, duration, listed, short_duration, visible
 from qctl.plurals import counted
 
-# Longer texts are cut, in characters or lines; JSON has the whole text.
+# Limits in characters or lines. Longer texts are cut; JSON has the whole text.
 _MAX_CELL_TEXT = 300
 _MAX_BLOCK_LINES = 40
 _MAX_BLOCK_TEXT = 4000
 _MAX_LINE_TEXT = 500
 _MAX_STACKTRACES = 3
-# A longer value is shown below its title, and JSON is then indented.
+# A longer value is shown below its title, and longer JSON is indented.
 _MAX_INLINE_TEXT = 60
 
 
 def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
     """The columns of a table of these jobs.
 
-    Ids are shown in full if the other texts can be shortened enough, or if it is enough to leave
-    out the column of workers.
+    Ids are shown in full if the other texts can be shortened enough. If not, and if leaving out the
+    column of workers makes enough room, that column is left out.
 
     Args:
-        now: ages are relative to this.
+        now: ages are relative to this time.
         width: of the terminal, in cells.
     """
     by_name = _columns(now)
@@ -54,7 +54,7 @@ def _min_width(column: Column[Job], jobs: Sequence[Job]) -> int:
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
-    """How many jobs matched, or that there are none or more than ``limit``; "" otherwise."""
+    """How many jobs matched, or that there are no jobs, or more; "" if all jobs are shown."""
     shown, where = len(jobs.jobs), f"in queue {jobs.queue}"
     if not jobs.total:
         return f"no {jobs.state} jobs {where}"
@@ -71,7 +71,7 @@ def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
 
 
 def fate_lines(jobs: JobList) -> list[str]:
-    """What will happen to jobs whose worker is gone, one line per fate."""
+    """What will happen to jobs whose worker is gone; one line for each fate."""
     ids: dict[str, list[str]] = {}
     for job in jobs.jobs:
         if job.fate is not None:
@@ -147,7 +147,7 @@ _BY_STATE = {
 
 
 def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
-    """One job as lines, control characters made visible; long parts are cut with a remark."""
+    """One job as lines, with control characters made visible; a remark shows what was cut."""
     yield from labelled_lines(_facts(job, now), _MAX_LINE_TEXT)
     yield from _block("data" if job.data_is_json else "data (not JSON)", job.data)
     yield from _block("options", job.opts)
@@ -155,7 +155,7 @@ def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
         if value is not None:
             yield from _block(title, value)
     if job.failed_reason is not None and "\n" in job.failed_reason.strip():
-        # The facts have the reason on one line; here its lines are readable.
+        # The reason was shown above on one line; its lines are readable here.
         yield from _block("reason", job.failed_reason)
     for number, trace in enumerate(job.stacktrace[-_MAX_STACKTRACES:]):
         nth = max(len(job.stacktrace) - _MAX_STACKTRACES, 0) + number + 1

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-# The levels that are written of a result that is nested too deeply for Python's encoder.
+# How many levels are written if a result is nested too deeply for Python's encoder.
 MAX_DEPTH = 250
 TOO_DEEP = "(nested too deeply to be shown)"
 
@@ -25,7 +25,7 @@ def dumps(result: Any) -> str:
     try:
         return json.dumps(result, default=_plain, allow_nan=False)
     except (ValueError, RecursionError):
-        # Python reads 1e400 as infinity, and it can read deeper nesting than it can write.
+        # Python reads 1e400 as infinity, which JSON lacks, and reads deeper nesting than it writes.
         return json.dumps(_writable(result))
 
 
@@ -60,7 +60,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _writable(value: Any, depth: int = 0) -> Any:
-    """A copy for JSON: infinities and NaN become None, levels below ``MAX_DEPTH`` a remark."""
+    """A copy for JSON: infinities and NaN become None, and too deep levels become a remark."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float)):

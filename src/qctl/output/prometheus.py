@@ -1,4 +1,4 @@
-"""Readings in Prometheus' text format, printed or served. docs/metrics.md lists every metric."""
+"""Metrics in Prometheus' text format, printed or served. docs/metrics.md lists every metric."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from qctl.ops.queues.status import ProcessStatus
 from qctl.output.text import visible
 
 T = TypeVar("T")
-# Totals remembered of queues that are gone or unreadable; each queue has two.
+# How many totals of missing or unreadable queues are remembered; each queue has two.
 _MAX_GONE = 2000
 
 
@@ -36,7 +36,7 @@ class Scrape:
 
     Args:
         finished: what the server has counted from events; None when metrics are printed once.
-        errors: failures of the server so far, by kind; None when metrics are printed once.
+        errors: how many readings failed so far, by kind; None when metrics are printed once.
     """
 
     reading: MetricsReading
@@ -109,7 +109,7 @@ class _Collector:
 
 
 class _Totals:
-    """BullMQ's totals, but never falling: after an obliterate, BullMQ's begin at 0 again."""
+    """BullMQ's totals, kept from falling: BullMQ starts at 0 again after an obliterate."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
@@ -118,7 +118,7 @@ class _Totals:
     def family(self, queues: Sequence[QueueFigures]) -> Metric:
         samples: list[Sample] = []
         with self._lock:
-            # Not (other): its sum falls when a queue cannot be read, which is not a reset.
+            # Leave out (other), a sum of queues: it falls when one of them cannot be read.
             for queue in (queue for queue in queues if queue.name != OTHER):
                 for result, now in (
                     ("completed", queue.completed_total),
@@ -131,19 +131,19 @@ class _Totals:
                         total += now - last if now >= last else now
                         self._seen[key] = (total, now)
                         samples.append((key, total))
-            # Remember queues that cannot be read for a while, but not an unlimited number.
+            # Remember unreadable queues, which may be readable again later, up to a limit.
             for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
         return _counter(
             "qctl_bullmq_finished_jobs",
-            "Jobs finished since BullMQ's metrics of the queue began; only of queues whose workers "
-            "keep them (the worker option metrics).",
+            "Jobs finished since BullMQ began to keep metrics of the queue; absent when the "
+            "workers keep no metrics (the worker option metrics).",
             ("queue", "result"),
             samples,
         )
 
 
-# The values of the labels, and the figure, None if unknown.
+# The values of the labels, and the figure, which is None if unknown.
 Sample = tuple[tuple[str, ...], float | None]
 # For each metric: its name, its description, and a function that returns the figure of an item.
 Figures = Sequence[tuple[str, str, Callable[[T], float | None]]]
@@ -156,8 +156,8 @@ def _family(
     labels: Sequence[str],
     samples: Iterable[Sample],
 ) -> Metric:
-    """A metric without unknown figures, because 0 would look healthy. Samples whose visible labels
-    are equal are added up.
+    """A metric. Unknown figures are left out, because 0 would look healthy. Samples with the same
+    visible labels are added up.
     """
     sums: dict[tuple[str, ...], float] = {}
     for values, figure in samples:
@@ -214,7 +214,7 @@ _OF_A_QUEUE: Figures[QueueFigures] = (
     ("qctl_queue_workers", "Connected workers; absent when unknown.", lambda q: q.workers),
 )
 _OF_A_PROCESS: Figures[ProcessStatus] = (
-    ("qctl_process_up", "1 when the manager says it runs.", lambda p: p.status == "online"),
+    ("qctl_process_up", "1 when its manager reports it online.", lambda p: p.status == "online"),
     (
         "qctl_process_restarts",
         "Restarts as its manager counts them (`pm2 reset` sets them to 0).",
@@ -228,7 +228,7 @@ _OF_OWN_WORKERS: Figures[OwnWorkers] = (
     ("qctl_own_workers", "Live workers of qctl's own, by their heartbeats.", lambda g: g.workers),
     ("qctl_own_worker_slots", "Jobs that these workers can run at once.", lambda g: g.slots),
     ("qctl_own_worker_busy", "Jobs that these workers run.", lambda g: g.busy),
-    ("qctl_own_worker_jobs_done", "Jobs that ended in the workers alive now.", lambda g: g.done),
+    ("qctl_own_worker_jobs_done", "Jobs that ended in workers still alive.", lambda g: g.done),
 )
 
 
@@ -310,8 +310,8 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     )
     family = HistogramMetricFamily(
         "qctl_job_duration_seconds",
-        "How long the last attempt of finished jobs ran; of jobs whose start and end this server "
-        "saw in the queue's events.",
+        "How long the last attempt of each finished job ran, if this server saw its start and its "
+        "end in the queue's events.",
         labels=["queue"],
     )
     buckets: dict[str, list[int]] = {}
@@ -323,7 +323,7 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
         sums[name] = sums.get(name, 0.0) + queue.duration_sum_s
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     for name, counts in buckets.items():
-        # Without durations, a queue would take thirteen lines that say nothing.
+        # A queue without durations would take thirteen lines that say nothing.
         if any(counts):
             totals = accumulate(map(float, counts))
             family.add_metric([name], list(zip(bounds, totals, strict=True)), sums[name])

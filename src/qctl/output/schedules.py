@@ -123,7 +123,7 @@ def removal_lines(removal: Removal) -> list[str]:
     lines = [f"{what} {done}" + (" (dry run)" if removal.dry_run else "")]
     if removal.job_left is not None:
         lines.append(
-            f"its job {removal.job_left} is no longer delayed, so it is not deleted and runs"
+            f"its job {removal.job_left} is no longer delayed, so it is not deleted and will run"
         )
     return list(map(visible, lines))
 

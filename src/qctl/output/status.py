@@ -39,7 +39,7 @@ def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
 
 
 def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour: bool) -> str:
-    """A row for each process of each master, and one for a master without processes.
+    """One row for each process of a master, and one row for a master without processes.
 
     Args:
         now_s: the time now in epoch seconds, for the uptimes.
@@ -50,9 +50,9 @@ def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour:
 
 
 def state_cell(queue: QueueStatus) -> Cell:
-    """``running``, or why no job starts; ``limited?`` if a rate limit may be why."""
+    """``running``, or why no job starts; ``limited?`` if a rate limit may be the reason."""
     backlog = queue.counts.waiting + queue.counts.prioritized
-    # Jobs wait, and none runs except stalled ones.
+    # Jobs are waiting, and all active jobs are stalled.
     is_idle = bool(backlog) and queue.counts.active == queue.counts.stalled
     may_be_limited = queue.rate_limit is not None and queue.rate_limit.holds is None
     states = {

@@ -22,7 +22,7 @@ __all__ = [
     "without_passwords",
 ]
 
-# Printable for Python, yet drawn as nothing: fillers, joiners and variation selectors.
+# Python calls these printable, but terminals show nothing: fillers, joiners, variation selectors.
 _INVISIBLE = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
     + "".join(map(chr, range(0xFE00, 0xFE10)))
@@ -34,11 +34,11 @@ ELLIPSIS = "…"
 
 
 def visible(text: str, max_width: int | None = None) -> str:
-    """``text`` on one line, with everything that a terminal would obey or hide written out.
+    """``text`` on one line. Characters that a terminal would obey or hide are written out.
 
     Control and escape characters, line ends, bidirectional marks, zero-width and unassigned
     characters, unusual spaces and lone surrogates appear as ``\\n``, ``\\x1b``, ``\\u202e``. A
-    backslash stays as it is: paths and patterns are more common than forged escapes.
+    backslash stays as it is, because paths and patterns are more common than forged escapes.
 
     Args:
         max_width: in terminal cells; a longer text ends in an ellipsis.
@@ -60,7 +60,7 @@ def _spelled(char: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """``text`` with ``***`` for the password of each URL in it."""
+    """``text``, with each password in a URL replaced by ``***``."""
     return _PASSWORD.sub(r"\1***@", text)
 
 
@@ -146,7 +146,7 @@ def size(number: int) -> str:
 
 
 def duration_range(low_s: float, high_s: float) -> str:
-    """``1.5 to 4.0 s``, ``30 to 92 s``; from 2 min on, with both units: ``40 s to 2 min 5 s``."""
+    """``1.5 to 4.0 s``, ``30 to 92 s``, or from 2 min on with two units: ``40 s to 2 min 5 s``."""
     low, high = duration(low_s), duration(high_s)
     if low == high:
         return high

@@ -23,7 +23,7 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
-# Python refuses numbers of over 4,300 digits; JavaScript reads much shorter ones as Infinity.
+# Python cannot read more than 4,300 digits. Workers read even shorter numbers as Infinity.
 _MAX_DIGITS = 4000
 
 
@@ -32,11 +32,11 @@ class AddReport:
     """What ``jobs add`` did, or would do.
 
     Args:
-        id: the id of the new job, or of an existing one instead; None in a dry run if the queue
-            would number the job.
+        id: the id of the new job, or of the existing job if nothing was added. None in a dry run if
+            the queue would give the job a number.
         outcome: ``added``; or, if nothing was added, ``exists`` (there was a job with this id) or
             ``deduplicated`` (there was a job with this deduplication id).
-        state: a new job's first state, or an existing job's present state; None if it is in none.
+        state: the first state of a new job; the current state of an existing job, or None.
         created_queue: whether the queue did not exist before.
         remarks: why the job may not run soon.
     """
@@ -66,10 +66,10 @@ def add_job(
 
     Args:
         db: the number of the database; workers connected to another database do not count.
-        create: create the queue if it does not exist; not the default, as names may be mistyped.
+        create: create the queue if it does not exist. False by default: the name may be mistyped.
 
     Raises:
-        NotFoundError: the queue does not exist and ``create`` is False, or there is no parent job.
+        NotFoundError: the queue does not exist and ``create`` is False, or the parent does not.
         RefusedError: the queue is Bull 3/4's, or the job exists and has another parent.
         UsageError: an option is wrong.
     """
@@ -141,7 +141,7 @@ def run_remarks(
 
 
 def _foresee(client: Client, keys: QueueKeys, job: NewJob) -> tuple[str | None, str]:
-    """The id and the outcome that adding the job would have now."""
+    """The id and the outcome that an add would have now."""
     if job.job_id and client.call("EXISTS", keys(job.job_id)):
         return job.job_id, "exists"
     if job.dedup is not None:

@@ -20,7 +20,7 @@ class Runtimes:
     Args:
         active: how many jobs of this name run now.
         sample: how many recent completed jobs of this name were read.
-        p50_s, p95_s: the median and the 95th percentile of their runtimes; None if there are none.
+        p50_s, p95_s: median and 95th percentile of their runtimes; None if ``sample`` is 0.
     """
 
     queue: str
@@ -32,7 +32,7 @@ class Runtimes:
 
 
 def quantile(ascending: Sequence[float], share: float) -> float | None:
-    """The value that ``share`` of the values do not exceed (nearest rank); None without values."""
+    """The quantile by nearest rank: 0.5 is the median, 0.95 the 95th percentile; None if empty."""
     if not ascending:
         return None
     return ascending[max(ceil(share * len(ascending)), 1) - 1]
@@ -41,7 +41,7 @@ def quantile(ascending: Sequence[float], share: float) -> float | None:
 def remaining_runs_s(
     job: ActiveJob, elapsed_s: float | None, durations: RecentRuns
 ) -> Sequence[float]:
-    """How long recent jobs of the same name ran on after ``elapsed_s``, in seconds, ascending.
+    """By how many seconds recent jobs of the same name ran longer than ``elapsed_s``, ascending.
 
     Empty if no recent job of this name ran at least as long as this job has run.
     """
@@ -58,7 +58,7 @@ def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: RecentRuns) 
 
 
 def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | None:
-    """In how many seconds all of these jobs will have ended with the probability ``share``.
+    """After how many seconds all of these jobs have ended, with the probability ``share``.
 
     The jobs are assumed to end independently of each other: the probability that all have ended is
     the product of the probabilities for each job. The time is rounded up to 0.1 s.
@@ -67,7 +67,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
         remaining: the ``remaining_runs_s`` of each job.
 
     Returns:
-        0 without jobs; None if the ``remaining_runs_s`` of a job are empty.
+        0 if there are no jobs; None if nothing is known about one of them (an empty sequence).
     """
     if not all(remaining):
         return None
@@ -80,7 +80,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
 
 
 def usual_runtimes(jobs: Sequence[ActiveJob], durations: RecentRuns) -> tuple[Runtimes, ...]:
-    """The usual runtimes for the names of some active jobs, most frequent names first."""
+    """For each name among the active jobs, its usual runtimes; most frequent names first."""
     named = Counter((job.keys, job.name) for job in jobs if job.name is not None)
     found = []
     for (keys, name), active in named.most_common():

@@ -1,9 +1,9 @@
 """What will happen to an active job whose worker is gone: what the stalled check does, and when.
 
-Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused,
-unless they have ``skipStalledCheck``. Code that fetches jobs by hand does not run the check. One
-check marks all active jobs. At the next check, marked jobs without a lock are put back, to run
-next. A job that has stalled too often fails in the worker that takes it (wire format 5.13).
+Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused.
+Workers with ``skipStalledCheck`` and code that fetches jobs by hand do not run it. One check marks
+all active jobs. The next check puts marked jobs without a lock back, to run next. A job that has
+stalled too often then fails in the worker that takes it (wire format 5.13).
 
 A job is *held* while its lock exists and its worker is not connected. No check moves a held job
 before the lock expires: the worker may be shutting down, and may still finish the job.
@@ -43,7 +43,7 @@ def stalled_fate(
     Args:
         workers: the workers connected to the job's queue; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
-        has_scheduler: whether the job's scheduler exists; such a job never fails for stalling.
+        has_scheduler: whether the job's scheduler exists; if so, the job never fails for stalling.
     """
     if job.missing:
         return Fate(outcome="none", text="its record is gone from Redis: nothing is left to run")
@@ -54,13 +54,13 @@ def stalled_fate(
     remedy = f"`{command(keys.prefix, 'jobs', 'retry-stalled', keys.name)}`"
     if workers is None:
         why = command(keys.prefix, "workers", keys.name)
-        text = f"which workers are connected is unknown (`{why}` says why)"
+        text = f"it is unknown which workers are connected (`{why}` says why)"
         if too_often:
             text += f"; a worker would fail it for good: {verdict}"
         return Fate(outcome="unknown", text=text)
     if not workers:
         text = (
-            "no worker is connected, so no recovery until one starts; "
+            "no worker is connected, so nothing is recovered until one starts; "
             f"{remedy} puts stalled jobs back now"
         )
         if too_often:
@@ -116,10 +116,10 @@ def add_fates(
     max_stalled_count: int,
     paused: bool,
 ) -> tuple[AnyJob, ...]:
-    """The same jobs, each with its fate if the job has stalled or is held.
+    """The same jobs, with a fate for each job that is stalled or held.
 
     Args:
-        workers: the workers of any queues of this prefix; None if unknown.
+        workers: may include workers of other queues of this prefix; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
     """
     if workers is not None:
@@ -128,7 +128,7 @@ def add_fates(
     clock = read_clocks(client, [(keys, ())])[0] if stalled else None
     ids = sorted({job.scheduler for job in stalled if job.scheduler})
     schedulers = existing_schedulers(client, keys, ids)
-    # All texts have the longest time, because jobs with equal texts share a line of output.
+    # All held jobs show the longest time, because only jobs with equal texts share a line.
     longest_ms = max((job.lock_ttl_ms or 0 for job in jobs if _is_held(job, workers)), default=0)
 
     def fate_of(job: Job) -> Fate | None:

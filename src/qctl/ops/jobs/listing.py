@@ -2,7 +2,7 @@
 
 Without a filter, only the jobs shown are read, whatever the size of the queue. With a filter by
 ids, only the jobs with these ids are read. With any other filter, jobs are read in chunks until
-enough of them match. Active jobs are few: to find ids among them, or stalled ones, all are read.
+enough of them match. Active jobs are few, so all are read to find stalled jobs or given ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from qctl.wire.states import FINISHED, STATES, due_ms
 DEFAULT_LIMIT = 50
 # At most this many jobs are read at a time.
 CHUNK = 200
-# At most this many ids are remembered, so that a job that moves meanwhile is not shown twice.
+# At most this many ids are remembered, so that a job that moves is not shown twice.
 _MAX_REMEMBERED = 20_000
 
 
@@ -41,11 +41,11 @@ def list_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> JobList:
-    """Jobs of one state, as ``stream_jobs`` finds them; ``total`` may be the snapshot's count."""
+    """Jobs of one state, found by ``stream_jobs``; the total may come from the snapshot."""
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
     if len(jobs) < limit and not (only and only.is_set):
-        # All jobs were read. The snapshot may be older, and its count may include BullMQ's marker.
+        # All jobs were read. The snapshot's count may be older, and may include BullMQ's marker.
         total = len(jobs)
     return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)
 
@@ -60,7 +60,7 @@ def stream_jobs(
 ) -> Iterator[Job]:
     """Jobs of one state: finished jobs newest first, other jobs next to run or oldest first.
 
-    Waiting jobs that ``only`` names by ids are sorted by their ids.
+    If ``only`` contains ids, waiting jobs are sorted by id instead.
 
     Args:
         state: one of ``STATES``.
@@ -105,7 +105,7 @@ def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
 
 
 def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
-    """Those of the finished jobs, newest first, that finished at ``since_ms`` or later."""
+    """The finished jobs from ``since_ms`` on; the chunks must be sorted newest first."""
     for entries in chunks:
         yield [entry for entry in entries if entry.score is None or entry.score >= since_ms]
         if entries and entries[-1].score is not None and entries[-1].score < since_ms:
@@ -113,24 +113,24 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk; without those that have left active or are no longer stalled."""
+    """The jobs of one chunk, except jobs that are no longer active or no longer stalled."""
     now_ms = time.time() * 1000
     # Only active jobs have locks.
     locks = state in {"active", "stalled"}
     found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
     pairs = list(zip(entries, found, strict=True))
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
-        # A job without a lock has stalled if its id is still in the list. Else it has just ended.
+        # A job without a lock has stalled if its id is still in active; if not, it has just ended.
         still = frozenset(lists.active_ids(client, keys))
         pairs = [pair for pair in pairs if (pair[1] and pair[1].lock_token) or pair[0].id in still]
     elif state == "stalled":
-        # A job that has a lock again was taken by a worker.
+        # A job that has a lock again is not stalled: a worker has taken it.
         pairs = [(entry, job) for entry, job in pairs if job is None or job.lock_token is None]
     return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
 
 
 def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:
-    """A job as a list shows it, from its entry in the state, its hash and its lock."""
+    """A job as lists show it, made from its entry in the state, its hash and its lock."""
     if state == "active" and (found is None or found.lock_token is None):
         state = "stalled"
     due = due_ms(entry.score) if state == "delayed" and entry.score is not None else None
@@ -153,7 +153,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
 
 
 def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
-    """The fields of both a listed job and a job in full."""
+    """The fields that a listed job and a job in full share."""
     return {
         "id": record.id,
         "name": record.name,
@@ -196,7 +196,7 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
     """
     found = locate(client, keys, job_id)
     if found.state is None and found.fields:
-        # The job may have moved from one state to another between two round trips.
+        # Read again: the job may have moved from one state to another between two round trips.
         found = locate(client, keys, job_id)
     if not found.fields:
         raise not_found(keys, job_id, found.state)
@@ -242,7 +242,7 @@ def _parent(keys: QueueKeys, parent_key: str | None) -> JobParent | None:
 
 
 def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:
-    """The error for an id without a record; ``state`` is the state whose list still has the id."""
+    """The error for an id without a job hash; ``state`` is the state that still has the id."""
     if state is not None:
         return NotFoundError(
             f"job {job_id!r} of queue {keys.name!r} has no record",

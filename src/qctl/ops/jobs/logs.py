@@ -14,7 +14,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import has_ended
 from qctl.wire.read.locate import locate
 
-# This many of the last rows are remembered, to find the place again after BullMQ trimmed the log.
+# How many of the last rows are remembered, to find the place again if BullMQ trims the log.
 _MAX_REMEMBERED = 1000
 # One command reads at most this many rows: a log may have any number of rows of any length.
 _WINDOW = 1000
@@ -40,7 +40,7 @@ def read_logs(
         limit: how many rows at most; None for all.
 
     Raises:
-        NotFoundError: there is no such job, and no row of its log.
+        NotFoundError: there is no such job, and no log of it is left.
     """
     found = locate(client, keys, job_id)
     if not found.fields and not found.log_rows:
@@ -63,11 +63,11 @@ def follow_logs(
 ) -> Iterator[str]:
     """Rows of a job's log, then new rows as they are written, until the job has finished.
 
-    While Redis cannot be reached, the function tries again.
+    While Redis cannot be reached, the function keeps trying.
 
-    If a job keeps only its last rows (``keepLogs``) and writes more rows between two reads, the
-    first of these rows are lost, and ``say`` reports it. A new row that equals an old row may then
-    be taken for the old row and left out.
+    A job with ``keepLogs`` keeps only its last rows. Rows that it drops before they are read are
+    lost, and ``say`` reports the loss. After rows were dropped, a new row that equals an old row
+    may be mistaken for the old row and left out.
 
     Args:
         poll_s: seconds between two reads.
@@ -88,11 +88,11 @@ def follow_logs(
         try:
             # Check for the end before reading, so that no row written before the end is missed.
             ended = has_ended(client, keys, job_id)
-            # The last known row is read again, to notice when rows before it are gone.
+            # The last known row is read again. If another row is in its place, the log was cut.
             rows = _rows(client, log, position - bool(tail))
             is_cut = bool(tail) and rows[:1] != [tail[-1]]
             if is_cut:
-                # The log was trimmed or cleared: read all rows to find the place again.
+                # Read all rows to find the place again.
                 rows = _rows(client, log, 0)
         except QctlError as error:
             if not is_outage(error):
@@ -134,7 +134,7 @@ def _rows(client: Client, log: str, start: int, limit: int | None = None) -> lis
 
 
 def _overlap(tail: Sequence[str], rows: Sequence[str]) -> int:
-    """How many rows at the beginning of ``rows`` are the end of ``tail``: the longest match."""
+    """How many of the first ``rows`` are also the last rows of ``tail``: the longest match."""
     seen = list(tail)
     for size in range(min(len(seen), len(rows)), 0, -1):
         if seen[-size:] == list(rows[:size]):

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What will happen to a job whose worker is gone if nobody intervenes.
+    """What will happen, if nobody intervenes, to a job whose worker is gone.
 
     Args:
         outcome: ``recovered`` (a worker will put the job back), ``fails``, ``none`` (the job stays
@@ -25,15 +25,15 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job. A time is None if nothing has happened yet or the time is unknown.
+    """One job. A time is None if the event has not happened yet, or if its time is unknown.
 
     Args:
         state: one of ``wire.states.STATES``, or ``unknown`` for a job that is in no state.
         data: the payload; the raw text if it is not JSON.
-        lock_ttl_ms: None without a lock, or if the lock never expires.
+        lock_ttl_ms: None if there is no lock, or if the lock never expires.
         runtime_s: how long the job has run so far, or ran.
-        missing: whether the id is in the list, but the job's record is gone from Redis.
-        fate: None if the job is not active, its worker is connected, or it was not determined.
+        missing: whether only the job's id is left: the job's hash is gone from Redis.
+        fate: set by ``add_fates``, if the job is stalled or its worker is not connected.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """Jobs of one state; ``total`` counts all jobs in the state, shown or not."""
+    """Some or all jobs of one state; ``total`` counts all jobs in the state."""
 
     queue: str
     state: str
@@ -72,7 +72,7 @@ class JobList:
 
 @dataclass(frozen=True, slots=True)
 class JobParent:
-    """The parent of a job in a flow; ``queue`` and ``id`` are None if it has another prefix."""
+    """A job's parent in a flow; ``queue`` and ``id`` are None if the parent has another prefix."""
 
     key: str
     queue: str | None
@@ -81,7 +81,7 @@ class JobParent:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """How many children a job has; the job ignores the failure of the ``ignored`` ones."""
+    """How many children a job has; ``ignored`` children have failed, and the job ignores that."""
 
     pending: int
     processed: int
@@ -91,7 +91,7 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class HeldBy:
-    """The process of the qctl worker that has a job; ``process`` is its target, if it has one."""
+    """Where a qctl worker runs a job; ``process`` is a target such as ``qctl:mail``, or None."""
 
     host: str
     pid: int
@@ -104,10 +104,10 @@ class JobDetail(Job):
 
     Args:
         data_is_json: False if ``data`` is raw text that is not JSON.
-        delay_ms: the job's present delay.
+        delay_ms: the job's current delay.
         lock_token: the value of the lock, by which a worker proves that it has the job.
-        held_by: where the worker that has the job runs, if it is one of qctl's own.
-        deferred_failure: if set, the next worker fails the job for this reason without running it.
+        held_by: where the worker that has the job runs; None if it is not a qctl worker.
+        deferred_failure: the next worker fails the job for this reason without running it.
         log_rows: how many rows ``jobs logs`` shows.
     """
 

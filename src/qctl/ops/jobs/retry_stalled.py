@@ -24,7 +24,7 @@ from qctl.wire.write.transitions import retry_finished, retry_stalled
 
 POLL_S = 0.2
 
-# Why a job was left alone, by the script's word.
+# Why a job was left alone, for each answer of the Lua script.
 _SKIPPED = {
     "locked": "a worker has locked it since",
     "inactive": "it has left its state since",
@@ -41,7 +41,7 @@ class RetriedQueue:
 
     Args:
         retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
-        failed: how many of these had failed for stalling too often.
+        failed: how many of the jobs put back had failed for stalling too often.
     """
 
     name: str
@@ -71,7 +71,7 @@ class QueueToRetry:
 
     Args:
         stalled: active jobs without a lock.
-        waiting_for: active jobs whose worker is not connected, but whose lock has not run out.
+        waiting_for: active jobs whose worker is not connected, but whose lock still exists.
         failed_ids: jobs that failed with "job stalled more than allowable limit", oldest failures
             first.
         live_workers: how many workers are connected; None if unknown.
@@ -94,7 +94,7 @@ class QueueToRetry:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """What would be put back, by queue; ``found`` also has the queues that cannot be read."""
+    """What would be put back, by queue; ``found`` also lists the queues that cannot be read."""
 
     queues: tuple[QueueToRetry, ...]
     found: Queues
@@ -118,7 +118,7 @@ def plan_retry(
         failed: also find jobs that have failed for stalling too often.
 
     Raises:
-        NotFoundError: a named queue does not exist, or without names there is no queue.
+        NotFoundError: a named queue does not exist, or no queue is named and none exists.
         RefusedError: a named queue is Bull 3/4's.
     """
     found = queues_named_or_all(client, prefix, names)
@@ -167,7 +167,7 @@ def worker_is_absent(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> 
     """Whether a job has a lock, but its worker is known not to be connected.
 
     The worker is closing or has died. A closing worker goes on renewing its locks, so only a lock
-    that runs out shows that the worker has died.
+    that expires shows that the worker has died.
     """
     return not job.is_orphan and is_absent(job.worker, workers)
 
@@ -175,10 +175,13 @@ def worker_is_absent(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> 
 def await_locks(
     client: Client, plan: RetryPlan, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[list[ActiveJob]]:
-    """Wait until ``stop``, or until the locks of jobs whose worker is not connected have run out.
+    """Wait for locks to expire: those of jobs whose worker is not connected.
+
+    Args:
+        stop: ends the wait early when it returns True.
 
     Yields:
-        Several times a second, the jobs whose locks have not run out yet. A job whose lock is
+        Several times a second, the jobs whose locks have not expired yet. A job whose lock is
         renewed is left out from then on, because its worker is alive.
     """
     pending = {job.key: job for queue in plan.queues for job in queue.waiting_for}
@@ -202,11 +205,11 @@ def carry_out(
     max_stalled: int | None = None,
     dry_run: bool = False,
 ) -> RetryReport:
-    """Put the jobs of a plan back, each only if it still has no lock, or is still failed.
+    """Put the jobs of a plan back, except jobs that have a lock again or are no longer failed.
 
     Args:
-        max_stalled: the workers' ``maxStalledCount``, to count one more stall, as BullMQ does, so
-            that jobs may fail; None to count none and forget earlier ones.
+        max_stalled: the workers' ``maxStalledCount``. Each job counts one more stall and may fail
+            for it, as in BullMQ. If None, no stall is counted, and earlier stalls are forgotten.
     """
     return RetryReport(
         tuple(_retry_queue(client, queue, max_stalled, dry_run) for queue in plan.queues)

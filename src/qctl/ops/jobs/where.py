@@ -36,7 +36,7 @@ _KINDS = {
     **{"worker": "text", "runtime_s": "number", "progress": "any", "error": "text"},
 }
 FIELDS = tuple(_KINDS)
-# Fields with JSON: a path such as ``data.user.id`` names a part.
+# Fields that contain JSON; a path such as ``data.user.id`` names a part of the JSON.
 _NESTED = ("data", "opts", "progress")
 _MAX_DEPTH = 50
 _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
@@ -84,10 +84,10 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which jobs of a state; every condition that is given must hold.
+    """Chooses jobs of a state: those that meet every given condition.
 
     Args:
-        since, until: bounds for when a finished job finished, or when any other job was added.
+        since, until: bounds of the time when a finished job finished, or any other job was added.
         where: a test made by ``parse_where``, or any function.
     """
 
@@ -105,7 +105,7 @@ class Filter:
     def matches(self, job: Job) -> bool:
         """Whether all conditions hold for a job."""
         at = job.finished_at if job.state in FINISHED else job.added_at
-        # A job without this time is within no bounds.
+        # A job without this time is outside all bounds.
         if self.since is not None and (at is None or at < self.since):
             return False
         if self.until is not None and (at is None or at > self.until):
@@ -117,7 +117,7 @@ class Filter:
 
     @property
     def since_ms(self) -> float | None:
-        """The lowest score (epoch ms) that a job finished at ``since`` or later can have."""
+        """The lowest possible score (epoch ms) of a job that finished at ``since`` or later."""
         # 1 ms less, because a float is not exact.
         return None if self.since is None else self.since.timestamp() * 1000 - 1
 
@@ -125,8 +125,8 @@ class Filter:
 def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
-    A field that a job does not have equals only ``null``. A number equals a field with the same
-    number, or with text that is written in the same way: job 1 is not job 01. With ``<`` and ``>``,
+    A field that a job does not have equals only ``null``. A number equals the same number, and text
+    that is written in the same way: ``id = 1`` does not match the id ``01``. With ``<`` and ``>``,
     a number is also compared with text that can be read as a number.
 
     Raises:
@@ -137,7 +137,7 @@ def parse_where(text: str) -> Where:
 
 
 class _Parser:
-    """Recursive descent: ``_or``, ``_and``, ``_not`` and ``_value`` read a rule of the grammar."""
+    """Recursive descent: ``_or``, ``_and``, ``_not`` and ``_value`` each read one grammar rule."""
 
     def __init__(self, source: str) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""The aspects of an impact about active jobs: those interrupted, and those failing for good."""
+"""Two rows of an impact: active jobs that are interrupted, and jobs that fail for good."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MAX_ROWS = 4
 
 def active_jobs(impact: Impact) -> Aspect:
     """How many of the active jobs a restart would interrupt, and why."""
-    # A stalled job is held by nobody; it has an aspect of its own.
+    # Stalled jobs are held by nobody; they have a row of their own.
     held = [job for job in impact.jobs if job.held_by != "nobody"]
     if not held:
         if hidden := [*impact.bull, *impact.unread]:
             return Aspect("Active jobs", "none known", (f"not read: {listed(hidden)}",), "yellow")
         if len(impact.jobs):
-            # The stalled jobs may still run.
+            # A stalled job may still be running.
             return Aspect("Active jobs", "none known to run", (), "yellow")
         return Aspect("Active jobs", "none running", (), "green")
     worst, best = impact.interrupted, impact.interrupted_if_handled
@@ -73,7 +73,7 @@ def _unseen(impact: Impact) -> Iterator[str]:
 
 
 def _stalls_after_last_restart(impact: Impact) -> Iterator[str]:
-    """The jobs that stalled soon after the last restart, which need not have been the cause."""
+    """The jobs that stalled soon after the last restart, perhaps for another reason."""
     past = impact.last_restarts or ()
     if impact.handles_signal or not past:
         return
@@ -100,8 +100,8 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         yield f"workers finish their jobs on {signals}; jobs running {limit} later are killed"
     elif best == impact.interrupted:
         yield (
-            f"the same whether the app handles {signals} or not: none of them is known to end "
-            f"within the {limit} before SIGKILL"
+            f"the same whether the app handles {signals} or not: none of these jobs is known to "
+            f"end within the {limit} before SIGKILL"
         )
     else:
         yield (
@@ -148,7 +148,7 @@ def _nth(number: int) -> str:
 
 def _ids(refs: Sequence[JobRef]) -> str:
     several = len({ref.queue for ref in refs}) > 1
-    # With the names of their queues, ids are long.
+    # Ids take more room when each is shown with its queue.
     most = _MAX_ROWS if several else _MAX_IDS
     shown = ", ".join(
         (f"{visible(ref.queue, 30)} " if several else "") + visible(ref.id, 40)

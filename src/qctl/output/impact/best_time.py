@@ -19,7 +19,7 @@ _CHART_WIDTH = 24 * 3
 
 
 def best_time_lines(best: BestTime, *, width: int) -> Iterator[str]:
-    """The best time, the chart, the history behind them, and the gaps between scheduled jobs."""
+    """The best time, a chart, the history that both are based on, and gaps in the schedules."""
     yield from wrapped(f"Best time: {_answer(best)}", width)
     if best.jobs:
         yield from _chart(best.jobs_by_hour, best.zone, width)

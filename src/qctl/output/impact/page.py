@@ -70,14 +70,14 @@ def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
     if not verdict.commands:
         yield "    # restart the workers"
     for command in verdict.commands:
-        # Without a target, the commands do not restart the workers: the operator does.
+        # Without a target, no command restarts the workers, so the operator must restart them.
         if impact.target is None and command.startswith("qctl resume "):
             yield "    # then restart the workers, and"
         yield f"    {_command(visible(command))}"
 
 
 def _command(command: str) -> str:
-    """The command to copy; with very many queues, its beginning as a comment."""
+    """The command to copy; if it names very many queues, its beginning as a comment."""
     verb, options = command.split(" ")[:2], command.partition(" --")
     names = options[0].split(" ")[2:]
     if len(names) <= _MAX_COPIED:

@@ -1,4 +1,4 @@
-"""The aspects of an impact, one row for each."""
+"""The rows of an impact, one for each aspect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qctl.ops.impact.safety import DataSafety
 
 _MAX_ROWS = 4
-# A scheduler whose job is late by less is not overdue: a worker is about to fetch the job.
+# A scheduler whose job is less late than this is not overdue: a worker is about to fetch the job.
 _OVERDUE = timedelta(seconds=5)
 
 
@@ -57,7 +57,7 @@ def _recovery(impact: Impact) -> Aspect:
     who = {
         "restarted": "there is no other worker: the restarted one checks when it starts",
         "others": "other workers stay and check too",
-        "unknown": "whether there is another worker is unknown",
+        "unknown": "it is unknown whether there is another worker",
     }
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
     recovered = {row.queue for row in rows}
@@ -76,7 +76,7 @@ def _recovery(impact: Impact) -> Aspect:
         return Aspect("Run again", f"in {duration_range(low, high)}", notes)
     # The other notes are true only if a worker runs stalled checks.
     notes = [
-        f"{listed(unchecked)}: {NO_CHECK}; then jobs stay until you run qctl jobs retry-stalled",
+        f"{listed(unchecked)}: {NO_CHECK}; if so, jobs stay until you run qctl jobs retry-stalled",
         f"if checks run: in {duration_range(low, high)}",
         *notes,
     ]
@@ -133,8 +133,8 @@ def _schedules(impact: Impact) -> Aspect:
         least = "at least " if any(row.skipped is None for row in impact.schedules) else ""
         text = f"{len(late):,} late, {least}{skipped:,} skipped"
         notes.append(
-            f"if the workers are away for {away}; of missed due times, BullMQ runs the first late "
-            "and skips the others"
+            f"if the workers are away for {away}: BullMQ runs the first missed job late, and skips "
+            "the others"
         )
     for row in (late or overdue or impact.schedules)[:_MAX_ROWS]:
         how = f"cron {visible(row.pattern, 30)}" if row.pattern else _every(row.every_ms)
@@ -160,8 +160,8 @@ def _unread(number: int) -> list[str]:
     if not number:
         return []
     return [
-        f"{counted(number, 'more was', 'more were')} not looked at: repeatables of old versions, "
-        "without a record, or far in the future"
+        f"{counted(number, 'more was', 'more were')} not looked at: each is a repeatable of an old "
+        "version, has no record, or is due far in the future"
     ]
 
 
@@ -203,8 +203,9 @@ def _loss(server: DataSafety) -> str:
         case "aof":
             return "AOF, fsync policy unknown"
         case "rdb" if server.rdb_age_s is not None:
-            changes = f"{server.rdb_changes:,} changes" if server.rdb_changes is not None else "all"
-            return f"{changes} since the last snapshot, {duration(server.rdb_age_s)} ago, lost"
+            changes = "all" if server.rdb_changes is None else f"{server.rdb_changes:,}"
+            age = duration(server.rdb_age_s)
+            return f"{changes} changes since the last snapshot ({age} ago) lost"
     return "unknown: Redis does not report its persistence"
 
 
@@ -234,7 +235,7 @@ def _downtime(impact: Impact) -> Aspect:
         notes.append("drain: nothing to wait for, then the restart")
     if times.roll_is_possible:
         condition = (
-            "" if impact.kill_after_s is None else ", if the app finishes jobs on its signal"
+            "" if impact.kill_after_s is None else ", if the app finishes jobs on the stop signal"
         )
         notes.append(f"roll (--strategy roll): none{condition}")
     else:

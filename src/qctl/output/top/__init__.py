@@ -1,1 +1,1 @@
-"""The live full-screen view. Everything here but ``tables`` and ``actions`` imports Textual."""
+"""The live full-screen view. All modules except ``tables`` and ``actions`` import Textual."""

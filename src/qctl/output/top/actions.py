@@ -12,7 +12,7 @@ class ActionOutput:
     """Lines that an action prints while it runs.
 
     Args:
-        temporary: whether the next output replaces these lines, such as a list of running jobs.
+        temporary: whether the next output replaces these lines (for example, the running jobs).
     """
 
     lines: tuple[str, ...]
@@ -30,9 +30,9 @@ class Proposal:
     Args:
         question: a yes-or-no question.
         lines: the changes that the action will make, and warnings.
-        carry_out: runs the action; when ``Stop`` returns True, a drain undoes its changes and ends,
-            and other actions finish, because they are short. Raises ``QctlError``.
-        name: the context's name if it must be typed instead of y; None if y is enough.
+        carry_out: runs the action. When ``Stop`` returns True, a drain undoes its changes and ends;
+            other actions are short and finish. Raises ``QctlError``.
+        name: the context's name, if the operator must type it to confirm; None if y is enough.
     """
 
     question: str

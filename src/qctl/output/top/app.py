@@ -31,16 +31,16 @@ from qctl.output.top.dialogs import (
 from qctl.output.top.panel import Key, Panel
 
 T = TypeVar("T")
-# The shortest time between two readings, also while scrolling.
+# The shortest time between two readings, even while the operator scrolls.
 MIN_GAP_S = 0.2
-# Figures are marked as old after this many intervals, and at least this time, without a reading.
+# Figures are marked as old after this many intervals without a reading, but not before 5 s.
 _LATE_INTERVALS = 3
 _MIN_LATE_S = 5.0
 _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
 
 
 async def _in_daemon_thread(call: Callable[[], T]) -> T:
-    """The result of ``call``. If Redis hangs, the daemon thread does not delay the exit."""
+    """Call in a daemon thread, because such a thread does not delay the exit if Redis hangs."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
 
@@ -64,7 +64,7 @@ class TopApp(App[int]):
     """
 
     ENABLE_COMMAND_PALETTE = False
-    # The terminal's own colours: a terminal with 16 colours, or none, is enough.
+    # The terminal's own colours are used, so that 16 colours, or none, are enough.
     CSS = """
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
@@ -188,7 +188,7 @@ class TopApp(App[int]):
 
     @property
     def _pause_s(self) -> float:
-        """Time between two readings; longer if a reading takes many commands."""
+        """Time between two readings: the interval, or longer if a reading takes many commands."""
         return max(self._interval_s, self._reading.pause_s if self._reading else 0.0)
 
     def _show(self) -> None:
@@ -234,7 +234,7 @@ class TopApp(App[int]):
         )
 
     def _show_chosen(self, reading: Reading, age: str) -> None:
-        """Show jobs and workers if the reading has those of the queue that is chosen now."""
+        """Show the jobs and workers of the chosen queue, if the reading contains them."""
         name = self._queue()
         label = f" of {visible(name, 30)}" if name else ""
         jobs = workers = None
@@ -245,7 +245,7 @@ class TopApp(App[int]):
         if jobs is not None and reading.jobs_total > len(jobs):
             more = f" ({reading.jobs_total:,} in all)"
         self._panels["jobs"].show(
-            # The run times of old figures do not grow: the jobs may have ended.
+            # Run times in old figures do not grow, because the jobs may have ended.
             tables.job_columns(0.0 if self._is_old else self.age_s),
             jobs or (),
             lambda job: (job.id,),
@@ -350,7 +350,7 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare an action, ask, and carry it out; one at a time, as all share one connection."""
+        """Prepare an action, ask, carry it out. One at a time: all actions share a connection."""
         self._busy = True
         try:
             try:

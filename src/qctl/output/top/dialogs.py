@@ -20,7 +20,7 @@ from qctl.output.top.actions import ActionOutput, Proposal
 
 
 class Window(ModalScreen[str]):
-    """Lines of text until a key closes them; the result is that key's answer, ``""`` for Esc."""
+    """Shows text until a key closes the window; the result is the key's answer, ``""`` for Esc."""
 
     DEFAULT_CSS = """
     Window {

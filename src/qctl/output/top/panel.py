@@ -24,7 +24,7 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: shown above the table.
-        newest_first: whether the first row is the newest: without focus, the cursor stays there.
+        newest_first: the first row is the newest, and holds the cursor while there is no focus.
     """
 
     class Moved(Message):
@@ -64,7 +64,7 @@ class Panel(Widget, can_focus=True):
 
     @property
     def rows_to_read(self) -> int:
-        """How many rows to read: all down to the last visible row, and one more screenful."""
+        """How many rows to read: those down to the last visible row, and one more screenful."""
         return self._first + 2 * self.room
 
     @property
@@ -130,7 +130,7 @@ class Panel(Widget, can_focus=True):
         self.action_move(pages * max(self.room, 1))
 
     def render(self) -> Text:
-        """Title, heading and rows; the focus is visible without colour too."""
+        """Title, heading and rows; the focus is visible even without colour."""
         count = f" {self._cursor + 1}/{len(self._keys):,}" if self._keys else ""
         mark = "▶" if self.has_focus else " "
         head = Text(

@@ -23,7 +23,7 @@ from qctl.output.status import (
 from qctl.output.text import cells, short_duration, shortened, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
-# On screens narrower than the first (in cells), sparklines are short; below the second, absent.
+# Sparklines are short on screens narrower than _WIDE, and left out below _NARROW (in cells).
 _WIDE, _NARROW = 100, 80
 _NARROW_TREND = 8
 _WIDE_TREND = 24
@@ -41,7 +41,7 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
 
 
 def rate(per_s: float, rates: Rates) -> str:
-    """``0.5``, ``120``; ``~`` marks an estimate from a sample, ``≥`` that events may be missing."""
+    """``0.5``, ``120``; ``~`` marks an estimate by a sample, ``≥`` a rate that may be higher."""
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
@@ -94,7 +94,7 @@ def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
     """The columns of active jobs.
 
     Args:
-        elapsed_s: the age of the reading: since then, jobs ran longer and locks got older.
+        elapsed_s: the age of the reading. It is added to run times and subtracted from lock times.
     """
 
     def runs(job: Job) -> Value:
@@ -161,7 +161,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """The chosen queue's trouble, first note or pauser; without any, the reading's remarks."""
+    """The chosen queue's trouble, first note or pauser; if it has none, the reading's remarks."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue

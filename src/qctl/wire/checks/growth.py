@@ -10,9 +10,9 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_groups, read_object, to_int, value_or
 
-# BullMQ's default, which applies until a limit is written (wire format P1).
+# BullMQ's default. It applies until ``meta`` of the queue has a limit (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
-# Jobs read of each state, the newest first.
+# How many jobs of each state are read: the newest.
 _JOBS = 20
 _DAY_MS = 86_400_000
 _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
@@ -23,11 +23,11 @@ class KeptJobs:
     """The finished jobs of one state, judged by the newest 20.
 
     Args:
-        bounded: whether one of the newest says how many jobs to keep or for how long.
-        examined: how many of the newest were read.
+        bounded: whether the options of a job read say how many jobs to keep, or for how long.
+        examined: how many jobs were read, at most 20.
         oldest_ms: when the oldest of all kept jobs ended.
-        last_day: how many of the kept jobs ended in the last 24 hours; None if even the oldest
-            ended in them, so that a day cannot be counted, or if unknown.
+        last_day: how many of the kept jobs ended in the last 24 hours. None if unknown: Redis
+            refused the count, or no kept job is older than 24 hours.
     """
 
     keys: QueueKeys

@@ -1,4 +1,4 @@
-"""Ids in the lists and sorted sets of a queue whose job hash is gone (wire format T8)."""
+"""Finds ids whose job hash is gone, in the lists and sorted sets of queues (wire format T8)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
-# Ids checked in all queues together, and at each end of one list or set (at least 5 in any case).
+# About how many ids are checked in all queues together.
 MAX_IDS = 10_000
+# How many ids are checked at each end of a list or set: at most, and at least.
 _MAX_PER_END, _MIN_PER_END = 200, 5
 _WINDOW = 1000
 # ``waiting`` is the state of the jobs in the lists ``wait`` and ``paused``.
@@ -32,11 +33,11 @@ class IdWithoutJob:
 def ids_without_job(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> tuple[list[IdWithoutJob], int, int]:
-    """The ids found, the number of ids checked, and the number of all ids.
+    """The ids without a job hash, the number of ids checked, and the number of all ids.
 
     Args:
-        full: check every id, in windows of 1,000; else both ends of each list and set, about
-            10,000 ids in all, in at most four round trips.
+        full: check every id, in windows of 1,000. If False, check the ids at both ends of each
+            list and set: about 10,000 ids, in at most four round trips.
     """
     found, examined, total = (_check_all if full else _check_sample)(client, queues)
     return sorted(found), examined, total
@@ -45,7 +46,7 @@ def ids_without_job(
 def _check_sample(
     client: Client, queues: Sequence[QueueSnapshot]
 ) -> tuple[list[IdWithoutJob], int, int]:
-    # Ids without a hash are read again, since a job may end and be removed between the two reads.
+    # Ids without a hash are read again, because a job may be removed after its id was read.
     sizes = [
         (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]

@@ -1,4 +1,4 @@
-"""Keys of a queue with another type than BullMQ gives them (wire format 2.1)."""
+"""Finds a queue's keys whose type is not the type that BullMQ uses (wire format 2.1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class WrongKey:
-    """A key, its type, and the type that BullMQ gives it; ``name`` is the suffix of the key."""
+    """A key of the wrong type; ``name`` is its suffix, and ``expected`` the type in BullMQ."""
 
     keys: QueueKeys
     name: str
@@ -46,9 +46,9 @@ class WrongKey:
 
 
 def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKey] | ReplyError]:
-    """For each queue its keys of a wrong type, in one round trip.
+    """For each queue, its keys of the wrong type, in one round trip.
 
-    A missing key is not wrong. If this user may not ask for types, a queue's item is the error.
+    A missing key is not wrong. If this user may not run TYPE, each queue's item is the error.
     """
     rows = read_groups(client, [[("TYPE", keys(name)) for name in _TYPES] for keys in queues])
     found: list[list[WrongKey] | ReplyError] = []

@@ -1,7 +1,7 @@
-"""Jobs in no state and deduplication keys without a job, found by a scan of the database.
+"""Scans the database for jobs in no state, and for deduplication keys without a job.
 
-They are in no list or set of a queue. SCAN visits all keys of the database, those of other programs
-too, in an order that does not depend on their names: its first steps are a fair sample.
+No list or set contains their ids. SCAN visits all keys of the database, including the keys of other
+programs. Its order does not depend on the names of the keys, so its first steps are a fair sample.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
-# About how many ids one pass reads from the lists of all queues together.
+# About how many ids one search reads from the lists of all queues together.
 MAX_WAITING = 20_000
 # Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
-# Last parts of a job's other keys, and the fields of its hash that are read (``ats``: its starts).
+# The last parts of the keys that a job has besides its hash.
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
+# The fields of a job's hash that are read; ``ats`` counts the starts of the job.
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
 
@@ -31,9 +32,9 @@ class Stray:
 
     Args:
         finished: the job has ended, and its hash is a leftover.
-        ghost: the job was never added: a worker took an id without a hash, and wrote the hash (wire
-            format T8).
-        added_at_ms: epoch milliseconds; 0 if the hash does not say.
+        ghost: the job was never added: a worker took an id that had no hash, and created the hash
+            (wire format T8).
+        added_at_ms: epoch milliseconds; 0 if the hash has no such time.
     """
 
     keys: QueueKeys
@@ -45,7 +46,7 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class StaleDedup:
-    """A deduplication key whose job is gone; ``expires`` if it has a TTL."""
+    """A deduplication key whose job is gone; ``expires`` is True if the key has a TTL."""
 
     keys: QueueKeys
     id: str
@@ -54,7 +55,7 @@ class StaleDedup:
 
 
 def database_size(client: Client) -> int:
-    """Number of keys in the database, those of other programs included."""
+    """The number of keys in the database, including the keys of other programs."""
     return sum(int(node.call("DBSIZE")) for node in client.masters())
 
 
@@ -64,11 +65,12 @@ def scan_keys(
     """Find the keys of some queues, one SCAN at a time. All queues must have the same prefix.
 
     Yields:
-        for each SCAN: about how many keys of any kind it scanned; keys that may be a job's hash;
-        and deduplication keys, as queue and deduplication id.
+        For each SCAN command: about how many keys of any kind it visited, the found keys that may
+        be a job's hash, and the found deduplication keys (each as queue and deduplication id).
 
     Args:
-        max_keys: stop after about this many keys of any kind, over all masters; None to scan all.
+        max_keys: stop when about this many keys of any kind were visited on all masters together;
+            None to visit all.
     """
     known = {keys.name: keys for keys in queues}
     prefix = queues[0].prefix
@@ -91,11 +93,11 @@ def find_strays(
 ) -> tuple[list[Stray], int]:
     """The jobs in no state, and how many jobs may be in a part of the lists that was not read.
 
-    Each job is searched for twice, and left out if its hash has changed in between: a job that
-    moves from one state to the next may be seen in neither.
+    Each job is searched for twice, because a job that moves from one state to the next may be seen
+    in neither. A job whose hash has changed between the two searches is left out.
 
     Args:
-        max_waiting: about how many ids to read from lists at most; None for all.
+        max_waiting: stop when about this many ids were read from lists; None to read all.
     """
     first, undetermined = _unlisted(client, jobs, max_waiting)
     second, _ = _unlisted(client, list(first), max_waiting)
@@ -119,7 +121,7 @@ _Values = tuple[str | None, ...]
 def _unlisted(
     client: Client, jobs: Sequence[JobKey], max_waiting: int | None
 ) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of the jobs in no state, and how many may be in lists not read to the end."""
+    """The fields of the jobs in no state, and how many jobs may be in an unread part of a list."""
     outside, _ = jobs_in_no_set(client, jobs)
     listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
     unlisted = {job: fields for job, fields in outside.items() if job[1] not in listed[job[0]].ids}
@@ -128,13 +130,13 @@ def _unlisted(
 
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
-    """The jobs in no sorted set, with their fields; and how many of the given keys are jobs."""
+    """The jobs in no sorted set with their fields, and how many of the given keys are jobs."""
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads)
     states = {
         job: tuple(row)
         for job, reply in zip(jobs, rows, strict=True)
-        # A scheduler's record is a hash too, but has neither timestamp nor ats.
+        # A scheduler's hash has neither of these two fields.
         if (row := value_or(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
     }
     outside = in_no_sorted_set(client, list(states))
@@ -144,7 +146,7 @@ def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey,
 def stale_dedups(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     """Deduplication keys whose job is gone.
 
-    Each is checked twice, since a job and its key may be deleted between two reads.
+    Each key is checked twice, because a job and its key may be deleted between two reads.
     """
     found = _stale(client, dedups)
     return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
@@ -180,7 +182,7 @@ def _classify(
         head, _, rest = suffix.partition(":")
         if head == "de":
             dedups.append((keys, rest))
-        # dn: the job that BullMQ adds after the one that owns the deduplication id.
+        # ``dn`` keys: data for a job that BullMQ adds when the job with the deduplication id ends.
         elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
             jobs.append((keys, suffix))
     return jobs, dedups

@@ -1,4 +1,4 @@
-"""How much memory the parts of a queue use: its large keys, and its jobs by a sample."""
+"""Estimates the memory that queues use: their large keys, and their jobs by a sample."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked
 from qctl.wire.states import SORTED_SETS
 
-# Jobs measured in each list and set, and queues examined, the fullest first.
+# How many jobs are measured in each list and set.
 _JOBS = 10
+# How many queues are examined: those with the most jobs.
 _QUEUES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The jobs of one state of a queue, or its events: ``holds`` is ``1,234 waiting jobs``."""
+    """The memory of a queue's jobs in one state, or of its events.
+
+    Args:
+        holds: what uses the memory, such as ``1,234 waiting jobs``.
+    """
 
     queue: str
     holds: str
@@ -31,13 +36,14 @@ class Holding:
 
 
 def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
-    """The memory that the parts of the fullest 200 queues use, in two round trips.
+    """Estimate the memory of the 200 queues with the most jobs, in two round trips.
 
-    For each list and set except the short ``active``: its own memory as Redis estimates it, plus
-    the number of its jobs times the average memory of up to ten of them. Also the event streams.
+    For a list or set, the estimate is Redis's figure for the key itself, plus the number of its
+    jobs times the average memory of up to ten of them. ``active`` is short and is left out. Event
+    streams are included.
 
     Raises:
-        ReplyError: this user may not run MEMORY, or this Redis does not have it.
+        ReplyError: this user may not run MEMORY, or this Redis has no such command.
     """
     fullest = sorted(queues, key=lambda queue: sum(queue.sizes.values()), reverse=True)[:_QUEUES]
     parts = [

@@ -11,9 +11,11 @@ from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, read_groups, value_or
 
-# Parents checked of all queues together and of one queue (at least 5), and children of one parent.
+# About how many parents are checked in all queues together.
 MAX_PARENTS = 2000
+# How many parents are checked in one queue: at most, and at least.
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 200, 5
+# How many children of each parent are checked.
 _CHILDREN = 20
 
 Reason = Literal["failed", "gone", "none"]
@@ -24,9 +26,9 @@ class StuckParent:
     """A parent in ``waiting-children``, with the first reason that was found.
 
     Args:
-        reason: ``failed``: ``child`` failed and has no option for that case; ``gone``: the child
-            does not exist; ``none``: no child is left to wait for.
-        child: queue and id of the child; None if the child is under another prefix, or for
+        reason: ``failed``: ``child`` has failed, and no option says what its parent does then;
+            ``gone``: the child does not exist; ``none``: no child is left to wait for.
+        child: queue and id of the child; None if it is under another prefix, or if the reason is
             ``none``.
     """
 
@@ -41,11 +43,12 @@ def stuck_parents(
 ) -> tuple[list[StuckParent], int, int]:
     """The stuck parents, the number of parents checked, and the number of all parents.
 
-    Of each parent 20 random children are checked. Children that have completed leave the set of
-    pending children, so in time only failed and deleted ones are left there.
+    For each parent, up to 20 random children are checked. A child that completes leaves the
+    parent's set of pending children, so in the end only failed and deleted children are left in it.
 
     Args:
-        full: check all parents; else those that have waited longest, in a few round trips.
+        full: check all parents. If False, check the parents that have waited longest, in a few
+            round trips.
     """
     parents = {queue.keys: queue.counts.waiting_children for queue in queues}
     parents = {keys: count for keys, count in parents.items() if count}
@@ -62,7 +65,7 @@ def stuck_parents(
         ]
         examined += len(ids)
         if stuck := _stuck_among(client, ids):
-            # A child or parent that moves between two reads makes the parent look stuck once.
+            # Check again: if a child or parent moves between two reads, the parent looks stuck.
             again = _stuck_among(client, [(parent.keys, parent.id) for parent in stuck])
             scores = client.pipeline([("ZSCORE", p.keys("waiting-children"), p.id) for p in again])
             pairs = zip(again, scores, strict=True)
@@ -84,7 +87,7 @@ def _stuck_among(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]
     for own in children:
         for key, child in own:
             commands.append(("EXISTS", key))
-            # Of a child under another prefix only the hash is checked.
+            # If the child is under another prefix, only its hash is checked.
             commands.append(("ZSCORE", child[0]("failed"), child[1]) if child else ("EXISTS", key))
     answers = iter(client.pipeline(commands))
     found = []

@@ -13,12 +13,13 @@ from qctl.wire.replies import checked, read_groups, read_object, to_dict, to_int
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 from qctl.wire.states import FINISHED
 
-# Schedulers read of all queues together, and of one queue (at least 5 in any case).
+# About how many schedulers are read in all queues together.
 MAX_SCHEDULERS = 5000
+# How many schedulers are read in one queue: at most, and at least.
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 1000, 5
 # Later than any time that a score can hold.
 _NEVER_MS = 2**53
-# The sorted sets in which a pending job waits; it may also be in a list.
+# The sorted sets in which a pending job may be; it may be in a list instead.
 _PENDING_SETS = ("delayed", "prioritized")
 
 
@@ -27,10 +28,11 @@ class Registration:
     """A scheduler or legacy repeatable: one member of ``repeat``.
 
     Args:
-        next_ms: when its pending job is due; None for a score that is not a time.
-        fields: its record, the hash ``repeat:<id>``; empty without a record.
-        pending: whether the pending job waits or runs; True also if the job's id is unknown.
-        limit, jobs_made: by the record or the options of the pending job, even if that has ended.
+        next_ms: when the pending job is due; None if the member's score is not a time.
+        fields: the hash ``repeat:<id>``; empty if there is none.
+        pending: whether the pending job waits or runs; assumed to be True if its id is unknown.
+        limit, jobs_made: how many jobs may be made, and were made; read from the hash, and from
+            the options of the pending job, even if that job has ended.
     """
 
     keys: QueueKeys
@@ -55,7 +57,7 @@ class Registration:
         return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
 
     def has_ended(self, now_ms: int) -> bool:
-        """Whether it makes no further job: its limit or end date is reached (wire format 6.4)."""
+        """Whether the limit or the end date is reached, so no more jobs are made (6.4)."""
         return schedule_has_ended(
             *self._rule,
             limit=self.limit,
@@ -68,8 +70,8 @@ class Registration:
     def following_ms(self) -> int:
         """When the job after the pending one is due.
 
-        The pending job's own time if the pattern or time zone is not understood here;
-        ``_NEVER_MS`` if the pending job's time is unknown, or there is no further job.
+        If qctl does not understand the pattern or time zone, the result is the time of the pending
+        job. If that time is unknown, or there is no further job, the result is ``_NEVER_MS``.
         """
         if self.next_ms is None:
             return _NEVER_MS
@@ -79,7 +81,7 @@ class Registration:
             return self.next_ms
 
     def skipped(self, now_ms: int) -> int | None:
-        """How many due times have passed since the pending job's; None if unknown."""
+        """How many due times have passed since the pending job was due; None if unknown."""
         if self.next_ms is None:
             return None
         return skipped_count(*self._rule, since_ms=self.next_ms, now_ms=now_ms)
@@ -93,13 +95,13 @@ class Registration:
 def read_registrations(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> tuple[list[Registration], int]:
-    """The schedulers and legacy repeatables that are due first, and the number of all.
+    """The schedulers and legacy repeatables that are due first, and how many there are in all.
 
-    An entry whose job neither waits nor runs is read twice, and left out if it is gone by then: a
-    worker may have replaced the job and the time between two of our commands.
+    An entry whose job neither waits nor runs is read twice, because a worker may have replaced the
+    job between two commands. An entry that is gone at the second read is left out.
 
     Args:
-        full: read all of them; else at most 1,000 of a queue, about 5,000 in all.
+        full: read all entries. If False, read at most 1,000 of each queue and about 5,000 in all.
     """
     with_some = [queue for queue in queues if queue.schedulers]
     share = min(max(MAX_SCHEDULERS // max(len(with_some), 1), _MIN_PER_QUEUE), _MAX_PER_QUEUE)
@@ -144,8 +146,8 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         repeat = repeat if isinstance(repeat, dict) else {}
         is_in = [value_or(score, None) is not None for score in scores]
         ended = any(is_in[len(_PENDING_SETS) :]) and not any(is_in[: len(_PENDING_SETS)])
-        # The lists may be long: a job that exists in no sorted set is taken to be in one of them.
-        # The jobs of legacy keys of the oldest form have ids that the record does not show.
+        # Lists may be long and are not read: a job in no sorted set is assumed to be in a list.
+        # Legacy keys of the oldest form contain colons. The ids of their jobs cannot be derived.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(checked(exists)) and not ended) or is_unknown
         limit = to_int(record.get("limit") or repeat.get("limit"))
