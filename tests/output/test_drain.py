@@ -99,7 +99,7 @@ def test_jobs_without_a_lock_may_still_run() -> None:
     job = RunningJob("q", "1", "job", 2.0, None, None, None)
     (told,) = lines(Drained(2.0, (job,)))
     assert "no job with a lock is running; not waited for: 1 stalled job" in told
-    assert "may still run" in told
+    assert "may still be running" in told
     report = replace(REPORT, outcome="drained", jobs=(JobOutcome("q", "1", "orphaned"),))
     assert lines(report)[-1].startswith("drained: nothing with a lock is running; ")
 

@@ -111,7 +111,7 @@ def table(
     return "".join(f"{line}\n" for line in lines)
 
 
-# Steps, tried in this order. Each has: short counts and headings, minimum width of texts, gap.
+# Tried in this order: whether counts and headings are short, minimum width of texts, gap.
 _TIGHTER = (
     (False, 24, _GAP),
     (True, 24, _GAP),

@@ -1,6 +1,6 @@
 """Scans the database for jobs in no state, and for deduplication keys without a job.
 
-No list or set contains their ids. SCAN visits all keys of the database, including the keys of other
+No list or set refers to them. SCAN visits all keys of the database, including the keys of other
 programs. Its order does not depend on the names of the keys, so its first steps are a fair sample.
 """
 
@@ -136,7 +136,7 @@ def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey,
     states = {
         job: tuple(row)
         for job, reply in zip(jobs, rows, strict=True)
-        # A scheduler's hash has neither of these two fields.
+        # The hash of a scheduler has neither timestamp nor ats.
         if (row := value_or(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
     }
     outside = in_no_sorted_set(client, list(states))
