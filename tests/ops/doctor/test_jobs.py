@@ -218,7 +218,7 @@ def test_a_long_wait_list_is_read_in_part(client: Client, monkeypatch: pytest.Mo
     put(client, "lost", "")
     diagnosis = diagnose(client)
     assert of(diagnosis, "lost-jobs") == []
-    assert "may be in a part of wait that was not read" in result(diagnosis, "lost-jobs").why
+    assert "part of the wait list that was not read" in result(diagnosis, "lost-jobs").why
     (finding,) = found(client, "lost-jobs", full=True)
     assert finding.evidence["lost"] == ["lost"]
 

@@ -74,7 +74,7 @@ def test_durations_that_are_not_kept_are_unknown(client: Client, run: Run) -> No
     diagnosis = run(APP)
     assert of(diagnosis, "kill-timeout") == []
     why = result(diagnosis, "kill-timeout").why
-    assert why == "how long the jobs of pm2:app take is unknown: too few are kept"
+    assert "jobs of pm2:app take: too few are kept" in why
 
 
 def test_a_target_whose_queues_cannot_be_told(
@@ -190,7 +190,7 @@ def test_names_that_mean_several_apps(run: Run, other: dict[str, str], reason: s
 def test_a_name_that_is_another_apps_id(run: Run) -> None:
     odd = replace(APP, key="3", name="0", target="pm2:0", namespace="x")
     (finding,) = of(run(APP, odd), "process-names")
-    assert finding.what.endswith("restarts more than one app, pm2:app too: it is also a pm_id")
+    assert finding.what.endswith("restarts more than one app, also pm2:app: it is also a pm_id")
 
 
 def test_a_manager_that_does_not_answer_is_a_finding(run: Run) -> None:
@@ -261,7 +261,7 @@ def test_a_stopped_app_of_which_nobody_says_what_it_serves(run: Run) -> None:
     other = replace(STOPPED, key="7", name="web", target="pm2:web")
     (finding,) = of(run(other), "stopped-apps")
     assert finding.severity == "info"
-    assert finding.what.endswith("whether it served q is unknown")
+    assert finding.what.endswith("unknown whether it served q")
     assert finding.evidence["serves_them"] is None
     assert "[targets]" in finding.remedy
 

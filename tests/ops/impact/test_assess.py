@@ -70,7 +70,7 @@ def test_without_client_list_every_job_counts(client: Client, apps: Apps) -> Non
     found = look(client, "q", target="pm2:app")
     assert ids(found.impact.unattributed) == ["1"]
     assert (found.impact.queues[0].workers, found.impact.queues[0].other_workers) == (None, None)
-    assert "who is connected is unknown" in found.remarks[0]
+    assert "unknown who is connected" in found.remarks[0]
     assert [delay.by for delay in found.impact.recovery] == ["unknown"]
     # The queues of the target are not known either, so a drain needs the names of all.
     assert found.impact.verdict.commands == ("qctl impact --target pm2:app",)
@@ -361,4 +361,4 @@ def test_a_start_that_ends_a_pause_is_not_safe(
         raise ReplyError("NOPERM no permissions")
 
     monkeypatch.setattr(impact, "read_resumers", denied)
-    assert "whether a start of the target ends a pause is unknown" in look(client, "q").remarks[0]
+    assert "unknown whether a start of the target ends a pause" in look(client, "q").remarks[0]

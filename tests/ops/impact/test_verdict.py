@@ -108,8 +108,8 @@ def test_what_is_due_when_nobody_can_tell(
     told = look(client, "q")
     assert told.impact.schedules is None
     assert told.impact.verdict.word == "drain first"
-    assert "when the next delayed job of q is due is unknown" in told.impact.verdict.reasons
-    assert "what is scheduled is unknown: NOPERM" in told.remarks[0]
+    assert "it is unknown when the next delayed job of q is due" in told.impact.verdict.reasons
+    assert "it is unknown what is scheduled: NOPERM" in told.remarks[0]
 
 
 def test_a_slow_clock_of_this_host_delays_nothing(
@@ -193,7 +193,7 @@ def test_whether_redis_takes_writes_is_not_known(
         found = look(fake, "q")
         assert found.impact.verdict.word == "drain first"
         assert found.impact.verdict.reasons == (
-            "whether Redis accepts writes is unknown, and without writes no job can end",
+            "it is unknown whether Redis accepts writes, and without writes no job can end",
         )
         assert (found.impact.data is not None) is is_told
         assert any("may not call INFO" in remark for remark in found.remarks) is not is_told
@@ -349,9 +349,9 @@ def test_without_client_list_nobody_knows_what_the_workers_serve(
     with limited_user(client, redis_url, "~*", "+@all", "-client|list") as (_, blind):
         found = look(blind, "q")
     assert found.impact.verdict.word == "drain first"
-    assert found.impact.verdict.reasons == ("which other queues these workers serve is unknown",)
+    assert found.impact.verdict.reasons == ("it is unknown which other queues these workers serve",)
     assert found.remarks == (
-        "who is connected is unknown: this Redis user may not list clients, or this Redis has "
+        "it is unknown who is connected: this Redis user may not list clients, or this Redis has "
         "no CLIENT LIST TYPE (grant it: ACL SETUSER … +client|list)",
     )
 

@@ -160,4 +160,4 @@ def test_own_workers_that_may_not_be_seen_are_not_called_absent(
     with limited_user(client, redis_url, "~bull:*", "+@all") as (_, lowly):
         found = read(lowly)
     assert found.own_workers == ()
-    assert "whether qctl's own workers run is unknown" in found.remarks[0]
+    assert "unknown whether qctl's own workers run" in found.remarks[0]

@@ -35,9 +35,10 @@ T = TypeVar("T")
 
 
 def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
-    """Make ``read`` run only once in an examination. Later calls return or raise the same.
+    """Make ``read`` run only once in an examination.
 
-    A ReplyError becomes a CannotCheckError. Other errors are raised, but not kept.
+    Later calls return the same value, or raise the same CannotCheckError or NothingToCheckError. A
+    ReplyError becomes a CannotCheckError. After any other error, the next call reads again.
     """
 
     @wraps(read)
@@ -63,7 +64,7 @@ class Examination:
     """One run of all checks, and the data that it has read so far.
 
     Reading data raises CannotCheckError if a server, a manager or the operating system denies the
-    data, and NothingToCheckError if no managed process runs, or none serves the queues.
+    data, and NothingToCheckError if no managed process runs or serves the queues.
 
     Args:
         queues: the queues to examine.
@@ -86,7 +87,7 @@ class Examination:
 
     @property
     def snapshots(self) -> tuple[QueueSnapshot, ...]:
-        """The queues of BullMQ; those of Bull 3/4 are not examined."""
+        """The queues of BullMQ. Queues of Bull 3/4 are not examined."""
         return self.queues.bullmq
 
     @property
@@ -102,11 +103,11 @@ class Examination:
         return grouped(read_active(self.client, self.keys), lambda job: job.keys)
 
     def coverage(self, examined: str) -> str:
-        """The remark on how much a check examined; it names ``--full`` if that was not given."""
+        """A remark on how much a check examined. Without ``--full``, it names that option."""
         return examined if self.full else f"{examined}; --full examines all"
 
     def command(self, verb: str, *words: str) -> str:
-        """A qctl command to show, with the prefix of these queues."""
+        """A qctl command for the operator to type, for the prefix of these queues."""
         return command(self.settings.prefix, verb, *words)
 
     # Workers
@@ -148,7 +149,7 @@ class Examination:
     @property
     @read_once
     def served(self) -> Mapping[ManagedProcess, frozenset[str]]:
-        """For each process that serves any of the queues: the names of the queues it serves."""
+        """Which of the queues each process serves, by name. Other processes are left out."""
         from qctl.ops.processes.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
         processes = self.all_processes if self.chosen is None else self.chosen
@@ -164,7 +165,7 @@ class Examination:
     @property
     @read_once
     def holders(self) -> dict[int, ManagedProcess]:
-        """The processes that the workers run in, by the worker's client id."""
+        """By client id of a worker: the process in which the worker runs."""
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:
@@ -174,7 +175,7 @@ class Examination:
         except Exception as error:
             # psutil raises errors of many kinds.
             raise CannotCheckError(
-                f"which process serves which queue is unknown: {error}"
+                f"it is unknown which process serves which queue: {error}"
             ) from error
 
     # Servers
@@ -192,15 +193,15 @@ class Examination:
 
     @property
     def redis_now_ms(self) -> int:
-        """The time by the clock of the first master; by this host's clock if unknown."""
+        """The time by the first master's clock, or by this host's clock if that is unknown."""
         try:
             return self.now_ms + self.servers[0].clock_ahead_ms
         except CannotCheckError:
             return self.now_ms
 
 
-# A check is a function. Its name with hyphens is the name of the check, and its docstring says what
-# it finds. It yields findings, and remarks on what it did not examine or could not determine.
+# A check is a function. The function's name, with hyphens, is the name of the check. A check yields
+# findings, and remarks (strings) on what it did not examine or could not determine.
 Check = Callable[[Examination], Iterable[Finding | str]]
 
 

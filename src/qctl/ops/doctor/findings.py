@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-# Ids or names that a finding shows.
+# The most ids or names that a finding shows.
 MAX_EXAMPLES = 5
 
 
@@ -22,8 +22,8 @@ class Subject:
     """What a finding is about.
 
     Args:
-        name: of the queue, process or check. For ``redis`` the ``host:port`` of one master of a
-            cluster; "" if there is one master only.
+        name: the name of the queue, process or check. For ``redis``: the master's ``host:port``,
+            or "" if there is only one master.
     """
 
     kind: Literal["queue", "process", "redis", "check"]
@@ -40,13 +40,13 @@ class Finding:
     """One problem.
 
     Args:
-        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: they will be after
-            the next restart or another ordinary event, or a check failed; ``info``: good to know.
+        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: the next restart or
+            another ordinary event endangers jobs, or a check failed; ``info``: good to know.
         what: the problem, in one clause without a full stop.
         check: name of the check that found it, as in docs/doctor.md; ``examine`` fills it in.
-        evidence: figures, and a few examples of what they count.
-        remedy: the setting or action that fixes it, a clause; "" where ``commands`` are enough.
-        commands: complete commands, which can be typed as they are.
+        evidence: figures, and a few of the ids or names that they count.
+        remedy: the setting or action that fixes the problem; "" if ``commands`` are enough.
+        commands: complete commands that can be typed as they are.
     """
 
     severity: Severity
@@ -63,9 +63,9 @@ class CheckResult:
     """How one check ended.
 
     Args:
-        status: ``ok``: nothing found; ``found``; ``failed``: the check could not be made;
-            ``skipped``: there is nothing to check here.
-        why: the reason for ``failed`` or ``skipped``; else remarks on what was examined, or "".
+        status: ``ok``: nothing found; ``found``: at least one finding; ``failed``: the check could
+            not be made; ``skipped``: there is nothing to check here.
+        why: for ``failed`` or ``skipped``, the reason. Otherwise, remarks on how much was examined.
     """
 
     check: str
@@ -75,7 +75,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """The number of queues, workers and processes in question; None if unknown."""
+    """How many queues, workers and processes there were to examine; None if unknown."""
 
     queues: int
     workers: int | None
@@ -92,7 +92,7 @@ class Diagnosis:
 
     @property
     def is_well(self) -> bool:
-        """Whether no finding is worse than an info."""
+        """Whether all findings have the severity ``info``."""
         return all(finding.severity == "info" for finding in self.findings)
 
 
@@ -107,7 +107,7 @@ def examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
 
 
 class CannotCheckError(FailedError):
-    """A check cannot be made, since a server or manager denies it or does not answer."""
+    """A check cannot be made: a server or manager does not answer, or denies the data."""
 
 
 class NothingToCheckError(Exception):

@@ -11,12 +11,12 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# Without a limit, this many finished jobs of one state are an info, and this many a warning.
+# Finished jobs of one state, kept without a limit: MANY are an info, VERY_MANY are a warning.
 MANY, VERY_MANY = 10_000, 100_000
-# A stream is trimmed to about its limit. A stream longer than limit * factor + slack is not.
+# Redis trims a stream to about its limit. A length above limit * factor + slack shows no trimming.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
-# Redis does not show a worker's own limit. A count that is a multiple of this looks like one.
+# Redis does not show a worker's own limit. A count that is a multiple of this is taken for a limit.
 _ROUND = 1000
 
 
@@ -58,7 +58,7 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
         if kept.bounded or not count % _ROUND:
             continue
         option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-        # Jobs are counted, not extrapolated to a day: a burst says nothing about a day.
+        # Show the counted jobs, without an estimate for a whole day: they may be a single burst.
         pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
         age_ms = 0 if kept.oldest_ms is None else exam.now_ms - kept.oldest_ms
         if kept.last_day is None and age_ms > 0:

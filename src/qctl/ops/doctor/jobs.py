@@ -1,4 +1,4 @@
-"""Jobs that will never run, or that the next interruption fails for good."""
+"""Checks of jobs that will never run, or that fail for good at the next interruption."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from qctl.wire.read.versions import other_libraries
 # Limits without --full: keys that are scanned, and jobs that are then searched for in the states.
 MAX_KEYS = 30_000
 MAX_JOBS = 2000
-# Lists, sorted sets and states from which workers take ids, even without a job behind the id.
+# Lists, sorted sets and states from which workers take ids, even if an id has no job.
 _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "active"})
-# Ids in a command to type, and in the evidence for programs.
+# The most ids in a command to type, and in the evidence for programs.
 MAX_NAMED = 20
 MAX_LISTED = 10_000
-# By reason: why a parent is stuck, and what helps.
+# By reason: the text that explains it, and the remedy.
 _STUCK: dict[parents.Reason, tuple[str, str]] = {
     "failed": (
         "a child failed and has no option for that case",
@@ -81,7 +81,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
         held = [
             job
             for job in exam.active(snapshot.keys)
-            # Redis never lists workers with certain names: their absence shows nothing.
+            # Redis never lists workers with certain names, so their absence proves nothing.
             if worker_is_absent(job, workers) and is_listed(job.worker or "")
         ]
         if held:
@@ -109,7 +109,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def last_stall(exam: Examination) -> Iterator[Finding]:
-    """Active jobs that one more interruption would fail for good."""
+    """Active jobs that fail for good if they are interrupted once more."""
     limit = exam.settings.max_stalled_count
     for snapshot in exam.snapshots:
         at_limit = [job for job in exam.active(snapshot.keys) if job.stalled_count >= limit]
@@ -137,7 +137,7 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
-    """Ids in a state whose job is gone. Workers run some of them, without a name or data."""
+    """Ids in a state that have no job. Workers run some of these ids, without a name or data."""
     ids, examined, total = ids_without_job(exam.client, exam.snapshots, full=exam.full)
     for keys, found in grouped(ids, lambda each: each.keys).items():
         by_state = Counter(bare.state for bare in found)
@@ -178,7 +178,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     for keys, found in strays.items():
         if keys in others:
             continue
-        # In the order of adding, in which jobs that are put back then run. Shorter ids are older.
+        # Oldest first: jobs that are put back run in this order. Of two ids, the shorter is older.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         leftovers = [stray.id for stray in found if stray.finished or stray.ghost]
@@ -214,7 +214,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
         yield f"not {names}: used by another library, which may keep jobs elsewhere"
     if undetermined:
         jobs = counted(undetermined, "job", "jobs")
-        yield f"{jobs} may be in a part of wait that was not read"
+        yield f"{jobs} may be in the part of the wait list that was not read"
 
 
 def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
@@ -243,7 +243,7 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
 
 
 def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
-    """Flow parents that wait for ever: a child failed or is gone, or there is none to wait for."""
+    """Flow parents that wait for ever: a child failed or is gone, or no child is left."""
     stuck, examined, total = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
     for keys, found in grouped(stuck, lambda each: each.keys).items():
         counts = {reason: sum(parent.reason == reason for parent in found) for reason in _STUCK}
@@ -278,10 +278,10 @@ def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
 
 @dataclass(slots=True)
 class _Scan:
-    """What the scan of the database found: about ``passed`` of its ``total`` keys were scanned.
+    """What a scan of the database found in about ``passed`` of its ``total`` keys.
 
     Args:
-        jobs, unsearched: how many jobs were searched for in the sorted sets, and how many not.
+        jobs: how many jobs were searched for in the sorted sets; ``unsearched``: how many were not.
         loose: the jobs that are in no sorted set; the lists are searched later.
     """
 
@@ -318,16 +318,16 @@ def _scanned(exam: Examination) -> _Scan:
 
 
 def _of_dead_workers(exam: Examination, jobs: Sequence[ActiveJob]) -> list[ActiveJob]:
-    """The jobs whose worker is qctl's own, and whose process ran on this host and has ended.
+    """The jobs of qctl's own workers whose process ran on this host and has ended.
 
-    Whether a process of BullMQ's workers has ended is unknown.
+    Only qctl's own workers have heartbeats, which name the host and the process of each worker.
     """
     from qctl.manage.host import read_birth_s  # noqa: PLC0415 - rarely needed
 
     try:
         beats = heartbeats.read(exam.client, (heartbeats.owner_of(j.lock_token) for j in jobs))
     except ReplyError:
-        # A user who may read the queues may still not be allowed to read qctl's keys.
+        # This Redis user may read the queues, but perhaps not qctl's keys.
         return []
     here = [beat for beat in beats.values() if beat.host == socket.gethostname()]
     dead = {beat.owner for beat in here if read_birth_s(beat.pid) is None}

@@ -1,4 +1,4 @@
-"""Checks of processes: stopped while jobs wait, or interrupting jobs when they are restarted."""
+"""Checks of processes that are stopped while jobs wait, or interrupt jobs when restarted."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from qctl.wire.read.snapshot import QueueSnapshot
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-# Completed jobs that are read, of all queues together (but at least 20 of each).
+# How many completed jobs are read from all queues together, but at least 20 from each queue.
 _SAMPLE = 20_000
-# Fewest completed jobs of one name from which a p95 is computed.
+# A p95 is computed only from at least this many completed jobs of one name.
 MIN_RUNS = 5
 _QUANTILE = 0.95
 # The kill_timeout to recommend, in multiples of the p95.
@@ -41,7 +41,7 @@ _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
-    """Apps that their manager kills before 95 % of their slowest jobs have ended."""
+    """Apps whose kill timeout is shorter than the p95 of their slowest jobs."""
     unknown = []
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         slowest = _slowest(exam, processes)
@@ -71,7 +71,7 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
             commands=(exam.command("restart", target),),
         )
     if unknown:
-        yield f"how long the jobs of {abbreviated(unknown)} take is unknown: too few are kept"
+        yield f"it is unknown how long the jobs of {abbreviated(unknown)} take: too few are kept"
 
 
 def stop_signal(exam: Examination) -> Iterator[Finding | str]:
@@ -79,7 +79,7 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
     forgotten = 0
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         if target.startswith("qctl:"):
-            # qctl's own workers react to the signal: if one interrupted jobs, it had crashed.
+            # qctl's own workers obey the signal. A worker that interrupted jobs had crashed.
             continue
         past = [each for each in _past_restarts(exam) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
@@ -122,20 +122,20 @@ def _likely_interruption(
 def _possible_interruption(
     exam: Examination, target: str, hit: Sequence[PastRestart], shared: Sequence[str]
 ) -> Finding:
-    """The finding if the stalled jobs may have run in another app."""
+    """The finding for stalled jobs that may have run in another app."""
     evidence = _restart_evidence(hit)
     return Finding(
         severity="info",
         subject=Subject("process", target),
         what=f"{counted(evidence['interrupted'], 'job')} stalled soon after its last start; other "
-        f"apps have workers on {abbreviated(shared)} too, so which app ran these jobs is unknown",
+        f"apps also have workers on {abbreviated(shared)}: it is unknown which app ran these jobs",
         evidence=evidence | {"shared_queues": list(shared[:MAX_EXAMPLES])},
         commands=tuple(exam.command("workers", name) for name in shared[:1]),
     )
 
 
 def _restart_evidence(hit: Sequence[PastRestart]) -> dict[str, Any]:
-    # A job may have stalled soon after the start of each of two instances.
+    # Two instances that started at about the same time list the same job.
     jobs = dict.fromkeys((each.queue.name, job_id) for each in hit for job_id in each.interrupted)
     return {
         "interrupted": len(jobs),
@@ -156,7 +156,7 @@ def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
 
 
 def treekill(exam: Examination) -> Iterator[Finding]:
-    """Apps whose child processes survive a kill: a sandboxed job goes on, and runs twice."""
+    """Apps whose child processes survive a kill, so that a sandboxed job goes on and runs twice."""
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
@@ -174,7 +174,7 @@ def treekill(exam: Examination) -> Iterator[Finding]:
 
 
 def process_names(exam: Examination) -> Iterator[Finding]:
-    """Names of PM2 apps that are not unique, or also a namespace or an id of another app."""
+    """Names that several PM2 apps share, or that are also the namespace or id of another app."""
     processes = [p for p in exam.all_processes if p.target.startswith("pm2:")]
     if not processes:
         raise NothingToCheckError("PM2 runs nothing on this host")
@@ -191,7 +191,7 @@ def process_names(exam: Examination) -> Iterator[Finding]:
         reasons = [f"{len(kinds)} different apps have this name"] * (len(kinds) > 1)
         reasons += ["it is also a namespace"] * bool(inside)
         reasons += ["it is also a pm_id"] * bool(by_id)
-        also = f", {', '.join(others[:MAX_EXAMPLES])} too" if others else ""
+        also = f", also {', '.join(others[:MAX_EXAMPLES])}" if others else ""
         yield Finding(
             severity="warning",
             subject=Subject("process", f"pm2:{name}"),
@@ -208,7 +208,7 @@ def process_names(exam: Examination) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Slowest:
-    """The jobs of one name whose runs take longest, and how many runs were read."""
+    """The job name with the longest runs; ``runs``: how many of its runs were read."""
 
     queue: str
     name: str
@@ -264,8 +264,8 @@ class _App:
     """An app with ``total`` processes, of which ``down`` do not run.
 
     Args:
-        status: the manager's word for these processes; ``errored`` if it is so for one of them.
-        commands: show why PM2 gave the app up, and start it.
+        status: the manager's word for the processes that do not run; ``errored`` if any is.
+        commands: commands that show why PM2 gave the app up, and that start the app.
     """
 
     target: str
@@ -318,11 +318,11 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
     text = f"{state}, and {counted(backlog, 'job waits', 'jobs wait')} in {names} without a worker"
     if is_known:
         return f"{text}, which it serves by [targets] of the config"
-    return f"{text}; whether it served {names} is unknown"
+    return f"{text}; it is unknown whether it served {names}"
 
 
 def _down(exam: Examination) -> list[_App]:
-    """Apps of this host of which at least one process does not run."""
+    """Apps of this host with at least one process that does not run."""
     from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
 
     try:
@@ -334,7 +334,7 @@ def _down(exam: Examination) -> list[_App]:
         down = [each for each in own if each.pid is None and each.status not in _RESTARTING]
         if not down:
             continue
-        # "errored" (PM2 has given it up) matters more than "stopped", and is first in the alphabet.
+        # "errored" (PM2 gave the process up) matters more than "stopped", and sorts before it.
         status = min(each.status for each in down)
         keys = [each.key for each in down if each.status == status]
         verb = "restart" if status == "errored" else "start"

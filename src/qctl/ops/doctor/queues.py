@@ -19,19 +19,19 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# At most this many events are searched: of all queues together (but 20 of each), and of one.
+# How many events are searched: in all queues together (at least 20 in each), and in one queue.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
 
 
 def unreadable(exam: Examination) -> Iterator[Finding]:
-    """Queues that this user may not read, or with a key of another type than BullMQ gives it."""
+    """Queues that this user may not read, or that have a key of the wrong type."""
     broken = {QueueKeys(exam.settings.prefix, name): error for name, error in exam.queues.broken}
     queues = [*broken, *exam.keys]
     for keys, found in zip(queues, wrong_keys(exam.client, queues), strict=True):
         error = broken.get(keys)
-        # A user who may not read a queue may lack the right to ask for types, too.
+        # A user who may not read a queue is perhaps not allowed to ask for types either.
         wrong = () if error is not None and isinstance(found, ReplyError) else checked(found)
         listed = "; ".join(f"its key {w.name} is of type {w.type}, not {w.expected}" for w in wrong)
         evidence: dict[str, object] = {}
@@ -45,7 +45,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
         evidence["keys"] = [{"key": w.key, "type": w.type, "expected": w.expected} for w in wrong]
         remedy = error.hint if error is not None and not wrong else _REMEDY
         if any(w.name == "id" for w in wrong):
-            # Without the key, ids start at 1 again, and BullMQ drops a new job whose id exists.
+            # Without this key, ids start at 1 again, and BullMQ drops a new job whose id exists.
             remedy += "; set id to a number above that of every job"
         yield Finding(
             severity="error",
@@ -104,14 +104,14 @@ def paused(exam: Examination) -> Iterator[Finding]:
 
 
 def resumes_at_start(exam: Examination) -> Iterator[Finding]:
-    """Apps that resumed a queue when they started, as the last drain of the app recorded."""
+    """Apps that resume a queue when they start. A drain of the app saw and recorded it."""
     names = {keys.name for keys in exam.keys}
     try:
         resumers = read_resumers(exam.client, exam.settings.prefix)
     except ReplyError as error:
         if is_outage(error):
             raise
-        # Not a CannotCheckError: rights to the queues alone are enough, and deserve no warning.
+        # No CannotCheckError: a user who may read only the queues deserves no warning.
         why = "this Redis user may not read what drains have recorded"
         raise NothingToCheckError(why) from error
     for resumer in resumers:
@@ -127,7 +127,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
 
 
 def legacy_paused(exam: Examination) -> Iterator[Finding]:
-    """Jobs that no worker takes, or that BullMQ 5 may lose, because of its ``paused`` list."""
+    """Jobs in BullMQ 5's ``paused`` list that no worker takes, or that BullMQ 5 may lose."""
     for snapshot in exam.snapshots:
         note = advice.legacy_paused(snapshot)
         in_wait = snapshot.counts.waiting - snapshot.legacy_paused
@@ -139,7 +139,7 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
                 "jobs of one list",
                 (exam.command("resume", snapshot.keys.name),),
             )
-            remedy = "resume it through qctl, which keeps both"
+            remedy = "resume it through qctl, which keeps the jobs of both lists"
         if note is not None:
             yield Finding(
                 severity="error",

@@ -58,7 +58,7 @@ def eviction(exam: Examination) -> Iterator[Finding]:
 
 
 def persistence(exam: Examination) -> Iterator[Finding]:
-    """Persistence that fails, or with which a restart or a crash of Redis loses jobs."""
+    """Persistence that fails, or that lets a restart or a crash of Redis lose jobs."""
     for server in exam.servers:
         facts = {
             "aof": _known(server.aof_enabled),
@@ -77,7 +77,7 @@ def persistence(exam: Examination) -> Iterator[Finding]:
 
 
 def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str, ...]]]:
-    """For each problem: severity, clause, remedy, and arguments for redis-cli, () for none."""
+    """For each problem: severity, text, remedy, and arguments for redis-cli (may be empty)."""
     if server.aof_ok is False or server.rdb_ok is False:
         which = "append-only file" if server.aof_ok is False else "snapshot"
         what = f"Redis could not write its {which} the last time it tried"
@@ -102,7 +102,7 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
 
 
 def memory(exam: Examination) -> Iterator[Finding]:
-    """Redis near its memory limit, where it refuses writes; and what uses the most memory."""
+    """Redis close to its memory limit, at which it refuses writes; and the largest keys."""
     for server in exam.servers:
         used, limit = _known(server.used_memory_bytes), _known(server.maxmemory_bytes)
         share = used / limit if limit else 0.0
@@ -127,7 +127,7 @@ def memory(exam: Examination) -> Iterator[Finding]:
 
 
 def _largest(exam: Examination) -> list[Holding] | None:
-    """The parts of the queues that use the most memory; None if this user may not ask."""
+    """The parts of the queues that use the most memory; None if MEMORY USAGE is denied."""
     try:
         found = holdings(exam.client, exam.snapshots)
     except ReplyError as error:
@@ -154,7 +154,7 @@ def redis_version(exam: Examination) -> Iterator[Finding]:
 
 
 def clock(exam: Examination) -> Iterator[Finding]:
-    """A clock of this host that certainly differs from that of Redis by more than 1 s."""
+    """A clock of this host that is certainly more than 1 s off Redis' clock."""
     for server in exam.servers:
         ahead_ms = server.clock_ahead_ms
         if server.clock_error_ms is None:
@@ -189,7 +189,7 @@ def replica(exam: Examination) -> Iterator[Finding]:
 
 
 def cluster_prefix(exam: Examination) -> Iterator[Finding]:
-    """Queues in a cluster whose keys are in several slots: BullMQ's scripts fail on them."""
+    """Queues whose keys are in several slots of a cluster: BullMQ's scripts fail on them."""
     if exam.address.mode != "cluster":
         raise NothingToCheckError("this Redis is not a cluster")
     for snapshot in exam.snapshots:
@@ -207,7 +207,7 @@ def cluster_prefix(exam: Examination) -> Iterator[Finding]:
 def moving_slots(exam: Examination) -> Iterator[Finding]:
     """Queues whose slot is being moved to another node, or was left half moved."""
     if exam.address.mode != "cluster":
-        return  # cluster_prefix reports this already.
+        return  # cluster_prefix already reports that Redis is not a cluster.
     try:
         masters = exam.client.masters()
         moving = {slot for node in masters for slots in open_slots(node) for slot in slots}
@@ -235,11 +235,11 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
 def _has_saved(server: ServerFacts) -> bool:
     """Whether Redis has saved a snapshot since its start.
 
-    When Redis starts, it sets the time of the last save, too.
+    The time of the last save alone proves nothing, because Redis sets it when it starts.
     """
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Both times are in whole seconds: a save time up to 5 s after the start proves no save.
+    # Both times are in whole seconds, so a save time up to 5 s after the start proves no save.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 

@@ -1,8 +1,8 @@
 """Runs the checks of ``qctl doctor``: problems of queues, workers, processes and Redis.
 
-Checks only read. Each check is one function in the file of its subject. A check that fails is
-itself a finding, and the other checks go on. The cost of a check is bounded: where a queue may hold
-millions of jobs, the check reads a sample and reports its size (docs/doctor.md).
+A check writes nothing. Each check is one function in the file of its subject. If a check fails, its
+failure is a finding, and the other checks go on. The cost of a check is bounded: where a queue may
+hold millions of jobs, the check reads a sample and reports the sample's size (docs/doctor.md).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def examine(
     """Run every check on the named queues, or on all under the prefix.
 
     Args:
-        target: examine only its processes and, if ``names`` is empty, only the queues they serve.
+        target: examine only its processes. If ``names`` is empty, examine only their queues.
         full: read every job and key instead of samples; slow where there are many.
         sleep: waits before the second reading that some checks make.
 
@@ -133,7 +133,7 @@ def examine(
 
 
 def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
-    """The named queues, or all. A check reports an unreadable queue, even if it is named."""
+    """The named queues, or all. Unreadable queues are included, because a check reports them."""
     if not names:
         return all_queues(client, prefix)
     found, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
@@ -177,7 +177,7 @@ def _run(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:
     except QctlError as error:
         failure = error
     except Exception as error:
-        # An unexpected error in one check must not hide what the others find.
+        # An unexpected error in one check must not hide the findings of the others.
         failure = CannotCheckError(f"unexpected: {type(error).__name__}: {error}")
     else:
         return CheckResult(name, "found" if found else "ok", "; ".join(coverage)), found

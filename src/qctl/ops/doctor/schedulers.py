@@ -1,4 +1,4 @@
-"""Checks of schedulers: those that make no more jobs, are late, or make a job twice."""
+"""Checks of schedulers that make no more jobs, are late, or make a job twice."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
 
-# A scheduler whose pending job is late by less is not reported.
+# A scheduler is reported only if its pending job is at least this late.
 OVERDUE_S = 60
 
 
 def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """Schedulers without a pending job. They make no more jobs: starting one job adds the next."""
+    """Schedulers without a pending job. They make no more jobs: a job's start adds the next one."""
     registrations, scope = _registrations(exam)
-    # A legacy key without a record may have ended: how it ends depends on the version.
+    # A legacy repeatable without fields may have ended: how that shows depends on the version.
     dead = [
         each
         for each in registrations
@@ -71,7 +71,7 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
     registrations, scope = _registrations(exam)
     groups = grouped((each for each in registrations if each.pending and each.timing), _job)
     for (keys, name, timing, data), found in groups.items():
-        # The data of a legacy record is unknown.
+        # The data of a legacy repeatable is unknown.
         legacy = groups.get((keys, name, timing, ""), []) if data else []
         if len(found) < 2 and not legacy:
             continue

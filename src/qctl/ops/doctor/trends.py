@@ -1,6 +1,6 @@
 """Checks of trends: a backlog that grows, jobs that fail, clocks that differ.
 
-The checks read the events of the last 15 minutes, as far as the streams reach back.
+The checks read the events of the last 15 minutes, or of less time if a stream is shorter.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# The most queues whose events are read, events of all of them together, and of one queue.
+# How many queues are read at most, events of all these queues together, and events of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
-# Events that reach back less far show a burst, not a trend.
+# Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
-# A backlog grows if it grew in each of three parts of the time, and in all by at least 20 jobs and
-# by a tenth of the jobs that were added.
+# A backlog counts as growing if it grew in each third of the time, and if the whole growth is at
+# least 20 jobs and at least a tenth of the added jobs.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
-# A finding needs so many ended jobs, so many failed jobs, and this share of failed jobs.
+# The minimum of ended jobs, of failed jobs, and of the share of failed jobs for a finding.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# ``max_jobs`` of ``clock_samples``, and how many jobs must show a clock ahead, or behind.
+# ``max_jobs`` for ``clock_samples``; how many jobs must show a clock that is ahead; or behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
@@ -95,7 +95,7 @@ def _leaves_backlog(event: PastEvent) -> bool:
 
 
 def _by_part(events: Sequence[PastEvent], history: History, window_ms: int) -> Counter[int]:
-    """How many of the events are in each part of the window, from 0."""
+    """How many of the events are in each part of the window. The first part is 0."""
     parts = ((event.at_ms - history.since_ms) * _PARTS // window_ms for event in events)
     # Clocks differ by milliseconds, so an event may be later than the end of the last part.
     return Counter(min(part, _PARTS - 1) for part in parts)
@@ -136,7 +136,7 @@ def failure_rate(exam: Examination) -> Iterator[Finding | str]:
 
 
 def host_clocks(exam: Examination) -> Iterator[Finding | str]:
-    """Workers and producers whose clocks differ from that of Redis, as their last jobs show."""
+    """Workers and producers whose last jobs show that their clock differs from Redis' clock."""
     histories, scope = _histories(exam)
     read = clock_samples(exam.client, histories, _SAMPLES)
     hosts = grouped(read, lambda sample: (sample.keys, sample.is_producer, sample.who))
@@ -145,7 +145,7 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
         alike = _ahead(samples) or _behind(samples)
         if not alike or exam.redis_now_ms - newest_ms > _RECENT_MS:
             continue
-        # Ahead: the median. Behind: the smallest difference, which alone is certain.
+        # A clock ahead: show the median. Behind: only the smallest difference is certain.
         ahead_ms = alike[len(alike) // 2] if alike[0] > 0 else alike[-1]
         side = "ahead of" if ahead_ms > 0 else "behind"
         whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"
@@ -167,10 +167,10 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
 
 
 def _ahead(samples: Sequence[ClockSample]) -> list[int]:
-    """By how many ms a clock is ahead, one number for each of the jobs that agree; ascending.
+    """How many ms a clock is ahead, one number for each job that agrees with the others; ascending.
 
-    Empty if too few jobs agree. Jobs that differ are ignored: workers without a name may run on
-    several hosts.
+    Empty if too few jobs agree. The other jobs are ignored, because they may be from another host:
+    workers without a name are not told apart.
     """
     aheads = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
     alike = max(
@@ -182,10 +182,10 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 
 
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
-    """By how many ms a clock is behind, one negative number for each job; ascending.
+    """How many ms a clock is behind, one negative number for each job; ascending.
 
-    The list is empty if one job contradicts, if the jobs are too few, or if a producer added all
-    within ``MIN_WINDOW_MS``: a call that waited for Redis makes a clock look behind, too.
+    Empty if one job contradicts, or if there are too few jobs. Also empty if a producer added all
+    jobs within ``MIN_WINDOW_MS``: if it had to wait for Redis, its clock only looks behind.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:
@@ -201,7 +201,7 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
 
 @read_once
 def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[str]]:
-    """Events of the queues with the most jobs waiting or failed; a text if others are not read."""
+    """Events of the queues with the most waiting or failed jobs; a remark if others are unread."""
     waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
     failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)

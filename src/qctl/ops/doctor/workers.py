@@ -21,10 +21,10 @@ from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WorkerClient, is_listed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# A worker that misses the marker, its wake-up, fetches after drainDelay (5 s), 10 s at most.
+# A worker that misses its wake-up (the key ``marker``) fetches after drainDelay: 5 s, at most 10 s.
 PATIENCE_S = 15
 SECOND_READING_S = 1.0
-# Newest events of each queue that are searched; names of those after which jobs move or may move.
+# How many of each queue's newest events are searched; the events that count as a movement of a job.
 _EVENTS = 1000
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
@@ -54,7 +54,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
     for snapshot in _idle(exam, [s for s in again if isinstance(s, QueueSnapshot)]):
         workers = exam.workers_of(snapshot.keys)
         stalled = snapshot.counts.stalled
-        # A rate limit that may be reached lowers the severity, but does not hide the finding.
+        # A rate limit that may be in force lowers the severity, but does not hide the finding.
         limit = advice.limited(snapshot)
         yield Finding(
             severity="error" if limit is None else "warning",
@@ -81,7 +81,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
 
 
 def worker_names(exam: Examination) -> Iterator[Finding]:
-    """Workers of one queue that share a name: which of them has a job is unknown."""
+    """Workers of one queue that share a name, so that it is unknown which of them has a job."""
     for snapshot in exam.snapshots:
         workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
         if exam.address.mode == "cluster":
@@ -110,7 +110,7 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
 
 
 def unnamed_workers(exam: Examination) -> Iterator[Finding]:
-    """Workers without a name: which of them has a job is unknown."""
+    """Workers without a name, so that it is unknown which of them has a job."""
     for snapshot in exam.snapshots:
         workers = exam.workers_of(snapshot.keys)
         unnamed = sum(not worker.worker_name for worker in workers)
@@ -149,7 +149,7 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
-    """The remark if jobs wait without a worker in a queue that is not paused; else None."""
+    """A remark if jobs wait without a worker; None if they do not, or if the queue is paused."""
     note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
     # A worker that Redis does not list may serve the queue.
     return None if note is None or snapshot.paused or jobs_of_unlisted(exam, snapshot) else note
@@ -161,10 +161,10 @@ def jobs_of_unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJ
 
 
 def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
-    """Queues in which a job could have started for ``PATIENCE_S``, but none did.
+    """Queues in which no job has started for ``PATIENCE_S``, although one could have started.
 
-    The time counts from the last movement of a job, or, if later, from when the oldest waiting job
-    was added.
+    The time begins when a job last moved, or when the oldest waiting job was added, if that is
+    later.
     """
     idle = [snapshot for snapshot in snapshots if _could_start(exam, snapshot)]
     events = recent_events(exam.client, [snapshot.keys for snapshot in idle], _EVENTS)
@@ -173,19 +173,19 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
         times = [time for time in (*moved[:1], snapshot.oldest_waiting_ms) if time is not None]
-        # A job counts as overdue only after ``PATIENCE_S``.
+        # An overdue job alone is enough: a job counts as overdue only after ``PATIENCE_S``.
         if (times or snapshot.overdue) and max(times, default=0) <= latest_ms:
             found.append(snapshot)
     return found
 
 
 def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
-    """Whether a job should start soon; False if one runs, since all workers may then be busy."""
+    """Whether a job should start soon; False while a job runs: all workers may be busy."""
     is_running = snapshot.counts.active > snapshot.counts.stalled
     limit = snapshot.rate_limit
-    # Workers without a limiter ignore a limit set by hand, unless the queue has a maximum.
+    # A limit counts only if the queue has a maximum. Otherwise workers without a limiter ignore it.
     is_limited = limit is not None and limit.holds is True and limit.maximum is not None
-    # A lease: a drain works on the queue now.
+    # A lease means that a drain works on the queue now.
     is_held_back = snapshot.paused or snapshot.lease is not None or is_limited or snapshot.is_maxed
     if not (snapshot.backlog or snapshot.overdue) or is_running or is_held_back:
         return False
@@ -193,7 +193,7 @@ def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
 
 
 def _is_movement(event: Event) -> bool:
-    """Whether the event is more than the adding of a job, which has no earlier state (``prev``)."""
+    """Whether the event moved a job. If ``waiting`` has no ``prev``, it only added a job."""
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
 
 

@@ -1,7 +1,7 @@
 """What a restart now would do to the jobs, for ``qctl impact``.
 
-Nothing is written. The cost is bounded: the active lists, 200 recent jobs a queue, 200 schedulers a
-queue, and 168 counts for each of the busiest queues.
+Nothing is written. The cost is bounded. ``assess`` reads the active lists, 200 recent jobs and 200
+schedulers of each queue, and 168 hourly counts of each of the busiest queues.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from qctl.wire.read.throughput import read_throughput
 from qctl.wire.schedulers.iterations import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
 
-# Queues whose history is counted: those with the most completed jobs.
+# The history of this many queues is counted, those with the most completed jobs.
 MAX_HISTORIES = 10
 T = TypeVar("T")
 
@@ -51,11 +51,11 @@ class ScheduleImpact:
 
     Args:
         pattern: the cron pattern; None if the scheduler has an interval.
-        next_at: when the pending job is or was due; None if its score is not a time.
-        runs_late_s: how late the pending job runs; None unless it becomes due in this time.
+        next_at: when the pending job is or was due; None if its score in Redis is not a time.
+        runs_late_s: how late the pending job runs; None if it becomes due while workers run.
         skipped: how many due times (up to 1,000) pass without a job, because BullMQ makes the next
-            job only when a worker takes the pending one; 0 unless that becomes due in this time.
-            None if qctl does not understand the pattern, the time zone or the pending job's score.
+            job only when a worker takes the pending one; 0 if ``runs_late_s`` is None. None if qctl
+            does not understand the pattern, the time zone or the pending job's score.
     """
 
     queue: str
@@ -78,16 +78,16 @@ class Impact:
         handles_signal: True if the workers finish their jobs on the stop signal; None if unknown.
         kill_after_s: from the stop signal until the process is killed; None if unknown, or if
             there is no limit.
-        last_restarts: what the last restart of each process did; None if it cannot be read.
-        also: queues that the target serves besides the named ones.
+        last_restarts: what the last restart of each process did; None if Redis refuses to show it.
+        also: queues that the target serves but that were not named.
         foreign: workers of the target under another prefix or database, whose jobs were not read.
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
         interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
-        fails_for_good, fails_if_handled: jobs of these two fields that then fail for good.
+        fails_for_good, fails_if_handled: the jobs of these two fields that would fail for good.
         unattributed: jobs of ``interrupted`` that may belong to another worker.
-        max_stalled_count: the workers' limit, by the configuration.
-        away_s: for how long no worker runs, as assumed for ``schedules``.
+        max_stalled_count: how often the workers let a job stall, by the configuration.
+        away_s: how long no worker runs, as assumed for ``schedules``.
         schedules, data, best_time: None if they cannot be read.
         schedules_unread: how many schedulers are not in ``schedules``: repeatables of old versions,
             those without a record, and those beyond the first 200 of a queue; None if unknown.
@@ -147,14 +147,14 @@ def assess(
 
     Args:
         names: of queues; the other queues of the target are included.
-        target: what would be restarted; None for the one app that serves the queues, or else all
-            their workers.
+        target: what would be restarted. None for the one app that serves the queues; if several
+            apps do, or none, all workers of the queues.
         away_s: how long no worker will run; None for the duration of a plain restart.
 
     Raises:
-        NotFoundError: no such queue or target, or no queue at all; or the target serves none of
-            the named queues.
-        RefusedError: a named queue is Bull 3/4's.
+        NotFoundError: a queue or the target does not exist, there is no queue at all, or the
+            target serves none of the named queues.
+        RefusedError: a named queue belongs to Bull 3 or 4.
         UsageError: qctl does not know the target's manager.
         FailedError: the target does not run.
         UnreachableError: Redis or the target's manager cannot be reached.
@@ -184,7 +184,7 @@ class _Assessor:
             "what is scheduled", lambda: read_agendas(client, self._keys)
         )
         self._active = read_active(client, self._keys)
-        # Durations are needed where jobs run or are scheduled.
+        # Durations are needed only for queues in which jobs run or are scheduled.
         busy = {job.keys for job in self._active}
         timed = [s.keys for s in scope.queues.bullmq if s.keys in busy or s.schedulers]
         self._durations: RecentRuns = read_recent_runs(client, timed)
@@ -213,7 +213,7 @@ class _Assessor:
         ]
         masters = self._or_remark("how safe the data is", self._masters)
         times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
-        # The longest plain restart; without a target, the longest start.
+        # By default, assume the longest plain restart or, without a target, the longest start.
         away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
         worst = tuple(job for job in jobs if job.interrupted)
         best = tuple(job for job in jobs if job.interrupted_if_handled)
@@ -253,7 +253,7 @@ class _Assessor:
             downtime=times,
             data=None if masters is None else tuple(data_safety(m, self._now_ms) for m in masters),
             best_time=self._best_time(times),
-            # Last, since the next due time comes nearer while the rest is read.
+            # Judged last, because the next due time comes nearer while the rest is read.
             verdict=judge(
                 Facts(
                     scope=scope,
@@ -372,7 +372,7 @@ class _Assessor:
     # Redis and its history
 
     def _masters(self) -> tuple[ServerFacts, ...] | None:
-        """Each master's facts; None, with a remark, if INFO is denied. Notes uptime and clock."""
+        """Each master's facts; None, with a remark, if INFO is denied. Sets uptime and clock."""
         servers = read_servers(self._client)
         # If this host's clock is behind, jobs are due sooner than the clock shows.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
@@ -381,8 +381,8 @@ class _Assessor:
             self._redis_up_s = min(up_s, default=None)
         if any(server.role is None for server in servers):
             self.remarks.append(
-                "how safe the data is is unknown: this Redis user may not call INFO (grant it: ACL "
-                "SETUSER … +info)"
+                "it is unknown how safe the data is: this Redis user may not call INFO (grant it: "
+                "ACL SETUSER … +info)"
             )
             return None
         return servers
@@ -412,11 +412,11 @@ class _Assessor:
         )
 
     def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
-        """What ``read`` returns; None, with a remark, if Redis refuses it."""
+        """What ``read`` returns; None, with a remark, if Redis refuses a command."""
         try:
             return read()
         except ReplyError as error:
-            self.remarks.append(f"{what} is unknown: {error.message}")
+            self.remarks.append(f"it is unknown {what}: {error.message}")
             return None
 
 
@@ -427,7 +427,7 @@ def _refs(jobs: Iterable[JobAtRisk]) -> tuple[JobRef, ...]:
 def schedule_impacts(
     agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
 ) -> tuple[ScheduleImpact, ...]:
-    """What happens to each scheduler without a worker until ``back_ms``; sorted by ``next_at``."""
+    """What happens to each scheduler if no worker runs until ``back_ms``; by ``next_at``."""
     found = [
         _schedule_impact(agenda.keys.name, scheduler, now_ms, back_ms)
         for agenda in agendas
@@ -460,7 +460,7 @@ def _schedule_impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int
 
 
 def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
-    """Whether a scheduler's last job was due before now. Its record remains (wire format 6.1)."""
+    """Whether a scheduler's last job was due before now. The record remains (wire format 6.1)."""
     ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
     spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
     return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

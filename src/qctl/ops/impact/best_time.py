@@ -18,11 +18,11 @@ from qctl.wire.schedulers.scheduling import Scheduler, due_times_ms
 
 HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24
-# With fewer jobs the averages mean nothing.
+# Averages of fewer jobs mean nothing.
 MIN_JOBS = 50
-# A quiet hour has at most the jobs of the quietest plus this share of the range up to the busiest.
+# An hour is quiet if it has at most min + share * (max - min) jobs; min and max: of all hours.
 _QUIET = 0.15
-# The share of the hours of a day or a week that must be known.
+# At least this share of the day's, or the week's, hours must be known.
 _MIN_KNOWN = 0.95
 GAP_HORIZON_MS = 24 * HOUR_MS
 # A shorter gap is of no use to an operator.
@@ -33,7 +33,7 @@ MAX_SLOTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much is known of the completed jobs of one queue; see ``Throughput``."""
+    """How much is known about one queue's completed jobs; see ``Throughput``."""
 
     queue: str
     source: str
@@ -49,7 +49,7 @@ class Quiet:
         weekday: 0 for Monday; None for hours of every day.
         from_hour, to_hour: 0 to 23; ``to_hour`` itself is not included.
         jobs_per_hour: how many jobs complete in one of these hours, on average.
-        next_at: when these hours begin next; if now is one of them, when they began.
+        next_at: when these hours begin next; if they are going on now, when they began.
     """
 
     weekday: int | None
@@ -61,7 +61,7 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time in which no scheduled job is due, and probably none still runs."""
+    """A time in which no scheduled job is due, and in which probably no scheduled job runs."""
 
     from_at: datetime
     to_at: datetime
@@ -76,14 +76,14 @@ class BestTime:
     Args:
         zone: the local time zone of this host.
         histories: where the figures come from, one for each queue.
-        from_at, to_at: the whole hours that all histories cover; None without such an hour.
+        from_at, to_at: the whole hours that all histories cover; None if there is no such hour.
         hours: the number of these hours.
-        jobs: how many jobs completed in them.
-        jobs_by_hour: the average of completed jobs in each hour of the day; None if unknown.
-        quiet_day, quiet_week: None if the history is too short, or no hour stands out.
-        too_little: why the history is too short; "" if it is not.
-        next_gap: the first of these gaps that is long enough for a restart.
-        longest_gap: the longest gap between scheduled jobs in the next 24 hours.
+        jobs: how many jobs completed in these hours.
+        jobs_by_hour: how many jobs complete in each hour of the day, on average; None if unknown.
+        quiet_day, quiet_week: None if the history is too short, or if no hour stands out.
+        too_little: why the history is too short; "" if it is long enough.
+        next_gap: in the next 24 hours, the first gap that is long enough for a restart.
+        longest_gap: the longest gap in the next 24 hours.
         is_scheduled: whether any scheduler makes jobs for these queues.
     """
 
@@ -106,12 +106,12 @@ Local = Callable[[int], time.struct_time]
 
 
 def local_time(epoch_ms: int) -> time.struct_time:
-    """The time on this host's clocks."""
+    """The time in this host's time zone."""
     return time.localtime(epoch_ms / 1000)
 
 
 def last_hours(now_ms: int, local: Local = local_time) -> list[int]:
-    """The starts of the whole hours of the last week, by local clocks, oldest first."""
+    """When each of the last 168 whole hours of local time began, oldest first."""
     offset_ms = (local(now_ms).tm_gmtoff or 0) * 1000
     end = (now_ms + offset_ms) // HOUR_MS * HOUR_MS - offset_ms
     return [end - back * HOUR_MS for back in range(WEEK_HOURS, 0, -1)]
@@ -131,7 +131,7 @@ def best_time(
     Args:
         found: the throughput of each queue in ``last_hours``.
         needed_s: how long a restart takes.
-        usual_s: how long jobs run, by names of queue and job; a missing one takes no time.
+        usual_s: how long jobs run, by queue name and job name; 0 for names that are missing.
     """
     since_ms = max((t.since_ms for t in found if t.since_ms is not None), default=now_ms)
     hours = [hour for hour in last_hours(now_ms, local) if hour >= since_ms]
@@ -189,8 +189,8 @@ def _averages(
 
 
 def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Quiet | None:
-    """The longest run of quiet hours of the day or week; None if unknown or none stands out."""
-    # An hour stands out if it has at most half of the jobs of the busiest.
+    """The longest series of quiet hours; None if unknown, or if no hour stands out."""
+    # An hour stands out if it has at most half as many jobs as the busiest hour.
     known = [value for value in averages if value is not None]
     least, most = min(known, default=0.0), max(known, default=0.0)
     if len(known) < _MIN_KNOWN * len(averages) or least > most / 2:
@@ -207,7 +207,7 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
     values = [averages[(start + step) % size] or 0.0 for step in range(length)]
     is_week = size == WEEK_HOURS
     if is_week and length >= 24:
-        # A whole quiet day or more: its first 24 hours are enough.
+        # If a whole day or more is quiet, show its first 24 hours.
         length = 24
     return Quiet(
         weekday=start // 24 if is_week else None,
@@ -219,7 +219,7 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
 
 
 def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
-    """When the hours from slot ``start`` begin next; if now is one of them, when they began."""
+    """When the hours from slot ``start`` begin next; if they are going on, when they began."""
     at = local(now_ms)
     slot = (at.tm_wday * 24 if size == WEEK_HOURS else 0) + at.tm_hour
     hour = last_hours(now_ms, local)[-1] + HOUR_MS
@@ -233,7 +233,7 @@ def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
 def _gaps(
     agendas: Sequence[Agenda], now_ms: int, usual_s: Mapping[tuple[str, str], float]
 ) -> list[Gap]:
-    """The times within the horizon in which no scheduled job runs, in order; [] if none is due."""
+    """The gaps in the next 24 hours, in order; [] if no scheduled job is due in that time."""
     until_ms = now_ms + GAP_HORIZON_MS
     busy = sorted(_busy(agendas, now_ms, until_ms, usual_s))
     gaps, free_ms = [], now_ms
@@ -253,7 +253,7 @@ def _busy(
     until_ms: int,
     usual_s: Mapping[tuple[str, str], float],
 ) -> Iterable[tuple[int, int]]:
-    """When scheduled jobs start, and have probably ended; without patterns qctl cannot read."""
+    """When scheduled jobs start and probably end. Patterns that qctl cannot read are skipped."""
     for agenda in agendas:
         for scheduler in agenda.schedulers:
             took_ms = round(usual_s.get((agenda.keys.name, scheduler.name), 0.0) * 1000)
@@ -262,7 +262,7 @@ def _busy(
                 slots = [*_slots(scheduler, now_ms, until_ms)]
             yield from ((slot, slot + took_ms) for slot in slots)
             if len(slots) >= MAX_SLOTS:
-                # There are more due times than were computed.
+                # More due times follow that were not computed: count the rest of the time as busy.
                 yield slots[-1], until_ms
 
 
@@ -279,7 +279,9 @@ def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
 
 
 def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
-    """The due times after the due time ``after_ms`` and before ``until_ms``, up to ``MAX_SLOTS``.
+    """The due times after ``after_ms``, itself a due time, and before ``until_ms``.
+
+    At most ``MAX_SLOTS`` are computed.
 
     Raises:
         UsageError: qctl does not understand the pattern or the time zone.

@@ -12,12 +12,12 @@ from qctl.ops.jobs.estimate import all_ended_s
 from qctl.ops.processes.restart import SETTLE_S
 from qctl.ops.processes.targets import Connections, Target
 
-# Assumed duration of an app's start if its last start does not show it: minimum and maximum.
+# How long an app's start is assumed to take if its last start is unknown: minimum and maximum.
 BOOT_S = (0.3, 5.0)
-# A worker that connects later than this after the start of its process may be slow, or may have
-# connected again after a lost connection.
+# A worker that connected later than this after the start of its process is perhaps slow. Or it lost
+# its connection, and connected again.
 _SURE_BOOT_S = 10.0
-# A worker that connects even later than this has certainly connected again.
+# A worker that connected even later than this has certainly connected again.
 _MAX_BOOT_S = 60.0
 # Redis counts its uptime, and the ages of connections, in whole seconds.
 _ROUNDING_S = 1.0
@@ -28,14 +28,14 @@ class Downtime:
     """How long each kind of restart takes, in seconds; None if unknown.
 
     Args:
-        boot_s: from the start of a process until its worker is connected, minimum and maximum;
-            ``boot_is_assumed``: the last start does not show it.
+        boot_s: from the start of a process until its worker is connected, minimum and maximum.
+        boot_is_assumed: whether ``boot_s`` is assumed, because the last start does not show it.
         plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
         drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs, with the
             queues paused.
-        drain_p50_s, drain_p95_s: the same plus the restart.
+        drain_p50_s, drain_p95_s: the same time plus the restart.
         roll_is_possible: whether the processes can be replaced one by one, without a pause.
-        roll_why_not: why a roll is not possible, or unknown; else "".
+        roll_why_not: why such a roll is impossible, or why that is unknown; "" if it is possible.
     """
 
     boot_s: tuple[float, float]
@@ -59,8 +59,8 @@ def downtime(
     """How long each kind of restart takes.
 
     Args:
-        remaining: for each running job: how long comparable past jobs still ran, in seconds,
-            ascending.
+        remaining: for each running job, the time that comparable past jobs still needed when they
+            had run as long, in seconds, ascending.
         now_ms: by this host's clock, epoch milliseconds.
         redis_up_s: seconds since the latest start of a master; None if unknown.
     """
@@ -101,10 +101,10 @@ def _boot_s(
     now_ms: int,
     redis_up_s: float | None,
 ) -> tuple[tuple[float, float], bool]:
-    """How long a start takes, minimum and maximum; and whether the two are assumed.
+    """How long a start takes (minimum and maximum), and whether these times are assumed.
 
-    The ages of the process and of its worker's connection show how long the last start took at
-    most: a worker connects again when Redis restarts or drops the connection.
+    A process is older than its worker's connection by the time that its last start took, or by more
+    if the worker has connected again, after a restart of Redis or a lost connection.
     """
     sure, limits = [], []
     for process in processes:
@@ -130,7 +130,7 @@ def _boot_s(
 
 def _roll(target: Target | None, connections: Connections | None) -> tuple[bool | None, str]:
     if target is None or connections is None:
-        return None, "which process would be restarted is unknown"
+        return None, "it is unknown which process would be restarted"
     try:
         require_rollable(target, connections)
     except RefusedError as error:

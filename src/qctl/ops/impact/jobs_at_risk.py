@@ -1,10 +1,10 @@
 """Which jobs a plain restart interrupts, and which of them then fail for good.
 
-There are two answers, since qctl cannot see from outside whether an app finishes its jobs on the
-stop signal: Node always has handlers for SIGINT and SIGTERM, so the signal mask does not show
-whether the app has its own. In the worst case the app exits at once, and every job of its processes
-is interrupted. In the best case the app finishes jobs until the manager kills it, and only the jobs
-that still run then are interrupted.
+There are two answers, because qctl cannot see whether an app finishes its jobs on the stop signal.
+(Node itself always handles SIGINT and SIGTERM, so the signal mask does not show whether the app
+does.) In the worst case, the app exits at once, and every job of its processes is interrupted. In
+the best case, the app finishes jobs until the manager kills it, and only the jobs that still run at
+the kill are interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# Seconds: longest time from the start of a process to that of its worker; largest clock change.
+# In seconds: how much later than its process a worker starts at most; the largest clock change.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
@@ -45,7 +45,7 @@ class JobAtRisk:
     Args:
         runtime_s: how long it has run.
         remaining_p50_s, remaining_p95_s: how long it probably still takes, by recent jobs of its
-            name that ran at least as long; None if there are none.
+            name that ran at least as long; None if there are no such jobs.
         held_by: who runs the job: ``target``: a process to be restarted; ``other``: another worker;
             ``unknown``; ``nobody``: the job is stalled.
         stalled_count: how often the job has stalled so far.
@@ -80,7 +80,7 @@ class Holders:
     Args:
         processes: the processes to be restarted; None for all workers, wherever they run.
         connections: the connected workers; None if unknown.
-        beats: heartbeats of qctl's own workers, by the owner of their locks.
+        beats: heartbeats of qctl's own workers, by lock owner.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Holders:
         self._knows_workers = connections is not None
         self._owned = connections.owned if connections is not None else {}
         self._beats = beats
-        # By queue: names of the target's workers, and of all other workers; None for no name.
+        # By queue: names of the target's workers, and of all others; None: a worker has no name.
         self._target_names: dict[str, set[str | None]] = {}
         self._other_names: dict[str, set[str | None]] = {}
         target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
@@ -104,12 +104,12 @@ class Holders:
     def holder_of(self, job: ActiveJob) -> str:
         """The value for ``JobAtRisk.held_by``.
 
-        ``other`` needs proof, since a job is in danger unless another worker certainly runs it. A
-        heartbeat is proof if its process runs on this host, outside the target. The name of a
-        worker is proof only if CLIENT LIST shows, for every process of the target, a worker of the
-        queue with another name. A process behind a proxy, or one that is closing, is not in CLIENT
-        LIST although its job runs. If a worker of the target has no name, the name in the job
-        proves nothing: it is still the name of the worker that ran the job before.
+        ``other`` needs proof, because a job is safe only if another worker certainly runs it. A
+        heartbeat is proof if its process runs on this host, outside the target. The worker's name
+        in the job is proof only if CLIENT LIST shows a worker of the queue for every process of the
+        target, and all these workers have other names. (A process that is closing or behind a proxy
+        is not in CLIENT LIST, although its job runs.) If a worker of the target has no name, the
+        name in the job proves nothing: such a worker does not replace the name of an earlier one.
         """
         if job.is_orphan:
             return "nobody"
@@ -139,9 +139,9 @@ class Holders:
     def handles_signal(self, process: ManagedProcess) -> bool | None:
         """True if the workers of a process finish their jobs on the stop signal; None if unknown.
 
-        qctl's own workers do; their heartbeats identify them. For other apps, even their
-        own last restart (``past_restarts``) proves nothing: jobs may have ended in time by chance,
-        or taken longer than the kill timeout.
+        qctl's own workers do; their heartbeats identify them. For any other app, even the last
+        restart (``past_restarts``) proves nothing: jobs may have ended in time by chance, or they
+        may have been interrupted because they took longer than the kill timeout.
         """
         if process.target.startswith("qctl:"):
             return True
@@ -152,7 +152,7 @@ class Holders:
 
     @cached_property
     def _pids(self) -> frozenset[int]:
-        """Pids of the target's processes and of their descendants, since npm may start the app."""
+        """Pids of the target's processes and their descendants: npm may have started the app."""
         from qctl.manage.host import process_tree  # noqa: PLC0415 - psutil costs 30 ms
 
         roots = [process.pid for process in self._processes or () if process.pid]
@@ -162,8 +162,8 @@ class Holders:
 def _lives_here(beat: Heartbeat) -> bool:
     """Whether the process of this heartbeat runs on this host.
 
-    A container may share the host's name and have its own pids. A process of this host with the
-    same pid was then started at another time than the worker.
+    A container may have the host's name but its own pids. So the process of this host that has the
+    pid must have started when the worker did.
     """
     if beat.host != socket.gethostname():
         return False
@@ -177,7 +177,7 @@ def _lives_here(beat: Heartbeat) -> bool:
 
 
 def read_heartbeats(client: Client, jobs: Iterable[ActiveJob], prefix: str) -> dict[str, Heartbeat]:
-    """Heartbeats by the owner of the worker's locks; empty if this user may not read them."""
+    """Heartbeats of qctl's workers, by lock owner; empty if this user may not read them."""
     try:
         found = {beat.owner: beat for beat in heartbeats.read_all(client, prefix)}
         return found | heartbeats.read(client, (heartbeats.owner_of(j.lock_token) for j in jobs))
@@ -198,8 +198,8 @@ def jobs_at_risk(
     """What a plain restart does to each active job.
 
     Args:
-        kill_after_s: from the stop signal until the process is killed; infinite for
-            qctl's own workers, whose jobs a restart does not interrupt; None if unknown.
+        kill_after_s: from the stop signal until the process is killed; None if unknown. Infinite
+            for qctl's own workers, because a restart does not interrupt their jobs.
         now_ms: by this host's clock, epoch milliseconds.
     """
     exempt = jobs_of_schedulers(client, jobs)
@@ -211,7 +211,7 @@ def jobs_at_risk(
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.holder_of(job)
         endangered = has_limit and held_by in {"target", "unknown"}
-        # Whether the job probably still runs at the kill (yes without past runs); None if unknown.
+        # Whether the job probably still runs at the kill; True if no past run shows it.
         outlasts = None if kill_after_s is None else p50_s is None or p50_s >= kill_after_s
         is_exempt = job.key in exempt
         found.append(

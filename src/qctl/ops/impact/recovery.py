@@ -1,10 +1,10 @@
-"""When an interrupted job runs again, unless an operator puts the job back sooner.
+"""When an interrupted job runs again if no operator puts it back sooner (wire format 5.13).
 
-Two effective stalled checks are needed. The first one after the last renewal of the job's lock
-marks the job; a later one puts the job back, once the lock has run out (wire format 5.13). A check
-is effective only if the key ``stalled-check`` has expired, so at most once an interval. A worker
-checks when it starts, and then every interval. A check just before the key expires has no effect,
-so two effective checks are one to two intervals apart.
+A worker makes a stalled check when it starts, and then once every interval. A check is effective
+only if the key ``stalled-check`` has expired; the check then sets the key again, for one interval.
+A check just before the key expires has no effect, so two effective checks are one to two intervals
+apart. After the last renewal of the job's lock, the first effective check marks the job. A later
+effective check puts the job back, if the lock has run out by then.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from qctl.wire.read.stalled_check import StalledClock
 
 # BullMQ's default lockDuration.
 LOCK_MS = 30_000
-# Clocks differ and the network takes time: a duration so near to the default is the default.
+# Clocks differ and the network takes time: an estimate this near to the default is the default.
 _TOLERANCE_MS = 1_500
-# An idle event loop renews a lock at most this much late.
+# If the event loop is idle, a lock is renewed at most this much too late.
 _RENEWAL_DELAY_MS = 500
-# How soon an operator is assumed to act on the answer.
+# An operator is assumed to act on the answer after this time.
 DELAY_S = 5.0
 
 
@@ -32,13 +32,13 @@ class Recovery:
     Args:
         by: which workers put the jobs back: ``restarted``: the new process alone; ``others``:
             also workers that are not restarted; ``unknown``.
-        min_s, max_s: from the end of the old process until the jobs wait again, to run next.
+        min_s, max_s: time from the end of the old process until the jobs are waiting again.
         lock_ms: how long a lock lasts, estimated from the existing locks.
         interval_ms: time between two stalled checks.
         interval_assumed: whether that time is assumed, because no key shows it.
-        is_checked: whether a stalled check ran within its interval; if not, perhaps none ever
-            runs, and the jobs stay in ``active``.
-        next_check_ms: from now until the next check may be effective.
+        is_checked: whether a stalled check ran within the last interval. If not, perhaps no worker
+            makes stalled checks, and the jobs stay in ``active``.
+        next_check_ms: time from now until a check can be effective.
     """
 
     queue: str
@@ -67,10 +67,9 @@ def recovery_of(
     Args:
         jobs: the jobs that the restart would interrupt; at least one.
         by: see ``Recovery``.
-        is_lone: whether only one worker checks the queue, the one that the new process starts. It
-            checks at its start, and then every interval.
-        exits_within_s: longest time from the stop signal to the end of the old process; None if
-            unknown.
+        is_lone: whether the worker of the new process is the only one that checks the queue.
+        exits_within_s: the longest time from the stop signal to the end of the old process; None
+            if unknown.
         boot_s: how long the new process takes to start a worker, minimum and maximum.
         now_ms: by this host's clock, epoch milliseconds.
     """
@@ -78,7 +77,7 @@ def recovery_of(
     # The old process ends within this time. If the time is unknown, one interval is assumed.
     end_in_ms = interval_ms if exits_within_s is None else round((DELAY_S + exits_within_s) * 1000)
     lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, end_in_ms)
-    # From the end of the old process until the key expires: at least, and at most.
+    # The shortest and the longest time from the end of the old process until the key expires.
     key_ms = (clock.next_in_ms - end_in_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
     if clock.next_in_ms <= end_in_ms:
@@ -93,7 +92,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
-        # A worker checks within an interval after the new worker's start or the key's expiry.
+        # One interval after the new worker's start or the key's expiry, whichever comes first.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         # While the key exists, the check at the start has no effect.
@@ -117,12 +116,12 @@ def recovery_of(
 
 
 def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[int, int]:
-    """How long a lock lasts, and how much of one is left at least when the process ends, in ms.
+    """How long a lock lasts, and how long it still lasts at least when the process ends, in ms.
 
-    A lock is renewed at half of its duration (wire format 7.4), so between half and all of the
-    duration is left; for a job that has just started, all but its runtime. The duration is
-    BullMQ's default if the locks allow that. If an event loop is busy, its worker renews late or
-    not at all, and less than half may be left.
+    A worker renews a lock when half of its duration has passed (wire format 7.4). So the duration
+    is at most twice the time left, and at most the job's runtime plus the time left. It is assumed
+    to be BullMQ's default if the locks allow that. A worker whose event loop is busy renews late or
+    not at all, so less than half may be left.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

@@ -13,14 +13,14 @@ _LAG_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSafety:
-    """How safe the data of one master is; None is unknown.
+    """How safe the data of one master is. None means unknown.
 
     Args:
         persistence: ``aof``, ``rdb``, ``none`` or None.
-        loss_s: how many seconds of changes a crash of Redis now would lose at most; None if it
-            would lose everything, or if unknown.
+        loss_s: a crash of Redis now would lose at most the changes of this many seconds; None if
+            it would lose everything, or if unknown.
         rdb_age_s, rdb_changes: seconds and changes since the last snapshot.
-        replica_lag_s: seconds since the last contact of the replica that was silent longest.
+        replica_lag_s: the longest time since a replica was last in contact, in seconds.
         is_writable: False if Redis refuses writes, so that nothing can be drained.
         replica_of: the master's ``host:port`` if this is a replica, whose data may be old.
         hazards: the problems, each in one clause.
@@ -84,7 +84,7 @@ def is_writable(server: ServerFacts) -> bool | None:
     """Whether Redis accepts writes: False if any fact says no, else None if any is unknown.
 
     Redis refuses writes on a replica, at its memory limit, with too few good replicas, after a
-    failed write of the append-only file, and by its defaults after a failed snapshot.
+    failed write of the append-only file, and by default after a failed snapshot.
     """
     facts = (
         None if server.role is None else server.role != "slave",
@@ -107,12 +107,12 @@ def _has_room(server: ServerFacts) -> bool | None:
             return False
         case policy if policy is not None and policy.startswith("allkeys-"):
             return True
-    # volatile-*: only as long as there are keys that expire, and BullMQ's jobs do not.
+    # volatile-*: Redis has room only if it finds keys that expire. BullMQ's jobs do not expire.
     return None
 
 
 def _has_enough_replicas(server: ServerFacts) -> bool | None:
-    """Whether writes have enough good replicas; INFO shows their number only if some are needed."""
+    """Whether enough replicas are good. INFO shows how many are only if any are needed."""
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None

@@ -38,14 +38,14 @@ class Scope:
     """The queues and processes of a restart.
 
     Args:
-        queues: the named queues and the others that the processes serve; some may be unreadable.
+        queues: the named queues and all that the processes serve; some may be unreadable.
         target: None for all workers of these queues, wherever they run.
         connections: the connected workers; None if unknown.
-        also: queues that were not named and that the target serves.
+        also: queues that the target serves but that were not named.
         foreign: workers of the target under another prefix or database, whose jobs are not read.
-        why_no_target: why there is no single app to restart; "" if there is one.
+        why_no_target: why no single app to restart was found; "" if one was found.
         may_serve_more: why the processes may serve more than these queues; "" if they do not.
-        wider: arguments of ``qctl impact`` that cover the further queues, too; () if unknown.
+        wider: arguments with which ``qctl impact`` covers those other queues; () if unknown.
         remarks: what could not be read, and why.
     """
 
@@ -67,7 +67,7 @@ def find_scope(
     names: Sequence[str],
     target: str | None,
 ) -> Scope:
-    """The scope of a command's arguments; without a target, the one app that serves the queues.
+    """The scope of a command. The default target is the one app that serves the queues, if any.
 
     Raises:
         QctlError: as ``qctl.ops.impact.assess.assess``.
@@ -129,12 +129,12 @@ def _of_target(
         queues, missing = read_queues(client, settings.prefix, wanted)
     else:
         queues = queues_named_or_all(client, settings.prefix, ())
-        remarks += (f"which queues {target.label} serves is unknown, so all queues are read",)
+        remarks += (f"it is unknown which queues {target.label} serves, so all queues are read",)
     if missing := [name for name in missing if name in connected]:
         # A BullMQ worker creates its queue, so this worker belongs to another library.
         may_serve_more = may_serve_more or (
-            f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so "
-            "which jobs it runs is unknown"
+            f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so it "
+            "is unknown which jobs this worker runs"
         )
     if not queues.readable and not queues.broken:
         raise no_queues(client, settings.prefix)
@@ -153,10 +153,10 @@ def _of_target(
 
 
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
-    """Why a target may serve unseen queues; "" if the config names them or no process is unseen."""
+    """Why a target may serve unseen queues; "" if the config names its queues or all are seen."""
     if target.configured:
         return ""
-    # A crashed process runs no job.
+    # A process that has crashed runs no job, so it does not matter.
     alive = [process for process in target.processes if process.pid] or target.processes
     unseen = [
         process.key
@@ -166,11 +166,11 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
     ]
     if not unseen:
         return ""
-    # An unseen process may be starting or closing, or serve other queues than the rest of the app.
+    # A process without a known worker may be starting or closing, or may serve other queues.
     whose = "" if len(unseen) == len(alive) else f"id {', '.join(unseen)} of "
     return (
-        f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves is "
-        "unknown ([targets] of the config can name them)"
+        f"no worker of {whose}{target.label} is seen in this Redis, so it is unknown which queues "
+        "it serves ([targets] of the config can name them)"
     )
 
 
@@ -182,17 +182,17 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the processes that serve these queues may serve others, and the others of this prefix.
+    """Why the processes that serve these queues may serve others; and those under this prefix.
 
-    If no process is managed here, qctl does not know which connections are of one process: all
-    connections from one address may be.
+    If no process is managed here, qctl does not know which connections belong to one process:
+    perhaps all that come from one address.
     """
     if connections is None:
-        return "which other queues these workers serve is unknown", ()
+        return "it is unknown which other queues these workers serve", ()
     meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
     if names and not hosts:
-        why = "no worker of these queues is seen in this Redis, so what else they serve is unknown"
+        why = "no worker of these queues is seen in this Redis: it is unknown what else they serve"
         return why, ()
     near = [worker for worker in connections.workers if _host(worker.address) in hosts]
     others = sorted({worker.queue for worker in near} - meant)
@@ -222,7 +222,7 @@ def _connections(
         if is_outage(error):
             raise
         hint = f" ({error.hint})" if error.hint else ""
-        return None, (f"who is connected is unknown: {error.what}{hint}",)
+        return None, (f"it is unknown who is connected: {error.what}{hint}",)
     except Exception as error:
-        # The system may deny facts about processes of other users.
-        return None, (f"which process holds which worker is unknown: {error}",)
+        # The operating system may deny facts about processes of other users.
+        return None, (f"it is unknown which worker runs in which process: {error}",)

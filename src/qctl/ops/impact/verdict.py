@@ -1,7 +1,7 @@
-"""The verdict: safe, drain first, or not now; the reasons, and the commands to type.
+"""The verdict (safe, drain first or not now), with the reasons and the commands to type.
 
-The verdict is for the worst case, and includes jobs that may start at any moment: a queue with a
-backlog has no active job only by chance.
+The verdict is for the worst case. It includes jobs that may start at any moment: if no job of a
+queue with a backlog is active now, that is only by chance.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qctl.wire.drain_record import Resumer
 from qctl.wire.read.server import ServerFacts
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
-# A job that is due sooner may start before the operator has typed the command.
+# A job that is due in less time may start before the operator has typed the command.
 SOON_S = 30.0
 
 
@@ -36,7 +36,7 @@ class Verdict:
         word: ``safe``, ``drain first`` or ``not now``.
         reasons: clauses.
         commands: to type, in this order.
-        holds_until: for ``safe``, when the next job is due; None if none is, or if gapless.
+        holds_until: for ``safe``, when the next job is due; None if no job is, or if gapless.
     """
 
     word: str
@@ -56,7 +56,7 @@ class Facts:
         moved: names of queues that looked idle although a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
         masters: the facts about each master; None if INFO is denied.
-        is_gapless: the manager replaces a process without interrupting its jobs.
+        is_gapless: whether the manager replaces a process without interrupting its jobs.
     """
 
     scope: Scope
@@ -89,11 +89,11 @@ def judge(facts: Facts) -> Verdict:
     if dangers:
         # --keep-paused leaves all queues of the target paused, so all must be paused now.
         keep = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
-        # Else pause again the queues that the target resumes when it starts.
+        # Otherwise, pause again the queues that the target resumes when it starts.
         again = () if keep else (facts.qctl("pause", each.queue) for each in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # Other workers may run active jobs, and a retry of such a job may start in this target.
+    # Active jobs may run in other workers, but the target may take their next attempts.
     is_active = any(q.active for q in queues)
     running = "no job of the target is running" if is_active else "no job is running"
     reason = f"{running}, and no job is known that could start at this moment"
@@ -156,13 +156,13 @@ def _dangers(facts: Facts) -> Iterator[str]:
             why = [f"jobs of {queue.name} are moving, and one may start at any moment"]
         yield from why
     if facts.masters is None or None in map(is_writable, facts.masters):
-        yield "whether Redis accepts writes is unknown, and without writes no job can end"
+        yield "it is unknown whether Redis accepts writes, and without writes no job can end"
 
 
 def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
     """Why a job of a queue may start before the restart, or already run without a lock.
 
-    This counts even if no worker of the queue is seen, since Redis does not list every worker.
+    The reasons hold even if no worker of the queue is seen: Redis does not list every worker.
     """
     if queue.stalled:
         jobs = counted(queue.stalled, "job of", "jobs of")
@@ -187,7 +187,7 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
             when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
             yield f"a job of {queue.name} is due {when}"
     elif queue.delayed:
-        yield f"when the next delayed job of {queue.name} is due is unknown"
+        yield f"it is unknown when the next delayed job of {queue.name} is due"
 
 
 def _harm(jobs: Sequence[JobAtRisk]) -> str:
@@ -226,14 +226,14 @@ def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
 
 
 def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
-    """Commands that restart the target without harm; without a target, drain and resume."""
+    """Commands to restart the target without harm. Without a target: drain and resume."""
     scope, queues, qctl, address = facts.scope, facts.queues, facts.qctl, facts.address
     target, connections = scope.target, scope.connections
     if scope.wider:
-        # A drain of these queues alone would not protect the jobs of the others.
+        # A drain of these queues alone would not protect the jobs of the other queues.
         return (qctl("impact", *scope.wider),)
     if target is None:
-        # Only the queues where a job runs or may start, if there are any.
+        # The queues where a job runs or may start; if there are none, all queues.
         at_work = [
             q.name
             for q in queues
@@ -243,12 +243,12 @@ def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
         return (qctl("drain", *at_work, *options), qctl("resume", *at_work))
     words = ["restart", target.label]
     if not target.configured and not (connections and connections.queues_of(target.processes)):
-        # ``restart`` could not tell which queues to drain.
+        # ``restart`` could not find out which queues to drain.
         words = ["drain", *(queue.name for queue in queues), "--then-restart", "--target"]
         words.append(target.label)
     places = list(dict.fromkeys(worker.place for worker in scope.foreign))
     known = [place for place in places if place is not None]
-    # Without --ignore-others, qctl refuses the restart and names the other queues.
+    # If a place is unknown, let ``restart`` refuse: without --ignore-others, it names the queues.
     drained = known if len(known) == len(places) else []
     return (
         *(_elsewhere("drain", place, address) for place in drained),

@@ -1,4 +1,4 @@
-"""The jobs that wait, which a restart of workers does not touch, and who else could run them."""
+"""The waiting jobs, which a restart does not touch, and the workers that could run them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class QueueImpact:
 
     Args:
         stalled: active jobs without a lock.
-        workers, other_workers: of the target, and of all others; None if unknown.
-        next_due_at: when the next delayed or scheduled job is due; None if none is, or unknown.
+        workers, other_workers: how many workers the target has, and all others; None if unknown.
+        next_due_at: when the next delayed or scheduled job is due; None if none is, or if unknown.
     """
 
     name: str
@@ -62,7 +62,7 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # A target without a worker here may be behind a proxy: the others may be its own.
+                # If no worker is known to be of the target (e.g. behind a proxy), any other may be.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )
@@ -76,13 +76,13 @@ def moved_queues(
     active: Sequence[ActiveJob],
     agendas: Sequence[Agenda] | None,
 ) -> tuple[str, ...]:
-    """Names of queues that looked idle, but in which a job has moved since the first reading.
+    """Names of queues that looked idle at first, but in which a job has moved since then.
 
     A short job that starts after the first reading and ends before the second is active in neither.
     This function finds the queue if the job waits again, or is delayed again.
 
     Args:
-        snapshots, active, agendas: the first reading; ``agendas`` is None if they cannot be read.
+        snapshots, active, agendas: the first reading; ``agendas`` is None if Redis refuses it.
     """
     running = {job.key for job in active}
     idle = [s for s in snapshots if s.paused or not _may_start(s)]
@@ -113,7 +113,7 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 
 
 def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:
-    """Workers by queue: those of the target (without a target, all; None if unknown), and all."""
+    """Workers by queue: the target's (all without a target; None if unknown), and all."""
     connections, target = scope.connections, scope.target
     if connections is None:
         return None, Counter()

@@ -2,8 +2,8 @@
 
 Queues are in sight while they are on the screen or chosen. Their rates and failures come from their
 event streams (wire format 8), because counts do not show jobs that are removed when they end. To
-follow the streams of all queues would be too expensive. So for queues out of sight, each reading
-reads the sets of failed jobs of some queues, in turn.
+follow the streams of all queues would be too expensive. So each reading also reads the failed jobs
+of some of the queues that are out of sight, in turn.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from qctl.wire.events import (
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.finished import failed_since
 
-# Events in one reading, of all queues in sight together: they take Redis less than 5 ms.
+# The most events in one reading, of all queues in sight together. They take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# Queues out of sight in one reading, and failures of each: they take Redis much less than 1 ms.
+# The most queues out of sight in one reading, and failures of each. Redis takes less than 1 ms.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
@@ -42,7 +42,7 @@ class Rates:
     """Jobs that completed, or failed for good, per second since the last reading.
 
     Args:
-        sampled: the reading did not include all events, so the rates are those of a part of the
+        sampled: the reading did not include all events, so the rates cover only a part of the
             time, and failures may be missing.
         at_least: events may have been trimmed before they were read, so the rates may be too low,
             and failures may be missing.
@@ -74,7 +74,7 @@ class EventRates:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """At most ``FAILURES_KEPT`` failures, those read last; newest first."""
+        """The failures that were read last, at most ``FAILURES_KEPT``; newest first."""
         # Sorted, because failures of queues out of sight are added late.
         return tuple(sorted(self._failures, key=lambda each: each.at or _NEVER, reverse=True))
 
@@ -90,7 +90,7 @@ class EventRates:
         Raises:
             ReplyError: Redis refuses to read a stream.
         """
-        # When a queue comes back into sight, the events of the time between are not read.
+        # When a queue comes back into sight, the events of the time out of sight are not read.
         self._cursors = {keys: at for keys, at in self._cursors.items() if keys in queues}
         trimmed = self._trimmed(client)
         count = min(_MAX_EVENTS_OF_A_QUEUE, max(MAX_EVENTS // max(len(queues), 1), 1))
@@ -129,7 +129,7 @@ class EventRates:
             if start is None or has_missed(self._cursors[keys], start):
                 trimmed.add(keys)
             if start is None:
-                # Emptied or deleted: report that once, then read the next stream from its start.
+                # Emptied or deleted: report that once, and read the new stream from its start.
                 self._cursors[keys] = STREAM_START
         return trimmed
 

@@ -1,8 +1,8 @@
 """Makes the readings that ``top`` shows.
 
 The cost of a reading depends on the screen, not on the number of jobs and queues: a reading covers
-the queues in sight, and the workers and up to 200 active jobs of the chosen queue. The names of the
-queues come from a scan; the longer a scan takes, the less often it is repeated.
+the queues in sight and, for the chosen queue, the workers and up to 200 active jobs. The names of
+the queues come from a scan. The longer a scan takes, the less often it is repeated.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _MIN_JOBS = 20
 _MAX_JOBS = 200
 # With more active jobs, the jobs of each worker are not shown: every job would have to be read.
 MAX_JOBS_OF_WORKERS = 1000
-# Each active job in sight takes two commands. Readings are made less often if they would exceed
-# this rate.
+# Each active job in sight takes two commands. Readings are made less often if their commands would
+# exceed this rate.
 MAX_COMMANDS_PER_S = 5000
 # Points of a sparkline: the rates of this many readings are kept.
 TREND_POINTS = 30
@@ -92,8 +92,8 @@ class Reading:
         workers, jobs: those of the chosen queue, stalled jobs first; None if they are unknown (see
             ``remarks`` and the queue's ``trouble``), or if no queue is chosen.
         jobs_total: how many jobs are active in the chosen queue, ``jobs`` included.
-        failures: the last failures of all queues since the start, newest first. Failures of queues
-            out of sight appear later, and not all of them.
+        failures: the last failures of all queues since the start, newest first. For queues out of
+            sight, they appear with a delay, and some do not appear.
         commands: number of commands sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
         pause_s: the minimum time until the next reading.
@@ -157,7 +157,7 @@ class LiveReader:
             return self._read(view)
         except QctlError as error:
             if is_outage(error):
-                # After a failover, another server may answer, of another version.
+                # After a failover, a server of another version may answer.
                 self._redis = None
             raise
 

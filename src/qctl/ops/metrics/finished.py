@@ -1,7 +1,7 @@
 """Counts and durations of the jobs that finish while qctl follows the queues' events.
 
-A queue's event stream keeps about 10,000 events (wire format P1). So it is enough to read it
-every few seconds. A gap is counted when events may have been trimmed before they were read.
+A queue's event stream keeps about 10,000 events (wire format P1), so it is enough to read the
+stream every few seconds. If events may have been trimmed before they were read, a gap is counted.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from qctl.wire.read.server import clock_ms
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 POLL_S = 2.0
 _STOP_POLL_S = 0.1
-# Queues in one read, and events in its reply: they take Redis less than 5 ms.
+# The most queues in one read, and events in the reply. A read takes Redis less than 5 ms.
 _BATCH = 100
 _MAX_EVENTS = 2000
-# At most this many reads of one batch in a row; then the next batch is read.
+# After this many reads of one batch of queues, the next batch is read.
 _MAX_READS = 50
 # Events at the beginning or the end of an attempt.
 _ATTEMPT_EVENTS = frozenset(
     {"active", "completed", "failed", "waiting", "delayed", "waiting-children", "stalled"}
 )
-# Running jobs whose start is kept in memory; beyond that, the oldest starts are forgotten.
+# How many starts of running jobs are kept in memory. The oldest are forgotten first.
 _MAX_STARTS = 200_000
 
 
@@ -73,7 +73,7 @@ class FinishedJobs:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Count the events from now on, by Redis' clock, also those of queues made later.
+        """Count events from now on (by Redis' clock), including those of queues created later.
 
         Raises:
             QctlError: Redis is away or refuses the command.
@@ -81,10 +81,10 @@ class FinishedJobs:
         self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
     def poll(self, queues: Iterable[str]) -> None:
-        """Count the new events of ``queues``, and forget all other queues: they are gone.
+        """Count the new events of ``queues``. All other queues are gone, and are forgotten.
 
         Raises:
-            QctlError: Redis is away or refuses a command. The next poll goes on from here.
+            QctlError: Redis is away or refuses a command. The next poll continues here.
         """
         existing = [QueueKeys(self._prefix, name) for name in queues]
         self._forget_all_but(set(existing))
@@ -105,7 +105,7 @@ class FinishedJobs:
         stop: Callable[[], bool],
         failed: Callable[[], None],
     ) -> None:
-        """Poll until ``stop`` returns True, also while Redis is away.
+        """Poll until ``stop`` returns True, even while Redis is away.
 
         Args:
             queues: returns the names of the queues that exist; called before each poll.
@@ -141,7 +141,7 @@ class FinishedJobs:
                 del self._figures[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
-        # Before a queue's first event is read, its cursor is no event: a gap cannot be noticed.
+        # Until a queue's first event is read, the cursor is no event's id, and no gap is noticed.
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return
@@ -167,7 +167,7 @@ class FinishedJobs:
             behind = [keys for keys in behind if read.count(keys) >= count]
 
     def _read(self, cursors: dict[QueueKeys, str], count: int) -> list[tuple[QueueKeys, Event]]:
-        """New events; moves ``cursors``. A stream that Redis refuses to read is not read again."""
+        """The new events; moves ``cursors``. A stream that Redis refuses is not read again."""
         try:
             return read_events(self._client, cursors, count=count)
         except ReplyError as error:
@@ -196,7 +196,7 @@ class FinishedJobs:
         if event.job_id is None or event.name not in _ATTEMPT_EVENTS:
             return
         job = (keys, event.job_id)
-        # Each of these events ends the attempt that the job was in, if it was in one.
+        # Each of these events ends the job's current attempt, if there is one.
         started_ms = self._starts.pop(job, None)
         if event.name == "active":
             if len(self._starts) >= _MAX_STARTS:

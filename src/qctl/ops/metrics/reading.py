@@ -41,9 +41,9 @@ class QueueFigures:
         oldest_waiting_s: how long the oldest waiting job has waited; None when no job waits, or if
             unknown.
         paused: how many of the queues are paused.
-        workers: connected ones; None if unknown.
-        completed_total, failed_total: jobs finished since BullMQ's metrics of the queue began; None
-            if no worker has the option ``metrics``.
+        workers: how many workers are connected; None if unknown.
+        completed_total, failed_total: jobs that finished since BullMQ began to count them; None if
+            no worker has the option ``metrics``.
     """
 
     name: str
@@ -80,7 +80,7 @@ class OwnWorkers:
 class LastDrain:
     """The drain that ended last: its outcome, its times, and its number of jobs by result.
 
-    ``ended_at`` is None for a record without a valid time.
+    ``ended_at`` is None if the recorded time is not valid.
     """
 
     ended_at: datetime | None
@@ -97,12 +97,12 @@ class LastDrain:
 
 @dataclass(frozen=True, slots=True)
 class Drains:
-    """All drains under a prefix since the record began.
+    """All drains under a prefix since qctl began to record them.
 
     Args:
-        drains: number of drains by outcome, 0 included.
-        jobs: number of jobs by result, 0 included.
-        last: None before the first drain.
+        drains: number of drains by outcome; 0 for outcomes that never occurred.
+        jobs: number of jobs by result; 0 for results that never occurred.
+        last: None if there was no drain yet.
     """
 
     drains: Mapping[str, int]
@@ -118,7 +118,7 @@ class MetricsReading:
         up: whether Redis answered in time and could be read.
         error: the kind of failure if ``up`` is False: ``unreachable``, ``timeout`` or ``failed``.
         queues_unreadable: the number of queues that exist and could not be read.
-        drains: None when this Redis user may not read the record.
+        drains: None if this Redis user may not read the record of drains.
     """
 
     read_at: datetime
@@ -156,7 +156,7 @@ class QueueLabels:
             return self.labels[queue]
 
     def keep_only(self, queues: Collection[str]) -> None:
-        """Forget all other queues, which are gone, so that new queues may have their names."""
+        """Forget all other queues, which are gone, so that new queues can have their own label."""
         with self._lock:
             for gone in self.labels.keys() - queues:
                 self._with_own_label -= self.labels.pop(gone) != OTHER
@@ -165,7 +165,7 @@ class QueueLabels:
 def read_metrics(
     client: Client, address: Address, settings: Settings, labels: QueueLabels
 ) -> MetricsReading:
-    """Make one reading. In ``labels``, the queues that are gone are forgotten.
+    """Make one reading, and forget the labels of queues that are gone.
 
     Raises:
         UnreachableError: Redis is away.
@@ -191,11 +191,11 @@ def read_metrics(
     try:
         beats = heartbeats.read_all(client, settings.prefix)
     except ReplyError as error:
-        # A user who may read the queues may still not be allowed to read qctl's keys.
-        beat_remarks = (f"whether qctl's own workers run is unknown: {error.what}",)
+        # This Redis user may read the queues, but perhaps not qctl's keys.
+        beat_remarks = (f"it is unknown whether qctl's own workers run: {error.what}",)
     broken = found.queues.broken
     broken_remarks = [f"queue {name!r} cannot be read: {why.message}" for name, why in broken]
-    # A queue that cannot be read now still exists.
+    # A queue that cannot be read still exists, and keeps its label.
     existing = {status.name for status in statuses} | {name for name, _ in broken}
     labels.keep_only(existing | {beat.queue for beat in beats})
     return MetricsReading(

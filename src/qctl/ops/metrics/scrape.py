@@ -32,7 +32,7 @@ class SharedReadings:
         self._errors: Counter[str] = Counter()
 
     def reading(self) -> MetricsReading:
-        """The reading that runs already, or a new one; if it fails or is late, ``up`` is False."""
+        """The reading that already runs, or a new one. If it fails or is late, ``up`` is False."""
         began = time.monotonic()
         with self._lock:
             if self._running is None:

@@ -24,10 +24,10 @@ class Removal:
     """The result of ``schedules remove``.
 
     Args:
-        schedule: the scheduler as it was before.
+        schedule: the scheduler as it was before the removal.
         removed: False in a dry run, or if another client removed the scheduler first.
-        job_left: the id of its pending job if that is no longer delayed: such a job is not deleted
-            and runs. None if there is no such job.
+        job_left: the id of the scheduler's pending job if that was not deleted and still runs,
+            because it is no longer delayed; None if there is no such job.
     """
 
     schedule: Schedule

@@ -1,7 +1,7 @@
 """Job schedulers, and whether they still make jobs (wire format 6).
 
-The worker that fetches a scheduler's pending job makes the next one. If that job is gone, the
-scheduler makes no more jobs, whatever its record says.
+The worker that fetches a scheduler's pending job makes the next job. If the pending job is gone,
+the scheduler makes no more jobs, whatever its record says.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from qctl.wire.schedulers.iterations import Registered, read_one, read_registere
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 
 MAX_SKIPPED = scheduling.MAX_SKIPPED
-# Due times that `schedules show` lists, that of the pending job included.
+# How many due times `schedules show` lists, including the due time of the pending job.
 _MAX_UPCOMING = 5
 # An idle worker may take this long to fetch a job that is due (wire format 7.3).
 PATIENCE_MS = 5000
 _EPOCH = from_epoch_ms(0)
 # The states of a pending job that has not ended.
 ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
-# Ids that are compared with a wrong one, and ids that the error then names.
+# With how many ids a wrong id is compared, and how many ids the error names.
 _MAX_COMPARED = 1000
 _MAX_NAMED = 10
 
@@ -48,22 +48,22 @@ class Schedule:
         kind: ``scheduler``, or ``legacy`` for a repeatable made by BullMQ 5's ``add(…, {repeat})``.
         name: the name of its jobs.
         pattern, every_ms: at most one is set; both are None if the record has neither.
-        tz: the pattern's time zone; None means that of the worker that makes the next job.
-        state: ``ok``: a job is pending, and not late; ``running``: the pending job is active, and
-            its worker makes the next one;
+        tz: the pattern's time zone; None means the time zone of the worker that makes the next job.
+        state: ``ok``: a job is pending and not late;
+            ``running``: the pending job is active, and its worker makes the next job;
             ``overdue``: the pending job was due more than 5 s ago, and no worker has fetched it;
-            ``ended``: the limit or end is reached, and no job is pending; ``dead``: no job is
-            pending for another reason, so no more jobs are made; ``unknown``: the pending job was
-            not found, but may exist.
+            ``ended``: no job is pending, because the limit or the end date is reached;
+            ``dead``: no job is pending for another reason, so no more jobs are made;
+            ``unknown``: the pending job was not found, but may exist.
         next_at: when the pending job is or was due; None if its score is not a time.
         pending_id, pending_state: the pending job's id and state; the state is None if the job is
             in no state.
         iterations: jobs made so far; None for a legacy repeatable.
         limit: the maximum number of jobs; None without a limit.
-        last_run_at: when its latest job started; None if none has started, or if the scheduler was
-            changed since.
-        skipped: due times after that of the pending job that have passed: no job runs for them. At
-            most 1000 are counted; None if unknown.
+        last_run_at: when its latest job started; None if no job has started, or if the scheduler
+            was changed after that.
+        skipped: how many due times have passed since that of the pending job. No job runs for them.
+            At most 1,000 are counted; None if unknown.
         data, opts: the template of its jobs; for a legacy repeatable, those of its pending job.
     """
 
@@ -106,7 +106,7 @@ class ScheduleList:
 def list_schedules(
     client: Client, prefix: str, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named or of all queues, the next due first; and these queues.
+    """The schedulers of the named queues (or of all), ordered by due time; and the queues.
 
     Raises:
         NotFoundError: a queue does not exist.
@@ -175,7 +175,8 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     every_ms, pattern, tz = to_int(stored("every")), stored("pattern"), stored("tz")
     limit, end_ms = to_int(stored("limit")), to_int(stored("endDate"))
     count = to_int(repeat.get("count"))
-    made = max(count or 0, scheduler.iterations if scheduler else 0)  # legacy: only the count
+    # A legacy repeatable has no iterations, only the count in its pending job.
+    made = max(count or 0, scheduler.iterations if scheduler else 0)
     has_ended = schedule_has_ended(
         pattern,
         tz,
@@ -255,7 +256,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
 
 
 def _parts_of_key(key: str) -> dict[str, str]:
-    """The fields in a key of very old versions: ``name:id:endDate:tz:suffix``; else none."""
+    """The fields in a key of very old versions, ``name:id:endDate:tz:suffix``. Else {}."""
     if not scheduling.is_legacy_key(key):
         return {}
     name, _, end, tz, suffix = key.split(":", 4)
