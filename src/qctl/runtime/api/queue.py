@@ -117,7 +117,7 @@ class Queue(_Producer):
             RefusedError: the job exists and has another parent.
             ReplyError: Redis refuses the command.
             UnreachableError: there is no connection, or it broke. If it broke, the job may have
-                been added; adding the job again is safe only with a ``job_id``.
+                been added. With a ``job_id``, it is safe to add the job again.
         """
         return self.add_bulk([NewJob(name, data, **options)])[0]
 

@@ -125,7 +125,7 @@ class AsyncConnection:
             if self._opened_in != (os.getpid(), asyncio.get_running_loop()):
                 raise UsageError(
                     "a Redis connection is used outside the event loop or process that opened it",
-                    hint="open one in each; an AsyncQueue without connection= does this by itself",
+                    hint="open a connection in each; an AsyncQueue without connection= does so",
                 )
             await self._owes_nothing.wait()
             if not self._unanswered:
@@ -285,7 +285,7 @@ class AsyncConnection:
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:
-            # A callback has made the connection again. These replies came on the old one.
+            # The connection was made again. These replies came on the old one.
             return
         if reason is not None:
             self.drop(reason)

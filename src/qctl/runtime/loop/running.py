@@ -67,7 +67,7 @@ class JobRunner:
         job.task = self._loop.create_task(self._settle(job, error))
 
     def cancel_all(self) -> list[Job]:
-        """Cancel the tasks of the jobs in hand, which then give their jobs back.
+        """Cancel the tasks that run the jobs in hand. Each task then gives its job back.
 
         Returns:
             all jobs in hand, including those that were already ending, which are not cancelled.
@@ -277,7 +277,7 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """The job's latest stack traces up to its limit, this error's last; a JSON array."""
+    """Add the error's stack trace to the job's; return as many as the job allows, as JSON."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []

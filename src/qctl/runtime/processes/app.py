@@ -44,7 +44,7 @@ def _workers_of(spec: str) -> Sequence[Worker]:
             raise UsageError(
                 f"there is no module {error.name!r} for {spec}",
                 why=f"looked in: {Path.cwd()} and the installed packages",
-                hint="start it in the folder that has the module, or set PYTHONPATH",
+                hint="run the command in the folder that has the module, or set PYTHONPATH",
             ) from None
         raise
     for name in attributes.split("."):

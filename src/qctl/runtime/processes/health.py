@@ -54,7 +54,7 @@ def _response(words: list[bytes], why_not_ready: Callable[[], str]) -> bytes:
         status = "503 Service Unavailable" if why else "200 OK"
         body = {"ready": not why, "why": why or None}
     else:
-        status, body = "404 Not Found", {"error": "there are /livez and /readyz"}
+        status, body = "404 Not Found", {"error": "only /livez and /readyz exist"}
     text = json.dumps(body).encode() + b"\n"
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"

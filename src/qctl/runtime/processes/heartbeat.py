@@ -1,4 +1,4 @@
-"""Writes heartbeats to Redis: the states of this process's workers, for ``qctl workers``.
+"""Writes heartbeats to Redis: the states of this process's workers, for other commands.
 
 A thread writes heartbeats, since a worker whose event loop is blocked is not dead: another thread
 still renews its locks.
