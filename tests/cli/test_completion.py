@@ -304,11 +304,13 @@ def test_pm2_is_asked_only_where_it_runs(
     home: Path, monkeypatch: pytest.MonkeyPatch, tab: Callable[..., list[str]]
 ) -> None:
     class FakePm2:
-        def __init__(self, folder: Path) -> None:
+        kind = "pm2"
+
+        def __init__(self, folder: Path, **_: object) -> None:
             assert folder == home / ".pm2"
 
-        def processes(self) -> list[object]:
-            return [type("Process", (), {"target": "pm2:worker"})]
+        def targets(self) -> list[str]:
+            return ["pm2:worker"]
 
     monkeypatch.setattr("qctl.manage.pm2.manager.Pm2", FakePm2)
     assert tab("qctl restart ") == ["ingest"]

@@ -107,16 +107,10 @@ def scheduler_ids(settings: Settings, ctx: typer.Context) -> Iterable[str]:
 
 @_in_time
 def targets(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
-    """The targets of the config files, and the apps of PM2 and of qctl itself."""
-    from qctl.manage.qctl.state import master_names  # noqa: PLC0415
+    """The targets of the config files, and those of the managers on this host."""
+    from qctl.ops.processes.managers import known_targets  # noqa: PLC0415
 
-    yield from (target.name for target in settings.targets)
-    yield from (f"qctl:{name}" for name in master_names(settings.state_home))
-    # If this socket is missing, PM2 is not running, and asking PM2 for its apps would start PM2.
-    if (settings.pm2_home / "rpc.sock").exists():
-        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
-
-        yield from (process.target for process in Pm2(settings.pm2_home).processes())
+    return known_targets(settings)
 
 
 @_in_time

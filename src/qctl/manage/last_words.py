@@ -6,11 +6,14 @@ the message first.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Callable, Sequence
 
+from qctl.errors import QctlError
 from qctl.manage.logs import read_tail
-from qctl.manage.protocol import ManagedProcess
+from qctl.manage.protocol import LogSource, ManagedProcess, Manager
 
 MAX_LINES = 10
 # The date that PM2 can put before each line: a format of the app's choice, then ": ".
@@ -27,6 +30,24 @@ _NOISE = re.compile(
 _UNDERLINES = re.compile(r"[\s~^]+")
 # A message has at most this many lines between its first line and its first stack frame.
 _MAX_MESSAGE_LINES = 20
+
+
+class LogWatch:
+    """The log of a process from now on, wherever its manager keeps it."""
+
+    def __init__(self, manager: Manager, process: ManagedProcess) -> None:
+        self._manager = manager
+        self._process = process
+        self._since_s = time.time()
+        self._size = log_size(process)
+
+    def last_words(self) -> list[str]:
+        """The last error since then, as from ``error_first``; empty if the log cannot be read."""
+        if not isinstance(self._manager, LogSource):
+            return last_words(self._process, self._size)
+        with contextlib.suppress(QctlError):
+            return error_first(self._manager.log_since(self._process, self._since_s))
+        return []
 
 
 def log_size(process: ManagedProcess) -> int:

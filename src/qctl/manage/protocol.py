@@ -1,7 +1,7 @@
-"""The interface of process managers: list processes, find processes by name, restart one process.
+"""The interface of process managers: list processes, find processes by name, restart processes.
 
 Each folder beside this file implements ``Manager`` for one kind: ``pm2/``, ``qctl/``. Operations
-know managers only through this protocol. Two rules hold for every manager:
+know managers only through the protocols of this file. Two rules hold for every manager:
 
 - Reading never starts a manager, and never changes anything.
 - A restart is only requested. The manager's answer proves nothing: the caller watches until a new
@@ -10,7 +10,7 @@ know managers only through this protocol. Two rules hold for every manager:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -25,8 +25,9 @@ class ManagedProcess:
         key: the manager's id of this one process, e.g. PM2's ``pm_id``.
         name: the app's name.
         namespace: PM2's namespace; "" where a manager has none.
-        status: the manager's word: ``online``, ``stopped``, ``errored``, ``launching`` …
-        pid: None when the process does not run.
+        status: ``online``, ``stopped``, ``stopping``, ``launching``, ``errored`` (the manager has
+            given up), or another word of the manager.
+        pid: on this host; None when the process does not run, or runs on another host.
         started_at_ms: start time, epoch milliseconds; None when the process does not run.
         restarts: how often the manager has restarted the process.
         mode: ``fork`` or ``cluster``.
@@ -41,6 +42,8 @@ class ManagedProcess:
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes such apps when both run ``npm``.
         error_log: the file with the stderr of the process.
+        addresses: IP addresses that no other process has, e.g. a container's.
+        signal_trouble: why the stop signal may not reach the workers; "" if nothing speaks for it.
     """
 
     target: str
@@ -64,6 +67,13 @@ class ManagedProcess:
     script: str = field(default="", repr=False)
     cwd: str = field(default="", repr=False)
     error_log: Path | None = field(default=None, repr=False)
+    addresses: tuple[str, ...] = ()
+    signal_trouble: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of its manager, e.g. ``pm2``."""
+        return self.target.partition(":")[0]
 
     def was_started_since(self, before: ManagedProcess) -> bool:
         """Whether the process was started after ``before`` was read, even if it has ended again."""
@@ -88,7 +98,7 @@ class RestartCall(Protocol):
 
 
 class Manager(Protocol):
-    """One process manager on this host.
+    """One process manager.
 
     All methods raise ``UnreachableError`` if the manager does not run, does not answer, or does not
     accept the request.
@@ -113,10 +123,64 @@ class Manager(Protocol):
         """
         ...
 
+    def targets(self) -> Sequence[str]:
+        """The targets that an operator can name, e.g. ``pm2:worker``."""
+        ...
+
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """Request a restart of this one process; returns at once.
 
         The manager sends the stop signal; if needed, SIGKILL after ``kill_timeout_ms``.
+
+        Raises:
+            RefusedError: the manager restarts processes only together; see ``Rollout``.
+        """
+        ...
+
+
+@runtime_checkable
+class Locator(Protocol):
+    """A manager whose processes are mostly no workers, such as the services of a whole host."""
+
+    def holding(self, pids: Collection[int], hosts: Collection[str]) -> Sequence[ManagedProcess]:
+        """The processes that hold worker connections.
+
+        Args:
+            pids: processes of this host that hold worker connections, perhaps as descendants.
+            hosts: IP addresses from which workers are connected that belong to no process here.
+        """
+        ...
+
+
+@runtime_checkable
+class Rollout(Protocol):
+    """A manager that replaces all processes of a target together, old ones by new ones."""
+
+    def restart_command(self, name: str) -> tuple[str, ...]:
+        """The command, with its arguments, that replaces the processes that ``name`` means.
+
+        Its exit code proves nothing.
+        """
+        ...
+
+    def shortcoming(self, name: str, before: Sequence[ManagedProcess]) -> str:
+        """Why the replacement is not complete, by what the manager shows now; "" if it is.
+
+        Args:
+            before: the processes before ``restart_command`` was run.
+        """
+        ...
+
+
+@runtime_checkable
+class LogSource(Protocol):
+    """A manager that keeps what its processes print, in no file that qctl could read."""
+
+    def log_since(self, process: ManagedProcess, since_s: float) -> list[str]:
+        """The last lines that the process, or its successor, has printed; oldest first.
+
+        Args:
+            since_s: older lines are left out; epoch seconds.
         """
         ...
 
@@ -132,4 +196,8 @@ class Signaller(Protocol):
         again. The exit must not count towards the crashes after which the manager gives up. Raises
         like the methods of ``Manager``.
         """
+        ...
+
+    def why_not_rollable(self, process: ManagedProcess) -> str:
+        """Why this manager cannot do that for the process; "" if it can."""
         ...

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from qctl.errors import UnreachableError
+from qctl.manage import tool
 from qctl.manage.pm2 import cli
 from qctl.manage.pm2.cli import CliRestart, list_rows
 from qctl.manage.pm2.manager import Pm2
@@ -131,7 +132,7 @@ def test_an_error_is_the_line_that_says_so(pm2_command: Script, short_home: Path
 def test_a_restart_that_hangs_is_ended_when_closed(
     pm2_command: Script, short_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(tool, "_CLOSE_TIMEOUT_S", 0.1)
     pm2_command("exec sleep 600")
     restart = CliRestart(short_home, "0")
     assert restart.error() is None

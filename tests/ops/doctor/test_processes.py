@@ -37,7 +37,9 @@ def run(client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     put(client, "0", "wait")
 
     def run(*processes: ManagedProcess, remarks: Sequence[str] = ()) -> Diagnosis:
-        monkeypatch.setattr(examination, "managed_processes", lambda _: (processes, tuple(remarks)))
+        monkeypatch.setattr(
+            examination, "managed_processes", lambda *_: (processes, tuple(remarks))
+        )
         return diagnose(client, redis_url, settings=SERVING)
 
     return run

@@ -47,7 +47,7 @@ def watch(
     stop: Callable[[], bool] = lambda: False,
     rest: Callable[[], object] = lambda: None,
 ) -> Replacement:
-    return Replacement(client, "bull", 0, queues or ("q",), expected, stop, rest)
+    return Replacement(client, "bull", 0, queues or ("q",), expected, stop=stop, rest=rest)
 
 
 class Steps:

@@ -156,7 +156,7 @@ def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(two:
 def both(two: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A host on which two apps serve ``q``, one with BullMQ 5 and one with BullMQ 6."""
     apps = [app_with(tmp_path / version, version) for version in ("5.81.5", "6.7.0")]
-    monkeypatch.setattr(versions, "managed_processes", lambda _: (apps, ()))
+    monkeypatch.setattr(versions, "managed_processes", lambda *_: (apps, ()))
     targets = tuple(TargetConfig(app.name, app.target, ("q",)) for app in apps)
     return replace(HOST, targets=targets)
 

@@ -362,7 +362,7 @@ def test_processes_are_joined_with_the_workers_they_hold(
     ) -> dict[int, ManagedProcess]:
         return {worker.client_id: processes[0] for worker in workers}
 
-    monkeypatch.setattr(inspect, "managed_processes", lambda _: ([PROCESS], ()))
+    monkeypatch.setattr(inspect, "managed_processes", lambda *_: ([PROCESS], ()))
     monkeypatch.setattr(attribution, "holders", mine)
     make_queue(client, "q")
     assert look(client).report.processes[0].queues == ()
@@ -383,7 +383,7 @@ def test_trouble_with_attribution_is_a_remark(
     def denied(*_: object) -> Any:
         raise PermissionError("not yours")
 
-    monkeypatch.setattr(inspect, "managed_processes", lambda _: ([PROCESS], ()))
+    monkeypatch.setattr(inspect, "managed_processes", lambda *_: ([PROCESS], ()))
     monkeypatch.setattr(attribution, "holders", denied)
     make_queue(client, "q")
     worker = connect(redis_url)[1]

@@ -47,6 +47,10 @@ class Pm2:
         """
         return select(self.processes(), name)
 
+    def targets(self) -> Sequence[str]:
+        """See ``Manager``."""
+        return list(dict.fromkeys(process.target for process in self.processes()))
+
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """See ``Manager``; this also starts a stopped process.
 
@@ -72,6 +76,12 @@ class Pm2:
                 self._call("resetMetaProcessId", int(process.key))
         request = {"process_id": int(process.key), "signal": STOP_SIGNAL}
         return _RpcRestart(self._begin("sendSignalToProcessId", request), _no_signals)
+
+    def why_not_rollable(self, process: ManagedProcess) -> str:
+        """See ``Signaller``."""
+        if process.stop_signal == "message":
+            return "PM2 stops it by a message, which PM2 cannot send without a kill after it"
+        return ""
 
     def _begin(self, method: str, argument: object) -> rpc.Call:
         return rpc.Call(self._socket, method, argument, timeout_s=self._timeout_s)

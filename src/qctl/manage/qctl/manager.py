@@ -81,6 +81,10 @@ class Qctl:
             )
         return [replace(p, target=f"qctl:{name}") for p in chosen]
 
+    def targets(self) -> Sequence[str]:
+        """See ``Manager``; stopped masters are included."""
+        return [f"qctl:{name}" for name in master_names(self._home)]
+
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """See ``Manager``: ask the master to replace this one process."""
         master, _, slot = process.key.partition("/")

@@ -18,8 +18,8 @@ from qctl.ops.doctor.findings import (
     NothingToCheckError,
     denied,
 )
+from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.suggest import command
-from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.find import Queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
@@ -137,12 +137,15 @@ class Examination:
     @read_once
     def all_processes(self) -> Sequence[ManagedProcess]:
         """All processes of this host's process managers, whichever queues they serve."""
-        processes, remarks = managed_processes(self.settings)
+        processes, remarks = managed_processes(
+            self.settings, lambda: [worker.address for worker in self.workers]
+        )
         if remarks:
             raise CannotCheckError("; ".join(remarks))
         if not processes:
             raise NothingToCheckError(
-                f"PM2 (of {self.settings.pm2_home}) and qctl run no process on this host"
+                "no process manager on this host runs a process or a worker (the folder of PM2 "
+                f"is {self.settings.pm2_home})"
             )
         return processes
 

@@ -1,4 +1,4 @@
-"""Let the operator's own command restart the workers, while the queues are paused."""
+"""Let a command restart the workers while the queues are paused: the operator's, or a rollout."""
 
 from __future__ import annotations
 
@@ -68,8 +68,10 @@ class _Phase:
                 context.address.db,
                 context.plan.names,
                 command.expected_workers,
-                context.stop,
-                context.tracker.rest,
+                self._whose(),
+                command.shortcoming,
+                stop=context.stop,
+                rest=context.tracker.rest,
             )
         if context.stop():
             raise Interrupted
@@ -102,6 +104,14 @@ class _Phase:
             if self._replacement is not None and self.done.ran_command:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
+
+    def _whose(self) -> set[int] | None:
+        """Client ids of the target's workers; None if there is no target or no worker is known."""
+        target, connections = self._context.plan.target, self._context.plan.connections
+        if target is None or connections is None:
+            return None
+        owned = (connections.owned.get(process.key, ()) for process in target.processes)
+        return {worker.client_id for workers in owned for worker in workers} or None
 
     def _announce(self, pid: int) -> None:
         # If qctl is killed, the command goes on; the watchdog resumes the queues when it has ended.

@@ -16,11 +16,13 @@ from qctl.errors import (
     UsageError,
     is_outage,
 )
+from qctl.manage.protocol import Rollout
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.jobs.estimate import remaining_s
 from qctl.ops.processes.beside import queues_beside
+from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.replacement import WITHOUT_PROOF
 from qctl.ops.processes.run_command import OperatorCommand
 from qctl.ops.processes.suggest import command
@@ -28,10 +30,10 @@ from qctl.ops.processes.targets import (
     Connections,
     Target,
     listed_workers,
-    managed_processes,
     open_target,
     read_connections,
     targets_serving,
+    worker_addresses,
 )
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
@@ -41,12 +43,17 @@ from qctl.wire.drain_record import read_resumers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import rights
 from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.info import read_info
 from qctl.wire.read.snapshot import QueueSnapshot
 
-# A drain must know all processes before it begins, so it waits longer for PM2 than ``status`` does.
-PM2_TIMEOUT_S = 10.0
+# A drain must know all processes before it begins, so it waits longer than ``status`` does.
+MANAGER_TIMEOUT_S = 10.0
+_NO_EXPECT_HINT = (
+    "say how many each queue should have afterwards, with --expect-workers N, or do without the "
+    "proof: --no-expect"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class DrainPlan:
             takes their pauses over.
         unchecked_user: the Redis user, if it is not the default user and its rights are unknown.
         not_restarted: the target that was named for a drain without a restart; else "".
-        command: the operator's command that restarts the workers instead of a target.
+        command: the command that restarts the workers: the operator's, or the target's rollout.
         beside: other queues of the command's workers, whose jobs the command may interrupt.
     """
 
@@ -169,7 +176,11 @@ def make_plan(
     beside: tuple[str, ...] = ()
     if operator_command is not None:
         if operator_command.is_proved:
-            _require_workers(client, settings.prefix, address.db, names, operator_command)
+            workers = listed_workers(
+                client, settings.prefix, address.db, names, or_else=WITHOUT_PROOF
+            )
+            if operator_command.expected_workers is None:
+                _require_workers(workers, names, _NO_EXPECT_HINT)
         names, beside = _queues_of_command(
             client, settings.prefix, address.db, names, include_others
         )
@@ -190,6 +201,11 @@ def make_plan(
             strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
             if strategy == "roll":
                 require_rollable(found, connections)
+            elif isinstance(found.manager, Rollout):
+                operator_command = _rollout(found, found.manager)
+                without = f"drain … --no-expect -- {' '.join(operator_command.argv)}"
+                hint = f"start its workers first, or do without the proof: qctl {without}"
+                _require_workers(connections.workers, wanted, hint)
     named = {snapshot.keys.name for snapshot in snapshots}
     if more := [name for name in names if name not in named]:
         snapshots += find_queues(client, settings.prefix, more)
@@ -218,6 +234,14 @@ def make_plan(
     )
 
 
+def _rollout(target: Target, manager: Rollout) -> OperatorCommand:
+    """The command that replaces the processes of a target together."""
+    return OperatorCommand(
+        manager.restart_command(target.name),
+        shortcoming=lambda: manager.shortcoming(target.name, target.processes),
+    )
+
+
 def _only_target(
     client: Client,
     address: Address,
@@ -227,10 +251,14 @@ def _only_target(
 ) -> tuple[Target, Connections]:
     """The one managed app that serves the named queues, or any queue when none is named."""
     what = "it is not clear " + ("which process to restart" if names else "which queues to drain")
-    hint = "name the process with --target pm2:NAME or --target qctl:NAME"
+    hint = "name the process with --target MANAGER:NAME, for example pm2:worker"
     if not then_restart:
         hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
-    processes, remarks = managed_processes(settings, pm2_timeout_s=PM2_TIMEOUT_S)
+    processes, remarks = managed_processes(
+        settings,
+        lambda: worker_addresses(client, settings.prefix, address.db),
+        timeout_s=MANAGER_TIMEOUT_S,
+    )
     if remarks:
         # Processes that qctl could not see may serve these queues as well.
         raise UnreachableError(what, why="; ".join(remarks), hint=hint)
@@ -238,11 +266,11 @@ def _only_target(
     labels = targets_serving(settings, connections, processes, names)
     if len(labels) == 1:
         return open_target(settings, labels.pop()), connections
-    why = f"no process of PM2 or qctl on this host holds a worker of {', '.join(names)}"
+    why = f"no managed process on this host holds a worker of {', '.join(names)}"
     if labels:
         why = f"several serve them: {', '.join(sorted(labels))}"
     elif not names:
-        why = "no process of PM2 or qctl on this host holds a worker"
+        why = "no managed process on this host holds a worker"
     raise UsageError(what, why=why, hint=hint)
 
 
@@ -281,18 +309,13 @@ def _queues_of(
     return [*names, *rest] if include_others else names
 
 
-def _require_workers(
-    client: Client, prefix: str, db: int, names: Sequence[str], operator_command: OperatorCommand
-) -> None:
-    """Refuse the command if no worker is connected and the operator gave no number to expect."""
-    workers = listed_workers(client, prefix, db, names, or_else=WITHOUT_PROOF)
-    is_any_connected = any(worker.queue in names for worker in workers)
-    if operator_command.expected_workers is None and not is_any_connected:
+def _require_workers(workers: Sequence[WorkerClient], names: Sequence[str], hint: str) -> None:
+    """Refuse a command if no worker is connected that it could be seen to replace."""
+    if not any(worker.queue in names for worker in workers):
         raise RefusedError(
             f"no worker of {', '.join(names)} is connected",
             why="so nothing would show whether the command has restarted any",
-            hint="say how many each queue should have afterwards, with --expect-workers N, or do "
-            "without the proof: --no-expect",
+            hint=hint,
         )
 
 

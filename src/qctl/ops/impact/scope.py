@@ -12,13 +12,14 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.targets import (
     Connections,
     Target,
-    managed_processes,
     open_target,
     read_connections,
     targets_serving,
+    worker_addresses,
 )
 from qctl.ops.queues.find import (
     Queues,
@@ -79,7 +80,9 @@ def find_scope(
         found = open_target(settings, target)
         connections, remarks = _connections(client, address, settings, found.processes)
         return _of_target(client, settings, names, found, connections, remarks)
-    processes, remarks = managed_processes(settings)
+    processes, remarks = managed_processes(
+        settings, lambda: worker_addresses(client, settings.prefix, address.db)
+    )
     connections, more = _connections(client, address, settings, processes)
     remarks += more
     labels = targets_serving(settings, connections, processes, names)

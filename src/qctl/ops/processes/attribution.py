@@ -21,10 +21,10 @@ def holders(
 ) -> dict[int, ManagedProcess]:
     """Client id of a worker's connection → the process that holds it, itself or through a child.
 
-    Addresses do not match a worker on another host, in a container, behind a proxy or NAT, or on a
-    unix socket. If such a worker is one of qctl's own on this host, its heartbeats match it.
+    Addresses do not match a worker on another host, behind a proxy or NAT, or on a unix socket. If
+    such a worker is one of qctl's own on this host, its heartbeats match it.
     """
-    addresses = by_address(processes)
+    addresses = by_address(processes, [worker.address for worker in workers])
     found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}
     rest = [worker for worker in workers if worker.client_id not in found]
     ours = {p.pid: p for p in processes if p.pid and p.target.startswith("qctl:")}
@@ -70,12 +70,31 @@ def _by_heartbeat(
     }
 
 
-def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]:
-    """Address of a connection, as in CLIENT LIST → the process that holds the connection."""
+def by_address(
+    processes: Sequence[ManagedProcess], addresses: Iterable[str]
+) -> dict[str, ManagedProcess]:
+    """Address of a connection → the process that holds the connection; only of known holders.
+
+    Args:
+        addresses: of connections, as in CLIENT LIST.
+    """
     from qctl.manage.host import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
 
     by_pid = {process.pid: process for process in processes if process.pid}
-    return {address: by_pid[pid] for address, pid in local_endpoints(list(by_pid)).items()}
+    by_host = {host: process for process in processes for host in process.addresses}
+    owners = local_endpoints(list(by_pid))
+    found = {}
+    for address in addresses:
+        if address in owners:
+            found[address] = by_pid[owners[address]]
+        elif (process := by_host.get(host_of(address))) is not None:
+            found[address] = process
+    return found
+
+
+def host_of(address: str) -> str:
+    """The IP address in the address of a connection, as CLIENT LIST shows it."""
+    return address.rpartition(":")[0].strip("[]")
 
 
 def queues_served(

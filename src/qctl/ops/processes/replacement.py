@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
@@ -55,6 +55,8 @@ class Replacement:
         prefix, db: the key prefix and the database of the queues.
         queues: names of the queues.
         expected: how many new workers each queue needs; None for as many as it has now, even 0.
+        whose: client ids of the workers to replace; None for all workers of the queues.
+        shortcoming: why the replacement is not complete, by what else is known; "" if it is.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
 
@@ -69,6 +71,9 @@ class Replacement:
         db: int,
         queues: Iterable[str],
         expected: int | None,
+        whose: Collection[int] | None = None,
+        shortcoming: Callable[[], str] = lambda: "",
+        *,
         stop: Callable[[], bool] = lambda: False,
         rest: Callable[[], object] = lambda: time.sleep(POLL_S),
     ) -> None:
@@ -78,7 +83,13 @@ class Replacement:
         self._stop = stop
         self._rest = rest
         self._queues = tuple(queues)
+        self._not_meant: frozenset[_Id] = frozenset()
         workers = self._read()
+        if whose is not None:
+            self._not_meant = frozenset(_id(w) for w in workers if w.client_id not in whose)
+            workers = [worker for worker in workers if worker.client_id in whose]
+        self._shortcoming = shortcoming
+        self._lacks = ""
         self._old = {_id(worker) for worker in workers}
         self._before = Counter(w.queue for w in workers)
         self._elsewhere = self._read_elsewhere(workers)
@@ -117,7 +128,11 @@ class Replacement:
                 why="Redis was restarted, or failed over, while they were being replaced, so all "
                 "of their connections are new",
             )
-        workers = [worker for worker in self._read() if worker.queue in self._needed]
+        workers = [
+            worker
+            for worker in self._read()
+            if worker.queue in self._needed and _id(worker) not in self._not_meant
+        ]
         new = [worker for worker in workers if _id(worker) not in self._old]
         left = Counter(w.queue for w in workers if _id(w) in self._old)
         self._seen |= {_id(worker): worker.queue for worker in new}
@@ -146,7 +161,7 @@ class Replacement:
             if time.monotonic() > deadline:
                 raise FailedError(
                     "the command succeeded, but its workers are not in place",
-                    why=_shortage(now) or "the new ones do not stay connected",
+                    why=_shortage(now) or self._lacks or "the new ones do not stay connected",
                     hint="see the workers' own log, and whether the command restarts every worker "
                     "of these queues; for more time: --ready-timeout D; for another number of "
                     "workers: --expect-workers N",
@@ -169,6 +184,7 @@ class Replacement:
                 raise FailedError(
                     "the new workers did not stay up",
                     why=_shortage(now)
+                    or self._lacks
                     or "some have crashed and were started again, or have lost their connection "
                     "and reconnected",
                     hint="see the workers' own log",
@@ -183,6 +199,10 @@ class Replacement:
         count = Counter(worker.queue for worker in new)
         present = frozenset(_id(worker) for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
+        if is_complete and (self._lacks or self._complete_since is None):
+            # Asked only now, because a manager takes long to answer.
+            self._lacks = self._shortcoming()
+            is_complete = not self._lacks
         if not is_complete or not self._complete <= present:
             # A worker has gone: the time in which all must stay connected begins again.
             self._complete_since = None

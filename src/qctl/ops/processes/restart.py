@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError, QctlError
-from qctl.manage.last_words import last_words, log_size
+from qctl.manage.last_words import LogWatch
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
 from qctl.ops.processes.stopped import POLL_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
@@ -139,7 +139,7 @@ class Restart:
         self._rest = rest
         self._is_running = is_running
         self.old_birth_s = read_birth_s(process.pid) if process.pid else None
-        self._log_size = log_size(process)
+        self._log = LogWatch(manager, process)
         self._started = _NewProcesses(process)
         self._last_client_id = max((w.client_id for w in self._workers() or ()), default=0)
         self._servers = run_ids(client)
@@ -310,7 +310,7 @@ class Restart:
         )
 
     def _with_last_words(self, reason: str) -> str:
-        words = last_words(self._process, self._log_size)
+        words = self._log.last_words()
         workers: Sequence[WorkerClient] | None = None
         with contextlib.suppress(QctlError):
             workers = self._workers()

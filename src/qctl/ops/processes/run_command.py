@@ -18,11 +18,14 @@ from qctl.ops.processes.restart import Interrupted
 # The time between SIGTERM and SIGKILL, for a command that is ended early.
 TERM_GRACE_S = 10.0
 _STDERR = 2
+# How long a command may run, and its workers may take to connect, if the operator does not say.
+COMMAND_TIMEOUT_S = 600.0
+READY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """A command that restarts workers, and the proof that it needs.
+    """A command that restarts workers, the operator's or a manager's, and the proof that it needs.
 
     Args:
         argv: the program and its arguments.
@@ -30,13 +33,15 @@ class OperatorCommand:
         ready_timeout_s: how long its workers may take to connect after the command has ended.
         expected_workers: how many new workers each queue needs; None for as many as it has.
         is_proved: whether new workers must be seen; if not, only the exit code counts.
+        shortcoming: why the restart is not complete, by what a process manager shows; "" if it is.
     """
 
     argv: tuple[str, ...]
-    timeout_s: float
-    ready_timeout_s: float
-    expected_workers: int | None
-    is_proved: bool
+    timeout_s: float = COMMAND_TIMEOUT_S
+    ready_timeout_s: float = READY_TIMEOUT_S
+    expected_workers: int | None = None
+    is_proved: bool = True
+    shortcoming: Callable[[], str] = lambda: ""
 
 
 def require_command(argv: Sequence[str]) -> None:

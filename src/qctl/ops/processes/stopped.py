@@ -5,23 +5,10 @@ from __future__ import annotations
 import time
 
 from qctl.errors import FailedError
+from qctl.manage.kinds import words_of
 from qctl.manage.protocol import ManagedProcess, Manager
+from qctl.ops.processes.suggest import quoted
 
-# Commands to type, by the manager's kind.
-_COMMANDS = {
-    "pm2": {
-        "show": "pm2 describe {key}",
-        "log": "pm2 logs {key}",
-        "restart": "pm2 restart {key}",
-        "start": "pm2 start {key}",
-    },
-    "qctl": {
-        "show": "qctl worker list",
-        "log": "qctl worker logs {name}",
-        "restart": "qctl worker restart {name}",
-        "start": "qctl worker start {name} APP",
-    },
-}
 # The longest wait for somebody else's stop or restart to end.
 MAX_STOP_S = 60.0
 # How long a manager may take to report that a process has ended, on top of the kill timeout.
@@ -83,5 +70,5 @@ def label(process: ManagedProcess) -> str:
 
 def remedy(manager: Manager, process: ManagedProcess, verb: str) -> str:
     """The manager's command to ``show``, ``restart`` or ``start`` a process, or for its ``log``."""
-    commands = _COMMANDS.get(manager.kind, _COMMANDS["pm2"])
-    return commands[verb].format(key=process.key, name=process.name)
+    command: str = getattr(words_of(manager.kind), verb)
+    return command.format(key=quoted(process.key), name=quoted(process.name))

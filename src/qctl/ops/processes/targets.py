@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
-from qctl.errors import FailedError, NotFoundError, UsageError
+from qctl.errors import FailedError, NotFoundError
+from qctl.manage.kinds import words_of
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.processes.attribution import by_address, holders
+from qctl.ops.processes.managers import known_targets, manager_for
 from qctl.similar import similar_names
 from qctl.wire.read.clients import (
     ForeignWorker,
@@ -18,9 +20,6 @@ from qctl.wire.read.clients import (
     list_workers,
     why_unknown,
 )
-
-# A command that only shows information waits this long for a PM2 that hangs.
-PM2_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,11 @@ class Target:
     manager: Manager
     processes: tuple[ManagedProcess, ...]
     configured: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the manager calls the target: the label without the kind of the manager."""
+        return self.label.partition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +66,6 @@ class Connections:
         return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
 
 
-def manager_for(kind: str, settings: Settings) -> Manager:
-    """The process manager of this kind, the first part of ``MANAGER:NAME``.
-
-    Raises:
-        UsageError: qctl does not know the manager.
-    """
-    if kind == "pm2":
-        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only the manager in use is loaded
-
-        return Pm2(settings.pm2_home)
-    if kind == "qctl":
-        from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415
-
-        return Qctl(settings.state_home)
-    raise UsageError(
-        f"qctl cannot restart processes of {kind!r}",
-        why="it knows pm2 and qctl",
-        hint="name the target as pm2:NAME (see `pm2 ls`) or qctl:NAME (see `qctl worker list`)",
-    )
-
-
 def open_target(settings: Settings, text: str) -> Target:
     """Find the target named by ``text``: ``MANAGER:NAME`` or a name from ``[targets.NAME]``.
 
@@ -97,25 +80,38 @@ def open_target(settings: Settings, text: str) -> Target:
     kind, separator, name = process.partition(":")
     if not separator or not name:
         known = ", ".join(sorted(configured)) or "none are configured"
-        near = similar_names(text, configured)
         raise NotFoundError(
             f"no target {text!r}",
             why=f"configured targets: {known}",
-            hint=f"did you mean {near[0]}?"
-            if near
-            else "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
+            hint=_nearest(settings, text)
+            or "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
         )
     manager = manager_for(kind, settings)
-    # At least one: ``find`` raises if there is none.
-    found = manager.find(name)
+    try:
+        # At least one: ``find`` raises if there is none.
+        found = manager.find(name)
+    except NotFoundError as error:
+        hint = _nearest(settings, process) or error.hint
+        raise NotFoundError(error.what, why=error.why, hint=hint) from None
     not_stopped = tuple(p for p in found if p.status not in {"stopped", "stopping"})
     if not not_stopped:
         raise FailedError(
             f"{process} is {found[0].status}, so there is nothing to drain or restart",
-            hint=f"pm2 start {found[0].key}" if kind == "pm2" else "qctl worker list",
+            hint=words_of(kind).start.format(key=found[0].key, name=found[0].name),
         )
     queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
     return Target(not_stopped[0].target, manager, not_stopped, tuple(sorted(queues)))
+
+
+def _nearest(settings: Settings, text: str) -> str:
+    """A hint that names the target most like ``text``, of any manager; "" if none is like it."""
+    known = known_targets(settings)
+    _, separator, name = text.partition(":")
+    # The name alone may be right, and the manager wrong or missing.
+    wanted = name if separator else text
+    same = [target for target in known if target.partition(":")[2] == wanted]
+    near = same or similar_names(text, known)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def listed_workers(
@@ -152,41 +148,18 @@ def read_connections(
         if worker.client_id in found:
             owned.setdefault(found[worker.client_id].key, []).append(worker)
     foreign: dict[str, list[ForeignWorker]] = {}
-    addresses = by_address(processes)
-    for address, worker_elsewhere in list_foreign(client, settings.prefix, db):
+    elsewhere = list_foreign(client, settings.prefix, db)
+    addresses = by_address(processes, [address for address, _ in elsewhere])
+    for address, worker_elsewhere in elsewhere:
         if address in addresses:
             foreign.setdefault(addresses[address].key, []).append(worker_elsewhere)
     return Connections(workers, owned, foreign)
 
 
-def managed_processes(
-    settings: Settings, *, pm2_timeout_s: float = PM2_TIMEOUT_S
-) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
-    """The processes that PM2 and qctl run on this host, and a remark if PM2's cannot be read.
-
-    This never starts PM2.
-    """
-    processes, remarks = _pm2_processes(settings, pm2_timeout_s)
-    if not (settings.state_home / "workers").exists():
-        return processes, remarks
-    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only where there are some
-
-    return [*processes, *Qctl(settings.state_home).processes()], remarks
-
-
-def _pm2_processes(
-    settings: Settings, timeout_s: float
-) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
-    if not (settings.pm2_home / "rpc.sock").exists():
-        return (), ()
-    try:
-        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only where PM2 runs
-
-        return Pm2(settings.pm2_home, timeout_s=timeout_s).processes(), ()
-    except Exception as error:
-        # The queues are in Redis: a failure of PM2 must not hide them.
-        why = getattr(error, "why", "")
-        return (), (f"no PM2 processes shown: {error}" + (f" ({why})" if why else ""),)
+def worker_addresses(client: Client, prefix: str, db: int) -> list[str]:
+    """The addresses of all worker connections, under other prefixes and databases as well."""
+    here = [worker.address for worker in list_workers(client, prefix, (), db) or ()]
+    return here + [address for address, _ in list_foreign(client, prefix, db)]
 
 
 def targets_serving(

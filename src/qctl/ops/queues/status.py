@@ -19,7 +19,7 @@ from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
 from qctl.grouping import grouped
 from qctl.ops.processes.attribution import known_holders, queues_served
-from qctl.ops.processes.targets import managed_processes
+from qctl.ops.processes.managers import managed_processes
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache, run_id, server_id
@@ -316,7 +316,7 @@ def _rate_limit(limit: RateLimit | None) -> RateLimitStatus | None:
 def _processes(
     client: Client, settings: Settings, workers: Sequence[WorkerClient]
 ) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
-    managed, remarks = managed_processes(settings)
+    managed, remarks = managed_processes(settings, lambda: [w.address for w in workers])
     holders, more_remarks = known_holders(client, settings.prefix, workers, managed)
     served = queues_served(workers, holders)
     statuses = []

@@ -11,8 +11,8 @@ from qctl.errors import RefusedError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.attribution import holders, queues_served, serving
+from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.suggest import command
-from qctl.ops.processes.targets import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
@@ -49,10 +49,10 @@ def _installed(
         UnreachableError: Redis cannot be reached.
     """
     try:
-        processes, _ = managed_processes(settings)
+        workers = list_workers(client, settings.prefix, names, db) or ()
+        processes, _ = managed_processes(settings, lambda: [w.address for w in workers])
         if not processes:
             return {}
-        workers = list_workers(client, settings.prefix, names, db) or ()
         connected = queues_served(workers, holders(client, settings.prefix, workers, processes))
     except Exception as error:
         # psutil raises many kinds of exceptions.

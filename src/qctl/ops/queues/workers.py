@@ -16,7 +16,7 @@ from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.grouping import grouped
 from qctl.ops.processes.attribution import known_holders
-from qctl.ops.processes.targets import managed_processes
+from qctl.ops.processes.managers import managed_processes
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.names import QueueNameCache
 from qctl.ops.times import utc_datetime
@@ -112,7 +112,7 @@ def inspect_workers(
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))
-    managed, remarks_on_managers = managed_processes(settings)
+    managed, remarks_on_managers = managed_processes(settings, lambda: [w.address for w in workers])
     holders, remarks_on_holders = known_holders(client, prefix, workers, managed)
     beat_of, unconnected = _matched(workers, beats)
     jobs = _active_jobs(client, prefix, workers, beats) if with_jobs else {}

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import RefusedError
+from qctl.manage.pm2.manager import Pm2
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.ops.drain import finish as drain_end
 from qctl.ops.drain import plan as planning
@@ -363,6 +365,9 @@ class Pm2Like:
     kind = "pm2"
 
     def begin_exit(self, process: ManagedProcess) -> None: ...
+
+    def why_not_rollable(self, process: ManagedProcess) -> str:
+        return Pm2(Path()).why_not_rollable(process)
 
 
 @pytest.mark.parametrize(

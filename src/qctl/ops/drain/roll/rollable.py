@@ -8,6 +8,7 @@ signal itself, without PM2's time limit, so the signal must reach the workers.
 from __future__ import annotations
 
 from qctl.errors import RefusedError
+from qctl.manage.kinds import words_of
 from qctl.manage.protocol import ManagedProcess, Signaller
 from qctl.ops.processes.targets import Connections, Target
 
@@ -18,14 +19,17 @@ def require_rollable(target: Target, connections: Connections) -> None:
     Raises:
         RefusedError: the target cannot be rolled.
     """
-    if not isinstance(target.manager, Signaller):
-        return  # the processes are qctl's own
+    manager = target.manager
+    if manager.kind == "qctl":
+        return
     why = ""
     online = [process for process in target.processes if process.status == "online"]
-    if len(online) < 2:
+    if not isinstance(manager, Signaller):
+        why = f"{words_of(manager.kind).title} stops no process without a kill after it"
+    elif len(online) < 2:
         why = "fewer than 2 processes are online, so none would take jobs while one restarts"
-    elif any(process.stop_signal == "message" for process in online):
-        why = "PM2 stops it by a message, which PM2 cannot send without a kill after it"
+    elif reasons := [reason for p in online if (reason := manager.why_not_rollable(p))]:
+        why = reasons[0]
     elif any(_has_workers_in_child(connections, process) for process in online):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:

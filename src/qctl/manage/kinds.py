@@ -1,0 +1,55 @@
+"""What messages call each process manager, and the commands of its own that they recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The words for one kind of manager.
+
+    Args:
+        title: the manager's name in a sentence.
+        listing: the command that lists its processes.
+        show, log, restart, start: commands for one process, with ``{key}`` and ``{name}`` to fill
+            in (see ``ManagedProcess``).
+        grace: the setting that says how long the manager waits between the stop signal and SIGKILL;
+            ``{s}`` stands for seconds, ``{ms}`` for milliseconds.
+    """
+
+    title: str
+    listing: str
+    show: str
+    log: str
+    restart: str
+    start: str
+    grace: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "pm2": Kind(
+        title="PM2",
+        listing="pm2 ls",
+        show="pm2 describe {key}",
+        log="pm2 logs {key}",
+        restart="pm2 restart {key}",
+        start="pm2 start {key}",
+        grace="set kill_timeout to {ms} ms or more in the app's ecosystem file",
+    ),
+    "qctl": Kind(
+        title="qctl",
+        listing="qctl worker list",
+        show="qctl worker list",
+        log="qctl worker logs {name}",
+        restart="qctl worker restart {name}",
+        start="qctl worker start {name} APP",
+        grace="start it with --grace {s}s or more",
+    ),
+}
+
+
+def words_of(kind: str) -> Kind:
+    """The words for a manager; PM2's for a kind that has none, which only tests use."""
+    return KINDS.get(kind, KINDS["pm2"])

@@ -1,0 +1,140 @@
+"""Runs the command-line tools of process managers: bounded in time, without a shell.
+
+A manager's answer may contain the app's environment, and with it secrets. So an error here shows at
+most one line of the tool's stderr, and never its stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+
+from qctl.errors import ManagerUnreachableError
+
+# How long a tool may take to end once its answer is no longer needed.
+_CLOSE_TIMEOUT_S = 5.0
+_MAX_MESSAGE = 300
+_MAX_STDERR = 64 * 1024
+
+
+def run_tool(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] = {}) -> str:
+    """Run a tool to its end.
+
+    Args:
+        env: variables added to qctl's own environment.
+
+    Returns:
+        the tool's stdout.
+
+    Raises:
+        ManagerUnreachableError: the tool could not be started, failed, or did not end in time.
+        ToolFailedError: the tool ended with another exit code than 0.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            env=_environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    # Errors are raised below, not here: TimeoutExpired contains the output.
+    except subprocess.TimeoutExpired:
+        why = f"it did not end within {timeout_s:g} s"
+    except OSError as error:
+        why = error.strerror or str(error)
+    else:
+        if not done.returncode:
+            return done.stdout.decode(errors="replace")
+        raise ToolFailedError(argv, done.returncode, first_line(done.stderr))
+    raise ManagerUnreachableError(f"`{shown(argv)}` gave no answer", why=why)
+
+
+class ToolFailedError(ManagerUnreachableError):
+    """A tool ended with another exit code than 0.
+
+    Args:
+        message: the first line of the tool's stderr; "" if there is none.
+    """
+
+    def __init__(self, argv: Sequence[str], code: int, message: str) -> None:
+        super().__init__(f"`{shown(argv)}` ended with code {code}", why=message)
+        self.message = message
+
+
+class ToolCall:
+    """A ``RestartCall``: a tool that runs in the background, with its output hidden.
+
+    The tool has a session of its own: Ctrl-C must not end the tool before the manager has the
+    request.
+
+    Raises:
+        ManagerUnreachableError: the tool could not be started.
+    """
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str] = {}) -> None:
+        self._argv = argv
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                env=_environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise ManagerUnreachableError(
+                f"`{shown(argv)}` could not be started", why=error.strerror or str(error)
+            ) from error
+        except BaseException:
+            self._errors.close()
+            raise
+
+    def error(self) -> str | None:
+        """Why the tool failed; None while it runs and if it succeeded."""
+        code = self._process.poll()
+        if not code:
+            return None
+        ended = f"`{shown(self._argv)}` ended with code {code}"
+        if self._errors.closed:
+            return ended
+        self._errors.seek(0)
+        return self._message(self._errors.read(_MAX_STDERR)) or ended
+
+    def _message(self, stderr: bytes) -> str:
+        """The line of the error output that says why the tool failed; "" if there is none."""
+        return first_line(stderr)
+
+    def close(self) -> None:
+        """Wait until the tool has ended, up to 5 s, then kill it: the manager has the request."""
+        try:
+            self._process.wait(_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+
+def first_line(stderr: bytes) -> str:
+    """The first line of a tool's error output that has any text, made fit for a message."""
+    lines = stderr.decode(errors="replace").splitlines()
+    line = next((line for line in lines if line.strip()), "")
+    plain = "".join(char for char in line if char.isprintable())
+    return plain.strip()[:_MAX_MESSAGE]
+
+
+def shown(argv: Sequence[str]) -> str:
+    """A call in short: the program and its first word that is no option."""
+    verb = next((word for word in argv[1:] if not word.startswith("-")), "")
+    return f"{os.path.basename(argv[0])} {verb}".strip()  # noqa: PTH119 - argv[0] is a name
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    # Messages and dates in a known form, whatever the operator's language.
+    return {**os.environ, "LC_ALL": "C.UTF-8", **extra}

@@ -1,0 +1,184 @@
+"""The process managers of this host: which are there, and what they run.
+
+No manager is asked unless a file of its own shows that it is there, or the config names one of its
+targets. Each manager is asked in a thread of its own and for a limited time, so that one that hangs
+hides nothing but its own processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from qctl.config.settings import Settings
+from qctl.errors import NotFoundError, UsageError
+from qctl.manage.kinds import KINDS, words_of
+from qctl.manage.protocol import Locator, ManagedProcess, Manager
+
+# A command that only shows information waits this long for a manager that hangs.
+TIMEOUT_S = 2.0
+
+T = TypeVar("T")
+# The processes that were found, and remarks on those that cannot be read.
+Found = tuple[Sequence[ManagedProcess], tuple[str, ...]]
+
+
+def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -> Manager:
+    """The process manager of this kind, the first part of ``MANAGER:NAME``.
+
+    Args:
+        timeout_s: how long to wait for an answer; None for the manager's own default.
+
+    Raises:
+        UsageError: qctl does not know the manager.
+    """
+    limit = {} if timeout_s is None else {"timeout_s": timeout_s}
+    # Only the manager in use is loaded.
+    if kind == "pm2":
+        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
+
+        return Pm2(settings.pm2_home, **limit)
+    if kind == "qctl":
+        from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415
+
+        return Qctl(settings.state_home)
+    known = list(KINDS)
+    raise UsageError(
+        f"qctl cannot restart processes of {kind!r}",
+        why=f"it knows {', '.join(known[:-1])} and {known[-1]}",
+        hint="name the target as pm2:NAME (see `pm2 ls`) or qctl:NAME (see `qctl worker list`)",
+    )
+
+
+def _is_present(kind: str, settings: Settings) -> bool:
+    """Whether a file shows that this manager is on this host; asks no manager."""
+    if kind == "pm2":
+        return (settings.pm2_home / "rpc.sock").exists()
+    if kind == "qctl":
+        return (settings.state_home / "workers").exists()
+    return False
+
+
+def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
+    """The managers that are on this host; none is asked yet.
+
+    Args:
+        timeout_s: how long each of them may take to answer.
+    """
+    return [manager_for(kind, settings, timeout_s) for kind in KINDS if _is_present(kind, settings)]
+
+
+def known_targets(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """The targets of the config and of the managers of this host, as far as they can be read."""
+    names = [target.name for target in settings.targets]
+    managers = present_managers(settings, timeout_s)
+    answers, _ = _ask([(manager.kind, manager.targets) for manager in managers])
+    return list(dict.fromkeys([*names, *answers]))
+
+
+def managed_processes(
+    settings: Settings,
+    workers: Callable[[], Collection[str]],
+    *,
+    timeout_s: float = TIMEOUT_S,
+) -> Found:
+    """The processes of this host's managers and of the configured targets.
+
+    Of the managers that implement ``Locator``, only the processes with a worker are found. This
+    starts no manager.
+
+    Args:
+        workers: reads the addresses of the worker connections, as in CLIENT LIST; called only if
+            there is a ``Locator``.
+        timeout_s: how long each manager may take to answer.
+
+    Returns:
+        the processes, and a remark for each manager that cannot be read.
+    """
+    managers = present_managers(settings, timeout_s)
+    locators = [manager for manager in managers if isinstance(manager, Locator)]
+    listed = [manager for manager in managers if not isinstance(manager, Locator)]
+    jobs = [(m.kind, m.processes) for m in listed]
+    jobs += list(_configured(settings, {manager.kind for manager in listed}, timeout_s))
+    processes, remarks = _ask(jobs)
+    if locators:
+        located, more_remarks = _located(locators, workers, processes)
+        processes = [*processes, *located]
+        remarks += more_remarks
+    # A configured target may also be found by its workers.
+    return list({(each.kind, each.key): each for each in processes}.values()), remarks
+
+
+def _configured(
+    settings: Settings, listed: Collection[str], timeout_s: float
+) -> Iterable[tuple[str, Callable[[], Sequence[ManagedProcess]]]]:
+    """How to read the configured targets of managers that list no processes by themselves."""
+    for target in settings.targets:
+        kind, _, name = target.process.partition(":")
+        if name and kind in KINDS and kind not in {*listed, "pm2", "qctl"}:
+            yield target.process, partial(_find, manager_for(kind, settings, timeout_s), name)
+
+
+def _find(manager: Manager, name: str) -> Sequence[ManagedProcess]:
+    try:
+        return manager.find(name)
+    except NotFoundError:
+        return ()
+
+
+def _located(
+    locators: Sequence[Locator],
+    workers: Callable[[], Collection[str]],
+    processes: Sequence[ManagedProcess],
+) -> Found:
+    """The processes of locators that hold the workers which none of ``processes`` holds."""
+    from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
+    from qctl.ops.processes.attribution import by_address, host_of  # noqa: PLC0415
+
+    try:
+        addresses = workers()
+        known = by_address(processes, addresses)
+        owners = pids_by_endpoint()
+    except Exception as error:
+        # psutil raises errors of many kinds, for example if the system denies access.
+        return (), (f"which process holds which worker is unknown: {error}",)
+    unknown = [address for address in addresses if address not in known]
+    if not unknown:
+        return (), ()
+    pids = {owners[address] for address in unknown if address in owners}
+    hosts = {host_of(address) for address in unknown if address not in owners}
+    return _ask([(_kind(each), partial(each.holding, pids, hosts)) for each in locators])
+
+
+def _kind(locator: Locator) -> str:
+    return str(getattr(locator, "kind", ""))
+
+
+def _ask(jobs: Sequence[tuple[str, Callable[[], Sequence[T]]]]) -> tuple[list[T], tuple[str, ...]]:
+    """What these calls return, made at the same time; and a remark for each that failed.
+
+    Args:
+        jobs: pairs of a manager's kind or a target, for the remark, and the call.
+    """
+    if len(jobs) < 2:
+        answers = [_answer(*job) for job in jobs]
+    else:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - rarely needed
+
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            answers = list(pool.map(lambda job: _answer(*job), jobs))
+    return (
+        [item for items, _ in answers for item in items],
+        tuple(remark for _, remarks in answers for remark in remarks),
+    )
+
+
+def _answer(name: str, call: Callable[[], Sequence[T]]) -> tuple[Sequence[T], tuple[str, ...]]:
+    try:
+        return call(), ()
+    except Exception as error:
+        # The queues are in Redis: a failure of a manager must not hide them.
+        why = getattr(error, "why", "")
+        title = words_of(name).title if name in KINDS else name
+        return (), (f"no {title} processes shown: {error}" + (f" ({why})" if why else ""),)
