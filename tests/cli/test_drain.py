@@ -47,7 +47,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = WorkerClient("q", None, 9, "127.0.0.1:9", 1, 1)
 
     class Manager:
-        kind = "qctl"  # which needs nothing for a roll
+        kind = "pm2"
 
         def find(self, name: str) -> list[ManagedProcess]:
             if name != "app":
@@ -122,8 +122,11 @@ def test_a_dry_run_writes_nothing(qctl: Typed, client: Client, app: None) -> Non
     assert client.call("KEYS", "qctl:*") == []
 
 
-def test_the_plan_of_a_roll_warns_of_no_pause(qctl: Typed, client: Client, app: None) -> None:
+def test_the_plan_of_a_roll_warns_of_no_pause(
+    qctl: Typed, client: Client, app: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is paused, whatever BullMQ the queue's clients use."""
+    monkeypatch.setattr(plan, "require_rollable", lambda *_: None)
     client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
     ran = qctl("restart", "pm2:app", "--strategy", "roll", "--dry-run", "--json")
     told = json.loads(ran.out)
