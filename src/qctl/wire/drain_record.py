@@ -1,9 +1,9 @@
-"""The record of drains, one hash per prefix: how they ended, and which apps resumed queues.
+"""The drain record, a hash per prefix: how drains ended, and which apps resumed queues.
 
 A drain is not recorded if it changed nothing, was killed, or was undone by its watchdog.
 
 The functions raise UnreachableError if Redis cannot be reached, and ReplyError if Redis refuses a
-command: then the numbers are unknown, not zero.
+command. After an error, the numbers are unknown, not zero.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.keys import drain_record
 from qctl.wire.replies import read_checked, to_dict, to_int
 
-# Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
+# Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is about the last
+# drain.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
-# Stored in place of an unknown number, which adds nothing to the sums.
+# Stored in place of an unknown number. The sums count it as 0.
 _UNKNOWN = "unknown"
-# `resumer:[queue, target]`: when a drain last saw that app resume that queue at the app's start.
+# `resumer:[queue, target]`: when a drain last saw the app (target) resume the queue as it started.
 _RESUMER = "resumer:"
 
 
@@ -31,7 +32,7 @@ class DrainResult:
     """How one drain ended. ``interrupted``, ``lost`` and ``idle_ms`` are None if unknown.
 
     Args:
-        at_ms: when it ended, epoch milliseconds by the clock of the host that drained.
+        at_ms: when the drain ended, in epoch milliseconds, by the clock of its host.
         outcome: one of ``OUTCOMES``.
         completed, failed, retried, interrupted, recovered, lost: numbers of jobs, as in the report
             of the drain.
@@ -53,9 +54,9 @@ class DrainResult:
 
 @dataclass(frozen=True, slots=True)
 class DrainRecord:
-    """The recorded drains under a prefix, as numbers by outcome and by job result.
+    """How many recorded drains had each outcome, and how many of their jobs had each result.
 
-    ``last`` is the drain that was recorded last; None before the first.
+    ``last`` is the drain that was recorded last, or None if none has been recorded.
     """
 
     drains: Mapping[str, int]
@@ -81,7 +82,7 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
 class Resumer:
     """An app, such as ``pm2:worker``, that a drain saw resume a queue when the app started.
 
-    ``at_ms`` is when a drain last saw that, epoch milliseconds.
+    ``at_ms`` is the last time when a drain saw this, in epoch milliseconds.
     """
 
     queue: str
@@ -102,7 +103,7 @@ def record_starts(
 
     Args:
         resumed: names of the queues that the app resumed.
-        kept: names of the queues that it left paused; their fields are deleted.
+        kept: names of the queues that the app left paused; their fields are deleted.
     """
     key = drain_record(prefix)
     commands: list[tuple[Arg, ...]] = []

@@ -1,7 +1,7 @@
 """A job's data and options as BullMQ stores them (wire format 3.2 and 3.3).
 
-Every function raises UsageError for a value that is not what its docstring asks for; ``what`` is
-what the message calls the value.
+Every function raises UsageError if a value does not fit the function's docstring. ``what`` is the
+name of the value in the message.
 """
 
 from __future__ import annotations
@@ -140,12 +140,12 @@ _values = attrgetter(*_FIELDS)
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
     """The encoded options of a job, cached; a job with a parent must have no deduplication."""
     if options.extra is not None or options.job_id:
-        # extra cannot be hashed, and unique ids would only fill the cache.
+        # Not cached: extra cannot be hashed, and each job has another id.
         return _encode(prefix, *_values(options))
     try:
         return _encode_cached(prefix, *_values(options))
     except TypeError:
-        # A value that cannot be hashed, such as a dict.
+        # A value cannot be hashed: it is a dict, for example.
         return _encode(prefix, *_values(options))
 
 

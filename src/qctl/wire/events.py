@@ -14,7 +14,7 @@ from qctl.wire.replies import read_values, to_dict
 
 # At most this many new events of a queue are read at a time; the next read returns the rest.
 READ_COUNT = 1000
-# Past events per read: not more, because each may hold a large return value.
+# How many past events one read returns. The number is small, because an event may be large.
 EVENT_WINDOW = 250
 # The id before the first event of any stream.
 STREAM_START = "0-0"
@@ -69,8 +69,8 @@ class Stream:
 
     Args:
         oldest_id: None if there are no events.
-        is_cut: whether events have been trimmed or deleted; also True with Redis before 7, which
-            does not report it.
+        is_cut: whether events have been trimmed or deleted. Always True before Redis 7, which is
+            the first version to report this.
     """
 
     length: int
@@ -115,7 +115,7 @@ def past_events(
 
 
 def previous_id(entry_id: str) -> str:
-    """The id just before this one: with Redis 6.0, a range cannot exclude its end."""
+    """The id just before this one. In Redis 6.0, a range cannot exclude its end."""
     ms, _, number = entry_id.partition("-")
     if int(number) > 0:
         return f"{ms}-{int(number) - 1}"
@@ -123,13 +123,13 @@ def previous_id(entry_id: str) -> str:
 
 
 def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
-    """``last_event_id`` of several queues in one round trip; ``0-0`` for a key of another type."""
+    """Each queue's ``last_event_id``, in one round trip; ``0-0`` if the key has a wrong type."""
     newest = recent_events(client, queues, 1).values()
     return [events[0].id if events else STREAM_START for events in newest]
 
 
 def first_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str | None]:
-    """The id of each queue's oldest event, in one round trip; None if there is none to read."""
+    """The id of each queue's oldest event, in one round trip; None for a queue without events."""
     commands = [("XRANGE", keys("events"), "-", "+", "COUNT", 1) for keys in queues]
     return [str(found[0][0]) if found else None for found in read_values(client, commands, ())]
 
@@ -145,10 +145,10 @@ def has_missed(cursor: str, oldest: str | None) -> bool:
 
 
 def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKeys]:
-    """Queues whose streams no longer have the event after which the last read began.
+    """Queues whose last read may have missed events.
 
-    Call this after that read. It takes one round trip. While the stream has that event, the read
-    has missed nothing. If the event is gone, the read may have missed some: the stream was trimmed
+    Call this after the read; it takes one round trip. A read began after a certain event. If the
+    stream still has that event, nothing was missed. If the event is gone, the stream was trimmed
     or deleted, or Redis has restarted with older data.
 
     Args:
@@ -171,7 +171,7 @@ def read_events(
     """The new events of several queues.
 
     Args:
-        cursors: the last event id read of each queue; updated in place.
+        cursors: for each queue the id of the last event that was read; updated in place.
         block_ms: how long to wait at most if there are no new events; 0 does not wait.
         count: at most this many events of each queue are read.
     """
@@ -179,7 +179,7 @@ def read_events(
     events: list[tuple[QueueKeys, Event]] = []
     for group in groups.values():
         by_key = {keys("events"): keys for keys in group}
-        # The groups are read in turn and share block_ms. Once one has an event, no other waits.
+        # The groups are read in turn and share block_ms. After the first event, no read waits.
         wait_ms = 0 if events else block_ms // len(groups)
         reply = client.call(
             *("XREAD", "COUNT", count, *(("BLOCK", wait_ms) if wait_ms > 0 else ())),
@@ -198,7 +198,7 @@ def read_events(
 def _slot_tag(keys: QueueKeys) -> str:
     """The hash tag that decides the slot of the queue's keys in a cluster, or "" (wire format 2.3).
 
-    One XREAD may only name keys of one slot, so queues are read in groups with the same tag.
+    All keys of one XREAD must be in one slot, so queues with the same tag are read together.
     """
     _, brace, rest = keys("").partition("{")
     tag, closed, _ = rest.partition("}")
@@ -206,7 +206,7 @@ def _slot_tag(keys: QueueKeys) -> str:
 
 
 def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
-    """The event in an entry of the stream; ``flat`` is its fields and values in turn."""
+    """The event in an entry of the stream; ``flat`` is ``[field, value, field, value …]``."""
     fields = to_dict(flat or ())
     return Event(str(entry_id), fields.pop("event", ""), fields)
 

@@ -33,11 +33,12 @@ class JobRecord:
     Args:
         data: the parsed payload, or the raw text if it is not JSON (``data_is_json`` is False).
         delay_ms: the present delay (0 after promotion), not the one in ``opts``.
-        attempts_made: attempts that have ended; ``attempts_started`` counts the starts.
+        attempts_made: how many attempts have ended.
+        attempts_started: how many attempts have begun.
         attempts_max: how many attempts the job may make, at least 1.
         stalled_count: how often the job has stalled.
         worker: the name of the worker that took the job last; None if that worker has no name.
-        deferred_failure: why the next worker fails the job without running it; None if it runs it.
+        deferred_failure: why the next worker must fail the job without running it, or None.
         scheduler: the id of the scheduler that made the job.
     """
 
@@ -106,10 +107,11 @@ def lock_reads(keys: QueueKeys, job_id: str) -> list[tuple[Arg, ...]]:
 
 
 def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
-    """The token and the TTL (ms) in the replies to ``lock_reads``; both None without a lock.
+    """The token and the TTL (ms) in the replies to ``lock_reads``; None and None without a lock.
 
     The TTL is also None for a lock that never expires, or that expired between the two commands.
-    A key of another type counts as a lock with an empty token, so the job does not look orphaned.
+    A lock key of a wrong type counts as a lock with an empty token: the job is not taken for
+    orphaned.
     """
     found, ttl_ms = value_or(token, ""), checked(ttl)
     return found, ttl_ms if found is not None and ttl_ms >= 0 else None
@@ -117,7 +119,7 @@ def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """A job and its lock (see ``parse_lock``); both lock fields are None if it was not read."""
+    """A job and its lock (see ``parse_lock``); the lock fields are None if no lock was read."""
 
     record: JobRecord
     lock_token: str | None
@@ -127,10 +129,10 @@ class ReadJob:
 def read_jobs(
     client: Client, keys: QueueKeys, ids: Sequence[str], *, locks: bool = True
 ) -> list[ReadJob | None]:
-    """Jobs in one round trip; None for an id whose hash does not exist.
+    """Read jobs in one round trip; None for an id whose hash does not exist.
 
     Args:
-        locks: whether to read the locks as well, which takes about twice as long.
+        locks: whether to read the jobs' locks; this makes the read take about twice as long.
     """
     reads = [
         [("HGETALL", keys(job_id)), *(lock_reads(keys, job_id) if locks else ())] for job_id in ids
@@ -160,10 +162,10 @@ _SMALL_FIELDS = (
 def read_records(
     client: Client, keys: QueueKeys, ids: Sequence[str], large: Sequence[str] = ()
 ) -> list[JobRecord | None]:
-    """Jobs without their locks and large fields, in one round trip; None for an id without a hash.
+    """Read jobs without locks, in one round trip; None for an id whose hash does not exist.
 
     Args:
-        large: which of ``LARGE_FIELDS`` to read as well; the other ones get default values.
+        large: which of ``LARGE_FIELDS`` to read; those that are not read get default values.
     """
     fields = (*_SMALL_FIELDS, *large)
     records: list[JobRecord | None] = []

@@ -25,10 +25,10 @@ class QueueKeys:
     def whole(self) -> tuple[str, str]:
         """``KEYS[1]`` and ``KEYS[2]`` of a script that may use any key of the queue.
 
-        While a cluster moves a slot, each of two nodes has a part of the queue, and no script must
-        take a part for the whole. A node runs a script only if it has all of its ``KEYS``. The
-        first key never exists, so the script runs only after the move. The second key is needed
-        because the node to which the slot moves runs any script with a single key.
+        While a cluster moves a slot, each of two nodes has a part of the queue, and a script must
+        not run on one part. A node runs a script only if all keys in ``KEYS`` are on that node.
+        The first key never exists, so the script runs only after the move. The second key is
+        needed because the node to which the slot moves runs any script with a single key.
         """
         return (self(""), self("meta"))
 
@@ -43,7 +43,7 @@ class QueueKeys:
         return self(f"{job_id}:processed")
 
     def ignored_failures(self, job_id: str) -> str:
-        """The hash with the reasons of children whose failure the job ignores."""
+        """The hash with the failed children that the job ignores, and why each of them failed."""
         return self(f"{job_id}:failed")
 
     def dedup(self, dedup_id: str) -> str:
@@ -67,7 +67,7 @@ class QueueKeys:
         return f"qctl:paused:{self.prefix}:{self.name}"
 
 
-# Suffixes of the queue's own keys, which a job cannot have as its id.
+# Suffixes of the queue's own keys. A job cannot have any of these as its id.
 OWN_KEYS = frozenset(
     {
         *("id", "meta", "wait", "paused", "active", "prioritized", "delayed", "waiting-children"),
@@ -76,12 +76,12 @@ OWN_KEYS = frozenset(
     }
 )
 
-# What the ids of schedulers' jobs begin with (wire format 6.2).
+# All ids of jobs that schedulers make begin with this (wire format 6.2).
 ITERATION_PREFIX = "repeat:"
 
 
 def iteration_prefix(scheduler_id: str) -> str:
-    """What the ids of a scheduler's jobs begin with; the due time in epoch ms follows."""
+    """All ids of a scheduler's jobs begin with this; the due time in epoch ms follows."""
     return f"{ITERATION_PREFIX}{scheduler_id}:"
 
 
@@ -109,7 +109,7 @@ def worker_heartbeat(owner: str) -> str:
 
 
 def worker_index(prefix: str) -> str:
-    """The sorted set of the owners of workers, by the time of their last heartbeat in epoch ms."""
+    """The sorted set of workers (by ``owner``); the score is the last heartbeat in epoch ms."""
     return f"qctl:workers:{prefix}"
 
 

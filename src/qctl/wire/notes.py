@@ -1,4 +1,4 @@
-"""The notes that qctl keeps about a queue: who paused it, and who drains it."""
+"""qctl's keys about a queue: the pause note says who paused it, the lease says who drains it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from qctl.wire.replies import read_object
 
-# A drain's lease expires after this time. A drain renews it after a third, so one renewal may fail.
+# A drain's lease expires after this time. The drain renews it every third of that time, so one
+# renewal may fail.
 LEASE_TTL_MS = 15_000
-# Whether the pause that a note records still holds; see read/pause_notes.py.
+# The answers to whether a noted pause still holds; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 _EVENT_ID = re.compile(r"\d+-\d+")
 # Values for missing or malformed fields of a holder.
@@ -25,7 +26,7 @@ class Holder:
     """The command that paused a queue or holds its lease.
 
     Args:
-        owner: a random id of one run of a command; notes and leases with this id are that run's.
+        owner: a random id for one run of a command. The run owns all notes and leases with it.
         verb: ``pause``, ``drain`` or ``restart``; with more words if the pause is to stay after a
             drain or restart, for example ``drain --keep-paused``.
         user, host, pid: who runs that command, and where.
@@ -43,7 +44,7 @@ class Holder:
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the command that paused the queue resumes it at its end, as a drain does."""
+        """Whether the command resumes the queue when the command ends, as a drain does."""
         return self.verb in {"drain", "restart"}
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ Duration = float | timedelta
 
 
 class OnFailure(StrEnum):
-    """What a child's final failure does to its parent. By default the parent keeps waiting."""
+    """How a child's final failure affects the parent. By default the parent keeps waiting."""
 
     FAIL_PARENT = "fail_parent"
     CONTINUE_PARENT = "continue_parent"
@@ -37,16 +37,16 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Dedup:
-    """By default, add nothing while another job has the same deduplication id (wire format 5.5).
+    """Deduplication: by default, a job is not added while another has the same id (5.5).
 
     Args:
         id: the deduplication id.
         ttl_s: for how many seconds the id is taken; None: until the job ends.
         extend: each further add restarts ``ttl_s``.
         replace: the new job replaces a delayed job with this id.
-        keep_last_if_active: of the jobs that are added while one runs, the last is kept, and added
-            when the running job ends.
-        reschedule: a further add gives its delay to the existing delayed job (BullMQ 6).
+        keep_last_if_active: if jobs are added while a job with this id runs, keep the last of
+            them, and add it when the running job ends.
+        reschedule: a further add changes the delay of the existing delayed job (BullMQ 6).
     """
 
     id: str
@@ -64,7 +64,7 @@ class Keep:
     Args:
         count: keep only the newest jobs, at most this many.
         age_s: keep only jobs that ended within this many seconds.
-        limit: at most this many jobs are removed for their age at a time.
+        limit: each time a job ends, remove at most this many jobs because of their age.
     """
 
     count: int | None = None
@@ -74,7 +74,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The parent of a new job: a job that waits for the new one, in a queue of the same prefix."""
+    """The parent of a new job waits until the new job ends. Both queues must share a prefix."""
 
     id: str
     queue: str
@@ -91,7 +91,7 @@ class JobOptions:
         attempts: how many attempts the job may make; 0 and 1 are the same.
         backoff: ``Backoff(…)`` or a string such as ``"exponential:60s"``.
         job_id: the job's id, instead of the next number; nothing is added if the id exists.
-        lifo: run the job before the jobs that wait.
+        lifo: run the job before the waiting jobs.
         remove_on_complete: True to remove the job when it completes, False to keep it, a number to
             keep that many jobs, or ``Keep(…)``.
         remove_on_fail: what to do when the job fails; given like ``remove_on_complete``.

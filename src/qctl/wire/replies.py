@@ -1,4 +1,4 @@
-"""Turns Redis' replies, and the texts in them, into Python values; malformed texts do no harm."""
+"""Turns Redis' replies, and the texts in them, into Python values. Bad texts raise no error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 
-# Above this, JavaScript's whole numbers are not all exact (wire format 3), so a field with a larger
-# number is malformed.
+# Up to this, all whole numbers are exact in JavaScript (wire format 3). A field with a larger
+# number counts as malformed.
 MAX_INTEGER = 2**53
 
 
@@ -26,10 +26,10 @@ def checked(reply: Any) -> Any:
 
 
 def value_or(reply: Any, default: Any) -> Any:
-    """A pipeline's reply, or ``default`` if the key is of another type than the command reads.
+    """A pipeline's reply, or ``default`` if the key has a wrong type for the command.
 
     A job may have an id that is the name of another key, such as ``wait``. Such a job must not
-    prevent that other jobs are read.
+    stop the reading of other jobs.
 
     Raises:
         ReplyError: the reply is another error.
@@ -42,17 +42,17 @@ def value_or(reply: Any, default: Any) -> Any:
 def read_values(
     client: Client, commands: Sequence[Sequence[Arg]], default: Any = None
 ) -> list[Any]:
-    """The replies to commands in one round trip, each as by ``value_or``."""
+    """The replies to commands in one round trip, each passed through ``value_or``."""
     return [value_or(reply, default) for reply in client.pipeline(commands)]
 
 
 def read_checked(client: Client, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-    """The replies to commands in one round trip, each as by ``checked``."""
+    """The replies to commands in one round trip, each passed through ``checked``."""
     return [checked(reply) for reply in client.pipeline(commands)]
 
 
 def read_groups(client: Client, groups: Sequence[Sequence[Sequence[Arg]]]) -> list[list[Any]]:
-    """The unchecked replies to groups of commands in one round trip, in the same groups."""
+    """Run groups of commands in one round trip; return the unchecked replies in the same groups."""
     replies = iter(client.pipeline([command for group in groups for command in group]))
     return [[next(replies) for _ in group] for group in groups]
 
@@ -63,7 +63,7 @@ def to_dict(flat: Sequence[str]) -> dict[str, str]:
 
 
 def to_int(value: Any) -> int | None:
-    """A count or a time in a field; None for a missing, malformed or absurd one."""
+    """The count or time in a field; None if missing, malformed or above ``MAX_INTEGER``."""
     try:
         whole = int(float(value))
     except (TypeError, ValueError, OverflowError):
@@ -74,8 +74,8 @@ def to_int(value: Any) -> int | None:
 def read_json(text: str | None, default: Any) -> tuple[Any, bool]:
     """The value of a field, and whether the field is JSON as BullMQ understands it.
 
-    The value of a field that is not JSON is its text. A missing field (None) counts as JSON with
-    the value ``default``.
+    If the field is not JSON, its text is the value. A missing field (None) counts as JSON with the
+    value ``default``.
     """
     if text is None:
         return default, True
@@ -92,5 +92,5 @@ def read_object(text: str | None) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> Any:
-    # Python would read NaN and Infinity; to BullMQ they are not JSON.
+    # Python would accept NaN and Infinity, but BullMQ does not.
     raise ValueError(constant)

@@ -1,4 +1,4 @@
-"""Loads the Lua scripts in ``lua/`` and runs them; most of them are transitions of jobs.
+"""Loads and runs the Lua scripts in ``lua/``, most of which move jobs from state to state.
 
 In the scripts' comments, "wire format 5.8" is a section of docs/wire-format.md, and P1-P18 are
 steps described there. ``base`` is a queue's key prefix with its last colon, such as ``bull:q:``.
@@ -84,7 +84,7 @@ def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
     """
     if not calls:
         return []
-    # Usually all calls are of one script: the first call loads it if Redis does not have it.
+    # Usually all calls name the same script, so the first call loads it if Redis does not have it.
     answers = [run_call(client, calls[0])]
     commands = [
         ("EVALSHA", sha(call.name), len(call.keys), *call.keys, *call.args) for call in calls[1:]
@@ -104,9 +104,10 @@ def run_call(client: Client, call: ScriptCall) -> Any:
 def run_timed(
     client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
 ) -> tuple[Any, float]:
-    """The rest of a script's reply that begins with microseconds, and how many seconds it took.
+    """Run a script whose reply begins with its duration in microseconds.
 
-    If the script could not measure the time, the duration of the whole call is returned instead.
+    Return the rest of the reply, and the duration in seconds. If the script could not measure it,
+    the duration of the whole call is returned instead.
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)

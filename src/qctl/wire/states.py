@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The states' names in commands. A ``stalled`` job is one in the list ``active`` without a lock.
+# The states' names in commands. A ``stalled`` job is in the list ``active``, but has no lock.
 STATES = (
     *("waiting", "active", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),
@@ -11,10 +11,10 @@ FINISHED = ("completed", "failed")
 # The lists, and the state of the jobs in each.
 LISTS = {"active": "active", "wait": "waiting", "paused": "waiting"}
 # The sorted sets, each named like its state, in the order in which BullMQ searches them for a job.
-# BullMQ searches the lists before ``waiting-children`` (4.1).
+# BullMQ searches the lists before it searches ``waiting-children`` (4.1).
 SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 
-# A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
+# A delayed job's score is its due time in ms, multiplied by this, plus a counter (wire format P8).
 DELAY_FACTOR = 4096
 _LEGACY_MARKER = "0:"
 
@@ -25,7 +25,7 @@ def is_marker(job_id: str) -> bool:
 
 
 def due_ms(score: float) -> int | None:
-    """When a delayed job is due, in epoch ms; None for a score that is not a time."""
+    """When a delayed job is due, in epoch ms; None if the score is not a time."""
     try:
         return int(score) // DELAY_FACTOR
     except (ValueError, OverflowError):

@@ -7,9 +7,9 @@
 --   rare options as JSON {id, parent_key, parent, dedup} or ""
 -- then three values for each job: number of its option set, name, data as JSON; at most 250 jobs
 --
--- Answers one item for each job: the id of the added job; {id of the job that exists in its place, "exists" or
--- "deduplicated"}; or, if nothing was added, -5 (its parent does not exist) or -7 (the job exists and has
--- another parent).
+-- Answers one item for each job: the id of the added job; {id of the other job, "exists" or "deduplicated"} if
+-- another job makes this one superfluous; -5 if its parent does not exist; or -7 if the job exists and has
+-- another parent.
 --@include add_job
 
 local base, now_text = KEYS[1], ARGV[1]
@@ -21,7 +21,7 @@ for i = 1, set_count do
   local set = {opts = ARGV[at], delay = ARGV[at + 2], priority = ARGV[at + 3],
     lifo = ARGV[at + 4] == "1", rare = ARGV[at + 5]}
   set.timestamp = ARGV[at + 1] ~= "" and ARGV[at + 1] or now_text
-  -- A plain job only has to be pushed to the head of the list of ready jobs.
+  -- A plain job is simply pushed to the head of the list of ready jobs.
   set.is_plain = set.delay == "0" and set.priority == "0" and not set.lifo and set.rare == ""
   sets[tostring(i)] = set
 end

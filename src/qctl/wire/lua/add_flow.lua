@@ -1,5 +1,5 @@
--- Add a flow, which is a tree of jobs: other clients see all of its jobs or none. Wire format 5.4, as in
--- BullMQ 6. All jobs of a flow are added in one call, so the call for a large flow is long.
+-- Add a flow, which is a tree of jobs. Wire format 5.4, as in BullMQ 6. All jobs are added in one call, so
+-- other clients see all jobs of the flow or none; for a large flow, the call takes long.
 --
 -- KEYS[1], KEYS[2] … for each job the key prefix of its queue with the last colon, e.g. "bull:q:";
 --   parents come before their children. The last key belongs to no job: see QueueKeys.whole

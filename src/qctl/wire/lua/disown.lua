@@ -1,4 +1,4 @@
--- Delete a lease or a pause note if it still belongs to the owner. qctl's own keys, see wire/notes.py.
+-- Delete a lease or a pause note (see wire/notes.py) if it still belongs to the owner.
 --
 -- KEYS[1] the lease or note
 -- ARGV[1] the owner

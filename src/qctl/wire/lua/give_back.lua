@@ -1,5 +1,5 @@
--- Put active jobs back to run next; no attempt is counted. Wire format 5.12. Unlike BullMQ, this script wakes
--- a worker for a prioritised job, too.
+-- Put active jobs back to run next, and count no attempt. Wire format 5.12. Unlike BullMQ, this script wakes a
+-- worker even for a prioritised job.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1], ARGV[2] … id, lock token; at most 250 pairs; the job of the last pair runs first

@@ -1,4 +1,4 @@
--- Take or renew a lease. qctl's own key, see wire/notes.py.
+-- Take or renew a lease, a key that names the one process that may drain a queue: see wire/notes.py.
 --
 -- KEYS[1] the lease
 -- ARGV[1] the holder as JSON   ARGV[2] its owner   ARGV[3] time to live, ms

@@ -1,5 +1,5 @@
--- Make a scheduler's next job, after a worker has fetched its pending job. Wire format 6.4. For an older job
--- of the scheduler, which runs again after a retry or a stall, this script does nothing: a scheduler has only
+-- Make a scheduler's next job, after a worker has fetched the pending job. Wire format 6.4. If the fetched job
+-- is an older one, which runs again after a retry or a stall, this script does nothing: a scheduler has only
 -- one pending job at a time.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
@@ -34,7 +34,7 @@ if redis.call("EXISTS", base .. id) == 1 then
 end
 local name, data = known[1] or redis.call("HGET", base .. ARGV[2], "name") or scheduler, known[2]
 if not data and not known[6] then
-  -- For a repeatable of an old BullMQ version, only the job has the data.
+  -- In old BullMQ versions, only the job has the data, and the scheduler's record has none.
   data = redis.call("HGET", base .. ARGV[2], "data")
   if data then
     redis.call("HSET", record, "data", data)

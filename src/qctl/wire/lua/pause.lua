@@ -1,16 +1,16 @@
 -- Pause a queue the way its own clients do, so that a resume by any of them finds every job: for BullMQ 6
 -- set the flag; for older versions also move ready jobs to the paused list. Wire format 5.20, 10.2.
 --
--- If the queue is paused already, its ready jobs in wait still move to the paused list if that list is used.
--- The note is written before the flag, and the flag before any job is moved: if the caller dies half way, the
--- queue is paused and the note names the owner. A running queue never has jobs that no worker sees.
+-- In a queue that is already paused and uses the paused list, ready jobs in wait still move to that list.
+-- The note is written before the flag, and the flag before any job is moved. So if the caller dies half way,
+-- the queue is paused and the note names the owner. A running queue never has jobs that no worker sees.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
--- KEYS[3] qctl's pause note
+-- KEYS[3] qctl's pause note, a key that names who paused the queue
 -- ARGV[1] the note: who pauses, as JSON   ARGV[2] its owner
--- ARGV[3] "claim" to make the pause of a drain ours; "take over" to do so only if the queue was neither
---         paused nor resumed after that pause; "again" to pause a queue that was resumed, but only if the
---         note is still ours; else ""
+-- ARGV[3] "claim" to make the pause of a drain ours; "take over" to do the same only if nobody has paused or
+--         resumed the queue after the drain paused it; "again" to pause a queue that was resumed, but only if
+--         the note is still ours; else ""
 -- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
 -- ARGV[5] how many jobs this call moves at most
 --
@@ -22,7 +22,7 @@
 local base, meta, note = unpack(KEYS)
 local holder_json, owner, mode, layout, max_moved = unpack(ARGV)
 
--- Whether the pause in this note becomes ours: only the pause of a drain may, see ARGV[3].
+-- Whether the pause in this note becomes ours. Only the pause of a drain or a restart can: see ARGV[3].
 local function is_claimed(holder)
   if holder.verb ~= "drain" and holder.verb ~= "restart" then
     return false
@@ -42,7 +42,7 @@ local function move_ready()
   return merged ~= nil
 end
 
--- A key of another type fails here, before anything is written.
+-- If a key has a wrong type, the script fails here, before anything is written.
 redis.call("LLEN", base .. "wait")
 redis.call("LLEN", base .. "paused")
 redis.call("ZCARD", base .. "marker")
@@ -57,7 +57,7 @@ if redis.call("HEXISTS", meta, "paused") == 1 then
     return {"ours", holder.event}
   elseif not is_ours and not is_claimed(holder) then
     if mode == "claim" then
-      -- "claim" is the mode of qctl pause: like BullMQ's pause, it writes the event in any case.
+      -- "claim" is the mode of qctl pause. As in BullMQ, an event is written even for a paused queue.
       emit(base, "paused")
     end
     return {"others", ""}

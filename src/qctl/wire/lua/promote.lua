@@ -1,5 +1,5 @@
--- Run delayed jobs now. Wire format 5.16. Unlike BullMQ's bulk promotion, a job keeps its priority and
--- its delay is reset.
+-- Run delayed jobs now. Wire format 5.16. Unlike in BullMQ's bulk promotion, jobs keep their priority, and
+-- their delay is reset.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] "dry" to write nothing

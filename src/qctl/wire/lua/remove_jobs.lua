@@ -5,22 +5,22 @@
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or ""
 --         for anywhere
 -- ARGV[2] "removed" to write an event for each job; "" to write none (see report_cleaned.lua)
--- ARGV[3] "" to leave a job with unfinished children alone; "last" to delete a job that has only one
---         unfinished child together with that child, the only unfinished child of that child, and so on
--- ARGV[4] "" or the key of a parent. Then only children of this parent are deleted, except the last one that
---         it waits for: without that child the parent would run. An id that is not such a child is only
---         removed from the parent's dependencies, unless it is the last one there
+-- ARGV[3] "" to skip a job that has unfinished children; "last" to skip it only if it has more than one. The
+--         one unfinished child is deleted together with the job, and the rule applies to the child in turn
+-- ARGV[4] "", or the key of a parent to delete only its children. The last child that the parent waits for
+--         stays, because without that child the parent would run. An id that is not a child of the parent is
+--         removed from the parent's dependencies if other ids remain there
 -- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and to assume that the jobs are in
 --         their list, because they were just read from it
--- ARGV[6] in a dry run of several calls: the text at the end of the answer before; else ""
+-- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""
 -- ARGV[7] … ids, at most 500
 --
 -- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "removed";
 -- "locked" (a worker has the job); "scheduled" (the next run of a scheduler); "parent" (its children have not
 -- ended); "child-locked" (a worker has its last child); "last" (the last child that the parent waits for);
 -- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
--- "later" (this call has worked long enough; never the first job). In a dry run, a text for ARGV[6] of the
--- next call follows the words.
+-- "later" (the call has taken too long, so send this job again; never the first job). In a dry run, one more
+-- text follows the words: ARGV[6] for the next call.
 --@include clock
 --@include find
 --@include deleting
@@ -31,15 +31,15 @@ local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
 local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
 -- Active comes first, because it is never long.
 local LISTS = {"active", "wait", "paused"}
--- From which end LREM searches: 1 for the head, where a caller that deletes a whole state begins; -1 for the
--- tail, because a job named by its id is more often among the jobs that run next.
+-- The end where LREM begins its search. 1: at the head, because a caller that deletes a whole state begins
+-- there. -1: at the tail, because a job named by its id is more often one that runs next.
 local DIRECTION = place == "" and -1 or 1
--- How many levels of a flow below the job are deleted together with it at most.
+-- A job is deleted together with at most so many levels of its flow below it.
 local MAX_LEVELS = 100
 -- In a dry run: parent → how many of its children would be gone by now.
 local gone = decoded(ARGV[6])
 
--- Whether a job may be in the set or list with this name. where: as ARGV[1].
+-- Whether where, a value as in ARGV[1], includes the set or list with this name.
 local function may_be_in(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
@@ -66,13 +66,13 @@ local function count_unfinished_children(job_key)
   return size("SCARD", job_key .. ":dependencies") - (gone[job_key] or 0)
 end
 
--- Answers a job that may be deleted, or nil and the word for why it may not.
+-- Answers the job if it may be deleted, else nil and the word for why it may not.
 local function examine(job_base, id, where)
   local key = job_base .. id
   local fields = is_job(key)
       and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey", "ats") or {}
-  -- The id may be the name of another key, such as "meta": then there is no job to delete. If a worker took
-  -- an id without a job, there is a hash without a timestamp, but with the field "ats" (wire format T8).
+  -- The id may be the name of another key, such as "meta", and not a job. If a worker took an id that had no
+  -- job, this left a hash that has the field "ats", but no timestamp (wire format T8).
   local is_real = fields[1] or fields[5] or false
   if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
     return nil, "locked"
@@ -85,7 +85,7 @@ local function examine(job_base, id, where)
     parent_key = fields[4], where = where, set = set_of(job_base, id, where)}
 end
 
--- Answers the queue's key prefix and the id in a job's key. Ids may have colons, names of queues may not.
+-- Splits a job's key into the queue's key prefix and the id. Ids may have colons, but names of queues may not.
 local function split(job_key)
   local prefix = string.match(base, "^(.*:)[^:]*:$") or ""
   if string.sub(job_key, 1, #prefix) == prefix then
@@ -94,8 +94,8 @@ local function split(job_key)
   end
 end
 
--- Whether the job with this key is still a child of that parent: the child may have been deleted, and another
--- job may have its id now.
+-- Whether the job with this key is a child of the parent of_parent. The child may have been deleted, and a
+-- different job may have its id now.
 local function is_child(job_key, of_parent)
   local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
   local parent = parent_of(fields[1], fields[2])
@@ -110,8 +110,8 @@ local function examine_chain(id)
   while job do
     jobs[#jobs + 1] = job
     local left = count_unfinished_children(job.key)
-    -- In a real run the caller has deleted other jobs below this one before. In a dry run they are still
-    -- there, so a dry run does not examine the jobs below.
+    -- A dry run does not examine the jobs below this one, because some of them exist only in the dry run: in
+    -- a real run, the caller has deleted them before.
     if left == 0 or is_dry then
       return jobs
     elseif left > 1 or #jobs > MAX_LEVELS then
@@ -141,7 +141,7 @@ local function free_dedup(job)
   end
 end
 
--- Takes an id out of a list, or only finds it in a dry run. Answers whether it was there.
+-- Takes an id out of a list; in a dry run, only searches the list. Answers whether the id was there.
 local function leave_list(key, id)
   if is_dry then
     return is_seen or is_in_list(key, id)
@@ -149,8 +149,8 @@ local function leave_list(key, id)
   return redis.call("LREM", key, DIRECTION, id) > 0
 end
 
--- Takes a job out of its state, or only finds it there in a dry run. Answers the name of the set or list, or
--- nil if the job was in none.
+-- Takes a job out of its state; in a dry run, only finds the state. Answers the name of the set or list, or nil
+-- if the job was in none.
 local function leave(job)
   if job.set then
     if not is_dry then
@@ -180,7 +180,7 @@ local function delete(job, state)
   end
 end
 
--- In a dry run: subtracts a job that would be deleted from its parent's unfinished children.
+-- In a dry run: a job would be deleted, so its parent would have one unfinished child less.
 local function foresee(job)
   local parent = job.parent_key
   if parent and redis.pcall("SISMEMBER", parent .. ":dependencies", job.key) == 1 then

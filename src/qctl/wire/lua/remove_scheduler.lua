@@ -2,7 +2,7 @@
 -- state stays there and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] scheduler id   ARGV[2] the prefix of its jobs' ids; the time follows
+-- ARGV[1] scheduler id   ARGV[2] the ids of its jobs, without the time at the end
 --
 -- Answers 1 if there was such a scheduler, else 0.
 --@include deleting

@@ -1,17 +1,17 @@
--- Resume a queue. Wire format 5.20, 10.2. First all ready jobs move to wait, where the jobs of the paused list
--- run next. With many jobs in both lists, the move takes several calls. Then the flag is cleared, workers are
--- woken and an event is written. If the caller dies during the move, the queue is still paused, and any client
--- can resume it: a running queue never has jobs in a list that no worker reads.
+-- Resume a queue. Wire format 5.20, 10.2. First all ready jobs move to wait, and jobs from the paused list will
+-- run first. If both lists are long, the move takes several calls. After the move, the flag is cleared, workers
+-- are woken and an event is written. If the caller dies during the move, the queue is still paused, and any
+-- client can resume it. So a running queue never has jobs in a list that no worker reads.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
--- KEYS[3] qctl's pause note
+-- KEYS[3] qctl's pause note, a key that names who paused the queue
 -- ARGV[1] "" to end any pause; an owner to end only the pause of this owner
 -- ARGV[2] how many jobs this call moves at most
 -- ARGV[3] "force" to make a drain of the queue stop; else ""
 --
--- Answers {word, jobs in the paused list before, id of the event or ""}. The words: "resumed"; "running" (the
--- queue was not paused); "others" (the note is not the owner's, and nothing was changed; or the queue was
--- paused or resumed after the owner's pause, and only the note was deleted); "more" (call again).
+-- Answers {word, how many jobs the paused list had, id of the event or ""}. The words: "resumed"; "running"
+-- (the queue was not paused); "others" (the note has another owner: nothing was changed; or a client has paused
+-- or resumed the queue after the owner's pause: only the note was deleted); "more" (call again).
 --@include pausing
 
 local base, meta, note = unpack(KEYS)
@@ -21,7 +21,7 @@ local holder = owner ~= "" and decoded(redis.pcall("GET", note)) or {}
 if owner ~= "" and holder.owner ~= owner then
   return {"others", 0, ""}
 end
--- A key of another type fails here, before anything is written.
+-- If a key has a wrong type, the script fails here, before anything is written.
 redis.call("LLEN", base .. "wait")
 redis.call("ZCARD", base .. "delayed")
 redis.call("ZCARD", base .. "marker")
@@ -53,7 +53,7 @@ end
 if not is_paused and owner ~= "" then
   return {"running", in_paused, ""}
 end
--- Like BullMQ, writes the event even if the queue was not paused.
--- The field qctl=force makes a drain of the queue stop, even if another client has paused the queue since.
+-- As in BullMQ, the event is written even if the queue was not paused. The field qctl=force makes a drain of
+-- the queue stop, even if the queue is paused again when the drain reads the event.
 local marks = force == "force" and {"qctl", "force"} or {}
 return {is_paused and "resumed" or "running", in_paused, emit(base, "resumed", unpack(marks))}

@@ -3,18 +3,18 @@
 -- counts it as unfinished again, and the job owns its deduplication id until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] where the jobs must be: "failed", "completed", or "" for one of these two or no state
+-- ARGV[1] where the jobs must be: "failed"; "completed"; or "" for one of these two states, or for no state
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
--- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run finished jobs first (of their priority)
--- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget the attempts as well
+-- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run finished jobs first in their priority
+-- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget stalls and attempts
 -- ARGV[5] "dry" to write nothing
--- ARGV[6] in a dry run of several calls: the text at the end of the answer before; else ""
+-- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""
 -- ARGV[7] … ids, at most 500
 --
 -- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "retried";
 -- "inactive" (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has
--- its deduplication id); "later" (this call has worked long enough; never the first job); if ARGV[1] is "",
--- also the words of lib/lost_jobs.lua. In a dry run, a text for ARGV[6] of the next call follows the words.
+-- its deduplication id); "later" (the call has taken too long, so send this job again; never the first job); if
+-- ARGV[1] is "", also the words of lib/lost_jobs.lua. In a dry run, one more text follows: the next ARGV[6].
 --@include clock
 --@include parents
 --@include require_types
@@ -28,9 +28,9 @@ local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 -- In a dry run: deduplication id → the job that would own it by now.
 local foreseen = decoded(ARGV[6])
 
--- Makes the parent count this child as unfinished again, if the child had made the parent fail, or the parent
--- still waits for its children or has ended. Any other parent goes on with the results that it has. May raise
--- an error: the parent's keys may be of any type.
+-- Makes the parent count this child as unfinished again, if the child had made the parent fail, or if the
+-- parent still waits for its children or has ended. Any other parent goes on with the results that it has. May
+-- raise an error, because the parent's keys may be of any type.
 local function rejoin_parent(job_key, parent, state)
   if redis.call("EXISTS", parent.key) == 0 then
     return
@@ -57,8 +57,8 @@ local function is_duplicate(id, dedup_id)
       and redis.call("HEXISTS", base .. owner, "finishedOn") == 0
 end
 
--- Makes the job own its deduplication id until the job ends, as when it was added. Does nothing for an option
--- with a TTL (throttling), because that time is over.
+-- Makes the job own its deduplication id until the job ends, as when it was added. Does nothing if the option
+-- has a TTL (throttling), because the TTL counts from the time when the job was added.
 local function hold_dedup(id, dedup_id, opts)
   local dedup = type(opts.de) == "table" and opts.de or {}
   if tonumber(dedup.ttl) then
@@ -103,7 +103,7 @@ local function retry(id)
     redis.call("HDEL", job_key, "atm", "ats", "attemptsMade")
   end
   if lost then
-    -- Without the time (0), every job with a delay is stored as delayed; it is due at once if that is over.
+    -- If the time is unknown (0), every job with a delay becomes delayed. A delay that is over ends at once.
     put_back(base, id, opts.lifo == true, (began or 0) / 1000)
     return "retried"
   end
@@ -126,7 +126,7 @@ require_queue_types(base)
 
 local answers = {}
 for i = 7, #ARGV do
-  -- Only lost jobs are searched for in lists.
+  -- Only the search for lost jobs reads lists, which may be long.
   local is_later = i > 7 and source == "" and has_worked_enough()
   answers[#answers + 1] = is_later and "later" or retry(ARGV[i])
 end

@@ -1,9 +1,9 @@
--- Put jobs that lost their worker back to run next. Each job is checked again: it is put back only if it is
--- still in active and its lock is the one that the caller saw. Unlike in the stalled check (wire format 5.13),
--- a prioritised job keeps its priority, and the caller decides whether a stall is counted.
+-- Make jobs whose worker is gone run next. Each job is checked again: it is put back only if it is still in
+-- active and its lock is the one that the caller saw. Unlike in the stalled check (wire format 5.13), a
+-- prioritised job keeps its priority, and the caller decides whether a stall is counted.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] "" to forget all stalls; else how many stalls a job may have (maxStalledCount), and one is counted
+-- ARGV[1] "" to forget all stalls; else one stall is counted, and a job may have so many (maxStalledCount)
 -- ARGV[2] the failure reason of a job that stalls too often
 -- ARGV[3], ARGV[4] … id, expected lock token or "" for no lock; at most 500 pairs
 --
@@ -28,7 +28,7 @@ end
 local function retry(id, expected_lock)
   local job_key = base .. id
   local lock_key = job_key .. ":lock"
-  -- A key of another type counts as another lock.
+  -- A lock key of a wrong type counts as another lock.
   if (redis.pcall("GET", lock_key) or "") ~= expected_lock then
     return "locked"
   end

@@ -1,12 +1,12 @@
 -- Check which commands this Redis user may not run. The script runs none of them, and reads no key.
 --
 -- KEYS[1] any key of the queue
--- ARGV[1] the key of qctl's pause note   ARGV[2] the key of qctl's lease. If they were in KEYS, a user without
---         rights on them could not run this script
--- ARGV[3] … the commands, with spaces between the words; "$1" stands for KEYS[1], "$2" and "$3" stand for the
---         note and the lease
+-- ARGV[1] the key of qctl's pause note   ARGV[2] the key of qctl's lease (wire/notes.py). These two are not in
+--         KEYS, because a user needs rights on all KEYS to run this script
+-- ARGV[3] … the commands, with spaces between the words; "$1" stands for KEYS[1], "$2" for ARGV[1], "$3" for
+--         ARGV[2]
 --
--- Answers the commands that the user may not run; nil before Redis 7, which cannot check.
+-- Answers the commands that the user may not run, or nil if Redis is older than 7 and cannot check.
 
 if not redis.acl_check_cmd then
   return false

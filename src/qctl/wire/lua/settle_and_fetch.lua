@@ -3,19 +3,19 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
--- ARGV[5] for a queue with a global concurrency: how many of the places freed by these completed jobs this
---         worker may fill at once; the worker that has waited longest gets the other places
+-- ARGV[5] for a queue with a global concurrency, where the completed jobs free places: how many of these places
+--         this worker may fill at most; the worker that has waited longest gets the others
 -- ARGV[6] worker name, or ""             ARGV[7] jobs of the worker's own rate limit, or ""
 -- ARGV[8] ms of that limit, or ""        ARGV[9] minutes of metrics kept, or ""
--- ARGV[10] number of groups of completed jobs that have the same values; then four values for each group:
---          lock token, keep rule "count|age s|limit", attempts made (this one included), deduplication id or
---          ""
+-- ARGV[10] how many groups the completed jobs form; then four values for each group, which all of its jobs have
+--          in common: lock token, keep rule "count|age s|limit", attempts made (this one included),
+--          deduplication id or ""
 -- then three values for each completed job, at most 250: id, return value as JSON, number of its group
 --
--- Answers {codes, jobs, reason, ms}. codes: position, code, position, code … (positions from 1) for each job
--- that did not complete; a code of wire format 5, or the text of an error. jobs, reason and ms: the answer of
--- fetch, see lib/fetch.lua. If jobs were settled and the fetch failed: {codes, {}, "failed", the text of the
--- error}.
+-- Answers {codes, jobs, reason, ms}. codes: position, code, position, code … for jobs that did not complete.
+-- Positions count from 1; a code is one of wire format 5, or the text of an error. jobs, reason and ms: the
+-- answer of fetch, see lib/fetch.lua. If jobs were settled and the fetch failed, answers {codes, {}, "failed",
+-- the text of the error}.
 --@include settle
 --@include fetch
 
@@ -58,17 +58,17 @@ if wanted > 0 then
     if count == 0 then
       return redis.error_reply(text)
     end
-    -- The jobs above are settled nevertheless, so the call must not fail.
+    -- The jobs above are already settled, so the call must not fail.
     fetched = {{}, "failed", text}
   end
 end
--- After a fetch, "empty" excludes delayed jobs; without a fetch they do not matter (5.8, step 16).
+-- After a fetch, "empty" means that no job is delayed. Without a fetch, delayed jobs do not count (5.8 step 16).
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base, "drained")
 end
--- Fewer jobs were fetched (two values each) than ended: the longest waiting worker may fill other places.
+-- If fewer jobs were fetched (two values each) than ended, the worker that has waited longest gets a place.
 if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
     and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then
   wake(base)

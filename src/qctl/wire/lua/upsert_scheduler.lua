@@ -10,7 +10,7 @@
 -- ARGV[12] … the other fields of the scheduler's record: name, value, name, value …
 --
 -- The job for the pattern's next time may exist already, because it was promoted. If that job has ended, the
--- new job replaces it; else the new job gets the time after that.
+-- new job replaces it; else the new job gets the following time of the pattern.
 --
 -- Answers {job id, delay in ms}; or, if nothing was changed, -10 (jobs exist for all times in ARGV[4]) or -11
 -- (jobs exist for the next 32 times of the interval).
@@ -35,7 +35,7 @@ else
   slot = table.remove(later_slots, 1)
 end
 -- The set or the list that has the pending job; both are nil if that job is active or gone. A scheduler's job
--- has no parent, children or deduplication (P17), so it can simply be deleted.
+-- has no parent, children or deduplication (P17), so it is enough to delete its keys.
 local pending = pending_at and iteration_id(scheduler, pending_at)
 local set, list
 if pending and redis.call("EXISTS", base .. pending) == 1 then
@@ -52,7 +52,7 @@ local function ended_in(id)
   return find_in_sets(base, {"completed", "failed"}, id)
 end
 
--- Whether another job has this id. The job of a pattern's time that has ended does not count.
+-- Whether another job has this id. With a cron pattern, an ended job does not count: the new job replaces it.
 local function is_taken(id)
   return not (is_replaced and id == pending) and redis.call("EXISTS", base .. id) == 1
     and (every or not ended_in(id))

@@ -4,7 +4,7 @@
 -- ARGV[1] now, epoch ms   ARGV[2] job id   ARGV[3] lock token
 --
 -- Answers 0 if the job waits now; 1 if it has no unfinished child, and nothing was changed; else the code of
--- wire format 5 for why the job does not wait (-9: a child has failed, and the job must fail with it).
+-- wire format 5 for why the job does not wait (-9: a child has failed, so the job must fail).
 --@include events
 --@include leave_active
 

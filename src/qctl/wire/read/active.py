@@ -14,12 +14,12 @@ from qctl.wire.states import is_marker
 
 @dataclass(frozen=True, slots=True)
 class ActiveJob:
-    """A job in ``active``. ``lock_token`` is None when it has no lock; TTL: see ``parse_lock``.
+    """A job in ``active``. See ``parse_lock`` for ``lock_token`` and ``lock_ttl_ms``.
 
     Args:
-        name: None when the job's hash is gone.
+        name: None if the job's hash is gone.
         started_at_ms: when its present run began, epoch milliseconds; None if unknown.
-        worker: name of the worker that took it, if that worker has one.
+        worker: name of the worker that took the job; None if that worker has no name.
     """
 
     keys: QueueKeys
@@ -42,16 +42,16 @@ class ActiveJob:
         return self.lock_token is None
 
     def runtime_s(self, now_ms: float) -> float | None:
-        """How long its present run has lasted, by this host's clock; None if unknown."""
+        """How long the present run has lasted, by this host's clock; None if unknown."""
         return max(now_ms - self.started_at_ms, 0) / 1000 if self.started_at_ms else None
 
     def was_renewed_since(self, earlier: ActiveJob) -> bool:
-        """Whether the lock has more time left than earlier, so that a living worker renewed it."""
+        """Whether the lock has more time left than in ``earlier``: a living worker renewed it."""
         return (self.lock_ttl_ms or 0) > (earlier.lock_ttl_ms or 0)
 
 
 def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
-    """All active jobs of some queues, in two round trips; of a queue, those fetched first lead.
+    """All active jobs of some queues, in two round trips; of each queue, oldest runs first.
 
     The lists are read again after the locks. A job without a lock that has left its list by then
     has finished, and is not returned.

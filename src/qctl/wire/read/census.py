@@ -12,20 +12,20 @@ from qctl.wire.keys import JobKey, QueueKeys, iteration_prefix
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import read_groups, to_dict, value_or
 
-# The order in which jobs move: a job that moves during the reading is seen in its next state.
+# The order in which jobs move. So a job that moves during the reading is seen in its next state.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
 # The keys of census.lua, in its order.
 _KEYS = (
     *("wait", "paused", "active", "prioritized", "delayed", "waiting-children"),
     *("events", "repeat"),
 )
-# Ids read in one round trip, and schedulers read of one queue at most.
+# How many ids one round trip reads, and how many schedulers of a queue are read at most.
 _WINDOW = 2500
 _MAX_SCHEDULERS = 1000
-# Jobs searched for in one round trip.
+# How many jobs one round trip searches for.
 _BATCH = 1000
 
-# What is left of a job that is in no state: no hash, a hash that says it ended, or another hash.
+# What is left of a job that is in no state: no hash; the hash of a job that has ended; or another.
 DELETED = "deleted"
 ENDED = "finished"
 STRAY = "stray"
@@ -51,7 +51,7 @@ class Census:
 
 
 def read_census(client: Client, keys: QueueKeys) -> Census:
-    """Count a queue's jobs in one script, whatever their number.
+    """Count a queue's unfinished jobs with one run of a script, which does not read the jobs.
 
     Raises:
         ReplyError: a key is of a wrong type, or the user may not run scripts.
@@ -79,8 +79,8 @@ def read_ids(
 
     Args:
         counts: number of jobs by state.
-        max_ids: the most ids to return. If there are more jobs, each state gets the same share of
-            ids, for the jobs that run next.
+        max_ids: how many ids to return at most. If there are more jobs, each state gets an equal
+            share, and only its jobs that run next are returned.
     """
     filled = [state for state in _READ_ORDER if counts[state]]
     fits = sum(counts[state] for state in filled) <= max_ids
@@ -95,8 +95,8 @@ def read_ids(
 def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
     """The jobs among these that are in no list and no sorted set, and what is left of each.
 
-    A job that moves during the search may be returned by mistake, so search for it again. What is
-    left is ``DELETED``, ``ENDED`` or ``STRAY``.
+    A job that moves during the search may be returned by mistake, so search again for the jobs that
+    are returned. What is left is ``DELETED``, ``ENDED`` or ``STRAY``.
     """
     wanted: dict[QueueKeys, set[str]] = {}
     for keys, job_id in jobs:

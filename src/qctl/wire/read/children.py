@@ -94,5 +94,5 @@ def _names_parent(fields: Sequence[str | None], parent_key: str) -> bool:
         return False
     parent = read_object(text)
     queue, job_id = parent.get("queueKey"), parent.get("id")
-    # The queueKey and the id in ``parent`` may be missing. If not, they must agree with parentKey.
+    # ``parent`` may lack the queueKey or the id. If it has both, they must agree with parentKey.
     return not (queue and job_id) or f"{queue}:{job_id}" == parent_key

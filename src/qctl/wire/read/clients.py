@@ -12,7 +12,7 @@ from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.read.info import read_upstream
 
-# Without pub/sub and replication connections, which no worker uses to fetch jobs.
+# This leaves out pub/sub and replication connections, with which no worker fetches jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 # A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. Not
 # PFX:<base64>:qe, a connection of QueueEvents.
@@ -27,11 +27,11 @@ class WorkerClient:
 
     Args:
         worker_name: the worker's own name, if it has one.
-        client_id: Redis' number of the connection; later connections have higher ones.
+        client_id: Redis' number of the connection; later connections have higher numbers.
         address: ``ip:port`` of the worker's end, as Redis sees it.
-        age_s: seconds since it connected.
-        idle_s: seconds since its last command.
-        last_command: name of its last command, ``bzpopmin`` while the worker waits for a job.
+        age_s: seconds since the worker connected.
+        idle_s: seconds since the worker's last command.
+        last_command: name of that command, ``bzpopmin`` while the worker waits for a job.
     """
 
     queue: str
@@ -54,7 +54,7 @@ class ForeignWorker:
     def place(self) -> tuple[str, str, int] | None:
         """Prefix, queue and database; None if the connection's name does not show the queue.
 
-        A prefix may contain colons; base64 cannot.
+        The prefix ends at the last colon before the queue, because base64 has no colon.
         """
         match = _WORKER_NAME.fullmatch(self.name)
         queue = _queue_name(match["queue"], frozenset()) if match else None
@@ -77,7 +77,7 @@ def list_workers(
     Args:
         queues: known names of queues. They distinguish base64 from the plain names that the
             official Python port of BullMQ uses.
-        db: the database the queues are in; workers of another one serve other queues.
+        db: the database of the queues. Workers in another database serve other queues.
     """
     if not is_listed(prefix):
         return None
@@ -89,14 +89,14 @@ def list_workers(
             raise
         return None
     found = parse_workers(lists, prefix, queues, db)
-    # On a replica, no workers means nothing: they are connected to its master.
+    # On a replica, an empty list proves nothing: workers are connected to the replica's master.
     return found if found or read_upstream(client) is None else None
 
 
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     """Why ``list_workers`` returned None, and what would help: two clauses.
 
-    Only with a ``client`` is it checked whether this Redis is a replica.
+    Without ``client``, a replica is not noticed.
     """
     above = None if client is None else read_upstream(client)
     if above is not None:
@@ -110,8 +110,8 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
             "grant it: ACL SETUSER … +client|list",
         )
     return (
-        f"workers under the prefix {prefix!r} are in no list of Redis, since a connection's name "
-        "may only have printable ASCII and no space",
+        f"Redis cannot list workers under the prefix {prefix!r}, because a connection's name must "
+        "be printable ASCII without spaces",
         "use another prefix; until then, drain without --target and restart by hand",
     )
 
@@ -121,7 +121,7 @@ def parse_workers(
 ) -> list[WorkerClient] | None:
     """What ``list_workers`` returns, from the reply of each master to ``LIST_CLIENTS``.
 
-    None only if the prefix hides workers; a replica is not noticed.
+    None only if Redis cannot list workers with this prefix; a replica is not noticed.
     """
     if not is_listed(prefix):
         return None
@@ -164,11 +164,11 @@ def is_listed(name: str) -> bool:
 
 
 def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
-    """Whether a worker is known not to be connected.
+    """Whether a worker is certainly not connected.
 
     Args:
-        name: the worker's name; None if it has none, so that any connected worker may be this one.
-        workers: the workers connected to its queue; None if unknown.
+        name: the worker's name, or None. A worker without a name may be any connected worker.
+        workers: the workers connected to the worker's queue; None if unknown.
     """
     if workers is None:
         return False

@@ -8,7 +8,7 @@ import time
 
 from qctl.connection.address import Client
 
-# Keys of one SCAN call. Each takes Redis about 2 µs (docs/scale.md), so a call takes about 1 ms.
+# How many keys one SCAN call visits. A key takes Redis about 2 µs (docs/scale.md), a call 1 ms.
 SCAN_COUNT = 500
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 
@@ -16,15 +16,15 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 def discover(client: Client, prefix: str) -> list[str]:
     """Names of the queues under ``prefix``, sorted.
 
-    A queue has a ``meta`` hash; a Bull 3/4 queue, or a queue whose ``meta`` was deleted, has an
-    ``id`` counter. One slow scan of all keys finds both. Names with colons are artefacts (trap T6)
-    and not returned. Names whose keys only look like a queue's are returned, too.
+    A queue has a ``meta`` hash or, if it is of Bull 3/4 or its ``meta`` was deleted, an ``id``
+    counter. One slow scan of all keys finds both. Names with colons are artefacts (trap T6) and not
+    returned. A name may be no queue, because other keys can look like a queue's.
     """
     return discover_within(client, prefix, math.inf)[0]
 
 
 def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[str], bool]:
-    """The names that a scan finds within some seconds, and whether the scan is complete."""
+    """The names that a scan finds in ``within_s`` seconds, and whether the scan is complete."""
     pattern = f"{literal(prefix)}:*:[mi][ed]*"
     names = set()
     keys, is_complete = _scan(client, pattern, within_s)

@@ -11,7 +11,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, read_checked, read_json, value_or
 from qctl.wire.states import FINISHED, SORTED_SETS
 
-# At most this many events are searched for a job that is gone; BullMQ keeps about 10,000.
+# If a job is gone, at most this many events are searched; BullMQ keeps about 10,000.
 MAX_EVENTS = 100_000
 
 
@@ -22,8 +22,8 @@ class Ending:
     Args:
         state: ``completed``, ``failed``, ``removed``, ``missing`` (no hash, and no event about its
             end in the last ``MAX_EVENTS``), or where it is: ``delayed``, ``prioritized``,
-            ``waiting-children``, ``active`` (it has a lock) or ``waiting`` (anywhere else; stalled
-            jobs, too).
+            ``waiting-children``, ``active`` (it has a lock) or ``waiting`` (it is in another place,
+            or stalled).
     """
 
     state: str
@@ -63,7 +63,7 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
 def ending_of(event: Event) -> Ending | None:
     """How a job ended, from an event; None if the event ends no job.
 
-    A ``failed`` event is only written for a failure after which the job is not retried.
+    BullMQ writes a ``failed`` event only if the job is not retried.
     """
     fields = event.fields
     if event.name == "completed":
@@ -81,8 +81,8 @@ def ending_of(event: Event) -> Ending | None:
 def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
     """How a job whose hash is gone ended, from its newest events.
 
-    Read the hash first: the script that deletes a job also writes its event, so that the event of
-    a job without a hash is in the stream already.
+    Read the hash first. The script that deletes a job also writes its event, so if the hash is
+    gone, the event is already in the stream.
     """
     removed = None
     for index, event in enumerate(past_events(client, keys)):

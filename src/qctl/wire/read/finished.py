@@ -13,16 +13,16 @@ from qctl.wire.read.lists import windows
 from qctl.wire.replies import checked, read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
-# Seconds that completed jobs ran, by queue and job name.
+# How many seconds completed jobs ran, by queue and job name.
 RecentRuns = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
-# Completed jobs of each queue whose durations are read.
+# How many completed jobs of each queue are read for their durations.
 RECENT_SAMPLE = 200
 _WINDOW = 500
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedCounts:
-    """Finished jobs of one queue since its metrics began; None if no worker writes metrics."""
+    """How many jobs of a queue finished since its metrics began; None if it has no metrics."""
 
     completed: int | None
     failed: int | None
@@ -42,10 +42,10 @@ def read_recent_runs(
 ) -> RecentRuns:
     """How long the last completed jobs of each queue ran, in two round trips.
 
-    The result serves for estimates, so a queue whose ``completed`` cannot be read has no runs.
+    The result is only for estimates. So a queue whose ``completed`` cannot be read has no runs.
 
     Args:
-        sample: jobs read of each queue.
+        sample: how many jobs of each queue to read.
     """
     lists = client.pipeline([("ZREVRANGE", keys("completed"), 0, sample - 1) for keys in queues])
     jobs = [
@@ -95,7 +95,7 @@ def failed_since(
 
     Args:
         since_ms: for each queue, only jobs that failed after this, epoch milliseconds.
-        max_jobs: the most jobs to read of each queue.
+        max_jobs: how many jobs of each queue to read at most.
     """
     limits = ("WITHSCORES", "LIMIT", 0, max_jobs)
     ranges = [

@@ -17,10 +17,10 @@ from qctl.wire.replies import read_checked, read_values, to_int, value_or
 
 BEAT_S = 5.0
 TTL_S = 15
-# How long a worker stays in the index after its last beat: long, because the clocks of hosts
-# differ. Only the hash shows whether the worker lives.
+# How long a worker stays in the index after its last beat. The time is long, because the clocks of
+# hosts differ. Only the hash shows whether the worker lives.
 _FORGET_MS = 3_600_000
-# The fields of the hash, in the order of ``Heartbeat`` without ``owner``; and those that are texts.
+# The fields of the hash: those of ``Heartbeat`` in the same order, but without ``owner``.
 _FIELDS = (
     *("host", "pid", "process", "prefix", "queue", "name", "started", "concurrency"),
     *("busy", "quiet", "completed", "failed", "rss"),
@@ -33,11 +33,11 @@ class Heartbeat:
     """One of qctl's workers as it was at its last beat, at most 15 seconds ago.
 
     Args:
-        owner: the part of all its lock tokens before the colon.
+        owner: all its lock tokens begin with this; a colon follows.
         host, pid: host name and pid of its process.
         target: the target of the process, e.g. ``qctl:emails`` (stored as ``process``), or "".
         name: its name in ``pb`` and CLIENT LIST.
-        started_ms: epoch ms.
+        started_ms: when the worker started, epoch ms.
         busy: number of running jobs.
         quiet: whether it takes no more jobs.
         completed, failed: number of jobs that ended in this worker.

@@ -1,4 +1,4 @@
-"""The newest events of many queues, and from them, how far hosts' clocks are from Redis' clock.
+"""Reads the newest events of many queues, and compares the clocks of hosts with Redis' clock.
 
 An event may contain a large return value, so events are read in small windows, and only a few short
 fields are kept.
@@ -17,9 +17,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_dict, to_int, value_or
 from qctl.wire.states import FINISHED
 
-# Characters kept of a failure reason, which may have any length.
+# How many characters of a failure reason are kept. A reason may have any length.
 _MAX_REASON = 200
-# Event of a step → the field of the job's hash with the time of this step by the host's clock.
+# Event → the field of the job's hash where the host has noted the time of this step.
 _CLOCKS = {
     "added": "timestamp",
     "active": "processedOn",
@@ -52,7 +52,7 @@ class History:
 
     Args:
         since_ms: no event after this is missing; epoch milliseconds by Redis' clock.
-        is_empty: whether the stream has no event, or its key is no stream: then nothing is known.
+        is_empty: whether nothing is known: the stream has no event, or its key is no stream.
     """
 
     keys: QueueKeys
@@ -68,8 +68,8 @@ def read_histories(
 
     Args:
         since_ms: epoch milliseconds by Redis' clock.
-        max_events: about the most events of each queue; the history of a queue with more events
-            begins later.
+        max_events: about how many events of each queue to read at most; if there are more, the
+            history begins later than ``since_ms``.
     """
     found: dict[QueueKeys, list[PastEvent]] = {keys: [] for keys in queues}
     begins = dict.fromkeys(queues, since_ms)
@@ -115,9 +115,10 @@ def _past_event(entry_id: str, flat: Sequence[str]) -> PastEvent:
 class ClockSample:
     """How far the clock of one host is ahead of Redis' clock, computed from one job.
 
-    A call that has to wait, for example while Redis is away, makes the host's clock look behind,
-    never ahead. A worker takes two steps, the fetch and the end of the job, and no single outage
-    delays both. So the step that makes the clock look less behind counts.
+    Each step of a job is one call: a producer adds the job, a worker fetches it, a worker ends it.
+    If the call has to wait, for example because Redis is away, the host's clock looks behind, never
+    ahead. No single outage delays both steps of a worker, so the step with the higher result
+    counts.
 
     Args:
         who: name of the worker; None for a worker without a name and for a producer.
@@ -141,13 +142,13 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
     job's hash.
 
     Args:
-        max_jobs: of each queue, the most jobs to compare for producers, and for workers the most
-            jobs with one known step; twice as many with both steps known.
+        max_jobs: how many jobs of each queue to compare at most for producers, and how many for
+            workers if one step is known. If both steps are known, twice as many.
     """
     wanted: list[tuple[QueueKeys, bool, list[PastEvent]]] = []
     for history in histories:
         added = list(_newest(history, "added").values())
-        # Spread over time, because jobs of one moment may come from one call that had to wait.
+        # Spread over time, because jobs added at one time may come from one call that had to wait.
         wanted += [(history.keys, True, [event]) for event in _spread(added, max_jobs)]
         steps = defaultdict[str, list[PastEvent]](list)
         for of_step in (_newest(history, "active"), _newest(history, "completed", "failed")):
@@ -191,12 +192,12 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
 
 
 def _newest(history: History, *names: str) -> dict[str, PastEvent]:
-    """Each job's newest event with one of these names: the hash only has times of the last run."""
+    """Each job's newest event with one of these names; the hash has only the last run's times."""
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 
 def _spread(events: Sequence[PastEvent], count: int) -> list[PastEvent]:
-    """``count`` of the events, evenly spread, with the first and the last."""
+    """At most ``count`` of the events, evenly spread, including the first and the last."""
     if len(events) <= count:
         return list(events)
     return [events[index * (len(events) - 1) // (count - 1)] for index in range(count)]

@@ -85,7 +85,7 @@ def upstream(reply: Any) -> Upstream | None:
 def run_ids(client: Client) -> frozenset[str] | None:
     """The run ids of the masters' processes; None if this user may not run INFO.
 
-    A failover or a restart changes them.
+    A failover or a restart changes the run ids.
     """
     infos = [read_info(node, "server") for node in client.masters()]
     if None in infos:
@@ -96,8 +96,8 @@ def run_ids(client: Client) -> frozenset[str] | None:
 def can_lose_writes(client: Client) -> bool:
     """Whether Redis may come back without an acknowledged write; True if unknown.
 
-    Replicas are behind their master, and an append-only file is behind the memory. False for a
-    Redis with neither: it has at most a snapshot, so a crash loses the jobs, too.
+    Replicas are behind their master, and an append-only file is behind the memory. False if Redis
+    has neither: it has at most a snapshot, and a crash that loses the write also loses the jobs.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
@@ -126,7 +126,7 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
         try:
             reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
         except ReplyError as error:
-            # Any other error: by now the master is a replica itself.
+            # Any other error means that the master has become a replica.
             return None if error.code == "NOPERM" else False
         if int(reached) < replicas:
             return False

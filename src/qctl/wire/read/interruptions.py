@@ -1,4 +1,4 @@
-"""Jobs that stalled within a span of time: a restart at its beginning interrupted them."""
+"""Finds the jobs that a restart interrupted: they stalled in the span of time after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
-# At most: events of one window, windows of one span, finished jobs of one span and state.
+# The maximum number of events per window, of windows per span, of finished jobs per state.
 _WINDOW = 1000
 _MAX_WINDOWS = 10
 _MAX_JOBS = 200
@@ -32,10 +32,10 @@ class Interruptions:
     """The jobs that a restart at the beginning of a span interrupted.
 
     Args:
-        ids: jobs that began before the span and stalled in it, the first to stall first.
-        is_complete: whether all events of the span are still there and were read. If not, jobs that
-            were removed since are missing, and ``ids`` may include jobs that stalled before the
-            span and ran again within it.
+        ids: jobs that began before the span and stalled in it.
+        is_complete: whether all events of the span still exist and were read. If not, ``ids`` may
+            lack jobs that have been removed, and may include jobs that stalled before the span and
+            ran again in the span.
     """
 
     ids: tuple[str, ...]
@@ -85,7 +85,7 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
                 elif event.get("event") == "stalled" and job_id and job_id not in begun[index]:
                     found[index].append(job_id)
             if len(entries) == _WINDOW:
-                # The id after the last one; "(" would need Redis 6.2.
+                # Go on with the next id. (To exclude the last id with "(" needs Redis 6.2.)
                 at_ms, number = event_order(str(entries[-1][0]))
                 unfinished[index] = f"{at_ms}-{number + 1}"
         starts = unfinished

@@ -11,11 +11,11 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
-# The lists of a state, with the jobs that run next in the first list: a resume moves ``paused`` to
+# The lists of each state. Jobs in the first list run first, because a resume moves ``paused`` to
 # the end of ``wait`` from which workers take jobs (5.20).
 _LISTS_OF_STATE = {"active": ("active",), "waiting": ("paused", "wait")}
-# For ``read_lists``: ids of one window, and how many ids it repeats of the window before. Workers
-# may have taken as many from the end where the reading began.
+# For ``read_lists``: how many ids a window has, and how many of the previous window it repeats. So
+# no id is missed if workers take at most this many ids between two reads.
 _WINDOW = 2500
 _OVERLAP = 250
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
-    """The jobs of a state: next to run or oldest first, finished jobs newest first (4.4).
+    """The jobs of a state: the next to run or the oldest first, finished jobs newest first (4.4).
 
     A job that moves during the reading may appear twice or not at all. Markers of old BullMQ
     versions are not returned, so a window may be short or empty before the end.
@@ -58,7 +58,7 @@ def scored(flat: Sequence[str]) -> list[Entry]:
 
 
 def active_ids(client: Client, keys: QueueKeys) -> list[str]:
-    """Ids in ``active``, those fetched first at the front."""
+    """Ids in ``active``, in the order in which workers fetched the jobs."""
     ids = client.call("LRANGE", keys("active"), 0, -1)
     return [job_id for job_id in reversed(ids) if not is_marker(job_id)]
 
@@ -80,8 +80,8 @@ def read_lists(
     """The ids in the lists of queues, from the ends where workers take jobs.
 
     Args:
-        max_ids: about this many ids of each kind of list, shared among the queues, but at least
-            500 of each list; None for no limit.
+        max_ids: about how many ids to read from the ``wait`` lists of all queues, and as many from
+            ``paused`` and from ``active``; but at least 500 from each list. None for no limit.
         only: keep only these ids, and stop reading a queue when all its ids are found.
     """
     found = {keys: ListedIds(set()) for keys in queues}
@@ -109,7 +109,7 @@ def read_lists(
 def in_no_sorted_set(client: Client, jobs: Sequence[JobKey]) -> list[JobKey]:
     """The jobs among these that are in no sorted set, in two round trips."""
     left = list(jobs)
-    # ``completed`` and ``failed`` come first: they have most jobs of a large queue.
+    # ``completed`` and ``failed`` come first, because they usually have the most jobs.
     for names in (SORTED_SETS[:2], SORTED_SETS[2:]):
         commands = [("ZSCORE", keys(name), job_id) for keys, job_id in left for name in names]
         scores = iter(client.pipeline(commands))

@@ -13,10 +13,10 @@ from qctl.wire.read.lists import Entry, windows
 from qctl.wire.replies import checked, to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, due_ms
 
-# Entries at each end of a list that are searched before the whole list; Redis takes half a
-# millisecond for one end.
+# How many entries at each end of a list are searched first, before the whole list. One end takes
+# Redis half a millisecond.
 _END = 15_000
-# Ids per reply, where Redis has no command to search a list.
+# Ids per reply, if Redis has no command to search a list.
 _WINDOW = 2500
 
 
@@ -72,7 +72,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     lock_token, lock_ttl_ms = parse_lock(token, ttl)
     *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
     # The id may be the name of a key of the queue, such as ``meta``. A hash is a job's if it has a
-    # timestamp, or if the id is in some state: a worker would take it.
+    # timestamp, or if the id is in some state, because then a worker takes it for a job.
     fields = to_dict(value_or(flat, []))
     return Whereabouts(
         state=state,
@@ -88,7 +88,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
 def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
     """The ids among these that are in a state.
 
-    Those in a sorted set have the order of ``windows``; those in a list are sorted by id.
+    Ids in a sorted set are in the order of ``windows``; ids in a list are sorted as text.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.

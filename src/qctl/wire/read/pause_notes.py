@@ -18,7 +18,7 @@ from qctl.wire.replies import value_or
 
 # Events read per round trip: 1,000, shared among the queues, but at least 50 for each queue.
 _WINDOW, _MIN_WINDOW = 1000, 50
-# Round trips. If there is only one queue, 10 read the 10,000 events that BullMQ keeps by default.
+# Maximum round trips. For one queue, 10 trips read the 10,000 events that BullMQ keeps by default.
 _MAX_TRIPS = 10
 
 
@@ -29,9 +29,9 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
         notes: the text of each pause note.
 
     Returns:
-        ``HOLDS`` if it is. ``OVER`` if the queue was resumed since the note, or if the note is a
-        drain's and the queue was paused once more since. ``UNKNOWN`` if the note names no event, or
-        if the events do not reach back to the note, are too many, or cannot be read.
+        ``HOLDS`` if it is. ``OVER`` if the queue was resumed after that pause, or if the pause is a
+        drain's and a later pause followed. ``UNKNOWN`` if the note names no event, or if the events
+        do not reach back to that event, are too many, or cannot be read.
     """
     answers = dict.fromkeys(notes, UNKNOWN)
     cursors = {keys: event for keys, text in notes.items() if (event := noted_event(text))}
@@ -46,7 +46,7 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
         for keys, reply in zip([*cursors], replies, strict=True):
             events = [to_event(*entry) for entry in value_or(reply, [])]
             # Each window begins at its cursor: the note's event, later the last event of the window
-            # before. If Redis has trimmed that event, it may have trimmed events after it, too.
+            # before. If Redis has trimmed that event, it may also have trimmed later events.
             if not events or events[0].id != cursors[keys]:
                 del cursors[keys]
             elif any(
@@ -63,7 +63,7 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
 
 
 def _ends_pause(event: Event, note: Any) -> bool:
-    """Whether an event later than the note's shows that the note's pause is over."""
+    """Whether an event after the noted pause shows that this pause is over."""
     holder = parse_holder(note)
     # A drain notes the event of its own latest pause, so a later pause is somebody else's.
     is_temporary = holder is not None and holder.is_temporary

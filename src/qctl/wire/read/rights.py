@@ -12,11 +12,11 @@ from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 
-# The scripts that a drain and a pause run on the queue, and those on qctl's own keys.
+# The scripts on the queue's keys, for a drain and for a pause; and the scripts on qctl's own keys.
 DRAIN = ("pause", "resume", "retry_stalled", "census")
 PAUSE = ("pause", "resume")
 _OWN = ("hold_lease", "disown")
-# What a drain reads outside scripts; ``$1`` is a key of the queue.
+# The commands with which a drain reads outside scripts; ``$1`` is a key of the queue.
 _READS = (
     *("EXISTS $1", "GET $1", "HEXISTS $1", "HGET $1", "HMGET $1", "LINDEX $1", "LLEN $1"),
     *("LPOS $1 x", "LRANGE $1", "PTTL $1", "XRANGE $1", "XREAD STREAMS $1 0", "XREVRANGE $1"),
@@ -45,7 +45,7 @@ def script_commands(name: str) -> frozenset[str]:
 
 
 def required_commands(names: Sequence[str]) -> list[str]:
-    """The commands that these scripts and the notes need, in the form that ``rights.lua`` reads."""
+    """The commands that these scripts and qctl's own keys need, in the form for ``rights.lua``."""
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
     found = {_on_key(name, 1) for name in on_queue}
@@ -57,13 +57,13 @@ def required_commands(names: Sequence[str]) -> list[str]:
 def read_missing_rights(
     client: Client, keys: QueueKeys, names: Sequence[str]
 ) -> MissingRights | None:
-    """The commands that these scripts and the notes need, but this user may not run.
+    """The commands that these scripts and qctl's own keys need, but this user may not run.
 
     Args:
         names: ``DRAIN`` or ``PAUSE``.
 
     Returns:
-        None before Redis 7, which cannot check rights.
+        None if Redis is older than 7 and cannot check rights.
 
     Raises:
         ReplyError: Redis is away, or cannot run scripts at present.

@@ -18,7 +18,7 @@ _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
-    """A connected replica; the last ``behind_bytes`` of the stream are not acknowledged by it."""
+    """A replica that has not acknowledged the last ``behind_bytes`` of the replication stream."""
 
     address: str
     online: bool
@@ -43,10 +43,10 @@ class ServerFacts:
         rdb_changes: writes since the last snapshot.
         rdb_schedule: the ``save`` setting; empty if no snapshots are made.
         rdb_stops_writes: whether Redis refuses writes after a failed snapshot.
-        replicas_needed: Redis refuses writes with fewer good replicas than this.
-        replicas_good: replicas with a small enough lag; also None if none are needed.
-        clock_ahead_ms: how far this server's clock is ahead of this host's, with an error of up to
-            ``clock_error_ms``, the time of the round trip; 0 and None if the user may not run TIME.
+        replicas_needed: Redis refuses writes if it has fewer good replicas than this.
+        replicas_good: how many replicas have a small enough lag; None also if none are needed.
+        clock_ahead_ms: how far this server's clock is ahead of this host's; 0 if unknown.
+        clock_error_ms: how wrong that may be: the time of the round trip; None if unknown.
     """
 
     node: tuple[str, int] | None = None

@@ -1,9 +1,9 @@
-"""Counts and condition of many queues, in two round trips whatever their number.
+"""Counts and condition of many queues, in two round trips for any number of queues.
 
 The first trip reads lengths, flags and the active ids. The second reads the locks and workers of
 the active jobs, the age of the jobs that run next, and the active ids again: a job without a lock
 that has left the list by then has finished and has not stalled. If qctl has paused a queue, a third
-trip checks whether that pause is still qctl's (``pause_notes``).
+trip checks whether the queue is still paused by qctl (``pause_notes``).
 
 Nothing is written and no script is run: a user with ``@read`` alone can read snapshots.
 """
@@ -23,12 +23,12 @@ from qctl.wire.read.stalled_check import StalledClock
 from qctl.wire.replies import read_checked, to_int, value_or
 from qctl.wire.states import DELAY_FACTOR, is_marker
 
-# What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
+# ``queue.rateLimit()`` sets the counter to this, for any maximum (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
-# A job that has been due for longer is overdue: a worker that missed the marker fetches due jobs
-# after at most 10 s, and clocks may differ a little.
+# A job that has been due for longer than this is overdue. A worker that missed the marker fetches
+# due jobs after at most 10 s, and clocks may differ a little.
 OVERDUE_MS = 15_000
-# What PTTL replies for a key that does not exist, and for one that never expires.
+# The replies of PTTL for a key that does not exist, and for a key that never expires.
 _GONE, _ENDLESS = -2, -1
 
 
@@ -37,9 +37,9 @@ class RateLimit:
     """The window in which started jobs are counted now (wire format 5.6, step 3).
 
     Args:
-        used: jobs counted so far; None where the counter is not a number.
-        maximum: of the queue (``meta.max``); None where each worker has its own limiter, which is
-            not in Redis.
+        used: jobs counted so far; None if the counter is not a number.
+        maximum: the queue's maximum (``meta.max``). None if it has none: each worker may have its
+            own limiter, which is not in Redis.
         left_ms: time until the window ends and the count restarts.
     """
 
@@ -49,9 +49,9 @@ class RateLimit:
 
     @property
     def is_manual(self) -> bool:
-        """Whether ``queue.rateLimit()`` set it.
+        """Whether ``queue.rateLimit()`` set the limit.
 
-        Workers without a limiter ignore such a limit if the queue has no maximum.
+        If the queue has no maximum, workers without a limiter ignore such a limit.
         """
         return self.used is not None and self.used >= MANUAL_LIMIT
 
@@ -100,19 +100,19 @@ class QueueSnapshot:
             ``6.7.0``; None if unknown.
         legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
             they are part of ``counts.waiting``.
-        active_ids: of the jobs that were active when the reading began or ended;
-            ``counts.active`` counts those at its end.
+        active_ids: ids of the jobs that were active when the reading began or when it ended;
+            ``counts.active`` is the number when it ended.
         overdue: delayed jobs that have been due for more than 15 s; they stay delayed until a
             worker fetches jobs.
-        oldest_waiting_ms: when the oldest of the jobs that run next was added, epoch milliseconds;
-            one job each of ``wait``, ``paused`` and ``prioritized`` is read.
-        pause_note: who paused it, if the present pause was made with qctl; else None.
-        uncertain_note: who paused it with qctl, if it is unknown whether that is the present pause;
+        oldest_waiting_ms: when the oldest waiting job was added, epoch milliseconds. Only the next
+            job of each of ``wait``, ``paused`` and ``prioritized`` is considered.
+        pause_note: who paused the queue, if the present pause was made with qctl; else None.
+        uncertain_note: who paused the queue with qctl, if it is unknown whether that pause is over;
             else None.
-        lease: the drain that works on it now.
+        lease: the drain that works on the queue now, or None.
         concurrency: how many of its jobs may be active at once over all workers; None for no limit.
-        invalid_concurrency: the concurrency that is set, if it is not a number; else None. BullMQ's
-            scripts fail with it, both when jobs are added and when they are fetched.
+        invalid_concurrency: the concurrency that is set, if it is not a number; else None. With
+            such a value, BullMQ's scripts fail when jobs are added or fetched.
         rate_limit: the window in which jobs are counted now, if there is one.
         held: the active jobs with a lock.
         stalled_clock: when the stalled check runs; only read while a job is active.
@@ -159,12 +159,12 @@ class QueueSnapshot:
 
     @property
     def rate_limited_ms(self) -> int:
-        """How much longer it is certainly rate limited; 0 if it is not, or if that is unknown."""
+        """How much longer the queue is certainly rate limited; 0 if it may not be limited."""
         return self.rate_limit.left_ms if self.rate_limit and self.rate_limit.holds else 0
 
     @property
     def is_maxed(self) -> bool:
-        """Whether its global concurrency is reached: no job starts before an active one ends."""
+        """Whether the global concurrency is reached: no job starts before an active one ends."""
         return self.concurrency is not None and self.counts.active >= self.concurrency
 
 
@@ -208,8 +208,8 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
     """The commands of the first trip, in the order in which jobs move from place to place.
 
     Others may move jobs between two commands of a long pipeline. A job that moves on is seen where
-    it was, where it went, or in both, but never nowhere. From ``active`` a job may go back to the
-    first places, so ``active`` is read before them, too.
+    it was, where it went, or in both places, but it is always seen. From ``active``, a job may go
+    back to an earlier place, so ``active`` is read twice: before the other places and after them.
     """
     return {
         "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency", "max"),
@@ -258,7 +258,7 @@ def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
     # WRONGTYPE is no error here. The id of a waiting job may be the name of another key, such as
-    # ``wait``, and then has no age; and only queues with a maximum need the rate limit's counter.
+    # ``wait``: then the age is unknown. The rate limit's counter may be unknown, too.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:
@@ -273,7 +273,7 @@ def _snapshot(
     ages = list(rest)
     legacy_paused = max(first["paused"] - _trailing_marker(first["paused_tail"]), 0)
     if first["paused_after"] > first["paused"]:
-        # A pause by BullMQ 5 during the reading has moved the jobs of ``wait`` here.
+        # A pause by BullMQ 5 during the reading has moved the jobs of ``wait`` to ``paused``.
         legacy_paused = first["paused_after"]
     waiting = first["wait"] - _trailing_marker(first["wait_tail"]) + legacy_paused
     stalled = tuple(
@@ -326,7 +326,7 @@ def _snapshot(
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
     for label, reply in first.items():
-        # A user whose keys are limited to the prefix cannot read qctl's notes; that is no error.
+        # It is no error if a user with rights on the queues' keys cannot read qctl's own keys.
         if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
             return reply
     return None
@@ -341,7 +341,7 @@ def _jobs(ids: Sequence[str]) -> list[str]:
 
 
 def _next_up(first: dict[str, Any]) -> list[str]:
-    """The next job to run of each list and of ``prioritized``: usually the one waiting longest."""
+    """From each list and ``prioritized``, the job that runs next; usually it has waited longest."""
     tails = (first["wait_tail"], first["paused_tail"])
     return [t for t in tails if t is not None and not is_marker(t)] + [*first["prioritized_head"]]
 

@@ -1,4 +1,4 @@
-"""The stalled check: when the next may run, what the last marked, and which jobs it never fails."""
+"""The stalled check: when it runs, which jobs it has marked, and which jobs it never fails."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     # Not loaded for `qctl status`.
     from qctl.wire.read.active import ActiveJob
 
-# BullMQ's default stalledInterval; the actual one is a worker's option and not in Redis.
+# BullMQ's default stalledInterval. The actual interval is an option of the worker, not in Redis.
 DEFAULT_INTERVAL_MS = 30_000
-# An interval this close to the default is the default: clocks differ, and the network takes time.
+# An interval this close to the default counts as the default, because clocks differ a little.
 _TOLERANCE_MS = 1_500
 
 
@@ -28,8 +28,8 @@ class StalledClock:
     Args:
         checked_at_ms: when the last check ran, epoch milliseconds by the clock of the worker that
             ran it; None if no check has run within the interval.
-        next_in_ms: time until a check can have an effect; 0 if it can now.
-        marked: the given jobs that the last check marked and whose lock was not renewed since.
+        next_in_ms: time until the next check may run; 0 if one may run now.
+        marked: of the given jobs, those that the last check marked; a renewal removes the mark.
     """
 
     keys: QueueKeys
@@ -49,7 +49,7 @@ class StalledClock:
     def interval_ms(self, now_ms: int) -> tuple[int, bool]:
         """The interval between checks, and whether it is a guess.
 
-        Computed from the time since the last check and the time that the check's key has left.
+        The interval is the time since the last check, plus the time until its key expires.
 
         Args:
             now_ms: by this host's clock, epoch milliseconds.
@@ -99,7 +99,7 @@ def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> 
 
 
 def jobs_of_schedulers(client: Client, jobs: Iterable[ActiveJob]) -> frozenset[JobKey]:
-    """The jobs whose scheduler still exists: a stalled check never fails them."""
+    """The jobs whose scheduler still exists. A stalled check never fails such jobs."""
     live: set[JobKey] = set()
     for keys, own in grouped((job for job in jobs if job.scheduler), lambda job: job.keys).items():
         known = existing_schedulers(client, keys, sorted({str(job.scheduler) for job in own}))

@@ -1,7 +1,7 @@
 """How many jobs completed in each hour, as far back as Redis knows.
 
-There are two sources. The sorted set ``completed`` is exact for as long as finished jobs are kept;
-the per-minute counts of BullMQ's metrics (wire format 5.21) go further back if workers write them.
+There are two sources. The sorted set ``completed`` is exact, but only has jobs that are still kept.
+The per-minute counts of BullMQ's metrics (wire format 5.21) go further back if workers write them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Throughput:
 
     Args:
         source: ``completed``, ``metrics``, or ``none`` if Redis has neither.
-        since_ms: the beginning of what is known, epoch milliseconds; None for ``none``.
-        jobs: by the start of the hour, epoch milliseconds; no hour that began before ``since_ms``.
+        since_ms: when the known time begins, epoch milliseconds; None if the source is ``none``.
+        jobs: number of jobs by the start of the hour (epoch ms), for hours from ``since_ms`` on.
     """
 
     keys: QueueKeys
@@ -71,7 +71,7 @@ def read_throughput(
 
 
 def _start(oldest: Any, previous: Any, points: Any) -> tuple[str, int | None, int]:
-    """The source, since when it has counts, and the newest minute of the metrics, in epoch ms."""
+    """The source, when its counts begin, and the newest minute of the metrics (epoch ms)."""
     kept = [*to_dict(checked(oldest)).values()]
     kept_ms = to_int(kept[0]) if kept else None
     previous_ms = to_int(value_or(previous, None))
@@ -104,7 +104,7 @@ def _by_hour(
 ) -> dict[int, int]:
     """Per-minute counts, newest first, summed by hour; minutes after the newest had no jobs."""
     jobs = {hour: 0 for hour in hours if hour >= since_ms}
-    # In some time zones, hours do not begin at multiples of an hour.
+    # In some time zones, hours do not begin at full hours of UTC.
     offset = min(jobs, default=0) % _HOUR_MS
     for index, count in enumerate(points):
         minute = head_ms - index * _MINUTE_MS

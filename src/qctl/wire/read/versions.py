@@ -11,7 +11,7 @@ from qctl.wire.jobs import read_fields
 from qctl.wire.keys import ITERATION_PREFIX, QueueKeys
 from qctl.wire.replies import read_values, to_int
 
-# Events and completed jobs read of each queue.
+# How many events and completed jobs of each queue are read.
 _EVENTS = 20
 _JOBS = 20
 

@@ -1,11 +1,11 @@
 """When a cron pattern is next due, in a time zone and across its clock changes.
 
-As with BullMQ, patterns have five fields, or six with seconds first; ``@hourly``, ``@daily``,
-``@weekly``, ``@monthly`` and ``@yearly`` stand for whole patterns. If both day fields are
-restricted, a day has to match only one of the two; a field is unrestricted if it is a bare ``*`` or
-``?``, but not if it is ``*/2`` or ``1-31``. If the clock skips a due time, a job is due when it
-would have been without the change ("30 2 * * *" at 03:30). If the clock shows a due time twice, a
-job is due only the first time, unless the pattern is for every hour.
+As in BullMQ, patterns have five fields, or six with seconds first; ``@hourly``, ``@daily``,
+``@weekly``, ``@monthly`` and ``@yearly`` stand for whole patterns. A day field is unrestricted if
+it is a bare ``*`` or ``?``, but not if it is ``*/2`` or ``1-31``. If both day fields are
+restricted, a day has to match only one of them. If the clock skips a due time, the job runs as if
+the clock had not changed ("30 2 * * *" runs at 03:30). If the clock shows a due time twice, the job
+runs only the first time, but a pattern for every hour runs both times.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _SUNDAY_AGAIN = 7
 _UNRESTRICTED = ("*", "?")
 _MAX_LENGTH = 1024
-# 29 February may be 8 years away, and the fifth Monday of a February 40 years.
+# 29 February may be 8 years away, and a fifth Monday in February may be 40 years away.
 _MAX_YEARS = 50
 _ITEM = re.compile(
     r"(?:(?P<all>[*?])|(?P<low>\d{1,4})(?:-(?P<high>\d{1,4}))?)(?:/(?P<step>\d{1,4}))?"
@@ -58,12 +58,12 @@ class Cron:
 
     Args:
         days: days of the month; None if unrestricted.
-        has_last_day: whether the last day of the month matches as well.
+        has_last_day: whether the last day of the month matches, in addition to ``days``.
         weekdays: days of the week, where 0 is Sunday; None if unrestricted.
         last_weekdays: days of the week that match only in the last seven days of the month.
         nth: only the nth of such weekdays in a month matches; 0 if all match.
-        refused: why no new scheduler may have this pattern, although workers can go on with an
-            existing one; usually empty.
+        refused: why no new scheduler may have this pattern, although workers still run existing
+            schedulers with it; usually empty.
     """
 
     seconds: tuple[int, ...]
@@ -83,7 +83,7 @@ class Cron:
         return len(self.hours) == 24
 
     def matches(self, day: date) -> bool:
-        """Whether a day matches, if its month does."""
+        """Whether a day matches; its month is not checked."""
         by_month = self.days is None or day.day in self.days
         if self.has_last_day and (day + timedelta(days=1)).day == 1:
             by_month = True
@@ -110,7 +110,7 @@ class Cron:
         return None
 
     def _time_from(self, earliest: time) -> time | None:
-        """The first due time of a day that is not before ``earliest``; None if there is none."""
+        """The day's first due time at or after ``earliest``; None if there is none."""
         start = (earliest.hour, earliest.minute, earliest.second)
         for hour in self.hours:
             for minute in self.minutes if hour >= start[0] else ():
@@ -152,7 +152,7 @@ def check_pattern(pattern: str) -> None:
 
 def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
     after = datetime.fromtimestamp(after_ms / 1000, zone)
-    # First, the next due time as if the clock never changed.
+    # First find the next due time as if the clock never changed.
     shown = cron.shown_after(after.replace(tzinfo=None))
     # In an hour that the clock shows a second time, only a pattern for every hour is due again.
     fold = after.fold if cron.is_hourly else 0
@@ -186,8 +186,8 @@ def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _instant_ms(shown: datetime, zone: tzinfo, fold: int) -> int:
-    # If the clock shows a time twice, ``fold`` chooses the first or the second one. For a time that
-    # the clock skips, the result is when it would have been without the change.
+    # If the clock shows a time twice, ``fold`` chooses the first or the second one. If the clock
+    # skips the time, the result is as if the clock had not changed.
     at = shown.replace(tzinfo=zone, fold=fold)
     first, second = at.replace(fold=0).utcoffset(), at.replace(fold=1).utcoffset()
     is_skipped = first is not None and second is not None and first < second
@@ -241,7 +241,7 @@ def _parse(pattern: str) -> Cron:
     days, last_days = _without(day, r"L", refused)
     longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
     month_days = _values(days, "day of the month", 1, 31, []) if days else []
-    # For a single month, BullMQ 6 drops the days that this month lacks before it looks for equals.
+    # If there is only one month, BullMQ 6 drops days that it lacks before it looks for duplicates.
     max_day = longest if len(months) == 1 else 31
     _refuse_twice([value for value in month_days if value <= max_day], refused)
     weekday, nth = _nth(_numbered(weekday, _WEEKDAYS, 0))
@@ -251,7 +251,7 @@ def _parse(pattern: str) -> Cron:
         if texts[5] in _UNRESTRICTED:
             raise _PatternError("there is no such day in that month")
         refused.append("BullMQ 5 refuses a day that the month does not have")
-    # For BullMQ 5, a list of 29 or more days, or of all of 0 to 7 in the week, is like *.
+    # BullMQ 5 treats a list of 29 or more days, or of all weekdays 0 to 7, like *.
     looks_unrestricted = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
     if day not in _UNRESTRICTED and texts[5] not in _UNRESTRICTED and (looks_unrestricted or nth):
         refused.append("BullMQ 5 and 6 read it differently; write * for one of the day fields")
@@ -280,7 +280,7 @@ def _numbered(text: str, names: list[str], first: int) -> str:
 
 
 def _nth(text: str) -> tuple[str, int]:
-    """``5#2`` as 5 and 2; text without ``#`` unchanged, and 0."""
+    """``5#2`` gives 5 and 2; a text without ``#`` gives the same text and 0."""
     if "#" not in text:
         return text, 0
     if not (found := re.fullmatch(r"([0-7])#0*([1-5])", text)):
@@ -289,7 +289,7 @@ def _nth(text: str) -> tuple[str, int]:
 
 
 def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
-    """Split a list: the items that do not have this form, and those that do (last days)."""
+    """Split a list into the items that do not have this form, and those that do (last days)."""
     items = text.split(",")
     last = [item for item in items if re.fullmatch(form, item)]
     _refuse_twice(last, refused)
@@ -314,7 +314,7 @@ def _values(text: str, what: str, min_value: int, max_value: int, refused: list[
             if not (is_open or parts["high"]):
                 found = [0]
             elif found[-1] == _SUNDAY_AGAIN and low > 0:
-                # Sunday is in the list as 0, too, so that a second Sunday is noticed.
+                # This Sunday is added as 0, so that a second Sunday is noticed.
                 found.append(0)
             elif low > 0:
                 refused.append(

@@ -1,4 +1,4 @@
-"""Reads schedulers, legacy repeatable jobs, their pending jobs and due times (wire format 6)."""
+"""Reads schedulers and legacy repeatable jobs, with pending jobs and due times (wire format 6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qctl.wire.states import LISTS, SORTED_SETS, due_ms
 _WINDOW = 500
 # At most this many entries are searched from each end of a list.
 _MAX_SEARCHED = 10_000
-# The agenda of a queue has at most this many schedulers: those that are due soonest.
+# A queue's agenda has at most this many schedulers, those with the earliest due times.
 MAX_SCHEDULERS = 200
 
 
@@ -32,8 +32,9 @@ class Iteration:
     """The job that a scheduler made last.
 
     Args:
-        state: None if the job is in no sorted set and, if it has a hash, in no list. ``unknown`` if
-            it was not found, but not all lists could be searched or the id is only a guess.
+        state: None if the job is in no state; lists are searched only if the job has a hash.
+            ``unknown`` if not all lists could be searched, or if no job has the id and the id is
+            only a guess.
         fields: the fields of the job's hash; empty if the hash is gone.
     """
 
@@ -49,8 +50,8 @@ class Registered:
     Args:
         next_ms: when the pending job is or was due; None if the score is not a time.
         scheduler: None for a legacy repeatable job, or if the record is gone.
-        record: the fields of the record; empty if there is none, as with very old versions.
-        iteration_prefix: what the ids of its jobs begin with, before the due time.
+        record: the fields of the record; empty without a record, as in very old BullMQ versions.
+        iteration_prefix: the beginning of its jobs' ids; the due time follows.
     """
 
     id: str
@@ -86,7 +87,7 @@ def pending_delayed(client: Client, keys: QueueKeys) -> int:
 
 
 def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Registered]:
-    # If the key of a record has another type, it is not a record: the fields are empty.
+    # If the key of a record has a wrong type, the fields are empty.
     flat = read_values(client, record_commands(keys, listed), [])
     rows = []
     for (sid, score), record in zip(to_dict(listed).items(), map(to_dict, flat), strict=True):
@@ -102,7 +103,7 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
 
 
 def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
-    """What the ids of a scheduler's jobs begin with (wire format 6.6)."""
+    """The beginning of the ids of a scheduler's jobs (wire format 6.6)."""
     if "ic" in record or not is_legacy_key(scheduler_id):
         return iteration_prefix(scheduler_id)
     name, job_id, *_ = scheduler_id.split(":")
@@ -157,12 +158,12 @@ def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """When work of one queue is due. Times are epoch milliseconds.
+    """When jobs of one queue are due. Times are epoch milliseconds.
 
     Args:
         schedulers: soonest first, at most ``MAX_SCHEDULERS``; no legacy repeatable jobs.
         total_schedulers: how many schedulers and legacy repeatable jobs the queue has.
-        next_delayed_ms: when the next delayed job is due, of a scheduler or not; None without one.
+        next_delayed_ms: when the next delayed job of any kind is due; None without delayed jobs.
     """
 
     keys: QueueKeys

@@ -56,9 +56,9 @@ class Schedule:
         tz: the time zone of ``cron``, such as ``Europe/Berlin`` or ``UTC+2``; None or ``local`` for
             the time zone of the process that makes the next job.
         limit: how many jobs the scheduler makes at most.
-        start: no job is due earlier; epoch ms or a ``datetime`` (a naive one is local time).
-        end: no job is due later; given like ``start``.
-        offset: shifts the due times within the grid of ``every``; given like ``every``.
+        start: no job is due before this; epoch ms or a ``datetime`` (a naive one is local time).
+        end: no job is due after this; given like ``start``.
+        offset: how long after each multiple of ``every`` a job is due; given like ``every``.
         immediately: the first job of ``cron`` is due at once.
     """
 
@@ -169,7 +169,7 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
 def remove_call(keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None) -> ScriptCall:
     """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
-    The ids of a legacy repeatable job's jobs begin with ``id_prefix``, before the due time.
+    ``id_prefix`` is only for legacy repeatable jobs: their jobs' ids, without the due time.
     """
     prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
@@ -189,8 +189,8 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
     Args:
         record: the scheduler's record.
-        pending: the hash of its pending job, whose options replace those of the record; empty if
-            that job is gone.
+        pending: the hash of the pending job, empty if that job is gone. Its options replace the
+            options in the record.
     """
     opts = read_object(pending.get("opts") if pending else record.get("opts"))
     return Template(
@@ -231,7 +231,8 @@ def next_iteration_call(
         fields: the fetched job's hash.
 
     Returns:
-        None if the schedule has ended, or if the job is a legacy repeatable's or no scheduler's.
+        None if the schedule has ended, if the job is from a legacy repeatable job, or if no
+        scheduler made the job.
 
     Raises:
         UsageError: qctl does not understand the job's pattern or time zone.
@@ -274,7 +275,7 @@ def next_iteration_call(
 def due_times_ms(
     pattern: str | None, tz: str | None, every_ms: int | None, after_ms: int
 ) -> Iterator[int]:
-    """The due times that follow the due time ``after_ms``: by the interval, or else by the pattern.
+    """The due times after the due time ``after_ms``, by the interval or, without one, the pattern.
 
     Raises:
         UsageError: qctl does not understand the pattern or the time zone.
@@ -340,7 +341,7 @@ def skipped_count(
 
 
 def list_command(keys: QueueKeys) -> tuple[Arg, ...]:
-    """The command that lists all schedulers: ids and due times in turn, soonest first."""
+    """The command that lists all schedulers, soonest first: id, due time, id, due time …"""
     return ("ZRANGE", keys("repeat"), 0, -1, "WITHSCORES")
 
 
@@ -380,7 +381,7 @@ def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) ->
 
 
 def _encoded(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], list[int]]:
-    """The record's fields, ``opts.repeat``, and the next due times of a pattern (else empty)."""
+    """The record's fields, ``opts.repeat``, and a pattern's next due times (none for ``every``)."""
     if (schedule.cron is None) == (schedule.every is None):
         raise UsageError("a scheduler needs either cron or every")
     if schedule.immediately and schedule.start is not None:
@@ -410,13 +411,13 @@ def _encoded(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str,
         "offset": offset,
     }
     repeat = {field: value for field, value in repeat.items() if value is not None}
-    # The script stores the offset that it uses, which is a computed one if none is given.
+    # The script stores the offset, because it computes one if none is given.
     record = {field: str(value) for field, value in repeat.items() if field != "offset"}
     return record, repeat, next_times
 
 
 def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[int]:
-    """The pattern's next due times: a second one, in case the first has an unfinished job."""
+    """The pattern's next two due times: the first may already have an unfinished job."""
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)
@@ -442,6 +443,6 @@ def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
     encoded = option_set(options, prefix)
     template = read_object(encoded.opts)
     if options.attempts is None:
-        # BullMQ's records have no default value of attempts.
+        # BullMQ does not store the default value of attempts in the record.
         del template["attempts"]
     return template, encoded.priority

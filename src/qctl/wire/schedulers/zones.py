@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from qctl.errors import UsageError
 
 _LOCALTIME = Path("/etc/localtime")
-# Names that Python or the system lists among the time zones, although they are none.
+# Names that Python or the system lists, although they are not time zones.
 _NO_ZONES = {"Factory", "localtime", "posix", "posixrules", "right"}
 _OFFSET = re.compile(r"utc([+-])(\d{1,2})(?::(\d{2}))?")
 

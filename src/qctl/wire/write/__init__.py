@@ -1,1 +1,1 @@
-"""Changes queues: every write is a call of one Lua transition."""
+"""Changes queues. Each change of a job's state is made by a Lua script."""

@@ -2,7 +2,7 @@
 
 This module sends nothing, so the blocking ``Queue`` and the asyncio one share it. All jobs are
 checked before the first call is sent: if one of thousands of jobs is wrong, ``add_calls`` or
-``flow_call`` raises UsageError, and none is added.
+``flow_call`` raises UsageError, and no job is added.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import JobOptions, Parent
 from qctl.wire.scripts import ScriptCall
 
-# A call has at most this many jobs, and gets no further job once their data has more than this many
-# characters. Such a call takes Redis about 2 ms.
+# A call is full if it has this many jobs, or if their data has more than this many characters. A
+# full call takes Redis about 2 ms.
 MAX_CALL_JOBS = 200
 MAX_CALL_CHARS = 500_000
 # The scripts' answer if the parent of a job does not exist.
@@ -46,7 +46,7 @@ class FlowJob(JobOptions):
     """A job to add together with the jobs that it waits for.
 
     Args:
-        name, data: as of a ``NewJob``.
+        name, data: as in ``NewJob``.
         queue: the job's queue; all queues of a flow have the same prefix.
         children: the jobs that this job waits for.
     """
@@ -62,8 +62,8 @@ class AddedJob:
     """A job of a flow that was added.
 
     Args:
-        attached: False if the job existed already and has another parent: its parent in this flow
-            then waits for it for ever (wire format T18).
+        attached: False if the job existed already and has another parent. Its parent in this flow
+            waits for ever (wire format T18).
     """
 
     id: str
@@ -74,7 +74,7 @@ class AddedJob:
 
 
 def check_queue_name(name: str) -> None:
-    """Raise UsageError if a queue's name, which key names contain, is empty or has a colon."""
+    """Raise UsageError if a queue's name is empty or has a colon, which separates parts of keys."""
     if not isinstance(name, str) or not name or ":" in name:
         raise UsageError(f"a queue cannot be named {name!r}", why="it needs a name without a colon")
 
@@ -117,8 +117,8 @@ def _add_call(
     return ScriptCall("add", keys.whole, (*head, *rows))
 
 
-# The answer for one job: its id; a code (see ``refusal``); or the id of an existing job that is
-# used instead, and the ``outcome`` of ``AddOutcome``.
+# The answer for one job: the id of the added job; a code (see ``refusal``); or, if another job made
+# it superfluous, the ``id`` and ``outcome`` of an ``AddOutcome``.
 Answer = str | int | list[str]
 
 
@@ -137,7 +137,10 @@ class AddOutcome:
 
 
 def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> list[str]:
-    """The ids of the jobs, or of the existing ones instead, from the answers to ``add_calls``.
+    """The id of each added job, or of the job that made it superfluous (see ``AddOutcome``).
+
+    Args:
+        answers: the answers to ``add_calls``.
 
     Raises:
         NotFoundError, RefusedError: a script refused the only job; see ``refusal``.
@@ -189,7 +192,7 @@ def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
 
 @dataclass(frozen=True, slots=True)
 class FlowNode:
-    """A job of a flow, the id that it will have, and where its children are among the nodes."""
+    """A job of a flow, the id that it will have, and the indexes of its children in the nodes."""
 
     id: str
     job: FlowJob
@@ -227,7 +230,7 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
         keys.append(QueueKeys(prefix, job.queue)(""))
         args += (node.id, encode_name(job.name), encode_data(job.data))
         args += ("1" if job.children else "", *option_set(job, prefix))
-    # All queues of a flow are in one cluster slot, so the guarding key of one queue is enough.
+    # All queues of a flow are in one cluster slot, so the second key of one queue is enough.
     guard = QueueKeys(prefix, nodes[0].job.queue).whole
     return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))
 

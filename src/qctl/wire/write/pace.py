@@ -1,4 +1,4 @@
-"""How many jobs one call changes or reads, so that Redis is soon free for its other clients."""
+"""Decides how many jobs one call changes or reads, so that Redis soon serves other clients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 
 from qctl.connection.address import Client
 
-# How long Redis should work at one call. qctl's limit is 5 ms: this target leaves a margin for the
-# time in which Redis waits for a processor.
+# How long Redis should work at one call. qctl's limit is 5 ms. The target is much lower, because
+# the time in which Redis waits for a processor counts, too.
 TARGET_S = 0.00075
-# The target for a pipeline of short commands. The client measures its time, round trip included.
+# The target for a pipeline of short commands. The client measures this time with the network.
 READING_S = 0.01
-# Jobs in the first call, and at most in any call.
+# How many jobs the first call has, and how many any call has at most.
 FIRST_SIZE = 10
 MAX_SIZE = 500
 _PINGS = 3
@@ -21,9 +21,9 @@ class Pace:
     """Adapts the number of jobs in a call (``size``) to how long Redis works at the calls.
 
     Args:
-        first_size: jobs in the first call; 1 where a single job may take long.
+        first_size: how many jobs the first call has; 1 if a single job may take long.
         target_s: how long Redis should work at one call.
-        trip_s: how much of a measured time is the round trip; see ``round_trip_s``.
+        trip_s: the round trip, which is part of each measured time; see ``round_trip_s``.
     """
 
     def __init__(

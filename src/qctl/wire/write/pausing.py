@@ -1,4 +1,4 @@
-"""Pauses and resumes queues, and holds their leases; each change is one Lua transition."""
+"""Pauses and resumes queues, and holds their leases (see ``wire.notes``), with Lua scripts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Pause:
         changed: whether the pause is ours; False if somebody else paused the queue, or if
             ``is_refused``.
         event_id: the id of our ``paused`` event; empty if the pause is not ours.
-        is_refused: True if nothing was paused, because in mode ``again`` our pause note was gone:
-            somebody has resumed the queue through qctl.
+        is_refused: True if mode ``again`` paused nothing because our pause note was gone: somebody
+            had resumed the queue with qctl.
     """
 
     changed: bool
@@ -37,7 +37,7 @@ class Resume:
     Args:
         changed: whether the queue was paused and has been resumed.
         moved: how many jobs were in BullMQ 5's ``paused`` list and were moved to ``wait``.
-        owned: False if the pause is not the given owner's; the queue was not resumed.
+        owned: False if the queue was not resumed, because the pause is not the given owner's.
         event_id: the id of the ``resumed`` event; empty if none was written.
     """
 
@@ -53,11 +53,11 @@ def pause(
     """Stop workers from taking jobs; running jobs go on. Repeating the call does no harm.
 
     Args:
-        mode: ``claim`` also makes the pause of a drain ours, so that the queue stays paused when
-            the drain ends. ``take over`` does the same, but only if nobody else has paused or
-            resumed the queue since. ``again`` is for a queue that we paused before: if it was
-            resumed, it is paused only if our pause note is still there, because a resume through
-            qctl deletes the note. Empty: another pause stays as it is.
+        mode: what to do if the queue is already paused. ``claim``: make the pause of a drain ours,
+            so that the queue stays paused when the drain ends. ``take over``: the same, but only
+            if nobody has paused or resumed the queue since. Empty: leave another's pause alone.
+            ``again`` is for a queue that we paused before: if it was resumed with qctl, which
+            deletes our pause note, do not pause it again.
         use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
     script_keys = [*keys.whole, keys.pause_note]
@@ -89,7 +89,7 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = Fa
 
 
 def disown_pause(client: Client, keys: QueueKeys, owner: str) -> None:
-    """Delete this owner's pause note, because somebody else wants the queue paused as well."""
+    """Delete this owner's pause note, so that the pause is no longer this owner's."""
     scripts.run(client, "disown", [keys.pause_note], [owner])
 
 
@@ -97,7 +97,7 @@ def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None
     """Take or renew a queue's lease.
 
     Returns:
-        None if ``holder`` has the lease now, else the present holder.
+        None if ``holder`` has the lease now, else the holder that has it.
     """
     args: list[Arg] = [holder.to_json(), holder.owner, LEASE_TTL_MS]
     answer = scripts.run(client, "hold_lease", [keys.lease], args)

@@ -1,9 +1,9 @@
 """Moves jobs from one state to another, or deletes them. One run of a Lua script changes many jobs.
 
 The functions return one word per job; the comments of the scripts explain the words. With
-``dry_run`` they write nothing. ``pace`` adapts the number of jobs per call; None for a new pace.
-``foresight`` hands to a dry run what earlier dry runs of the same action would have changed; None
-if there was no earlier one.
+``dry_run``, the functions write nothing. ``pace`` adapts the number of jobs per call; None for a
+new pace. ``foresight`` passes on what earlier dry runs of the same action would have changed; None
+for the first dry run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 
-# The script's word for a job that it leaves to the next call, because this call took long enough.
+# The script's word for a job that must be sent again, because the call has already taken too long.
 _LATER = "later"
 # Maximum characters that one call of a dry run hands to the next.
 _MAX_FORESEEN = 100_000
@@ -30,7 +30,7 @@ class Foresight:
     text: str = ""
 
     def replace(self, text: str) -> None:
-        """Keep the text that the last call answered, or an empty one if that is too long."""
+        """Keep the text from the last answer; if the text is too long, forget everything."""
         self.text = text if len(text) <= _MAX_FORESEEN else ""
 
 
@@ -46,8 +46,8 @@ def retry_stalled(
     Args:
         locks: job id → the lock token that was seen, ``""`` for a job without a lock; in the order
             in which the jobs are to run.
-        max_stalled: the workers' ``maxStalledCount``, to count one more stall, as BullMQ does; None
-            to count none and forget earlier ones.
+        max_stalled: the workers' ``maxStalledCount``; then one more stall is counted, as in BullMQ.
+            None: no stall is counted, and earlier stalls are forgotten.
 
     Returns:
         id → ``retried``, ``locked``, ``inactive`` or ``missing``.
@@ -77,7 +77,7 @@ def retry_finished(
             lost jobs.
         only_reason: only jobs whose failure reason is this text; empty for any.
         run_next: put the jobs before the waiting ones instead of behind them.
-        forget: ``stalls`` to forget the stalls, ``attempts`` to forget the attempts as well.
+        forget: ``stalls`` to forget the stalls, ``attempts`` to forget the stalls and attempts.
 
     Returns:
         id → ``retried``, ``inactive``, ``missing`` or ``duplicate``; without a source also
@@ -127,14 +127,14 @@ def remove_jobs(
     pace: Pace | None = None,
     foresight: Foresight | None = None,
 ) -> dict[str, str]:
-    """Delete jobs with their logs and deduplication keys; their parents no longer wait for them.
+    """Delete jobs, their logs and their deduplication keys. Parents no longer wait for these jobs.
 
     Args:
         state: only jobs in this state; empty for any.
         silent: write no ``removed`` events; the caller writes one with ``report_cleaned``.
         with_last: also delete a job that waits for a single child, together with that child.
         parent_key: delete only children of this job, except the last one that the job waits for.
-        just_seen: the jobs were in ``state`` a moment ago; a dry run does not check it again.
+        just_seen: the jobs were just read from ``state``, so a dry run does not search for them.
 
     Returns:
         id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,

@@ -1,4 +1,4 @@
-"""Visits all jobs of a state while other clients, and the caller, add and remove jobs.
+"""Visits all jobs of a state while the caller and other clients add and remove jobs.
 
 A job that is in the state during the whole walk is visited at least once; if a walk may have missed
 such a job, ``is_complete`` is False. A job that enters or leaves the state during the walk may be
@@ -18,17 +18,17 @@ from qctl.wire.read.server import clock_ms
 from qctl.wire.replies import read_checked
 from qctl.wire.states import FINISHED, is_marker
 
-# Each step reads the last 100 visited entries of a list again, to recognize its place. So between
-# two steps, up to 100 of the visited entries may be removed.
+# Each step reads the last 100 visited entries of a list again, to find where the walk goes on. So
+# the walk finds its place even if 100 visited entries were removed since the last step.
 _OVERLAP = 100
-# At most this many ids of visited jobs of a list are remembered.
+# A walk through a list remembers the ids of at most this many visited jobs.
 _MAX_REMEMBERED = 20_000
 # A walk through a list reads at most 3 times its initial length + 10,000 entries.
 _MAX_TIMES, _MAX_MORE = 3, 10_000
-# Both lists of waiting jobs are visited at most this many times.
+# Each of the two lists of waiting jobs is visited at most this many times.
 _MAX_ROUNDS = 3
-# At the start, the 20,000 entries with the highest scores of a sorted set are noted, and up to
-# 20,000 entries that are added meanwhile. One command reads 1,000 entries.
+# A walk through a sorted set starts by noting the 20,000 entries with the highest scores, and up to
+# 20,000 more entries that are added during this. One command reads 1,000 entries.
 _NOTED = 20_000
 _NOTED_A_CALL = 1_000
 
@@ -47,7 +47,7 @@ class Walk:
         raise NotImplementedError
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on behind the taken entries; ``entries`` are those not changed, in order."""
+        """Go on behind the taken entries; ``entries`` are the unchanged ones, in order."""
 
 
 def start_walk(
@@ -57,7 +57,7 @@ def start_walk(
 
     Args:
         state: one of ``wire.states.STATES``.
-        since: for finished states: visit only entries with this score (epoch ms) or a higher one.
+        since: for finished states: visit only entries whose score (epoch ms) is at least this.
         once: skip jobs that have left the state and returned with another score.
     """
     if state == "waiting":
@@ -72,7 +72,7 @@ def start_walk(
 
 
 class ShortWalk(Walk):
-    """A walk through ids that are known at the start: of named jobs, or of active ones."""
+    """A walk through ids that are known at the start, for example of the active jobs."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._entries = [Entry(job_id) for job_id in ids]
@@ -83,7 +83,7 @@ class ShortWalk(Walk):
 
 
 class _WaitingWalk(Walk):
-    """A walk through the lists ``paused`` and then ``wait``.
+    """A walk through the list ``paused``, and after that through the list ``wait``.
 
     A pause or resume by BullMQ 5 moves all jobs from one list to the other. After a resume, the
     jobs are in the list that is visited next. After a pause, both lists are visited again.
@@ -130,9 +130,9 @@ class _WaitingWalk(Walk):
 class _ListWalk(Walk):
     """A walk through a list from its head, where jobs are added, to its tail, where jobs are taken.
 
-    An added job moves the jobs behind it to higher indexes: the walk meets some twice, but misses
-    none. A deleted job moves the jobs behind it to lower indexes, where the walk has been already.
-    So each step begins ``_OVERLAP`` entries earlier and must find an id there that it has seen.
+    An added job moves the jobs behind it to higher indexes: the walk meets some jobs twice, but
+    misses none. A deleted job moves the jobs behind it to lower indexes, where the walk has already
+    been. So each step begins ``_OVERLAP`` entries earlier, and must find a visited id there.
 
     Attributes:
         is_lost: whether a step did not find its place, for example because BullMQ 5 has renamed
@@ -182,14 +182,14 @@ class _ListWalk(Walk):
             self.is_lost = True
             return False
         self._step_back = _OVERLAP
-        # If all entries are gone, or all that were visited, BullMQ 5 may have renamed the list.
+        # If the list is empty or has no visited entry, BullMQ 5 may have renamed it.
         is_emptied = self._had_entries and not window
         if is_emptied or (self._seen and self._seen.keys().isdisjoint(window)):
             self.is_lost = True
         return True
 
     def _unseen(self, window: Sequence[str], start: int) -> list[str]:
-        """The ids to visit. At the head of the list, those before the first seen one are newer."""
+        """The ids to visit. Ids at the head, before the first visited one, are new: skip these."""
         first = 0
         if not start:
             first = next((at for at, job_id in enumerate(window) if job_id in self._seen), 0)
@@ -202,15 +202,15 @@ class _ListWalk(Walk):
     def keep(self, entries: Sequence[Entry]) -> None:
         self._passed = max(0, self._passed - len(self._taken) + len(entries))
         for job_id in set(self._taken) - {entry.id for entry in entries}:
-            # A job that is added with this id later is another job.
+            # If a job is added with this id later, it is another job.
             self._seen.pop(job_id, None)
 
 
 class _Rising:
     """Reads a sorted set by rising score. Each window begins behind the entry ``passed``.
 
-    The rank alone does not say where to go on, because entries with lower scores may be removed.
-    The entry does; if the entry was removed or has another score now, its old score does.
+    The rank of that entry changes if entries with lower scores are removed, so it is read anew for
+    each window. If the entry was removed or has another score now, its old score is used instead.
     """
 
     def __init__(self, client: Client, key: str, lowest: str, passed: Entry | None = None) -> None:
@@ -257,8 +257,8 @@ class _SetWalk(Walk):
     """A walk through a sorted set by rising score, up to the end that the set had at the start.
 
     A job that the caller runs again may fail again and return to the set, even before that end if
-    clocks differ. So at the start, the walk notes the entries with the highest scores, to visit
-    these entries by their ids. It visits entries with lower scores up to the score ``last``.
+    clocks differ. So the walk starts by noting the entries with the highest scores, and visits the
+    noted entries by their ids. Entries with lower scores are visited up to the score ``last``.
     """
 
     def __init__(
@@ -277,12 +277,12 @@ class _SetWalk(Walk):
         if below and _score(below[0]) >= (float("-inf") if since is None else since):
             passed = below[0]
             self._end = min(_score(passed), last)
-            # Entries above ``last`` and below the noted ones are not visited.
+            # Entries above ``last`` are not visited unless they are noted.
             self.is_complete = _score(passed) <= last
         self._noted = self._note(_Rising(client, key, lowest, passed))
         self._rest = iter(self._noted.items())
         if len(self._noted) >= 2 * _NOTED and highest:
-            # Many entries were added while they were noted: the end may not have been reached.
+            # Many entries were added while the walk noted entries: it may not have reached the end.
             *_, noted = self._noted.items()
             self.is_complete = self.is_complete and noted[1] >= _score(highest[0])
 

@@ -1,7 +1,7 @@
 """The calls that a worker makes: scripts and commands with their keys and arguments.
 
-This module sends nothing. A worker's step, which ends jobs and fetches new ones, is the hot path:
-``step_head`` and ``step_options`` prepare those parts of its call that never change.
+This module sends nothing. A worker's step, which ends jobs and fetches new ones, is the hot path.
+So ``step_head`` and ``step_options`` prepare the parts of the step's call that never change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_BATCH = 250
 # In the key ``limiter``, this number of started jobs exceeds every rate limit (wire format 5.22).
 NO_MORE_JOBS = "9007199254740991"
 
-# Codes with which scripts leave a job as it is (wire format 5).
+# Codes that scripts answer if they left a job as it is (wire format 5).
 MISSING, NO_LOCK, NOT_ACTIVE, PENDING_CHILDREN, OTHER_LOCK, FAILED_CHILDREN = -1, -2, -3, -4, -6, -9
 CODE_TEXTS = {
     MISSING: "the job no longer exists",
@@ -109,7 +109,7 @@ def retry(
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
-    """The call that puts jobs (id, lock token) back to run next, in order; no attempt counts."""
+    """The call that puts jobs (id, lock token) back to run next, in order; it counts no attempt."""
     return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
@@ -119,7 +119,7 @@ def wait_children(keys: QueueKeys, job_id: str, token: str, now_ms: int) -> Scri
 
 
 def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
-    """The call that renews the lock of a job. ``forget_marks`` for the renewed jobs must follow.
+    """The call that renews a job's lock. After it, send ``forget_marks`` for the renewed jobs.
 
     The lock is the script's only key, so that it is renewed even while a cluster moves the queue.
     """
@@ -134,7 +134,7 @@ def forget_marks(keys: QueueKeys, ids: Iterable[str]) -> tuple[Arg, ...]:
 def stalled_check(
     keys: QueueKeys, now_ms: int, interval_ms: int, max_stalled_count: int
 ) -> ScriptCall:
-    """The call that puts marked jobs without a lock back, and marks all that are then active."""
+    """The call that puts back marked jobs without a lock, and then marks all active jobs."""
     args = (now_ms, interval_ms, max_stalled_count, STALLED_TOO_OFTEN)
     return ScriptCall("stalled_check", keys.whole, args)
 
@@ -144,7 +144,7 @@ def update_job(
 ) -> ScriptCall:
     """The call that sets a job's ``progress`` or ``data`` (JSON), or adds a row to its ``log``.
 
-    Of the log, the last ``keep`` rows are kept; None for all.
+    ``keep``: how many rows of the log are kept, the last ones; None for all.
     """
     rows = "" if keep is None else keep
     return ScriptCall("update_job", keys.whole, (job_id, what, valid_text(value), rows))
@@ -161,7 +161,7 @@ def stop_queue(keys: QueueKeys, for_ms: int) -> tuple[Arg, ...]:
 
 
 def await_marker(keys: QueueKeys, timeout_s: float) -> tuple[Arg, ...]:
-    """The command that waits for a marker: there may be a job then (wire format 7.2)."""
+    """The command that waits for a marker, which says that there may be a job (wire format 7.2)."""
     return ("BZPOPMIN", keys("marker"), f"{timeout_s:.3f}")
 
 

@@ -4,8 +4,8 @@
 -- The codes of wire format 5 that are answered instead of an id.
 local NO_PARENT, OTHER_PARENT = -5, -7
 
--- Handles a job that exists already: only its parent may change. in_flow: the caller releases the parents of
--- the flow, once all of its jobs exist.
+-- Handles a job that exists already: only its parent may change. in_flow: the job is part of a flow, so the
+-- caller releases parents after all jobs of the flow exist.
 local function add_existing(base, job, now, in_flow)
   local job_key = base .. job.id
   if job.parent_key then
@@ -31,7 +31,7 @@ local function add_existing(base, job, now, in_flow)
   return job.id, "exists"
 end
 
--- Adds the rare options to a job, from the JSON {id, parent_key, parent, dedup} or "".
+-- Adds rare options to a job. rare: the JSON {id, parent_key, parent, dedup}, or "" for none.
 local function with_rare_options(job, rare)
   if rare ~= "" then
     for field, value in pairs(cjson.decode(rare)) do
@@ -43,8 +43,8 @@ end
 
 -- job: see store_job; without an id the job gets the queue's next number. Further fields: lifo, has_children
 -- (the job waits for its children) and dedup, see deduplicate.
--- Answers the id of the added job; one of the codes; or two values: the id of the job that exists in its
--- place, and "exists" or "deduplicated".
+-- Answers the id of the added job; one of the codes above; or, if another job makes this one superfluous, the
+-- id of the other job and "exists" or "deduplicated".
 local function add_job(base, job, now, in_flow)
   if job.parent_key and redis.call("EXISTS", job.parent_key) == 0 then
     return NO_PARENT

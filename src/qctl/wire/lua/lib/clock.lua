@@ -1,4 +1,4 @@
--- How long this call has taken. The caller cannot measure that, because its measurement includes the network.
+-- Measure how long this call takes inside Redis. A measurement by the caller would include the network.
 
 -- Now, in microseconds; nil if the user may not run TIME.
 local function micros()
@@ -12,8 +12,8 @@ local function took()
   return began and string.format("%.0f", micros() - began) or ""
 end
 
--- Whether to leave the other jobs of this call to the next call. The search for one job in a long list may
--- take 20 ms, and it is unknown beforehand which jobs take long. Never true without TIME.
+-- Whether to leave the remaining jobs of this call to the next call, because this one has taken 0.5 ms. The
+-- search for a single job in a long list may take 20 ms. Never true if the user may not run TIME.
 local function has_worked_enough()
   return began and micros() - began > 500
 end

@@ -1,6 +1,6 @@
 -- Count a stall of a job (wire format 5.13 step 4).
 
--- Whether the job's scheduler exists: then the job never fails for stalling.
+-- Whether the job belongs to a scheduler that exists: such a job never fails for stalling.
 local function is_scheduled(base, job_key)
   local scheduler = redis.call("HGET", job_key, "rjk")
   return scheduler and (redis.call("EXISTS", base .. "repeat:" .. scheduler) == 1

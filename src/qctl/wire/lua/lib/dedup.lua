@@ -1,10 +1,10 @@
--- Deduplication: whether a new job is dropped because another job has its deduplication id, and what happens
--- when the owner of such an id ends (wire format 5.5; 5.8 steps 7 and 8).
+-- Deduplication (wire format 5.5; 5.8 steps 7 and 8). A new job is dropped or kept for later if another job
+-- owns its deduplication id. When the owner ends, the id is freed, or the kept job is added and owns the id.
 --@include store_job
 --@include deleting
 --@include json
 
--- Keeps the new job for later: add_kept_job adds it when the running owner of the id ends.
+-- Keeps the new job for later: add_kept_job adds it when the owner, which is running, ends.
 local function keep_next(base, job)
   local kept_key = base .. "dn:" .. job.dedup.id
   local fields = {"name", job.name, "data", job.data, "opts", job.opts, "jid", job.id}
@@ -19,9 +19,9 @@ local function keep_next(base, job)
   redis.call("PERSIST", base .. "de:" .. job.dedup.id)
 end
 
--- job.dedup: BullMQ's option, {id =, ttl = ms, extend =, replace =, keepLastIfActive =, reschedule =}; all but
--- the id may be missing.
--- Answers the id of the job that exists in place of the new one, or nil if the new job must be stored.
+-- job.dedup: BullMQ's option, {id =, ttl = ms, extend =, replace =, keepLastIfActive =, reschedule =}; only the
+-- id is required.
+-- Answers the owner's id if the new job is dropped or kept for later, or nil if the new job must be stored.
 local function deduplicate(base, job)
   local dedup = job.dedup
   local key = base .. "de:" .. dedup.id
@@ -56,7 +56,7 @@ local function deduplicate(base, job)
     end
     return nil
   end
-  -- The owner is gone, deleted by hand or evicted: it must not block new jobs for ever.
+  -- If the owner is gone (deleted by hand, or evicted), its deduplication id must not block new jobs for ever.
   if redis.call("EXISTS", base .. owner) == 0 and redis.call("PTTL", key) == -1 then
     redis.call("DEL", key, base .. "dn:" .. dedup.id)
     set_owner(job.id)
@@ -66,7 +66,7 @@ local function deduplicate(base, job)
     keep_next(base, job)
     report(owner, job.id)
   elseif not dedup.replace then
-    -- (With replace, BullMQ drops the new job without an event.)
+    -- With replace, BullMQ writes no event about the dropped job.
     if ttl and dedup.extend then
       set_owner(owner)
     end
@@ -79,7 +79,7 @@ local function deduplicate(base, job)
   return owner
 end
 
--- Frees the deduplication id, unless it has a TTL that still runs (throttling), or another job owns it.
+-- Frees the deduplication id. Keeps it while its TTL runs (throttling), and while another job owns it.
 local function release_dedup(base, id, dedup_id)
   local key = base .. "de:" .. dedup_id
   local ttl = redis.call("PTTL", key)
@@ -93,8 +93,8 @@ local function integer_text(value)
 end
 
 -- Adds the job that keep_next has kept, if there is one, and makes it the owner of the deduplication id.
--- BullMQ's field names: jid job id, pk parent key, pd parent as JSON, pdk key of the parent's dependencies,
--- rjk scheduler id.
+-- BullMQ's field names: jid (job id), pk (parent key), pd (parent as JSON), pdk (key of the parent's
+-- dependencies), rjk (scheduler id).
 local function add_kept_job(base, dedup_id, now)
   local kept_key = base .. "dn:" .. dedup_id
   local fields = redis.call("HGETALL", kept_key)

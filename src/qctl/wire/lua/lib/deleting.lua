@@ -1,12 +1,12 @@
--- Delete jobs, and the finished jobs that a keep rule does not keep (wire format 5.8 step 11; primitives P16,
+-- Delete jobs, and trim the finished jobs of a queue by a keep rule (wire format 5.8 step 11; primitives P16,
 -- P17).
 --@include parents
 
 -- How many finished jobs one call removes at most; later calls remove the rest.
 local MAX_REMOVED = 1000
 
--- Deletes the keys of a job (P16), except its lock, which belongs to the worker. UNLINK, because a parent may
--- have had 100,000 children, and DEL would free their entries one by one before it answers.
+-- Deletes the keys of a job (P16), except its lock, which belongs to the worker. A parent may have had 100,000
+-- children: UNLINK frees their entries in the background, but DEL would free them before it answers.
 local function delete_job_keys(job_key)
   redis.call("UNLINK", job_key, job_key .. ":logs", job_key .. ":dependencies",
     job_key .. ":processed", job_key .. ":failed", job_key .. ":unsuccessful")
@@ -24,9 +24,9 @@ local function remove_finished(base, set, ids)
   end
 end
 
--- Removes the finished jobs that the rule does not keep. keep: {count =, age =, limit =}. Here a count of 0 or
--- less keeps any number; age is in seconds; limit: how many jobs are removed at most for their age. Age and
--- limit may be nil.
+-- Removes the finished jobs that the rule does not keep. keep: {count =, age =, limit =}. count: how many jobs
+-- to keep; 0 or less keeps all. age: a job is removed after so many seconds; may be nil. limit: how many jobs
+-- are removed at most for their age; may be nil.
 local function trim_finished(base, set, now, keep)
   if keep.age then
     local until_ms = string.format("%.0f", now - keep.age * 1000)

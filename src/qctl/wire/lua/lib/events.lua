@@ -16,8 +16,8 @@ end
 
 local trimmed = {}
 
--- Trims a stream (P2), once per call and before the first event. Clients that wait for events get the new ones
--- when the call ends; a later trim of a short stream could delete some of these before that.
+-- Trims a stream (P2) once per call, before the first event. Clients that wait for events get the new events
+-- only when the call ends, so a later trim of a short stream could delete events that nobody has read.
 local function trim_events(base)
   if not trimmed[base] then
     trimmed[base] = true

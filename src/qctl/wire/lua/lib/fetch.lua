@@ -2,13 +2,13 @@
 --@include placing
 
 -- Answers how many jobs may start now: {number, reason, 0, rate limit or nil, its window in ms or nil}. The
--- reason is "blocked" if the queue's concurrency allows no more jobs, else "". If no job may start, answers
+-- reason is "blocked" if the queue's concurrency determines the number, else "". If no job may start, answers
 -- {0, "blocked", 0} (the queue is paused, or its concurrency is reached) or {0, "limited", ms until the rate
 -- limit ends}.
--- Workers share the places that the queue's concurrency allows. kept: jobs of this worker have just ended, and
--- it may fill this many of their places at once. A worker without ended jobs may fill a quarter of the free
--- places. Then the worker waits for its turn again: BZPOPMIN serves the client that has waited longest.
--- Otherwise the first worker would keep all places while jobs wait.
+-- Workers share the places that the queue's concurrency allows; otherwise the first worker would keep them all.
+-- kept: how many places this worker may fill because its own jobs have just ended. Without kept, the worker may
+-- fill a quarter of the free places. After that it waits for its turn: BZPOPMIN serves the client that has
+-- waited longest.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local max_jobs = tonumber(meta[3] or "") or limiter_max
@@ -26,7 +26,7 @@ local function allowance(base, wanted, limiter_max, kept)
       -- A counter without a TTL does not limit the queue.
       used = 0
     end
-    -- A limit of 0, or of a fraction, lets one job through in each window, as BullMQ's does.
+    -- As in BullMQ, a limit below 1 lets one job through in each window.
     wanted = math.min(wanted, math.max(math.floor(max_jobs) - used, 1))
   end
   if meta[1] then
@@ -62,7 +62,7 @@ local function take_ids(base, wanted)
       ids[#ids + 1] = first[i]
     end
     if #first == 0 then
-      -- The counter that orders jobs of one priority starts again.
+      -- No prioritised job is left, so the counter that orders jobs of one priority starts again.
       redis.call("DEL", base .. "pc")
     end
   end
@@ -73,7 +73,7 @@ local function take_ids(base, wanted)
 end
 
 -- Locks a job that has moved to active. Answers the job's fields as they were before, and whether it must fail
--- without running (defa); nil for an id without a job, which is dropped.
+-- without running (defa). For an id that has no job, answers nil and takes the id out of active.
 local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   local job_key = base .. id
   local fields = redis.pcall("HGETALL", job_key)
@@ -81,7 +81,7 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
     redis.call("LREM", base .. "active", 1, id)
     return nil
   end
-  -- starts is text, because numbers are slow to hand to Redis.
+  -- starts is text, because it is slow to pass numbers to Redis.
   local starts, must_fail = "1", false
   for i = 1, #fields, 2 do
     if fields[i] == "ats" then
@@ -125,7 +125,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     end
   end
   if max_jobs and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
-    -- As in BullMQ, the queue's maximum takes precedence, but the worker's window does.
+    -- If the queue and the worker both set a limit, BullMQ uses the queue's maximum, but the worker's window.
     local window = math.floor(math.abs(limiter_ms or allowed[5] or 0))
     redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
@@ -136,7 +136,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     return {jobs, "", 0}
   end
   if #ids == allowed[1] then
-    -- The queue's concurrency or a rate limit ended the fetch. The next call answers how long a limit lasts.
+    -- The queue's concurrency or a rate limit ended the fetch. The next call answers how long the limit lasts.
     return {jobs, allowed[2] == "blocked" and "blocked" or "more", 0}
   end
   local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")

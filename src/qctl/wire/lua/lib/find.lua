@@ -14,7 +14,7 @@ local function is_in_list(key, id)
   end
 end
 
--- Answers the first of these sorted sets of the queue that has the id, or nil.
+-- Answers the name of the first sorted set in sets that has the id, or nil.
 local function find_in_sets(base, sets, id)
   for _, name in ipairs(sets) do
     if redis.call("ZSCORE", base .. name, id) then
@@ -23,7 +23,7 @@ local function find_in_sets(base, sets, id)
   end
 end
 
--- Answers the first of these lists of the queue that has the id, or nil.
+-- Answers the name of the first list in lists that has the id, or nil.
 local function find_in_lists(base, lists, id)
   for _, name in ipairs(lists) do
     if is_in_list(base .. name, id) then

@@ -1,7 +1,7 @@
 -- Take one job out of active before it has ended, and unlock it (primitive P11).
 
 -- Answers 0 if the job has left active, else a code of wire format 5: -1 no hash, -2 no lock, -6 the lock has
--- another token, -3 not in active. In this last case the lock is deleted, too.
+-- another token, -3 not in active. With -3, the lock is deleted nevertheless.
 local function leave_active(base, id, token)
   if redis.call("EXISTS", base .. id) == 0 then
     return -1

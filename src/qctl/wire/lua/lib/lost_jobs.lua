@@ -1,12 +1,12 @@
--- Find lost jobs and put them back. A lost job is unfinished and in no state, as after a resume by BullMQ 5
--- that overwrote a list (wire format 10.2). Jobs only change their state inside scripts, so a script never
--- sees a job between two states.
+-- Find lost jobs and put them back. A lost job is unfinished and in no state, for example because a resume by
+-- BullMQ 5 overwrote its list (wire format 10.2). Jobs change their state only inside scripts, so a script
+-- never sees a job between two states.
 --@include placing
 --@include find
 
--- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (it lacks a name or a
--- timestamp), "ended" (only the hash is left of a finished job), "locked" (a worker has it), "children" (some
--- of its children have not ended).
+-- Answers "lost"; nil if the job is in some state; or why the job is not put back: "ghost" (its hash lacks a
+-- name or a timestamp), "ended" (it has finished, and only its hash is left), "locked" (a worker has it),
+-- "children" (some of its children have not ended).
 local function find_lost(base, id)
   local sets = {"prioritized", "delayed", "waiting-children", "completed", "failed"}
   if find_in_sets(base, sets, id) then
@@ -27,9 +27,9 @@ local function find_lost(base, id)
   return type(pending) == "number" and pending > 0 and "children" or "lost"
 end
 
--- Puts a lost job among the delayed jobs if its delay is not over, counted from its last start, or from its
--- timestamp if it has not started; else among the ready jobs. now: epoch ms. The caller writes the marker for
--- ready jobs.
+-- Makes a lost job delayed if its delay is not over, else ready. The delay counts from the job's last start, or
+-- from its timestamp if it has not started. now: epoch ms. The caller writes the marker that wakes a worker for
+-- a ready job.
 local function put_back(base, id, is_lifo, now)
   local fields = redis.call("HMGET", base .. id, "timestamp", "processedOn", "delay", "priority")
   local start = math.max(tonumber(fields[1]), tonumber(fields[2] or "") or 0)

@@ -1,10 +1,10 @@
--- The parent of a job in a flow, and what the end of a child does to it (primitives P13-P15, P17; wire format
+-- Find a job's parent in a flow, and update the parent when a child ends (primitives P13-P15, P17; wire format
 -- 5.8 step 9).
 --@include placing
 --@include json
 
 -- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, fpof =, cpof =, …}; nil if
--- the job has none. The JSON names the queue even if the parent's id has colons.
+-- the job has none. The parts come from the JSON if possible, because an id in parentKey may have colons.
 local function parent_of(parent_key, parent_json)
   if not parent_key or parent_key == "" then
     return nil
@@ -20,7 +20,7 @@ local function parent_of(parent_key, parent_json)
   return parent
 end
 
--- Puts a parent that no longer waits for its children where it belongs (the table of P13).
+-- Makes a parent ready or delayed that no longer waits for its children (the table of P13).
 local function place_parent(parent, now)
   local base, id = parent.base, parent.id
   local fields = redis.call("HMGET", parent.key, "priority", "delay")
@@ -51,7 +51,7 @@ local function release_parent_if_done(parent, now)
   end
 end
 
--- Takes a removed job out of the children that its parent waits for (P17 (a), soft).
+-- Removes a deleted job from the children that its parent waits for (P17 (a), soft).
 local function detach_from_parent(job_key)
   local fields = redis.call("HMGET", job_key, "parentKey", "parent")
   local parent = parent_of(fields[1], fields[2])
@@ -61,7 +61,7 @@ local function detach_from_parent(job_key)
   local dependencies = parent.key .. ":dependencies"
   if redis.call("SREM", dependencies, job_key) == 1 and redis.call("SCARD", dependencies) == 0
       and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
-    -- As in BullMQ (P15), without regard to the parent's priority and delay.
+    -- As BullMQ does (P15), this ignores the parent's priority and delay.
     place_ready(parent.base, parent.id, 0, true, "prev", "waiting-children")
     wake(parent.base)
   end
@@ -74,8 +74,8 @@ local function child_completed(parent, child_key, value, now)
   end
 end
 
--- Makes a parent fail with its child: the field defa marks it, and it leaves waiting-children or delayed, so
--- that a worker takes it and fails it.
+-- Makes a parent fail because a child has failed. The parent leaves waiting-children or delayed, and its field
+-- defa makes the worker that takes it fail it.
 local function fail_with_child(parent, child_key, now)
   redis.call("ZADD", parent.key .. ":unsuccessful", string.format("%.0f", now), child_key)
   if redis.call("EXISTS", parent.key) == 0 then
@@ -93,9 +93,9 @@ local function fail_with_child(parent, child_key, now)
   end
 end
 
--- What a failed child does to its parent: with fpof, the parent fails, too; with cpof, the parent runs now;
--- with idof, the parent notes the failure and no longer waits for the child; with rdof, the parent forgets
--- the child; with none of these, the parent waits until the child is retried.
+-- Applies a child's failure to its parent. fpof: the parent fails. cpof: the parent runs now. idof: the parent
+-- records the failure and no longer waits for the child. rdof: the parent forgets the child. Without any of
+-- these options, the parent waits until the child is retried.
 local function child_failed(parent, child_key, reason, now)
   if not (parent.fpof or parent.cpof or parent.idof or parent.rdof)
       or redis.call("SREM", parent.key .. ":dependencies", child_key) == 0 then

@@ -1,5 +1,5 @@
--- What pausing and resuming a queue have in common (wire format 5.20, 10.2); base is the queue's key prefix,
--- "bull:q:".
+-- Functions for both pause and resume (wire format 5.20, 10.2). base is the queue's key prefix, "bull:q:".
+-- qctl's pause note is a key that names who paused the queue: see wire/notes.py.
 --@include events
 --@include json
 --@include ready
@@ -7,10 +7,10 @@
 -- Brings all ready jobs into one list, as a resume by BullMQ 6 does: the jobs of the paused list run next, and
 -- the jobs of each list keep their order. Answers the name of that list, or nil if another call is needed.
 --
--- One call moves at most max_moved jobs. Usually one list is empty or short: then one call is enough, and no
--- client sees jobs in both lists. If both are long and the queue is paused, the jobs move to the paused list
--- step by step: a resume by BullMQ 5 keeps that list and overwrites wait, so it would lose fewer jobs after
--- each call. If the queue runs, the jobs move to wait, where workers take them.
+-- One call moves at most max_moved jobs. Usually one list has no more jobs than that: one call is enough, and
+-- no client sees jobs in both lists. If both lists are longer and the queue is paused, each call moves jobs to
+-- the paused list, because a resume by BullMQ 5 loses the jobs that are still in wait. If the queue runs, the
+-- jobs move to wait, where workers take them.
 local function merge_ready(base, max_moved, is_paused)
   local wait, paused = base .. "wait", base .. "paused"
   local in_wait, in_paused = redis.call("LLEN", wait), redis.call("LLEN", paused)
@@ -33,9 +33,9 @@ local function merge_ready(base, max_moved, is_paused)
   return in_paused <= max_moved and "wait" or nil
 end
 
--- Whether any client has paused or resumed the queue after the pause that a note records. BullMQ does not
--- change the note, but writes events. Only the last 1,000 events are read, which takes about 1 ms; a drain
--- follows the events all the time, so it has seen the older ones.
+-- Whether any client has paused or resumed the queue after the pause in this note (holder). BullMQ does not
+-- change the note, but it writes events. Only the last 1,000 events are read, in about 1 ms. They are enough:
+-- a drain follows the events all the time, so it has seen older events.
 local function is_overtaken(base, holder)
   local entries = type(holder.event) == "string"
       and redis.pcall("XREVRANGE", base .. "events", "+", holder.event, "COUNT", 1000) or {}

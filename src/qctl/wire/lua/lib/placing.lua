@@ -1,4 +1,4 @@
--- Put jobs where they wait for their turn; base is the queue's key prefix, "bull:q:" (primitives P8-P10, P12).
+-- Make jobs ready or delayed (primitives P8-P10, P12). base is the queue's key prefix, "bull:q:".
 --@include ready
 --@include events
 --@include is_job
@@ -10,8 +10,8 @@ local function place_prioritized(base, id, priority)
   redis.call("ZADD", base .. "prioritized", string.format("%.0f", score), id)
 end
 
--- Puts a job among the ready jobs, and writes the event with these further fields. A job without a priority
--- runs after the waiting jobs, or before them if runs_next (P9). The caller wakes a worker.
+-- Makes a job ready, and writes the event; the last arguments are more fields of the event. A job without a
+-- priority runs after the waiting jobs, or before them if runs_next (P9). The caller wakes a worker.
 local function place_ready(base, id, priority, runs_next, ...)
   if priority ~= 0 then
     place_prioritized(base, id, priority)
@@ -21,8 +21,8 @@ local function place_ready(base, id, priority, runs_next, ...)
   emit(base, "waiting", "jobId", id, ...)
 end
 
--- Puts a job behind the other delayed jobs of its millisecond (P8), and writes the event, with these further
--- fields, and the marker. start and delay in ms.
+-- Makes a job delayed, behind other jobs that are due in the same millisecond (P8). Writes the marker and the
+-- event; the last arguments are more fields of the event. start: epoch ms; delay: ms.
 local function place_delayed(base, id, start, delay, ...)
   local due = start + math.max(delay, 0)
   local low, high = due * 4096, (due + 1) * 4096 - 1
@@ -37,8 +37,8 @@ local function place_delayed(base, id, start, delay, ...)
   mark_delayed(base)
 end
 
--- Moves delayed jobs that are due to the ready jobs, at most 1,000 in a call (P12). Ids without a job are
--- dropped.
+-- Makes delayed jobs ready when their time has come, at most 1,000 in a call (P12). Drops ids that have no
+-- job.
 local function promote_due(base, now)
   local ids = redis.call("ZRANGEBYSCORE", base .. "delayed", 0,
     string.format("%.0f", (now + 1) * 4096 - 1), "LIMIT", 0, 1000)

@@ -1,18 +1,18 @@
--- Where ready jobs are, and the markers that wake idle workers for them (wire format 5.20, 7.2, 10.2;
--- primitives P3-P7); base is the queue's key prefix, "bull:q:".
+-- Find the list for ready jobs, and write the markers that wake idle workers (wire format 5.20, 7.2, 10.2;
+-- primitives P3-P7). base is the queue's key prefix, "bull:q:".
 --
--- While a queue is paused, BullMQ 6 sets the flag and leaves ready jobs in wait. BullMQ 5 keeps them in the
--- paused list, and its resume renames that list over wait: what is in wait then is lost.
+-- To pause a queue, BullMQ 6 sets a flag and leaves ready jobs in wait. BullMQ 5 sets the flag and moves ready
+-- jobs to the paused list. Its resume renames the paused list to wait, so any jobs that are in wait are lost.
 
--- Whether the queue's clients only set the flag, by the version of the last Queue object. If that is missing
--- or another library's, the paused list is safer: a resume by BullMQ 6 merges it.
+-- Whether the queue's clients pause with the flag alone: the last Queue object was BullMQ 6 or newer. If that
+-- is unknown, the answer is false: the paused list is safer, because a resume by BullMQ 6 merges it.
 local function is_flag_enough(base)
   local version = redis.call("HGET", base .. "meta", "version") or ""
   return (tonumber(string.match(version, "^bullmq:(%d+)%.") or "") or 0) >= 6
 end
 
 -- Answers the list for jobs that are ready now (P4). In a paused queue, the list that exists shows how the
--- queue was paused. If neither exists, because no job waited, the version of its clients decides.
+-- queue was paused. If no job waited, neither list exists, and the version of the queue's clients decides.
 local function target_list(base)
   local wait, paused = base .. "wait", base .. "paused"
   if redis.call("HEXISTS", base .. "meta", "paused") == 0 then
@@ -53,13 +53,13 @@ local function wake(base)
   end
 end
 
--- The priority in a job's hash; 0 for none.
+-- The priority in a job's hash, or 0 if there is none.
 local function priority_of(base, id)
   return tonumber(redis.call("HGET", base .. id, "priority") or "0") or 0
 end
 
--- Puts a job where it runs next: at the tail of the list of ready jobs, or first of its priority (P7,
--- front-of-class variant). The caller wakes a worker.
+-- Puts a job where it runs next: at the tail of the list of ready jobs, or before the other jobs of its
+-- priority (P7, front-of-class variant). The caller wakes a worker.
 local function enqueue_next(base, id)
   local priority = priority_of(base, id)
   if priority > 0 then

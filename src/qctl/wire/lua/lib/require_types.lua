@@ -1,4 +1,4 @@
--- Fail if a key of the queue has another type than BullMQ's, before anything is written.
+-- Fail before anything is written if a key of the queue has another type than in BullMQ.
 
 local function require_queue_types(base)
   for _, name in ipairs({"wait", "paused", "active"}) do

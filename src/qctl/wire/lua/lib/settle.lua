@@ -1,6 +1,6 @@
--- End jobs, many at once (wire format 5.8 without the fetch). An ordinary job costs three commands: whether it
--- has a parent, its new fields, its event. Everything else is done once for the batch, or only for jobs that
--- need it.
+-- End jobs, many at once (wire format 5.8 without the fetch). An ordinary job costs three commands: one reads
+-- its parent, one writes its fields, one writes its event. Everything else is done once for the batch, or only
+-- for jobs that need it.
 --@include dedup
 
 -- Why a job cannot end (codes of wire format 5).
@@ -9,8 +9,8 @@ local CODES = {missing = -1, no_lock = -2, not_active = -3, children = -4, other
 
 -- A batch consists of parallel arrays, which are faster than one table for each job: ids; groups (values that
 -- several jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace
--- for failed jobs); keys (of the jobs' hashes); codes (false for a job that can end, so far). To mark a job
--- is to set its code.
+-- for failed jobs); keys (of the jobs' hashes); codes (false, or the code for why the job cannot end). To mark
+-- a job is to set its code.
 
 -- Marks jobs whose hash is gone.
 local function check_existence(batch)
@@ -44,7 +44,7 @@ local function check_children(batch)
   end
 end
 
--- Deletes the locks of all jobs that are not marked yet (P11).
+-- Deletes the locks of the unmarked jobs (P11), and marks each job whose lock is gone or has another token.
 local function unlock(base, batch)
   local locks, held, ids = {}, {}, {}
   for i, key in ipairs(batch.keys) do
@@ -67,7 +67,7 @@ local function unlock(base, batch)
   end
 end
 
--- Takes the jobs out of active. The oldest are at its tail, and usually those are the jobs that end.
+-- Takes the jobs out of active. Usually the oldest active jobs end, and they are at the tail of the list.
 local function leave_active_together(base, batch)
   local active = base .. "active"
   local leaving, count = {}, 0
@@ -99,7 +99,7 @@ local function leave_active_together(base, batch)
 end
 
 -- Ends one job that has left active: frees or passes on its deduplication id, updates its parent, writes its
--- fields and its event. May raise an error, for example about a parent's key of another type: see settle.
+-- fields and its event. May raise an error, which settle catches: a key of the parent may have a wrong type.
 local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
   if group.dedup_id ~= "" then
     release_dedup(base, id, group.dedup_id)
@@ -157,9 +157,9 @@ local function count_metrics(base, kind, now, count, limit)
   redis.call("HSET", key, "prevCount", string.format("%.0f", before), "prevTS", now_text)
 end
 
--- kind: "completed" or "failed". Answers for each of at most 250 jobs 0 if it has ended, else a code of wire
--- format 5 or the text of an error. After such an error the job is in active again, without a lock, so that
--- the stalled check puts it back.
+-- kind: "completed" or "failed"; at most 250 jobs. Answers for each job 0 if it has ended, else a code of wire
+-- format 5 or the text of an error. After an error, the job is back in active without a lock, so that the
+-- stalled check makes it run again.
 local function settle(base, now, kind, ids, values, groups, max_metrics)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"
@@ -168,7 +168,7 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
     keys[i], codes[i] = base .. id, false
   end
   local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
-  -- A key of another type fails here, before anything is written.
+  -- If a key has a wrong type, the script fails here, before anything is written.
   trim_events(base)
   redis.call("ZCARD", base .. kind)
   check_existence(batch)
