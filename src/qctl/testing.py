@@ -152,7 +152,7 @@ class FakeQueues:
             TimedOutError: the workers were still busy after ``timeout_s`` seconds of real time.
             UsageError: a test called ``run`` on its event loop; or see ``Worker.start``.
         """
-        # The call raises a RuntimeError if no event loop runs, which is the normal case.
+        # ``get_running_loop`` raises a RuntimeError if no event loop runs, as is normal.
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise UsageError(

@@ -29,7 +29,7 @@ def add(
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option("--priority", metavar="P", help="0 (first), or 1 (urgent) to 2097151 (least)"),
+        typer.Option("--priority", metavar="P", help="0 runs first, then 1 to 2097151"),
     ] = None,
     attempts: Annotated[
         int | None,
@@ -48,7 +48,8 @@ def add(
         str | None, typer.Option("--remove-on-complete", metavar="KEEP", help=_KEEP)
     ] = None,
     remove_on_fail: Annotated[
-        str | None, typer.Option("--remove-on-fail", metavar="KEEP", help="Same for a failed job")
+        str | None,
+        typer.Option("--remove-on-fail", metavar="KEEP", help="When to delete a failed job"),
     ] = None,
     dedup: Annotated[
         str | None,
@@ -73,7 +74,7 @@ def add(
     from qctl.wire.write.adding import NewJob  # noqa: PLC0415
 
     if job_id == "":
-        # Probably a shell variable that is not set. Without an id, each call would add another job.
+        # Probably an unset shell variable. Without an id, each call would add another job.
         raise UsageError("--id is empty", hint="leave it out for the next number")
     job = NewJob(
         name,

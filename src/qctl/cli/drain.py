@@ -42,7 +42,7 @@ class _CommandAfterDashes(Command):
         )
         names, words = rest[:count], rest[count:]
         if end < len(args) and not rest and not ctx.resilient_parsing:
-            # Probably a shell variable that is not set. A mere drain would leave the queues paused.
+            # Probably an unset shell variable. Without COMMAND, the queues would stay paused.
             raise UsageError("there is no COMMAND after --", hint="add one, or leave out the --")
         ctx.meta[_COMMAND] = tuple(words[1:] if words[:1] == ["--"] else words)
         return super().parse_args(ctx, [*args[:end], *(["--", *names] if names else [])])
@@ -129,8 +129,8 @@ class CommandFlags:
         bool,
         typer.Option(
             "--no-expect",
-            help="Do not wait for new workers, because Redis cannot show them; only COMMAND's exit "
-            "code counts",
+            help="If Redis cannot show new workers: do not wait for them; only COMMAND's exit code "
+            "counts",
         ),
     ] = False
 

@@ -111,7 +111,7 @@ def logs_command(
 def _add_fates(
     env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
 ) -> tuple[AnyJob, ...]:
-    """The jobs, where active and stalled jobs have a fate: what happens if their worker is gone."""
+    """``jobs``, each active or stalled one with its fate: what happens if its worker is gone."""
     address, client = env.redis()
     keys = snapshot.keys
     return add_fates(

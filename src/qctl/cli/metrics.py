@@ -21,7 +21,7 @@ def metrics(
     env: Environment,
     serve: Annotated[
         str | None,
-        typer.Option("--serve", metavar="ADDR", help="Serve /metrics at :9120 or 0.0.0.0:9120"),
+        typer.Option("--serve", metavar="ADDR", help="Serve /metrics at ADDR, e.g. :9120"),
     ] = None,
     max_queues: Annotated[
         int,

@@ -1,4 +1,4 @@
-"""The actions of ``qctl top``. Each does and shows the same as the command with its name."""
+"""The actions of ``qctl top``. Each action does and shows the same as the command of that name."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CommandActions:
             retry_one_failed(client, settings.prefix, queue, job_id)
             yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
 
-        line = "BullMQ will not retry this failed job; qctl makes it wait for one more run"
+        line = "BullMQ will not retry this failed job; qctl puts the job back for one more run"
         return self._proposal(f"Retry job {job_id} of {queue}?", [line], perform)
 
     def drain(self, queue: str, target: str | None) -> Proposal:
@@ -109,7 +109,7 @@ class CommandActions:
 
 
 def _pause_lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:
-    """For each queue, a line about the done or planned pause or resume, and the warnings."""
+    """For each queue, a line that says what was or will be done, and the warnings."""
     return tuple(
         line
         for result in results

@@ -51,7 +51,7 @@ class MasterFlags:
     ] = None
     max_rss: Annotated[
         str | None,
-        typer.Option("--max-rss", metavar="SIZE", help="Replace a process above this size: 500MB"),
+        typer.Option("--max-rss", metavar="SIZE", help="Replace a process above SIZE, e.g. 500MB"),
     ] = None
     reload: Annotated[
         bool,

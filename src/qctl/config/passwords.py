@@ -101,7 +101,7 @@ class PasswordSource:
         raise FailedError(
             f"the password_command {self.command[0]!r} {failure}",
             why=_stderr_to_show(stderr, output),
-            hint="run it yourself to see all its output; text like the password is hidden here",
+            hint="run it yourself: here, output that may contain the password is hidden",
         )
 
 

@@ -186,10 +186,10 @@ def _flag_warnings(
 
 
 def _password(lookup: Lookup) -> PasswordSource | None:
-    """Find the password in the layer that sets the ``url`` in force; if no layer does, in any.
+    """Find the password's source in the layer that sets the ``url`` in force, else in any layer.
 
-    The two must come from one layer: otherwise a flag, a variable or the ``qctl.toml`` of a
-    downloaded project could send the password of another layer to a foreign server.
+    URL and password must come from one layer. Otherwise, a flag, a variable or the ``qctl.toml`` of
+    a downloaded project could send the password of another layer to a foreign server.
     """
     has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
     candidates = has_url[:1] or lookup.layers
@@ -203,7 +203,7 @@ def _password(lookup: Lookup) -> PasswordSource | None:
                 why=f"both are in {layer.origin('redis.password_file')}",
                 hint="remove one of them",
             )
-        # Right even for a command: it is in a file, and a file's origin names only the table.
+        # A command has the same origin: commands are only in files, whose origins name the table.
         lookup.origins["redis.password"] = layer.origin("redis.password_file")
         return _source(layer, file, command)
     return None

@@ -90,6 +90,6 @@ def _stop_after_demo(demo_pid: int, master_pid: int) -> None:
         os.kill(master_pid, signal.SIGTERM)
 
 
-# Only the master's children import this module, so only they start this thread.
+# Of the processes that have the variable, only the master's children import this module.
 if pid := os.environ.get(PID_VARIABLE):
     threading.Thread(target=_stop_after_demo, args=(int(pid), os.getppid()), daemon=True).start()

@@ -67,7 +67,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether all jobs ran as planned, only the kill interrupted runs, and Redis agrees."""
+        """Whether jobs were added, all ran as planned, qctl interrupted none, and Redis agrees."""
         bad = self.interrupted or self.lost or self.wrong or self.left
         total = self.ended + self.scheduled
         return not bad and self.added == self.ended > 0 and self.completed == total

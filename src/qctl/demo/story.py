@@ -146,7 +146,7 @@ class _Story:
         return sum(len(runs) > 1 for runs in self._current_runs().values()) >= PROCESSES
 
     def _current_runs(self) -> dict[int, list[Run]]:
-        """Unfinished runs by pid, without the killed process. Raises what ``check`` raises."""
+        """Unfinished runs by pid, without the killed process. Raises like ``Producer.check``."""
         self._producer.check()
         found = record.unfinished(record.read(self._file))
         found.pop(self._killed_pid, None)
