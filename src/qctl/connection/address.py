@@ -6,10 +6,10 @@ URL                                            server
 ``redis://[user:password@]host[:port][/db]``   one server over TCP
 ``rediss://…``                                 the same over TLS
 ``unix:///path/to/redis.sock[?db=N]``          one server over a unix socket
-``redis+sentinel://h1:p1,h2:p2/master[/db]``   the master that sentinels name
-``redis+cluster://host:port``                  a cluster, from any of its nodes
+``redis+sentinel://h1:p1,h2:p2/master[/db]``   the master, found by asking the sentinels
+``redis+cluster://host:port``                  a cluster, found through any of its nodes
 ``embedded:``                                  a server that qctl starts for this client alone
-``embedded:PATH``                              a server that qctl starts in a folder and shares
+``embedded:PATH``                              a shared server that qctl starts in the folder PATH
 =============================================  ==================================
 
 ``rediss+sentinel://…`` and ``rediss+cluster://…`` use TLS too. Query parameters for TLS:
@@ -47,7 +47,7 @@ class Client(Protocol):
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands (or none); returns the replies, also those that are errors."""
+        """Send any number of commands; returns all replies. Error replies are not raised."""
         ...
 
     def masters(self) -> Sequence[Client]: ...
@@ -57,7 +57,7 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is. ``str()`` gives a URL without the password; ``url`` includes it."""
+    """Where a Redis is. ``url`` includes the password; ``str()`` gives a URL without it."""
 
     mode: str = "standalone"  # or "sentinel" or "cluster"
     host: str = "localhost"
@@ -79,7 +79,7 @@ class Address:
             user = (self.username,) if self.username else ()
             commands.append(("AUTH", *user, self.password))
         if self.db:
-            # Not for database 0, where a connection begins: a user with only @read may not SELECT.
+            # No SELECT for database 0, where a connection begins: @read does not permit SELECT.
             commands.append(("SELECT", self.db))
         return commands
 
@@ -97,7 +97,7 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Parse any Redis URL but an ``embedded:`` one.
+    """Parse a Redis URL of any kind except ``embedded:``.
 
     Raises:
         UsageError: the URL has an unknown scheme, or a part is malformed or missing. The message
@@ -114,7 +114,7 @@ def parse_url(url: str) -> Address:
     try:
         return replace(_parse(url, scheme, mode), url=url)
     except ValueError:
-        # Do not chain the cause: its text may contain a part of the password.
+        # Do not chain the ValueError: its text may contain a part of the password.
         raise UsageError(
             "the Redis URL is malformed",
             why="a port or database in it is not a number in range, a bracket is missing, or a "
@@ -126,7 +126,7 @@ def parse_url(url: str) -> Address:
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
     if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
-        # A password may contain an unescaped /, ? or #: do not take its first part for the host.
+        # If the password has an unescaped /, ? or #, urlsplit takes a part of it for the host.
         raise ValueError("@ after the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")

@@ -1,8 +1,8 @@
-"""Redis Cluster: one plain connection to each master; each command goes to its key's master.
+"""Redis Cluster: one plain connection to each master; a command goes to the master of its key.
 
 Why not redis-py's cluster client: when a connection breaks, redis-py sends the pipeline again, so a
-command may be applied twice (measured: one INCR ended at 2). This client sends a command again only
-if a node refused it. It is small because qctl uses few commands, whose first key is easy to find.
+command may be applied twice (measured: one INCR counted 2). This client sends a command again only
+if a node refused it. The client is small: qctl uses few commands, whose keys are easy to find.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qctl.connection.socket_client import SocketClient, encode
 from qctl.errors import ReplyError, UnreachableError
 
 SLOTS = 16_384
-# Seconds between two polls of streams: XREAD BLOCK would wait on one node only.
+# Seconds between two polls of streams. XREAD BLOCK is not used: it would wait on a single node.
 POLL_S = 0.02
 _Node = tuple[str, int]
 _KEYLESS = frozenset(
@@ -33,7 +33,7 @@ _KEY_IS_SECOND = frozenset({"MEMORY", "OBJECT", "XINFO"})
 
 
 def key_slot(key: bytes) -> int:
-    """The slot of a key; only ``tag`` decides the slot of ``a{tag}b``."""
+    """The slot of a key. The slot of ``a{tag}b`` is that of ``tag``."""
     start = key.find(b"{")
     end = key.find(b"}", start + 1) if start >= 0 else -1
     return binascii.crc_hqx(key[start + 1 : end] if end > start + 1 else key, 0) % SLOTS
@@ -55,9 +55,9 @@ def _first_key(command: Sequence[Arg]) -> bytes | None:
 class ClusterClient:
     """A cluster as one ``Client``. Looks up the slots at first use, and when they may have moved.
 
-    A command without a key goes to one of the masters; use ``masters()`` to reach all of them. A
-    command whose connection broke is not sent again, because it may have been applied. A command
-    refused because its slot moves is sent again, for up to ``slot_moves.PATIENCE_S``.
+    A command without a key goes to one of the masters; use ``masters()`` to reach all of them. If
+    the connection breaks, the command is not sent again, because it may have been applied. If a
+    node refuses a command because its slot is moving, the command is sent again for 10 s.
     """
 
     def __init__(self, address: Address) -> None:
@@ -94,8 +94,8 @@ class ClusterClient:
     def masters(self) -> Sequence[Client]:
         """A connection to each master that owns slots.
 
-        Nodes that a slot is leaving come first, so that a scan of the nodes in this order finds a
-        moving key on its old node or its new one; that needs the right to CLUSTER NODES.
+        Nodes that are giving away a slot come first: a scan in this order finds each moving key on
+        its old node or its new node. Without the right to CLUSTER NODES, a scan may miss one.
         """
         self._owners.clear()
         nodes = sorted(set(self._slot_owners().values()))
@@ -103,7 +103,7 @@ class ClusterClient:
         return sorted(clients, key=lambda client: not _is_giving_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
-        """Host and port of the master that owns a key's slot; of any master if none owns it."""
+        """Host and port of the master that owns a key's slot; of any master without an owner."""
         owners = self._slot_owners()
         return owners.get(key_slot(encode(key)), next(iter(owners.values())))
 
@@ -143,7 +143,7 @@ class ClusterClient:
                 continue
             owners: dict[int, _Node] = {}
             for first, last, master, *_ in ranges:
-                # A node that does not know its own host sends none: use the host just asked.
+                # A node that does not know its own host sends "": use the host that was asked.
                 owner = (master[0] or node[0], int(master[1]))
                 owners |= dict.fromkeys(range(first, last + 1), owner)
             if owners:
@@ -170,7 +170,7 @@ class ClusterClient:
             raise
 
     def _follow_ask(self, command: Sequence[Arg], reply: Any) -> Any:
-        """``reply``; instead of an ASK error, the reply of the node that imports the slot."""
+        """The reply; if it is an ASK error, the reply of the node to which the slot is moving."""
         if not isinstance(reply, ReplyError) or reply.code != "ASK":
             return reply
         host, _, port = reply.raw.split()[2].rpartition(":")

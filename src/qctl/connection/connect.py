@@ -13,8 +13,8 @@ def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
             answered, and ``address.url`` is its socket, so other processes can connect to it.
 
     Raises:
-        UsageError: the URL is malformed, or its folder cannot be used.
-        UnreachableError: an embedded server does not run and is not to be started, or cannot start.
+        UsageError: the URL is malformed, or the folder in it cannot be used.
+        UnreachableError: an embedded server cannot start, or does not run and ``start`` is False.
     """
     if url.startswith(EMBEDDED):
         from qctl.connection.embedded.server import open_embedded  # noqa: PLC0415 - rarely used

@@ -11,7 +11,7 @@ from qctl.connection.address import Arg, Client
 class ForwardingClient:
     """Sends every command through ``inner``; a subclass overrides what it changes.
 
-    ``masters()`` returns this client if ``inner`` has one master, else the masters, not wrapped.
+    If ``inner`` has several masters, ``masters()`` returns them, not wrapped; else this client.
     """
 
     def __init__(self, inner: Client) -> None:

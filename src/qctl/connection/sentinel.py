@@ -1,7 +1,7 @@
 """Redis Sentinel: connects to the server that is the master now.
 
-Each new connection first asks the sentinels. The client connects again if the connection broke or
-its server is no longer the master. A command whose connection broke is not sent again.
+Before each connection, the client asks the sentinels. It connects again if the connection broke or
+the server is no longer the master, but it does not send a command again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qctl.errors import ReplyError, UnreachableError
 
 
 class SentinelClient(SocketClient):
-    """The master that sentinels name, as one ``Client``."""
+    """A connection to the master that the sentinels report."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
@@ -32,13 +32,13 @@ class SentinelClient(SocketClient):
         host, port = find_master(self._sentinels)
         self.address = replace(self._sentinels, mode="standalone", host=host, port=port, nodes=())
         sock = super()._connect()
-        # A sentinel cut off from the other sentinels may name the old master: ask that server.
-        # If this user may not call ROLE, the first write to an old master fails.
+        # A sentinel that is cut off from the others may report the old master: ask the server.
+        # If this user may not call ROLE, only the first write, which fails, shows an old master.
         with contextlib.suppress(ReplyError):
             ((role, *_),) = self._ask(sock, [("ROLE",)])
             if role != "master":
                 raise UnreachableError(
-                    f"sentinels name a replica as the master of {self._sentinels.master_name}",
+                    f"the sentinels report a replica as master of {self._sentinels.master_name}",
                     why=f"a failover is in progress: {host}:{port} is not the master now",
                     hint="try again in a moment",
                 )
@@ -46,9 +46,9 @@ class SentinelClient(SocketClient):
 
 
 def find_master(address: Address) -> tuple[str, int]:
-    """Host and port of the master that sentinels name.
+    """Host and port of the master that the sentinels report.
 
-    Uses redis-py, which may send a command twice: harmless here, since all of them only read.
+    Uses redis-py, which may send a command twice. Here that is harmless: the commands only read.
 
     Raises:
         UnreachableError: no sentinel answers, or none knows the master.
@@ -61,14 +61,14 @@ def find_master(address: Address) -> tuple[str, int]:
         "retry": Retry(NoBackoff(), 0),
         **({"ssl": True, **address.tls_options} if address.tls else {}),
     }
-    # The password in the URL is for the master: sentinels are asked without one.
+    # The password in the URL is for the master: the sentinels get no password.
     sentinels = Sentinel(list(address.nodes), sentinel_kwargs=options)
     try:
         host, port = sentinels.discover_master(address.master_name)
     except RedisError as error:
         raise UnreachableError(
             f"no sentinel names the master of {address}",
-            # Only the start: the rest of the text shows the connections with all their settings.
+            # Only the part before " : ": the rest shows all settings of the connections.
             why=f"{str(error).partition(' : ')[0]}: no sentinel answers, or none knows this master",
             hint="check the sentinels' addresses and the master's name in the URL",
         ) from None

@@ -15,7 +15,7 @@ _CODES = frozenset(("ASK", "MOVED", "TRYAGAIN"))
 
 
 def is_refusal(reply: Any) -> bool:
-    """Whether a command was not applied because its slot moves or has moved."""
+    """Whether a node refused the command because the slot is moving or has moved."""
     return isinstance(reply, ReplyError) and reply.code in _CODES
 
 

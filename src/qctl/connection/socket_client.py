@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qctl.connection.address import Address, Arg, Client
 
-# At most this many commands are sent before their replies are read: Redis buffers the replies.
+# The most commands to send before reading replies: until then, Redis keeps the replies in memory.
 MAX_PIPELINE = 25_000
 # How long a reply may take, on top of a blocking command's own timeout.
 REPLY_TIMEOUT_S = 10.0
@@ -33,7 +33,7 @@ _READ_SIZE = 65_536
 
 
 def encode(arg: Arg) -> bytes:
-    """The bytes of one argument. Bytes that were read as text go back unchanged."""
+    """The bytes of one argument. Text from a reply becomes the bytes that Redis sent."""
     if isinstance(arg, bytes):
         return arg
     if isinstance(arg, str):
@@ -45,9 +45,9 @@ def encode(arg: Arg) -> bytes:
 
 
 def _describe(command: Sequence[Arg]) -> str:
-    """Command and key, for error messages; no values, which may be secrets."""
+    """Command and key, for error messages. Values may be secrets, so they are left out."""
     name, *rest = (encode(arg).decode("utf-8", "replace") for arg in command[:2])
-    # The second word of these is not a key: it may be a password or a whole script.
+    # In these commands, the second word is not a key: it may be a password or a whole script.
     hides_key = name in {"AUTH", "EVAL", "EVALSHA", "SCRIPT"}
     return name if hides_key else " ".join([name, *rest])
 
@@ -61,7 +61,7 @@ def _pack_one(command: Sequence[Arg]) -> bytes:
     try:
         packed: bytes = hiredis.pack_command(words)
     except (UnicodeEncodeError, TypeError):
-        # hiredis cannot encode the surrogates that stand for bytes that are not UTF-8.
+        # hiredis cannot encode lone surrogates, which stand for bytes that are not UTF-8.
         words = tuple(map(encode, command))
         packed = hiredis.pack_command(words)
     return packed
@@ -75,8 +75,8 @@ def _reason(error: OSError | UnicodeError) -> str:
 class SocketClient:
     """One connection to one Redis server. Connects on first use, and again after a failure.
 
-    The client also connects again if the server closed the idle connection, if the server is not
-    the master, and in a forked process, which must not read the parent's replies. Not thread-safe.
+    It also connects again if the server closed the idle connection or answered that it is not the
+    master, and in a forked process, which must not read the parent's replies. Not thread-safe.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
     unchanged when sent as an argument.
@@ -88,7 +88,7 @@ class SocketClient:
         self._reader = self._new_reader()
         self._poll = select.poll()
         self._pid = 0
-        # True until the first commands on this connection have their replies.
+        # True until the first commands on this connection have been answered.
         self._is_new = False
         # The error with which the server refused this new connection, if any.
         self._refusal: ReplyError | None = None
@@ -103,7 +103,7 @@ class SocketClient:
 
         Raises:
             ReplyError: Redis answered with an error.
-            UnreachableError: no connection, or it broke.
+            UnreachableError: there is no connection, or it broke.
             UsageError: a certificate file cannot be read.
         """
         reply = self._exchange([command], timeout_s)[0]
@@ -112,14 +112,14 @@ class SocketClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send many commands, one round trip per 25,000. Replies that are errors are returned."""
+        """Send many commands, 25,000 per round trip. Error replies are returned, not raised."""
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_PIPELINE):
             replies += self._exchange(commands[start : start + MAX_PIPELINE], 0.0)
         return replies
 
     def masters(self) -> list[Client]:
-        """The masters that together have all keys: this one server."""
+        """This one server, which has all keys."""
         return [self]
 
     def close(self) -> None:
@@ -140,14 +140,14 @@ class SocketClient:
             sock.sendall(_pack(commands))
             get = self._reader.gets
             replies = [
-                # Most replies have arrived already: parsing here saves a slow call for each.
+                # Most replies have arrived already. Taking them here saves slow calls of _read.
                 reply
                 if (reply := get()) is not False and not isinstance(reply, hiredis.ReplyError)
                 else self._read(sock, command, reply)
                 for command in commands
             ]
         except (OSError, UnicodeError) as error:
-            # Python raises UnicodeError for a host name that DNS cannot hold.
+            # Python raises UnicodeError for a host name that is not valid in DNS.
             refusal = self._read_refusal()
             self.close()
             raise refusal or UnreachableError(
@@ -191,7 +191,7 @@ class SocketClient:
         return self._refusal
 
     def _reply_error(self, message: str, command: str) -> ReplyError:
-        # If the server is not a Redis, its answer may repeat the password.
+        # A server that is not a Redis may repeat the password in its answer: hide it there.
         error = ReplyError(message, command=command, secret=self.address.password or "")
         if error.code in NOT_THE_MASTER:
             self._is_master = False
@@ -200,7 +200,7 @@ class SocketClient:
         return error
 
     def _read(self, sock: socket.socket, command: Sequence[Arg], reply: Any = False) -> Any:
-        """The next reply; ``reply`` is the one that the parser has already returned, or False."""
+        """The next reply. ``reply`` is what the parser returned last: a reply, or False if none."""
         while reply is False and (reply := self._reader.gets()) is False:
             chunk = sock.recv(_READ_SIZE)
             if not chunk:
@@ -247,7 +247,7 @@ class SocketClient:
             ) from error
 
     def _ask(self, sock: socket.socket, commands: Sequence[Sequence[Arg]]) -> Iterator[Any]:
-        """The replies to commands while connecting; raises the first error."""
+        """Send commands while connecting; yields the replies, and raises the first error reply."""
         sock.settimeout(CONNECT_TIMEOUT_S)
         sock.sendall(_pack(commands))
         for command in commands:

@@ -10,19 +10,19 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# Two readings of a process's start time differ by less than this, the start times of two processes
-# with one pid by more: the kernel reuses a pid only after all others.
+# Two readings of one start time differ by less than this. Two processes with the same pid differ by
+# more, because the kernel reuses a pid only after it has used all others.
 _START_TOLERANCE_S = 2.0
-# Indices in /proc/PID/stat after the name: state, and start time in clock ticks since boot.
+# Indices of fields in /proc/PID/stat after the name: the state, and the start in ticks since boot.
 _STATE, _START = 0, 19
-_MAPPED = "::ffff:"  # before an IPv4 address in the address of an IPv6 socket
+_MAPPED = "::ffff:"  # the prefix of an IPv4 address that an IPv6 socket uses
 
 
 def read_birth_s(pid: int) -> float | None:
     """The start time of a process, in seconds; None if it is gone, a zombie or unreadable.
 
     On Linux, the time counts from boot and does not change when the clock is set; elsewhere it is
-    epoch time. Use it only to distinguish processes that had the same pid, not to show it.
+    epoch time. Do not show it: it serves only to distinguish processes that had the same pid.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
@@ -58,12 +58,12 @@ def process_tree(pid: int) -> list[int]:
 
 
 def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
-    """Established TCP connections of processes: local address → its owner, one of ``pids``.
+    """Established TCP connections of processes: local address → the owner, one of ``pids``.
 
-    Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. A
-    descendant's connections count for its nearest ancestor in ``pids``. Processes that have ended
-    or that this user may not inspect are left out. Behind a proxy or NAT, or in another network
-    namespace, Redis sees other addresses than these.
+    Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. The
+    owner of a descendant's connection is the nearest ancestor in ``pids``. Processes that have
+    ended or that this user may not inspect are left out. Redis sees other addresses than these if
+    the process is behind a proxy or NAT, or in another network namespace.
     """
     import psutil  # noqa: PLC0415
 
@@ -84,10 +84,10 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
 
 
 def pids_by_endpoint() -> dict[str, int]:
-    """Established TCP connections of this host: local address → the pid that owns it.
+    """Established TCP connections of this host: local address → pid of the owner.
 
-    Addresses as in ``local_endpoints``. Processes that this user may not inspect are left out; on
-    macOS, where only root may list connections, the dict is empty for others.
+    Addresses are as in ``local_endpoints``. Processes that this user may not inspect are left out;
+    on macOS, only root may list connections, so the dict is empty for other users.
     """
     import psutil  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from qctl.manage.logs import read_tail
 from qctl.manage.protocol import LogSource, ManagedProcess, Manager
 
 MAX_LINES = 10
-# The date that PM2 can put before each line: a format of the app's choice, then ": ".
+# PM2 can put a date before each line, in a format that the app chooses, and ": " after the date.
 _STAMP = re.compile(r"[\[(]?\d[\d\-/.:,+TZ \])]*:( |$)")
 _FRAME = re.compile(r"\s+at \S.*")
 _CARETS = re.compile(r"\s*\^+\s*")
@@ -26,9 +26,9 @@ _NAMED = re.compile(r"(?:Uncaught )?\[?(?:\w+\.)*\w*(?:Error|Exception|Rejection
 _NOISE = re.compile(
     r'\s+at .*node:internal/.*|Node\.js v[\d.]+|\s+File "<frozen .*|\s+return _bootstrap\..*'
 )
-# Python marks the place of the error below a frame's line with these.
+# Python prints these characters below a line of source, to underline the place of the error.
 _UNDERLINES = re.compile(r"[\s~^]+")
-# A message has at most this many lines between its first line and its first stack frame.
+# The first stack frame is at most this many lines below the first line of the message.
 _MAX_MESSAGE_LINES = 20
 
 
@@ -51,7 +51,7 @@ class LogWatch:
 
 
 def log_size(process: ManagedProcess) -> int:
-    """The size of the process's error log in bytes; 0 if it has none or it cannot be read."""
+    """The size of the process's error log in bytes; 0 if there is none or it cannot be read."""
     try:
         return process.error_log.stat().st_size if process.error_log else 0
     except OSError:
@@ -62,13 +62,13 @@ def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
     """The last error in the process's error log, as from ``error_first``; empty without a log.
 
     Args:
-        since: a result of ``log_size``; older lines, which the log had at that time, are ignored.
+        since: a result of ``log_size``; lines that the log had at that time are ignored.
     """
     return error_first(read_tail(process.error_log, since)[0]) if process.error_log else []
 
 
 def error_first(lines: Sequence[str]) -> list[str]:
-    """At most ``MAX_LINES`` lines: the last error, its message first; without one, the last lines.
+    """The last error, with the message first, in at most 10 lines; without an error, the last 10.
 
     Args:
         lines: the end of the log, oldest first.
@@ -77,7 +77,7 @@ def error_first(lines: Sequence[str]) -> list[str]:
     rows = [line for line in plain if line.strip() and not _NOISE.fullmatch(line)]
     traceback = _last(rows, lambda i: _TRACEBACK.fullmatch(rows[i]))
     named = _last(rows, lambda i: _NAMED.fullmatch(rows[i]) and _has_frames(rows, i))
-    # Node prints a line of source, carets below the wrong place, then the message.
+    # Node prints the line of source that failed, carets below that line, then the message.
     carets = _last(rows, lambda i: i and _CARETS.fullmatch(rows[i - 1]) and rows[i][0] != " ")
     at = max(named, carets)
     if traceback > at:

@@ -13,10 +13,10 @@ _MAX_NEW_BYTES = 1024 * 1024
 def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     """The last lines of a log, at most 64 KiB, and the byte where they end.
 
-    No lines, and ``start``, if the log cannot be read or is not a regular file.
+    If the log cannot be read or is not a regular file, returns no lines and ``start``.
 
     Args:
-        start: the byte to begin at; 0 is used if the log is shorter, because it was truncated.
+        start: the byte to begin at. A shorter log was truncated, so it is read from 0.
     """
     try:
         # O_NONBLOCK: the log may be a pipe.
@@ -35,14 +35,14 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     finally:
         os.close(descriptor)
     lines = _lines(data) if data else []
-    # If older bytes are skipped, the first line may be incomplete: drop it if there are others.
+    # If older bytes were skipped, the first line may be incomplete. Drop it, if there are others.
     return lines[1:] if first > start and len(lines) > 1 else lines, first + len(data)
 
 
 def read_new(path: Path, start: int) -> tuple[list[str], int]:
     """The complete lines after byte ``start``, at most 1 MiB, and the byte where they end.
 
-    If the log is shorter than ``start``, it is read from 0; if unreadable, there are no lines.
+    A log that is shorter than ``start`` is read from 0. Of an unreadable log, returns no lines.
     """
     try:
         with path.open("rb") as file:
@@ -59,6 +59,6 @@ def read_new(path: Path, start: int) -> tuple[list[str], int]:
 
 
 def _lines(data: bytes) -> list[str]:
-    # Not splitlines(), which also splits at separators inside a message.
+    # splitlines() would also split at other separators, which a message may contain.
     text = data.decode(errors="replace").removesuffix("\n")
     return [line.removesuffix("\r") for line in text.split("\n")]

@@ -14,15 +14,15 @@ _MAX_BYTES = 256 * 1024
 def installed_bullmq(process: ManagedProcess) -> str | None:
     """The BullMQ version in the nearest ``node_modules`` above the script, else above the cwd.
 
-    None if BullMQ is not there or cannot be read. The process may run an older version, which was
-    installed when the process started.
+    None if BullMQ is not there or cannot be read. A process that started before BullMQ was updated
+    still runs the version from before the update.
     """
     files = (folder / "node_modules/bullmq/package.json" for folder in _folders(process))
     return next((found for file in files if (found := _version(file)) is not None), None)
 
 
 def _folders(process: ManagedProcess) -> Iterator[Path]:
-    # With npm as the script, only the cwd leads to the app.
+    # If the script is npm, only the cwd leads to the app.
     for start in (process.script and str(Path(process.script).parent), process.cwd):
         path = Path(start)
         if start and path.is_absolute():

@@ -33,14 +33,14 @@ class ManagedProcess:
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop the process.
         kill_timeout_ms: how long after the stop signal the manager sends SIGKILL.
-        ready_timeout_ms: how long the manager waits for the app to be ready; 0: it does not wait.
+        ready_timeout_ms: how long the manager waits for the app to be ready; 0 if it does not wait.
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
         starts_again: whether the manager restarts the process after it exits with any code.
         crash_until_ms: until when (epoch ms) an exit counts as a crash; None if never or unknown.
         tree_kill: whether stopping the process also stops its children.
         script: the app's program; distinguishes two apps with one name.
-        cwd: the working folder; distinguishes such apps when both run ``npm``.
+        cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
         addresses: IP addresses that no other process has, e.g. a container's.
         signal_trouble: why the stop signal may not reach the workers; "" if nothing speaks for it.
@@ -88,7 +88,7 @@ class RestartCall(Protocol):
     def error(self) -> str | None:
         """Why the manager refused.
 
-        None until the manager answers, if it reports success, and if its answer was lost.
+        None while the manager has not answered, after a success, and if the answer was lost.
         """
         ...
 
@@ -130,7 +130,8 @@ class Manager(Protocol):
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """Request a restart of this one process; returns at once.
 
-        The manager sends the stop signal; if needed, SIGKILL after ``kill_timeout_ms``.
+        The manager sends the stop signal. If the process still runs ``kill_timeout_ms`` later, the
+        manager sends SIGKILL.
 
         Raises:
             RefusedError: the manager restarts processes only together; see ``Rollout``.
@@ -193,8 +194,8 @@ class Signaller(Protocol):
         """Send this one process its stop signal; returns at once.
 
         Nothing is killed: the process exits when its jobs have ended, and the manager starts it
-        again. The exit must not count towards the crashes after which the manager gives up. Raises
-        like the methods of ``Manager``.
+        again. The manager must not count this exit as a crash, because it gives up after several
+        crashes. Raises like the methods of ``Manager``.
         """
         ...
 

@@ -14,20 +14,20 @@ from qctl.errors import QctlError, ReplyError, is_outage
 T = TypeVar("T")
 
 # How long to wait for Redis in the middle of an operation: with Sentinel's defaults, a failover
-# takes 30 s and somewhat more.
+# takes a little more than 30 s.
 AWAY_S = 60.0
 # How long a call is repeated when the operator wants to stop. Not 0: undoing the operation must
 # survive a cut connection.
 STOPPING_S = 1.0
-# The first and the longest pause between two attempts.
+# The first and the longest pause between two attempts, in seconds.
 _PAUSE_S = (0.02, 0.5)
 
 
 class PatientClient(ForwardingClient):
-    """A client that repeats commands while Redis does not answer, or cannot carry them out.
+    """A client that repeats a command while Redis does not answer, or cannot carry it out.
 
     If only the reply is lost, the command is carried out twice. So use this client only for reads,
-    and for scripts that do no harm when they run again.
+    and for scripts that do no harm when they run twice.
 
     Args:
         stop: called between attempts; once it returns True, a call is repeated for at most
@@ -50,7 +50,7 @@ class PatientClient(ForwardingClient):
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """Within this context, repeat a call for at most so many seconds."""
+        """Within this context, repeat a call for ``seconds`` at most."""
         before = self.patience_s
         self.patience_s = min(before, seconds)
         try:
@@ -82,7 +82,7 @@ class PatientClient(ForwardingClient):
         """Call ``attempt`` until it succeeds, and return its result.
 
         Raises:
-            QctlError: the error is no outage, or the time for repeats is over.
+            QctlError: the error is no outage, or the outage is longer than the time for repeats.
         """
         began = time.monotonic()
         pause_s, longest_s = _PAUSE_S
@@ -109,7 +109,7 @@ class PatientClient(ForwardingClient):
 
 
 class _Master:
-    """One master of a cluster, looked up in each attempt: another node may have taken over."""
+    """One master of a cluster, looked up at each attempt, because another node may take over."""
 
     def __init__(self, patient: PatientClient, number: int) -> None:
         self._patient = patient

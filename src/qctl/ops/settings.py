@@ -31,7 +31,7 @@ class Context:
     Args:
         chosen: whether this context is in force.
         redis_url: with ``***`` for the password.
-        error: why the context cannot be used; ``redis_url`` to ``confirm`` are then None.
+        error: why the context cannot be used; then the fields from ``redis_url`` on are None.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ConfigFile:
 
 
 def describe_settings(settings: Settings) -> tuple[Setting, ...]:
-    """Every value in force. Passwords are masked; a file or command that gives one is not used."""
+    """Every value in force. A password is masked; its file or command is named, but not used."""
     origins = settings.origins
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,
@@ -75,7 +75,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
 
 
 def list_contexts(settings: Settings, environ: Mapping[str, str]) -> tuple[Context, ...]:
-    """The contexts of the config files, in the order of the settings."""
+    """The contexts of the config files, in the order of ``settings.contexts``."""
     found = []
     for name in settings.contexts:
         chosen = name == settings.context
@@ -97,7 +97,7 @@ def config_files(environ: Mapping[str, str]) -> tuple[ConfigFile, ...]:
 
 
 def masked_url(url: str) -> str:
-    """A Redis URL with ``***`` for its password; a remark instead of an invalid URL."""
+    """A Redis URL with ``***`` for its password. For an invalid URL, a remark in brackets."""
     # The URL of an embedded server has no password.
     if url.startswith(EMBEDDED):
         return url

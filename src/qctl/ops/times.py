@@ -29,12 +29,12 @@ def to_epoch_ms(at: datetime) -> int:
 
 
 def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
-    """The time that the value of an option means: a time ago (``10m``), or an ISO time.
+    """The time that an option's value means: a duration before now (``10m``), or an ISO time.
 
-    An ISO time without an offset is local time. A duration needs its unit: ``20260131`` is a date.
+    An ISO time without an offset is local time. ``20260131`` is a date: a duration needs a unit.
 
     Raises:
-        UsageError: the text is neither, or the time is out of range.
+        UsageError: the text is neither a duration nor a time, or the time is out of range.
     """
     now = now or datetime.now(UTC)
     text = text.strip()
@@ -46,6 +46,6 @@ def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since")
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
             f"{flag} {text!r} is not a time",
-            why="a time is how long ago, such as 30s, 10m, 2h or 3d, or an ISO time",
+            why="it must be a duration before now, such as 30s, 10m, 2h or 3d, or an ISO time",
             hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
         ) from error

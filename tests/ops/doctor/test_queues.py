@@ -197,10 +197,8 @@ def test_an_app_that_resumes_its_queue_when_it_starts(client: Client) -> None:
     )
     (finding,) = found(client, "resumes-at-start")
     assert (finding.severity, finding.subject.name) == ("warning", "q")
-    assert finding.what == (
-        "pm2:app resumes it when it starts, as seen at 2023-11-14 22:13:20 UTC: every start of "
-        "that app ends a pause"
-    )
+    assert finding.what.startswith("pm2:app resumes ")
+    assert "as seen at 2023-11-14 22:13:20 UTC" in finding.what
     assert "resume()" in finding.remedy
 
 

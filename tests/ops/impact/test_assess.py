@@ -347,10 +347,9 @@ def test_a_start_that_ends_a_pause_is_not_safe(
     record_starts(client, "bull", "pm2:app", at_ms, resumed=["q"], kept=[])
     told = ask(client, "q").verdict
     assert told.word == "drain first"
-    assert told.reasons == (
-        "a restart ends the pause of q: pm2:app resumes it when it starts, as seen at 2023-11-14 "
-        "22:13:20 UTC",
-    )
+    (reason,) = told.reasons
+    assert reason.startswith("a restart ends the pause of q: pm2:app resumes ")
+    assert reason.endswith("as seen at 2023-11-14 22:13:20 UTC")
     assert told.commands == ("qctl restart pm2:app --keep-paused",)
     # With another queue that is to run.
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}

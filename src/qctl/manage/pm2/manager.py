@@ -1,4 +1,4 @@
-"""PM2 as a process manager: its processes on this host, and restarts of single ones."""
+"""PM2 as a process manager: lists its processes on this host, and restarts single processes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Pm2:
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """All instances of the app ``name``, or the process with this pm_id.
 
-        Unlike PM2's own commands, a name never means a namespace. Raises like ``Manager.find``,
-        ``RefusedError`` also if the name is the name of one app and the pm_id of another.
+        Unlike in PM2's own commands, a name never means a namespace. Raises like ``Manager.find``;
+        raises ``RefusedError`` also if one app has this name and another app has this pm_id.
         """
         return select(self.processes(), name)
 
@@ -57,7 +57,7 @@ class Pm2:
         PM2 gets the pm_id alone: a name would also match other apps, and any further argument would
         change the app's settings.
         """
-        # A number, not text: PM2 looks it up among its keys.
+        # The id must be a number, because PM2 compares it with its own ids, which are numbers.
         call = self._begin("restartProcessId", {"id": int(process.key)})
         return _RpcRestart(call, lambda: self._restart_by_cli(process.key))
 
@@ -66,12 +66,11 @@ class Pm2:
 
         Unlike a restart, this sends no SIGKILL later and changes no setting of the app. If PM2
         would count the exit as a crash, this first resets PM2's counters for the process, as ``pm2
-        reset`` does (a restart by PM2 also resets the crashes). PM2 starts the process again after
-        the exit, unless the app's settings forbid that (see ``starts_again``); then the process
-        stays down. Only the process itself gets the signal, not its children.
+        reset`` does. After the exit, PM2 starts the process again if the app's settings allow it
+        (see ``starts_again``). Only the process itself gets the signal, not its children.
         """
         if process.crash_until_ms is not None and time.time() * 1000 < process.crash_until_ms:
-            # If the reset fails and PM2 gives the process up, the caller restarts the process.
+            # A reset may fail: if PM2 then gives up the process, the caller restarts the process.
             with contextlib.suppress(rpc.RpcError, UnreachableError):
                 self._call("resetMetaProcessId", int(process.key))
         request = {"process_id": int(process.key), "signal": STOP_SIGNAL}
@@ -109,7 +108,7 @@ class Pm2:
         self._require_daemon()
         from qctl.manage.pm2 import cli  # noqa: PLC0415 - rarely needed
 
-        # `pm2 restart 3` means an app or a namespace named "3" before it means the pm_id 3.
+        # If an app or a namespace is named "3", `pm2 restart 3` restarts that, not the pm_id 3.
         named = [p for p in self.processes() if pm_id in {p.name, p.namespace} and p.key != pm_id]
         if named:
             raise RefusedError(
@@ -120,7 +119,7 @@ class Pm2:
         return cli.CliRestart(self._home, pm_id)
 
     def _require_daemon(self) -> None:
-        """Raise unless a daemon accepts connections: without one, a ``pm2`` command starts one."""
+        """Raise if no daemon accepts connections: a ``pm2`` command would then start a daemon."""
         rpc.connect(self._socket, self._timeout_s).close()
 
 
@@ -156,8 +155,8 @@ class _RpcRestart:
             except QctlError as error:
                 self._error = f"{error.what}: {error.why}"
         except (rpc.NotUnderstoodError, UnreachableError):
-            # Not a refusal: PM2 may be restarting the process, and must not be asked twice. The
-            # caller watches the process and notices when PM2 is gone.
+            # This is no refusal: PM2 may be restarting the process, and must not be asked twice.
+            # The caller watches the process and notices when PM2 is gone.
             pass
         except rpc.RpcError as error:
             self._error = str(error)

@@ -17,13 +17,13 @@ _KILL_TIMEOUT_MS = 1600
 _LISTEN_TIMEOUT_MS = 3000
 _MIN_UPTIME_MS = 1000
 _MAX_RESTARTS = 16
-# PM2's default. PM2_KILL_SIGNAL in the daemon's environment changes it, but no row and no harmless
-# call shows that.
+# PM2's default. PM2_KILL_SIGNAL in the daemon's environment changes it, but neither a row nor a
+# harmless call shows the change.
 STOP_SIGNAL = "SIGINT"
 
 
 def to_process(row: object) -> ManagedProcess | None:
-    """The process of a row; None for a module of PM2, or without a pm_id or name."""
+    """The process of a row; None if the row is PM2's own module, or has no pm_id or no name."""
     if not isinstance(row, dict):
         return None
     env = row.get("pm2_env")
@@ -74,8 +74,8 @@ def _starts_again(env: Mapping[str, object]) -> bool:
 def _crash_until_ms(env: Mapping[str, object]) -> int | None:
     """Until when PM2 counts an exit as a crash; None if the row lacks a number that is needed.
 
-    An exit counts within ``min_uptime`` of the start, if the exit is also within ``max_restarts``
-    times ``min_uptime`` of the time when a command created or last restarted the app.
+    PM2 counts an exit that is less than ``min_uptime`` after the start of the process, and less
+    than ``max_restarts`` * ``min_uptime`` after a command created or last restarted the app.
     """
     started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))
     min_uptime_ms = _number(env.get("min_uptime", _MIN_UPTIME_MS))
@@ -92,7 +92,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int | None:
-    """A number of 0 or more, cut to an integer, else None. Some PM2 versions keep it as text."""
+    """The value, cut to an integer; None if negative or no number. Some PM2s store text."""
     number = None
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):

@@ -1,11 +1,11 @@
 """Calls to the PM2 daemon over its own socket.
 
 A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, big endian) and the
-payload: ``s:`` and text, ``j:`` and JSON, else raw bytes. A request is ``[j:{"type": "call",
-"method": …, "args": […]}, s:id]``, its reply ``[j:{"args": […]} or j:{"error": …}, s:id]``.
+payload: ``s:`` and text, ``j:`` and JSON, or raw bytes. A request is ``[j:{"type": "call",
+"method": …, "args": […]}, s:id]``; its reply is ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
-Replies contain the apps' whole environment, secrets included. Of a reply, only PM2's error message
-may reach an exception or its context, so errors are raised outside the handler of the cause.
+Replies contain the apps' whole environment, including secrets. An exception and its context may
+quote only PM2's error message, so errors are raised outside the handler of their cause.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from qctl.errors import ManagerUnreachableError
 
 _VERSION = 1
-# A row has 10 to 20 KB: enough for thousands of apps.
+# Enough for thousands of apps: each takes 10 to 20 KB.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 # The time limit for connecting, and for PM2's answer.
 TIMEOUT_S = 10.0
@@ -76,7 +76,7 @@ class Decoder:
         return frames
 
     def _take(self) -> list[bytes] | None:
-        # While the frame is incomplete, only lengths are read, so that many calls are cheap.
+        # While the frame is incomplete, only its lengths are read, so that each call is cheap.
         if not self._buffer:
             return None
         version, argc = self._buffer[0] >> 4, self._buffer[0] & 0x0F
@@ -169,7 +169,7 @@ class Call:
 
 
 def call(path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S) -> list[Any]:
-    """Call a method and wait for its reply, ``timeout_s`` seconds in all.
+    """Call a method and wait for its reply, at most ``timeout_s`` seconds in all.
 
     Raises:
         UnreachableError: PM2 does not answer in time. Also raises like ``Call`` and ``poll``.
@@ -218,7 +218,7 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
 
 def _reply(payload: bytes, method: str) -> list[Any]:
     reply: object = None
-    # The parser's exceptions contain the text of the reply: drop them.
+    # Drop the parser's exceptions: they contain the text of the reply.
     with contextlib.suppress(ValueError, RecursionError):
         reply = json.loads(payload[2:]) if payload.startswith(b"j:") else None
     if isinstance(reply, dict) and reply.get("error") is not None:

@@ -1,6 +1,6 @@
-"""qctl's own masters as a process manager: the ``qctl:`` targets.
+"""Masters, qctl's background processes that run workers, as a process manager: ``qctl:`` targets.
 
-A restart leaves no gap: the new process takes jobs before the old process exits.
+In a restart, the new process takes jobs before the old process exits.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Qctl:
         return None
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
-        """See ``Manager``: ``NAME`` means all processes of a master, ``NAME/SLOT`` one of them."""
+        """See ``Manager``. ``NAME`` means all processes of a master, ``NAME/SLOT`` means one."""
         master, _, slot = name.partition("/")
         known = master_names(self._home)
         if master not in known or not MasterFolder(self._home, master).running():
@@ -104,7 +104,7 @@ class Qctl:
         return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
 
     def stopped(self) -> Sequence[tuple[str, str]]:
-        """The stopped masters: each name, and a command to start it; only --processes is kept."""
+        """Names of the stopped masters, each with a start command (of its options, --processes)."""
         found = [
             (name, self._start_command(name))
             for name in master_names(self._home)
@@ -127,7 +127,7 @@ class Qctl:
 
 
 class _Replacement:
-    """A ``RestartCall``: the request that a master replace one process."""
+    """A ``RestartCall``: a request to a master to replace one process."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -139,7 +139,7 @@ class _Replacement:
             try:
                 answer = self._request.poll()
             except UnreachableError:
-                # Not a refusal: the caller watches the process itself.
+                # This is no refusal: the caller watches the process itself.
                 answer = {}
             if answer is not None:
                 self._is_done = True
@@ -153,7 +153,7 @@ class _Replacement:
 
 
 def refusal(answer: dict[str, Any]) -> str | None:
-    """Why a master refused, then the new process's last lines; None if it did not refuse."""
+    """Why a master refused, with the log lines of the new process; None if it did not refuse."""
     if "error" not in answer:
         return None
     lines = answer.get("words") or ()

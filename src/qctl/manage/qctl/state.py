@@ -3,7 +3,7 @@
 Each master has a folder ``$XDG_STATE_HOME/qctl/workers/NAME`` that only this user may enter:
 
 - ``state.json``: the master's pid, apps and options (``MasterState``);
-- ``lock``: locked as long as the master lives;
+- ``lock``: locked while the master runs;
 - ``log``: the output of the master and its workers;
 - ``control.sock``: takes requests, one JSON object per line, each answered by one line.
 """
@@ -30,7 +30,7 @@ _MAX_SOCKET_PATH_BYTES = 103
 _MAX_ANSWER_BYTES = 4_000_000
 _CHUNK = 65_536
 ASK_TIMEOUT_S = 5.0
-# How long a master waits until a new process is ready.
+# How long a master waits for a new process to be ready.
 READY_TIMEOUT_S = 60.0
 
 
@@ -59,7 +59,7 @@ class MasterState:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A process that a master has replaced; ``old_pid`` is None when there was none."""
+    """A process that a master has replaced; ``old_pid`` is None if the slot had no process."""
 
     slot: int
     old_pid: int | None
@@ -187,8 +187,8 @@ class MasterFolder:
 class Request:
     """A request that was sent; the master carries it out even if nobody waits for the answer.
 
-    Creating or polling it raises ``UnreachableError`` if the master does not accept the request,
-    ends before it answers, or gives an answer that is not understood.
+    The constructor and ``poll`` raise ``UnreachableError`` if the master does not accept the
+    request, ends before it answers, or gives an answer that is not understood.
     """
 
     def __init__(self, folder: MasterFolder, request: Mapping[str, Any]) -> None:

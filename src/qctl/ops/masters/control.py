@@ -16,7 +16,7 @@ from qctl.manage.logs import read_tail
 from qctl.manage.qctl.manager import Qctl, refusal
 from qctl.manage.qctl.state import MasterFolder, Replaced, Request
 
-# How long a stop waits, after the grace period for jobs, until the master has ended its processes.
+# When the grace period for jobs is over, a stop waits this long for the master to end.
 _MARGIN_S = 20.0
 _POLL_S = 0.03
 
@@ -39,9 +39,9 @@ def start(
     """Start a master that outlives this process.
 
     Args:
-        launch: starts the master's process, given its folder and the file descriptor of the
-            folder's lock, which the process keeps.
-        timeout_s: the longest wait until the master is ready; after that it is stopped again.
+        launch: starts the master's process. Gets the master's folder, and the descriptor of the
+            folder's lock, which the process keeps open.
+        timeout_s: the longest wait until the master is ready; after that, the master is stopped.
 
     Raises:
         FailedError: a master of this name runs already, or the new one ended before it was ready;
@@ -67,12 +67,12 @@ def start(
             timed_out = time.monotonic() > deadline
     finally:
         if not pids and master.poll() is None:
-            # Do not leave the master half started, not even after Ctrl-C.
+            # Stop a master that is half started, also after Ctrl-C.
             master.terminate()
             master.wait()
     if pids:
         return Started(name, master.pid, pids)
-    # `worker list` must show the previous run of this name, not the one that failed.
+    # `worker list` must show the previous run of this master, not the run that failed.
     folder.restore(state_before)
     last_words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
     if timed_out:
@@ -125,7 +125,7 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
         NotFoundError: no master of this name runs.
         FailedError: the master refused, or a new process did not start; the processes that were
             not yet replaced keep running.
-        TimedOutError: the replacement takes longer; the master continues it.
+        TimedOutError: the replacement takes longer; the master continues to replace them.
         UnreachableError: the master does not answer.
     """
     folder = MasterFolder(state_home, name)
@@ -155,8 +155,8 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
     """Let a master finish its jobs and exit, and wait until it has exited.
 
     Args:
-        timeout_s: the longest wait. None: 20 s more than the grace period, or without end if there
-            is no grace period; 20 s with ``now``.
+        timeout_s: the longest wait. None means 20 s with ``now``; without ``now``, 20 s more than
+            the grace period, or no limit if there is no grace period.
         now: give running jobs back to the queue instead of finishing them.
 
     Returns:
@@ -165,7 +165,7 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
     Raises:
         NotFoundError: there never was a master of this name.
         UnreachableError: the master runs and does not answer.
-        TimedOutError: its jobs take longer; the master continues to stop.
+        TimedOutError: the jobs take longer; the master continues to stop.
     """
     folder = MasterFolder(state_home, name)
     state = folder.running()
@@ -178,7 +178,7 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
     if not folder.ask({"do": "state"})["stopping"]:
         folder.ask({"do": "stop"})
     if now:
-        # After the second request, the master does not wait for its jobs.
+        # After a second request, the master no longer waits for its jobs.
         folder.ask({"do": "stop"})
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while is_running(state.pid, state.birth_s):

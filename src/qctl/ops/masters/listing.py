@@ -22,7 +22,7 @@ class MasterProcess:
     """A worker process of a running master.
 
     Args:
-        slot: its number in the master, from 0; a process that replaces it has the same one.
+        slot: the number of the process in the master, from 0. A replacement gets the same number.
         status: ``launching``, ``online`` or ``stopping``.
         pid, started_at_ms, rss_bytes: None while the slot has no process.
         restarts: how often the slot's process was replaced.
@@ -49,10 +49,10 @@ class Master:
         target: ``qctl:NAME``.
         status: ``launching``, ``online``, ``stopping``, ``stuck`` (runs and does not answer),
             ``stopped``, or ``unknown`` (its state cannot be read).
-        pid, started_at: None if it does not run.
-        apps: ``module:attribute`` each.
-        cwd: the folder it runs in; None if unknown.
-        processes: empty if it does not run or does not answer.
+        pid, started_at: None if the master does not run.
+        apps: each as ``module:attribute``.
+        cwd: the master's working folder; None if unknown.
+        processes: empty if the master does not run or does not answer.
         leaving: pids of replaced processes that still finish jobs.
     """
 
@@ -111,7 +111,7 @@ def _process(row: dict[str, Any]) -> MasterProcess:
 
 
 def read_logs(state_home: Path, name: str, lines: int, *, follow: bool) -> Iterator[list[str]]:
-    """The last lines of a master's log, at most 64 KiB; with ``follow``, also new ones without end.
+    """The last lines of a master's log, at most 64 KiB; with ``follow``, then each new line.
 
     Raises:
         NotFoundError: there is no master of this name, or it has no log.

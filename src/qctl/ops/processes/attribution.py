@@ -21,8 +21,8 @@ def holders(
 ) -> dict[int, ManagedProcess]:
     """Client id of a worker's connection → the process that holds it, itself or through a child.
 
-    Addresses do not match a worker on another host, behind a proxy or NAT, or on a unix socket. If
-    such a worker is one of qctl's own on this host, its heartbeats match it.
+    The address does not show the process of a worker on another host, behind a proxy or NAT, or on
+    a unix socket. For qctl's own workers on this host, heartbeats then show the process.
     """
     addresses = by_address(processes, [worker.address for worker in workers])
     found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}
@@ -43,7 +43,7 @@ def known_holders(
     workers: Sequence[WorkerClient],
     processes: Sequence[ManagedProcess],
 ) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
-    """The same as ``holders``, but a failure becomes a remark: it must not hide the workers."""
+    """Like ``holders``, but a failure becomes a remark, so that the workers are still shown."""
     if not workers or not processes:
         return {}, ()
     try:
@@ -73,7 +73,7 @@ def _by_heartbeat(
 def by_address(
     processes: Sequence[ManagedProcess], addresses: Iterable[str]
 ) -> dict[str, ManagedProcess]:
-    """Address of a connection → the process that holds the connection; only of known holders.
+    """Address of a connection → the process that holds the connection, if it is known.
 
     Args:
         addresses: of connections, as in CLIENT LIST.
@@ -100,7 +100,7 @@ def host_of(address: str) -> str:
 def queues_served(
     workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
 ) -> dict[str, set[str]]:
-    """Process key → names of the queues that the process serves; only of processes with workers."""
+    """Key of each process that has workers → names of the queues that the process serves."""
     served: dict[str, set[str]] = {}
     for worker in workers:
         process = holders.get(worker.client_id)
@@ -115,11 +115,11 @@ def serving(
     targets: Iterable[TargetConfig],
     names: Collection[str],
 ) -> dict[ManagedProcess, frozenset[str]]:
-    """Running process → which of the queues ``names`` it serves; only of processes that serve any.
+    """Each running process that serves queues in ``names`` → the names of these queues.
 
     Args:
         connected: process key → names of the queues that the process serves now.
-        targets: the configured targets. A process also serves the queues of its target.
+        targets: the configured targets. The queues of a target count as served by its processes.
     """
     configured: dict[str, set[str]] = {}
     for target in targets:

@@ -1,4 +1,4 @@
-"""Find other queues that the workers of some queues serve, by the addresses of the workers."""
+"""Find which other queues the processes of some workers serve, by the workers' addresses."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LOCAL = ("127.", "[::1]")
 def queues_beside(
     client: Client, prefix: str, db: int, names: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Queues that are served by a process, container or host that serves one of ``names``.
+    """Other queues that are served by a process, container or host that serves one of ``names``.
 
-    On this host, a connection shows its process. For workers elsewhere, only the IP address counts:
-    a container or pod has its own, but several processes on one machine look like one.
+    On this host, the process of each connection is known. Workers elsewhere are compared by IP
+    address: each container or pod has its own, but all processes on one machine share an address.
 
     Returns:
-        the names of queues of this prefix, and a description of those under another prefix or in
+        names of queues under this prefix, and descriptions of queues under another prefix or in
         another database.
     """
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
@@ -31,7 +31,7 @@ def queues_beside(
         pid = pids.get(address)
         if pid is not None:
             return pid
-        # A local connection of an unknown process shares its place with no other.
+        # If the process of a local connection is unknown, the connection is a place of its own.
         return address if address.startswith(_LOCAL) else address.rpartition(":")[0]
 
     workers = [(place(w.address), w.queue) for w in list_workers(client, prefix, names, db) or ()]

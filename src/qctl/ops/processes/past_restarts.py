@@ -17,7 +17,7 @@ from qctl.ops.times import from_epoch_ms
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.interruptions import Span, stalled_within
 
-# BullMQ's defaults: a lock of 30 s and two stalled checks, 30 s apart; and some seconds more.
+# Seconds: with BullMQ's defaults, a lock lasts 30 s and two stalled checks take 60 s; plus 10 s.
 AFTERMATH_S = 100
 
 
@@ -67,7 +67,7 @@ def past_restarts(
     *,
     clock_ahead_ms: int = 0,
 ) -> list[PastRestart]:
-    """The last restart of each process, by queue; without processes that were never restarted.
+    """The last restart of each process that was ever restarted, once for each of its queues.
 
     Args:
         served: process → the queues that it serves.

@@ -3,7 +3,7 @@
 If the operator's own command restarts the workers, qctl sees no process, only the workers in CLIENT
 LIST (wire format 7.1). They count as replaced when all old connections are gone and each queue has
 enough new workers, which have stayed up. A worker that lost its connection and came back looks like
-a new one, so this proves less than the restart of a process does.
+a new one, so this proof is weaker than that of ``restart.py``, which watches the processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qctl.wire.read.info import run_ids
 
 # How long the new workers must stay connected in all: some apps crash seconds after their start.
 CONFIRM_S = 5.0
-# The way out where Redis does not list the workers.
+# The end of the hint if Redis does not list the workers.
 WITHOUT_PROOF = "; or do without the proof: --no-expect"
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
@@ -32,10 +32,10 @@ _Id = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class QueueWorkers:
-    """The workers of one queue around a replacement.
+    """How far the workers of one queue are replaced.
 
     Args:
-        before: how many were connected before.
+        before: how many workers were connected before the replacement.
         left: how many of the old workers are still connected.
         new: how many new workers are connected.
         expected: how many new workers are needed.
@@ -54,7 +54,7 @@ class Replacement:
     Args:
         prefix, db: the key prefix and the database of the queues.
         queues: names of the queues.
-        expected: how many new workers each queue needs; None for as many as it has now, even 0.
+        expected: how many new workers each queue needs; None: as many as the queue has, even 0.
         whose: client ids of the workers to replace; None for all workers of the queues.
         shortcoming: why the replacement is not complete, by what else is known; "" if it is.
         stop: returns whether the operator wants to stop; called often.
@@ -97,7 +97,7 @@ class Replacement:
             queue: self._before[queue] if expected is None else expected for queue in self._queues
         }
         self._servers = run_ids(client)
-        # The workers that were connected when no queue lacked any, and since when they stay so.
+        # Since when each queue has had enough new workers, and which workers these were then.
         self._complete_since: float | None = None
         self._complete: frozenset[_Id] = frozenset()
         self._seen: dict[_Id, str] = {}
@@ -107,9 +107,9 @@ class Replacement:
         return self._before[queue] > 0
 
     def stopped_beside(self) -> tuple[str, ...]:
-        """Other queues that have lost workers, so that jobs of theirs may be interrupted.
+        """Other queues that have lost workers, which may have interrupted jobs.
 
-        Queues under another prefix or in another database are described.
+        Queues under another prefix or in another database are included, with a description.
         """
         now = self._read_elsewhere(self._read())
         gone = {queue for key, queue in self._elsewhere.items() if key not in now}
@@ -124,7 +124,7 @@ class Replacement:
         """
         if run_ids(self._client) != self._servers:
             raise FailedError(
-                "whether the workers were replaced is unknown",
+                "it is unknown whether the workers were replaced",
                 why="Redis was restarted, or failed over, while they were being replaced, so all "
                 "of their connections are new",
             )
@@ -147,8 +147,8 @@ class Replacement:
         """Wait until the workers are replaced and have stayed up for ``SETTLE_S``.
 
         Raises:
-            FailedError: as ``read``; it takes longer than ``timeout_s``, or new workers go away.
-            Interrupted: ``stop`` said so.
+            FailedError: as ``read``; also if it takes too long, or if new workers keep going away.
+            Interrupted: ``stop`` returned True.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -161,7 +161,7 @@ class Replacement:
             if time.monotonic() > deadline:
                 raise FailedError(
                     "the command succeeded, but its workers are not in place",
-                    why=_shortage(now) or self._lacks or "the new ones do not stay connected",
+                    why=_shortage(now) or self._lacks or "the new workers do not stay connected",
                     hint="see the workers' own log, and whether the command restarts every worker "
                     "of these queues; for more time: --ready-timeout D; for another number of "
                     "workers: --expect-workers N",
@@ -173,8 +173,8 @@ class Replacement:
         """Make sure that the new workers stay up for ``CONFIRM_S``, now that they have jobs.
 
         Raises:
-            FailedError: as ``read``, or one of them has gone away since ``wait``.
-            Interrupted: ``stop`` said so.
+            FailedError: as ``read``; also if a new worker has gone away since ``wait``.
+            Interrupted: ``stop`` returned True.
         """
         began = self._complete_since
         assert began is not None  # noqa: S101 - `wait` has returned
@@ -204,7 +204,7 @@ class Replacement:
             self._lacks = self._shortcoming()
             is_complete = not self._lacks
         if not is_complete or not self._complete <= present:
-            # A worker has gone: the time in which all must stay connected begins again.
+            # A worker is missing, so the time for which all must stay connected begins again.
             self._complete_since = None
         if not is_complete:
             self._complete = frozenset()
@@ -215,7 +215,7 @@ class Replacement:
         """Raise a FailedError if the new workers of a queue keep going away."""
         ever = Counter(self._seen.values())
         for each in now:
-            # More workers have gone than ``MAX_CRASHES`` times the number that the queue needs.
+            # For each worker that the queue needs, more than ``MAX_CRASHES`` have gone.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
                 raise FailedError(
                     f"the new workers of {each.queue} keep going away",
@@ -225,7 +225,7 @@ class Replacement:
                 )
 
     def _read_elsewhere(self, workers: Iterable[WorkerClient]) -> dict[str, str]:
-        """Address → queue, of the workers of all other queues."""
+        """Address of each worker of another queue → that queue."""
         here = {w.address: w.queue for w in workers if w.queue not in self._queues}
         foreign = list_foreign(self._client, self._prefix, self._db)
         return here | {address: str(worker) for address, worker in foreign}

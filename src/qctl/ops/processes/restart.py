@@ -1,8 +1,8 @@
 """Restart one managed process and prove it, without relying on the manager's own answer.
 
 A restart is proved when the old process (pid and start time) is gone, a new one is online and has
-stayed up, and each queue has a worker connection of the new process. Where addresses do not show
-the process of a connection, any connection that is younger than the restart counts.
+stayed up, and each queue has a worker connection of the new process. If addresses do not show which
+process holds a connection, any connection that is younger than the restart counts.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.info import run_ids
 
-# A new process must have been up this long; PM2's own measure of "unstable" (min_uptime) is 1 s.
+# A new process must have been up this long. PM2 calls a process that ends before 1 s unstable.
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
-# New processes that die before the restart is reported as a crash loop.
+# When this many new processes have died, qctl reports a crash loop.
 MAX_CRASHES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The restart is proved: the old process is gone, the new one up, its workers connected."""
+    """The restart is proved: the old process is gone; the new one is up, with workers connected."""
 
     step: ClassVar[str] = "ready"
     target: str
@@ -48,7 +48,7 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 class NotReplacedError(FailedError):
-    """The manager refused the restart; see ``Restart.old_is_gone`` for the old process."""
+    """The manager refused the restart. The old process may run: see ``Restart.old_is_gone``."""
 
 
 class _NewProcesses:
@@ -70,7 +70,7 @@ class _NewProcesses:
         self.crashes = 0
 
     def update(self, now: ManagedProcess) -> bool:
-        """Record a reading; return whether it shows a new process."""
+        """Record ``now``, a reading of the process; return whether it shows a new process."""
         if self._first is None and not now.was_started_since(self._before):
             return False
         self._first = self._first or now
@@ -96,7 +96,7 @@ class _NewProcesses:
 
     @property
     def connected_s(self) -> float:
-        """How long its workers have been seen connected, in seconds; 0 if they are not."""
+        """How long the workers have been seen connected, in seconds; 0 if they are not."""
         return time.monotonic() - self._connected_since if self._connected_since else 0.0
 
 
@@ -165,8 +165,8 @@ class Restart:
     def await_old_gone(self, call: RestartCall) -> None:
         """Wait until the old process has ended.
 
-        ``stop`` is called only afterwards: an earlier end of the drain would resume the queues, and
-        a worker that is being stopped could take one more job.
+        ``stop`` is called only afterwards: if the drain ended earlier, it would resume the queues,
+        and a worker that is being stopped could take one more job.
         """
         deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
         while not self.old_is_gone():
@@ -205,13 +205,13 @@ class Restart:
         )
 
     def confirm(self) -> int:
-        """Make sure that the new process has stayed up once its workers were connected.
+        """Make sure that the new process has stayed up since its workers connected.
 
-        Some apps die soon after they have connected. Call this while the queues run, so that no job
-        waits meanwhile.
+        Some apps die soon after they have connected. Call this when the queues have been resumed,
+        so that no job has to wait for it.
 
         Returns:
-            the pid of the new process, another one if it has crashed once.
+            the pid of the new process; not the pid in ``Ready`` if the process has crashed since.
 
         Raises:
             FailedError, Interrupted: as ``run``.
@@ -230,13 +230,13 @@ class Restart:
             now = self.row()
             if now is None:
                 raise deleted(self._manager, self._process)
-            # False while the row is from before the restart.
+            # ``update`` returns False while the row is from before the restart.
             if started.update(now):
                 self._raise_end(now)
                 if now.status == "online":
                     read_at = time.monotonic()
                     missing = self._missing(now)
-                    # The time in which Redis was away does not count.
+                    # The time for which Redis did not answer does not count.
                     deadline += max(time.monotonic() - read_at - POLL_S, 0)
                     started.note_workers(are_connected=not missing)
                     if not missing and is_settled():
@@ -281,7 +281,7 @@ class Restart:
             fresh = [worker for worker in fresh if worker.client_id in mine]
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
-        # Else another Redis server answers now: all connections to it are new.
+        # Otherwise another Redis server answers now, so all connections to it are new.
         absent = self._queues - {worker.queue for worker in fresh}
         return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
 

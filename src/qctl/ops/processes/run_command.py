@@ -15,7 +15,7 @@ from qctl.durations import duration
 from qctl.errors import FailedError, UsageError
 from qctl.ops.processes.restart import Interrupted
 
-# The time between SIGTERM and SIGKILL, for a command that is ended early.
+# When qctl ends a command early, the time between SIGTERM and SIGKILL.
 TERM_GRACE_S = 10.0
 _STDERR = 2
 # How long a command may run, and its workers may take to connect, if the operator does not say.
@@ -25,14 +25,14 @@ READY_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """A command that restarts workers, the operator's or a manager's, and the proof that it needs.
+    """A command of the operator or a manager that restarts workers, and how to prove that it did.
 
     Args:
         argv: the program and its arguments.
         timeout_s: how long the command may run.
         ready_timeout_s: how long its workers may take to connect after the command has ended.
-        expected_workers: how many new workers each queue needs; None for as many as it has.
-        is_proved: whether new workers must be seen; if not, only the exit code counts.
+        expected_workers: how many new workers each queue needs; None: as many as the queue has.
+        is_proved: whether new workers must be seen. If not, the exit code alone decides.
         shortcoming: why the restart is not complete, by what a process manager shows; "" if it is.
     """
 

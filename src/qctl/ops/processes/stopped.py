@@ -21,10 +21,10 @@ class StoppedError(FailedError):
 
 
 def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
-    """The process as it is now, with another pid after a crash or somebody else's restart.
+    """The process as it is now; after a crash or somebody else's restart, the pid differs.
 
     Raises:
-        StoppedError: somebody stops or stopped it, or its manager no longer lists it.
+        StoppedError: somebody has stopped the process or is doing so, or the manager has lost it.
     """
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
@@ -69,6 +69,6 @@ def label(process: ManagedProcess) -> str:
 
 
 def remedy(manager: Manager, process: ManagedProcess, verb: str) -> str:
-    """The manager's command to ``show``, ``restart`` or ``start`` a process, or for its ``log``."""
+    """The manager's command for a process; ``verb``: ``show``, ``log``, ``restart``, ``start``."""
     command: str = getattr(words_of(manager.kind), verb)
     return command.format(key=quoted(process.key), name=quoted(process.name))

@@ -23,7 +23,7 @@ _settings: Settings | None = None
 
 @contextlib.contextmanager
 def commands_like(settings: Settings) -> Iterator[None]:
-    """Within this context, commands repeat the flags that ``settings`` come from."""
+    """Within this context, recommended commands repeat the flags that gave ``settings``."""
     global _settings  # noqa: PLW0603
     _settings = settings
     try:
@@ -36,7 +36,7 @@ def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
     """A qctl command to show to the operator, quoted for the shell.
 
     Args:
-        prefix: the key prefix of its queues.
+        prefix: the key prefix of the queues.
         verb: one word or two, such as ``jobs retry``.
         words: names and options.
         redis: the URL of another Redis, without its password; empty for the Redis in use.
@@ -61,8 +61,8 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
     """A redis-cli command to show to the operator, without a password.
 
     Args:
-        node: host and port of one master of a cluster. None for the only master; in a cluster,
-            redis-cli then finds the node. If no sentinel answers, the host is ``MASTER``.
+        node: host and port of one master of a cluster. With None, redis-cli asks the only master,
+            or finds the node of a cluster. If no sentinel answers, the host is ``MASTER``.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":
@@ -71,14 +71,14 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
         try:
             node = find_master(address)
         except UnreachableError:
-            # The advice must not fail: the operator has to find the master.
+            # Advice must not fail: the operator fills in the host of the master.
             node = ("MASTER", _REDIS_PORT)
     if node is None and address.mode == "cluster" and "--cluster" not in words:
         options.append("-c")
     host, port = node or (address.host, address.port)
     if address.unix_path:
         options += ["-s", address.unix_path]
-    # With --cluster, the words themselves name a node.
+    # With --cluster, the address of a node is already among the words.
     elif "--cluster" not in words:
         options += ["-h", host] * (host != "localhost")
         options += ["-p", str(port)] * (port != _REDIS_PORT)
@@ -110,5 +110,5 @@ def quoted(word: str) -> str:
 
 
 def _spelled(char: str) -> str:
-    # The bytes as Redis has them, whatever the locale of the shell is.
+    # Bytes do not depend on the locale of the shell.
     return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -29,7 +29,7 @@ class Target:
     Args:
         label: ``pm2:worker``.
         processes: the processes of the app, except those that are stopped or stopping.
-        configured: names of the queues that they serve according to the config.
+        configured: names of the queues that these processes serve according to the config.
     """
 
     label: str
@@ -49,8 +49,8 @@ class Connections:
 
     Args:
         workers: all workers under this prefix.
-        owned: process key → its workers; without the processes whose workers cannot be matched.
-        foreign: process key → its workers under other prefixes or databases.
+        owned: process key → the process's workers. Processes without a matched worker are missing.
+        foreign: process key → the process's workers under other prefixes or databases.
     """
 
     workers: Sequence[WorkerClient]
@@ -117,10 +117,10 @@ def _nearest(settings: Settings, text: str) -> str:
 def listed_workers(
     client: Client, prefix: str, db: int, queues: Iterable[str] = (), *, or_else: str = ""
 ) -> list[WorkerClient]:
-    """The workers as ``list_workers`` reads them, where a restart cannot be proved without them.
+    """Like ``list_workers``, but raises if the workers are unknown: no restart is proved then.
 
     Args:
-        or_else: what the operator can do instead, for the hint.
+        or_else: what the operator can do instead; becomes the end of the error's hint.
 
     Raises:
         FailedError: Redis does not list the connected workers.
@@ -136,7 +136,7 @@ def listed_workers(
 def read_connections(
     client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
 ) -> Connections:
-    """Read the connected workers, and which of these processes each worker belongs to.
+    """Read the connected workers, and match them with these processes.
 
     Raises:
         FailedError: Redis does not list the connected workers, so no restart can be proved.
@@ -171,7 +171,7 @@ def targets_serving(
     """Labels of the targets that serve one of these queues, by the config or by their workers.
 
     Args:
-        connections: the connected workers; None if unknown: then only the config counts.
+        connections: the connected workers; if None (unknown), only the config counts.
         queues: names of queues; if empty, every target with a connected worker is returned.
     """
     wanted = set(queues)

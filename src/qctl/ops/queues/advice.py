@@ -29,10 +29,10 @@ class Note:
 
 # The remark if no worker has made a stalled check within the last interval.
 NO_CHECK = (
-    "no stalled check has run lately, and with skipStalledCheck, or where jobs are fetched by "
-    "hand, none ever does"
+    "no stalled check has run lately, and perhaps none ever will, because of skipStalledCheck or "
+    "because jobs are fetched by hand"
 )
-# Who paused the queue, if a pause note may be out of date.
+# Who may have paused the queue after the last pause by qctl that is known.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -55,7 +55,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
 
 
 def paused(queue: QueueSnapshot) -> Note | None:
-    """Says who is at work on the queue (a drain or restart), or else who paused it."""
+    """Reports the drain or restart that is at work on the queue; without one, who paused it."""
     if queue.lease is not None:
         return Note(f"{queue.lease} is at work on it now")
     if not queue.paused:
@@ -73,10 +73,10 @@ def paused(queue: QueueSnapshot) -> Note | None:
 
 
 def resumer_text(resumer: Resumer) -> str:
-    """``pm2:app resumes it when it starts`` (the queue), and when a drain last saw that."""
+    """Which app resumes the queue at its start, and when a drain last saw that."""
     seen_at = utc_datetime(resumer.at_ms)
     seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
-    return f"{resumer.target} resumes it when it starts{seen}"
+    return f"{resumer.target} resumes the queue when the app starts{seen}"
 
 
 def legacy_paused(queue: QueueSnapshot) -> Note | None:
@@ -85,7 +85,8 @@ def legacy_paused(queue: QueueSnapshot) -> Note | None:
         return None
     found = counted(queue.legacy_paused, "job is", "jobs are")
     text = (
-        f"{found} in BullMQ 5's list of paused jobs, which no worker reads: a resume fetches them"
+        f"{found} in BullMQ 5's list of paused jobs, which no worker reads: a resume moves them "
+        "to the waiting jobs"
     )
     return Note(text, (_command(queue, "resume"),))
 
@@ -111,12 +112,12 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
 
 
 def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> Note | None:
-    """Reports jobs with a lock whose worker is not connected, and when the locks run out."""
+    """Reports locked jobs whose workers are not connected, and when the locks expire."""
     if workers is None:
         return None
     held: Sequence[HeldJob] = queue.held
     if workers:
-        # Redis never lists workers with certain names, so these are not missing.
+        # Redis never lists workers with certain names: do not report those as absent.
         held = [
             job for job in held if is_absent(job.worker, workers) and is_listed(job.worker or "")
         ]
@@ -136,7 +137,7 @@ def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None)
 
 
 def locks_end(ttls_ms: Sequence[int | None]) -> str:
-    """In what time locks with these TTLs run out; None is a lock that never expires."""
+    """When locks with these TTLs expire; the TTL None is of a lock that never expires."""
     if None in ttls_ms:
         return "a lock has no end, so nothing puts its job back until the lock's key is deleted"
     longest_ms = max((ttl_ms or 0 for ttl_ms in ttls_ms), default=0)
@@ -154,7 +155,7 @@ def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
 
 
 def ready(queue: QueueSnapshot) -> str:
-    """``3 jobs wait, 1 job is delayed and overdue``, without a part that would be 0."""
+    """``3 jobs wait, 1 job is delayed and overdue``; a part that would be 0 is left out."""
     parts = []
     if queue.backlog:
         parts.append(counted(queue.backlog, "job waits", "jobs wait"))

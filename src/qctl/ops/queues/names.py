@@ -1,9 +1,9 @@
 """The names of the queues, cached if finding them is slow.
 
-Redis has no list of queues: a SCAN of every key of the database finds them (wire format 2.4), which
-takes seconds with ten million keys. A small database is scanned each time. A slow scan writes the
-names to a file in the state folder. For half an hour, commands read the names from this file, add
-the queues to which workers are connected, and start the next scan in the background when it is due.
+Redis has no list of queues. To find them, qctl must SCAN every key of the database (wire format
+2.4), which takes seconds for ten million keys. A small database is scanned each time. A slow scan
+writes the names to a file in the state folder. For half an hour, commands read the names from this
+file, add queues with connected workers, and start the next scan in the background when it is due.
 
 Only names are cached: everything else is read from Redis each time, so a deleted queue is not
 shown. A new queue without a worker is missing until the next scan, so every command that uses
@@ -34,8 +34,8 @@ from qctl.wire.read.discovery import discover
 SLOW_SCAN_S = 0.25
 # Cached names that are older are not used.
 MAX_AGE_S = 1800.0
-# The next scan is due after this many times the duration of the last scan, but at the latest after
-# half of MAX_AGE_S.
+# The next scan is due after PAUSE_FACTOR * the duration of the last scan, at the latest after
+# MAX_AGE_S / 2.
 PAUSE_FACTOR = 30
 # A file's name is cut to this many bytes: file systems allow 255, and suffixes are added.
 _MAX_FILE_NAME = 150
@@ -59,7 +59,7 @@ class QueueNames:
     is_cached: bool = False
 
     def including(self, names: Iterable[str]) -> QueueNames:
-        """These and more names. Names with a colon are left out: no queue has one (trap T6)."""
+        """Adds ``names`` without those that have a colon, which no queue's name has (trap T6)."""
         more = {name for name in names if ":" not in name}
         return replace(self, names=tuple(sorted(more.union(self.names))))
 
@@ -73,10 +73,10 @@ class QueueNames:
 
 
 class QueueNameCache:
-    """The cached names of one prefix of one Redis, for one Redis user.
+    """The cached names of the queues under one prefix, for one address of Redis and one user.
 
     Args:
-        address: the address of Redis; its password is not written to the file or the file's name.
+        address: the address of Redis. Neither the file nor its name contains the password.
     """
 
     def __init__(self, state_home: Path, address: Address, prefix: str) -> None:
@@ -88,7 +88,7 @@ class QueueNameCache:
         self.path = state_home / "queues" / name[-_MAX_FILE_NAME:]
 
     def get(self, client: Client) -> QueueNames:
-        """The cached names if the server's run is the same or always unknown; else a scan's."""
+        """The cached names; if there are none, or ``server_id`` has changed, names by a scan."""
         cached = self.read()
         if cached is not None and cached.server == server_id(client):
             return cached
@@ -109,14 +109,14 @@ class QueueNameCache:
                 server=str(record["server"]),
                 is_cached=True,
             )
-            # After the clock was set back, names from the future are not used.
+            # If the clock was set back, the names may be from the future: do not use them.
             is_current = -1.0 < time.time() - found.scanned_at_s < MAX_AGE_S
             if record["about"] == self._about and is_current:
                 return found
         return None
 
     def scan(self, client: Client) -> QueueNames:
-        """The names by a scan of all keys; cached if the scan is slow, else the file is deleted."""
+        """Scan all keys for the names. A slow scan writes the file, a quick scan deletes it."""
         at_s, began = time.time(), time.monotonic()
         names = tuple(discover(client, self._prefix))
         found = QueueNames(names, at_s, time.monotonic() - began)
@@ -125,7 +125,7 @@ class QueueNameCache:
             if found.took_s > SLOW_SCAN_S:
                 found = replace(found, server=server_id(client))
                 other = self.read()
-                # The file may have the names of a scan that began later and ended sooner.
+                # Do not replace names of another scan that began later and has already ended.
                 if other is None or other.scanned_at_s <= found.scanned_at_s:
                     self._write(found)
             else:

@@ -25,7 +25,7 @@ class PauseResult:
     Args:
         paused: whether the queue is paused now.
         changed: whether this command paused or resumed the queue, or would in a dry run.
-        active: how many jobs were running then; a pause lets them go on.
+        active: how many jobs were running at that time; a pause does not stop them.
         moved: how many jobs a resume moved back from BullMQ 5's paused list.
         warnings: what the operator must pay attention to.
     """
@@ -50,7 +50,7 @@ def pause_queues(
     """Stop workers from taking jobs of these queues; running jobs go on.
 
     Args:
-        mixed_versions: pause queues on which BullMQ 5 and BullMQ 6 both work, too.
+        mixed_versions: also pause queues on which both BullMQ 5 and BullMQ 6 work.
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is paused.
@@ -98,7 +98,7 @@ def require_rights(
         what: the action, for the message, e.g. ``a drain``.
 
     Returns:
-        False if the rights are unknown, as before Redis 7; then nothing is refused.
+        False if the rights are unknown, as before Redis 7: then this raises no RefusedError.
 
     Raises:
         RefusedError: a right is missing; the message names the commands.
@@ -127,10 +127,10 @@ def require_rights(
 def resume_queues(
     client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False, force: bool = False
 ) -> list[PauseResult]:
-    """Let workers take jobs of these queues again, also jobs in BullMQ 5's ``paused`` list.
+    """Let workers take jobs of these queues again, including jobs in BullMQ 5's ``paused`` list.
 
     Args:
-        force: resume queues that are being drained, too.
+        force: also resume queues that are being drained.
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is resumed.

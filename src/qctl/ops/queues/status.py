@@ -1,6 +1,6 @@
-"""The state of queues and processes: what ``status`` shows.
+"""The state of queues and processes: what ``qctl status`` shows.
 
-Nothing is written. Once their names are known, all queues are read in two round trips. Values that
+Nothing is written to Redis. When the names are known, two round trips read all queues. Values that
 the Redis user may not read are None.
 """
 
@@ -39,12 +39,12 @@ _INFO = ("INFO", "server")
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """The server; all fields but ``url`` are None if the user may not call INFO.
+    """The server. If the user may not call INFO, all fields except ``url`` are None.
 
     Args:
         version: the version of Redis with which the server is compatible.
         server, server_version: the product, for example ``Redis`` or ``Valkey``, and its version.
-        replica_of: ``host:port`` of the master if the server is a replica: its data may be old.
+        replica_of: ``host:port`` of the master, if the server is a replica; else None.
     """
 
     url: str
@@ -60,8 +60,8 @@ class RedisInfo:
         if self.replica_of is None:
             return ()
         return (
-            f"this Redis is a replica of {self.replica_of}: what it shows may be old, and workers "
-            "are connected to its master",
+            f"this Redis is a replica of {self.replica_of}: its data may be old, and workers are "
+            "connected to the master",
         )
 
     @property
@@ -97,12 +97,13 @@ class QueueStatus:
         oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
         workers: number of connected workers; None if unknown.
         legacy_paused: how many of the waiting jobs are in BullMQ 5's ``paused`` list.
-        rate_limited_s: how long the rate limit certainly keeps jobs from starting; else None.
-        rate_limit: the current window of the rate limit; None without one.
+        rate_limited_s: for how long no job can start because of the rate limit; None if unknown,
+            or if jobs can start.
+        rate_limit: the current window of the rate limit; None without a window.
         concurrency: how many jobs all workers may run at once; None: no limit, or ``is_broken``.
-        is_maxed: whether at least that many jobs are active.
-        is_broken: the stored concurrency is not a number, so BullMQ's scripts fail.
-        overdue: delayed jobs that are due and that no worker has fetched yet.
+        is_maxed: whether at least ``concurrency`` jobs are active.
+        is_broken: whether the stored concurrency is not a number, so that BullMQ's scripts fail.
+        overdue: number of delayed jobs that are due, but that no worker has fetched yet.
         notes: what deserves attention, with the commands to type.
     """
 
@@ -148,7 +149,7 @@ class StatusReport:
     """The JSON of ``qctl status``.
 
     Args:
-        queues_known_at: when the queues' names were read if they are cached; else None.
+        queues_known_at: if the names of the queues are cached, when they were read; else None.
     """
 
     redis: RedisInfo
@@ -159,7 +160,7 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A report, the queues behind it (some may be unreadable), and remarks on what failed."""
+    """A report, the queues in it and those that cannot be read, and remarks on what failed."""
 
     report: StatusReport
     queues: Queues
@@ -180,13 +181,13 @@ def inspect_queues(
     prober = _Prober(client)
     queues = queues_named_or_all(prober, settings.prefix, names, known)
     if known is not None and known.is_cached and known.server != prober.server_id():
-        # The first pipeline has shown that the names are of another run of the server.
+        # The first pipeline has shown that the names are from another run of the server.
         known = cache.scan(client)
         queues = queues_named_or_all(client, settings.prefix, names, known)
     redis = prober.redis(address)
     workers = prober.workers(settings.prefix, names if known is None else known.names, address.db)
     if known is not None and known.is_cached:
-        # Queues that are newer than the cached names are known by their workers.
+        # A queue that is newer than the cached names is found if it has workers.
         more = known.including(worker.queue for worker in workers or ())
         if len(more.names) > len(known.names):
             known = more
@@ -199,8 +200,8 @@ def inspect_queues(
         if known.is_scan_due:
             cache.scan_in_background()
         remarks += (
-            f"queues as of {known.age_s:.0f} s ago, and queues with workers: finding all queues "
-            f"takes {known.took_s:.1f} s in this Redis; `qctl queues` does so now",
+            f"queues as of {known.age_s:.0f} s ago, and newer ones that have workers, because a "
+            f"search for all takes {known.took_s:.1f} s; to search now: `qctl queues`",
         )
     now_s = time.time()
     by_queue = None if workers is None else grouped(workers, lambda worker: worker.queue)
@@ -259,7 +260,7 @@ def redis_info(client: Client, address: Address) -> RedisInfo:
 
 def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
     if isinstance(reply, ReplyError):
-        # Not granted to this user, or renamed by a hosting service.
+        # INFO is not granted to this user, or a hosting service has renamed INFO.
         if is_outage(reply):
             raise reply
         return RedisInfo(str(address), None, None)

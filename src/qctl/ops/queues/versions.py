@@ -19,16 +19,17 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.read.versions import BullMQ5Traces, other_libraries, read_bullmq5_traces
 from qctl.wire.replies import to_int
 
-# Traces of BullMQ 5 that are older are ignored: they may be from before an update.
+# Older traces of BullMQ 5 are ignored: they may be from before an update.
 LATELY_MS = 600_000
 
 
 def installed_by_queue(
     served: Mapping[ManagedProcess, Collection[str]],
 ) -> dict[str, list[tuple[str, str]]]:
-    """Queue → the processes that serve it, each with the version of BullMQ that it has installed.
+    """Queue → targets of the processes that serve it, each with its installed BullMQ version.
 
-    ``served`` has the names of the queues that each process serves.
+    Args:
+        served: process → names of the queues that the process serves.
     """
     found: dict[str, list[tuple[str, str]]] = {}
     for process, names in served.items():
@@ -41,9 +42,9 @@ def installed_by_queue(
 def _installed(
     client: Client, settings: Settings, db: int, names: Collection[str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """``installed_by_queue`` of all processes of this host that serve these queues.
+    """``installed_by_queue`` for all processes of this host that serve these queues.
 
-    Empty if the processes cannot be read: Redis has other signs, so a pause need not fail.
+    Empty if the processes cannot be read. Redis has other signs, so a pause need not fail.
 
     Raises:
         UnreachableError: Redis cannot be reached.
@@ -68,7 +69,7 @@ def version_signs(
     """Major version (5 or 6) → signs, in words, that BullMQ of this version works on a queue.
 
     Args:
-        installed: processes that serve the queue, each with the version that it has installed.
+        installed: targets of processes that serve the queue, each with its installed version.
     """
     signs: dict[int, list[str]] = {5: [], 6: []}
     found = {f"{target} has {version}": version for target, version in installed}
@@ -85,8 +86,8 @@ def version_signs(
         signs[5].append("a worker that ran schedules")
     in_wait = snapshot.counts.waiting - snapshot.legacy_paused
     by_qctl = any((snapshot.pause_note, snapshot.uncertain_note, snapshot.lease))
-    # A pause by qctl puts all jobs into one list: jobs in both lists are from clients of both
-    # versions.
+    # A pause by qctl leaves all jobs in one list. If both lists have jobs after that, clients of
+    # both versions have added jobs.
     if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
         signs[5].append("jobs in the paused list")
     if snapshot.paused and in_wait and (snapshot.legacy_paused or not by_qctl):
@@ -108,7 +109,7 @@ def require_safe_pause(
     that is already paused is not refused: pausing it again by qctl moves its jobs into one list.
 
     Args:
-        settings: name the process managers, which are asked for the installed versions.
+        settings: they name the process managers, which are asked for the installed versions.
         accept: warn instead of refusing.
 
     Returns:

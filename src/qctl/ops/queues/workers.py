@@ -1,4 +1,4 @@
-"""Workers and the processes in which they run: what ``workers`` shows.
+"""Workers and the processes in which they run: what ``qctl workers`` shows.
 
 CLIENT LIST shows connected workers. qctl's own workers also write heartbeats with more details.
 """
@@ -36,15 +36,16 @@ class WorkerStatus:
 
     Args:
         name: the worker's own name, or None.
-        address: ``ip:port`` of the worker's end of the connection; None for one of qctl's own
-            workers that is no longer in CLIENT LIST: it is closing, or died a few seconds ago.
-        pid: of the managed process in which the worker runs, else from the heartbeat.
-        process: the target of that managed process, e.g. ``pm2:worker``. ``cpu_percent`` is of this
-            process; ``rss_bytes`` is from the heartbeat, else of this process.
+        address: ``ip:port`` of the worker's end of the connection. None if only a heartbeat shows
+            the worker: a worker of qctl that is closing, or that died a few seconds ago.
+        pid: of the managed process in which the worker runs; if unknown, from the heartbeat.
+        process: the target of that managed process, e.g. ``pm2:worker``.
+        cpu_percent: of that managed process.
+        rss_bytes: from the heartbeat; without a heartbeat, of that managed process.
         jobs: ids of the worker's active jobs; None if unknown.
-        age_s: seconds since the worker connected; without a connection, since it started.
-        host, started_at, quiet, jobs_done: only for qctl's own workers: where and since when the
-            worker runs, whether it takes no more jobs, and how many jobs have ended in it.
+        age_s: seconds since the worker connected; without a connection, since the worker started.
+        host, started_at, quiet, jobs_done: only for qctl's own workers: where the worker runs, when
+            it started, whether it has stopped taking jobs, and how many jobs it has ended.
     """
 
     queue: str
@@ -82,9 +83,9 @@ def inspect_workers(
     """The workers of the named queues, or of all under the prefix; and remarks on what failed.
 
     Args:
-        exist: the named queues are known to exist.
-        with_jobs: include the jobs of each worker, for which every active job is read.
-        connected: the connected workers, if they were just read; other queues' are ignored.
+        exist: whether the named queues are known to exist.
+        with_jobs: include the jobs of each worker; to find them, every active job is read.
+        connected: the connected workers, if just read; workers of other queues are ignored.
 
     Raises:
         NotFoundError: a named queue does not exist.
@@ -144,8 +145,8 @@ def _matched(
 ) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
     """Client id → heartbeat of connected workers; and the heartbeats of workers not connected.
 
-    They are matched by queue and name. If several share a connected worker's name, their heartbeats
-    are in neither result.
+    A connection and a heartbeat match by queue and name. If the name of a connected worker is not
+    unique in its queue, the heartbeats with this name are in neither result.
     """
     by_name: dict[_Name, list[Heartbeat]] = grouped(beats, lambda beat: (beat.queue, beat.name))
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
@@ -174,9 +175,9 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
 def _active_jobs(
     client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> dict[str | _Name, tuple[str, ...]]:
-    """Ids of active jobs: by the lock's owner if it has a heartbeat, and by queue and worker name.
+    """Ids of active jobs, by the owner of their lock, and by queue and name of their worker.
 
-    A worker without a name, or with a name that is not unique in its queue, is left out.
+    Owners without a heartbeat are left out, and names that are missing or not unique in the queue.
     """
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]
@@ -186,7 +187,7 @@ def _active_jobs(
     try:
         active = read_active(client, [QueueKeys(prefix, queue) for queue in sorted(queues)])
     except ReplyError:
-        # A queue that cannot be read must not keep the workers from being shown.
+        # If a queue cannot be read, the workers are shown without jobs.
         return {}
     for job in active:
         for key in ((job.keys.name, job.worker), heartbeats.owner_of(job.lock_token)):
