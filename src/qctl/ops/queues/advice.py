@@ -29,8 +29,8 @@ class Note:
 
 # The remark if no worker has made a stalled check within the last interval.
 NO_CHECK = (
-    "no stalled check has run lately, and perhaps none ever will, because of skipStalledCheck or "
-    "because jobs are fetched by hand"
+    "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
+    "none will"
 )
 # Who may have paused the queue after the last pause by qctl that is known.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"

@@ -61,7 +61,7 @@ class RedisInfo:
             return ()
         return (
             f"this Redis is a replica of {self.replica_of}: its data may be old, and workers are "
-            "connected to the master",
+            "connected to its master",
         )
 
     @property
