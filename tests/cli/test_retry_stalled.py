@@ -140,7 +140,7 @@ def test_locks_of_workers_that_are_gone_are_named(redis_url: str, client: Client
     put(client, "1", "active", lock="t")
     ran = retry(redis_url, "q")
     assert ran.code == 0
-    assert "1 job of gone workers still locked (1)" in ran.out
+    assert "still locked by workers that are gone: 1 job (1)" in ran.out
     assert "--wait" in ran.out
     assert row(client, "active") == ["1"]
 

@@ -113,15 +113,15 @@ def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) 
         if later:
             ids = listed([job.id for job in later], _MAX_SHOWN)
             yield (
-                f"{name}: {counted(len(later), 'job')} of gone workers still locked "
-                f"({ids}); --wait waits until the locks run out"
+                f"{name}: still locked by workers that are gone: {counted(len(later), 'job')} "
+                f"({ids}); --wait waits until the locks expire"
             )
     if quiet:
         yield f"no stalled jobs in {counted(quiet, 'queue')}"
 
 
 def bulk_question(action: Action, queue: str, selection: Selection, most: int) -> str:
-    """What a command is about to do to up to ``most`` jobs, without a question mark."""
+    """The question before a command changes up to ``most`` jobs, without its question mark."""
     state = f"{selection.state} " if selection.state else ""
     which = counted(most, f"{state}job")
     if selection.only.is_set and not selection.named_count:

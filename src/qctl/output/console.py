@@ -117,7 +117,7 @@ _TIGHTER = (
     (True, 24, _GAP),
     (True, MIN_TEXT_WIDTH, _GAP),
     (True, MIN_TEXT_WIDTH, 1),
-    # The last resort, because many names look the same.
+    # The last resort: at this width, many names look the same.
     (True, 6, 1),
 )
 

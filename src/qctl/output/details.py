@@ -1,4 +1,4 @@
-"""Used by the views of jobs, schedulers and events: times, labelled lines, JSON as text."""
+"""Times, labelled lines and JSON as text, for the views of jobs, schedulers and events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def labelled_lines(
     """A line for each known fact, with control characters made visible.
 
     Args:
-        max_text: how many characters of a text are shown; a longer text is cut, with its length.
+        max_text: how many characters of a text to show; the length of a longer text is added.
     """
     known = [(label, text) for label, text in facts if text is not None]
     width = max(len(label) for label, _ in known)

@@ -24,7 +24,7 @@ _SHOWN_LISTS = ["stalled", "jobs", "ids", "lost", "parents", "schedulers", "dedu
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
-    """The findings in their order, remarks on checks, and a last line with the numbers."""
+    """The findings in their order, remarks on checks, and a last line with counts."""
     lines: list[str] = []
     shown: dict[tuple[str, str], int] = {}
     for finding in _merged(diagnosis.findings):

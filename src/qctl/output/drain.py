@@ -30,7 +30,7 @@ _MAX_HARMED = 50
 
 
 def _plan_lines(plan: Planned) -> Iterator[str]:
-    """What the drain will do, with the present numbers of jobs."""
+    """What the drain will do, with the current numbers of jobs."""
     names = ", ".join(visible(name) for name in plan.queues)
     yield f"queues     {names}"
     yield (
@@ -91,7 +91,7 @@ def _job(job: RunningJob) -> str:
 
 
 def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a case a step
-    """The lines of a step: one, or several for the plan, a wait and the report.
+    """One line for a step, or several lines for the plan, a wait and the report.
 
     Args:
         prefix: the queues' prefix, for the commands that the report recommends.
@@ -146,7 +146,7 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a c
 
 
 def _replaced(done: CommandDone | DrainReport) -> str:
-    """Which workers a command has replaced, by their connections to Redis."""
+    """How many workers a command has replaced, counted by their connections to Redis."""
     if done.rule == "not checked":
         return "it was not checked whether new workers are up"
     old = sum(row.before for row in done.workers)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Event names and job ids are padded to these widths.
 _EVENT_CELLS = 17
 _ID_CELLS = 6
-# Payloads may be megabytes long, and only a terminal has a width to which they are cut.
+# Payloads are cut to this length: they may be megabytes long, and a file has no width.
 _MAX_TEXT = 2000
 _STYLES = {
     "failed": "red",

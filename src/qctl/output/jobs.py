@@ -54,7 +54,7 @@ def _min_width(column: Column[Job], jobs: Sequence[Job]) -> int:
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
-    """How many jobs matched, or that there are no jobs, or more; "" if all jobs are shown."""
+    """A remark about matches, or about jobs that are not shown; "" if all jobs are shown."""
     shown, where = len(jobs.jobs), f"in queue {jobs.queue}"
     if not jobs.total:
         return f"no {jobs.state} jobs {where}"

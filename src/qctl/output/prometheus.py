@@ -45,7 +45,7 @@ class Scrape:
 
 
 def text_of(scrape: Scrape) -> str:
-    """The text format, with its last line end."""
+    """The metrics in the text format."""
     return generate_latest(registry_of(lambda: scrape)).decode()
 
 

@@ -85,7 +85,7 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
 
 
 def detail_lines(schedule: ScheduleDetail, now: datetime) -> Iterator[str]:
-    """One scheduler in full, control characters made visible."""
+    """One scheduler in full, with control characters made visible."""
     return labelled_lines(_facts(schedule, now))
 
 
@@ -116,7 +116,7 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
 
 
 def removal_lines(removal: Removal) -> list[str]:
-    """What was removed, and whether a job of the scheduler still runs."""
+    """What was removed, and whether a job of the scheduler will still run."""
     schedule = removal.schedule
     what = f"scheduler {schedule.id} of {schedule.queue} ({rule(schedule)}, job {schedule.name})"
     done = "removed" if removal.removed else "would be removed" if removal.dry_run else "was gone"

@@ -108,7 +108,7 @@ def listed(names: Sequence[str], most: int = 5, *, total: int | None = None) -> 
     """``a, b and 3 more``: the first ``most`` names, each visible and cut to 40 cells.
 
     Args:
-        total: how many names there are if ``names`` holds only a part of them.
+        total: the number of all names, if ``names`` holds only a part of them.
     """
     shown = [visible(name, 40) for name in names[:most]]
     more = (len(names) if total is None else total) - len(shown)

@@ -36,7 +36,8 @@ class AddReport:
             the queue would give the job a number.
         outcome: ``added``; or, if nothing was added, ``exists`` (there was a job with this id) or
             ``deduplicated`` (there was a job with this deduplication id).
-        state: the first state of a new job; the current state of an existing job, or None.
+        state: the first state of a new job, or the current state of an existing job; None if that
+            job is in no state.
         created_queue: whether the queue did not exist before.
         remarks: why the job may not run soon.
     """
@@ -69,7 +70,7 @@ def add_job(
         create: create the queue if it does not exist. False by default: the name may be mistyped.
 
     Raises:
-        NotFoundError: the queue does not exist and ``create`` is False, or the parent does not.
+        NotFoundError: the queue is missing and ``create`` is False, or the parent job is missing.
         RefusedError: the queue is Bull 3/4's, or the job exists and has another parent.
         UsageError: an option is wrong.
     """

@@ -32,7 +32,7 @@ class Runtimes:
 
 
 def quantile(ascending: Sequence[float], share: float) -> float | None:
-    """The quantile by nearest rank: 0.5 is the median, 0.95 the 95th percentile; None if empty."""
+    """A quantile by nearest rank: ``share`` 0.5 gives the median. None if there are no values."""
     if not ascending:
         return None
     return ascending[max(ceil(share * len(ascending)), 1) - 1]
@@ -58,7 +58,7 @@ def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: RecentRuns) 
 
 
 def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | None:
-    """After how many seconds all of these jobs have ended, with the probability ``share``.
+    """The seconds after which, with the probability ``share``, all of these jobs have ended.
 
     The jobs are assumed to end independently of each other: the probability that all have ended is
     the product of the probabilities for each job. The time is rounded up to 0.1 s.
@@ -67,7 +67,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
         remaining: the ``remaining_runs_s`` of each job.
 
     Returns:
-        0 if there are no jobs; None if nothing is known about one of them (an empty sequence).
+        0 if there are no jobs; None if a job has no ``remaining_runs_s``.
     """
     if not all(remaining):
         return None

@@ -1,9 +1,9 @@
 """What will happen to an active job whose worker is gone: what the stalled check does, and when.
 
 Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused.
-Workers with ``skipStalledCheck`` and code that fetches jobs by hand do not run it. One check marks
-all active jobs. The next check puts marked jobs without a lock back, to run next. A job that has
-stalled too often then fails in the worker that takes it (wire format 5.13).
+It is not run by workers with ``skipStalledCheck``, nor by code that fetches jobs by hand. One check
+marks all active jobs. The next check puts marked jobs without a lock back, to run next. A job that
+has stalled too often fails in the worker that takes it (wire format 5.13).
 
 A job is *held* while its lock exists and its worker is not connected. No check moves a held job
 before the lock expires: the worker may be shutting down, and may still finish the job.

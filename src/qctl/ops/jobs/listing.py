@@ -2,7 +2,7 @@
 
 Without a filter, only the jobs shown are read, whatever the size of the queue. With a filter by
 ids, only the jobs with these ids are read. With any other filter, jobs are read in chunks until
-enough of them match. Active jobs are few, so all are read to find stalled jobs or given ids.
+enough of them match. All active jobs, which are few, are read to find stalled jobs or given ids.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ def stream_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> Iterator[Job]:
-    """Jobs of one state: finished jobs newest first, other jobs next to run or oldest first.
+    """Jobs of one state.
 
-    If ``only`` contains ids, waiting jobs are sorted by id instead.
+    Finished jobs come newest first. Waiting, delayed and prioritized jobs come in the order in
+    which they will run, and other jobs oldest first. If ``only`` contains ids, waiting jobs are
+    sorted by id instead.
 
     Args:
         state: one of ``STATES``.

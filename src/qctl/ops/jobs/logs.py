@@ -65,7 +65,7 @@ def follow_logs(
 
     While Redis cannot be reached, the function keeps trying.
 
-    A job with ``keepLogs`` keeps only its last rows. Rows that it drops before they are read are
+    A job with ``keepLogs`` keeps only its last rows. Rows that are dropped before they are read are
     lost, and ``say`` reports the loss. After rows were dropped, a new row that equals an old row
     may be mistaken for the old row and left out.
 

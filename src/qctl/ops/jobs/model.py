@@ -31,9 +31,9 @@ class Job:
         state: one of ``wire.states.STATES``, or ``unknown`` for a job that is in no state.
         data: the payload; the raw text if it is not JSON.
         lock_ttl_ms: None if there is no lock, or if the lock never expires.
-        runtime_s: how long the job has run so far, or ran.
-        missing: whether only the job's id is left: the job's hash is gone from Redis.
-        fate: set by ``add_fates``, if the job is stalled or its worker is not connected.
+        runtime_s: how long the job has run so far, or how long it ran.
+        missing: whether the job's hash is gone from Redis, so that only its id is left.
+        fate: set by ``add_fates`` if the job is stalled, or if its worker is not connected.
     """
 
     id: str
@@ -107,7 +107,7 @@ class JobDetail(Job):
         delay_ms: the job's current delay.
         lock_token: the value of the lock, by which a worker proves that it has the job.
         held_by: where the worker that has the job runs; None if it is not a qctl worker.
-        deferred_failure: the next worker fails the job for this reason without running it.
+        deferred_failure: the reason for which the next worker fails the job without running it.
         log_rows: how many rows ``jobs logs`` shows.
     """
 

@@ -157,7 +157,7 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
     if not own:
         raise RefusedError(
             f"job {job_id!r} of {queue} is not stalled",
-            why="a worker holds its lock, or it has left active",
+            why="a worker holds its lock, or the job has left active",
             hint=command(prefix, "jobs", "show", queue, job_id),
         )
     return replace(plan, queues=(replace(found, stalled=own, waiting_for=()),))
@@ -175,7 +175,7 @@ def worker_is_absent(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> 
 def await_locks(
     client: Client, plan: RetryPlan, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[list[ActiveJob]]:
-    """Wait for locks to expire: those of jobs whose worker is not connected.
+    """Wait until the locks of the plan's ``waiting_for`` jobs have expired.
 
     Args:
         stop: ends the wait early when it returns True.

@@ -1,1 +1,1 @@
-"""An impact as text: a heading, a table of aspects, the best time, the verdict."""
+"""The impact of a restart as text: a heading, a table of aspects, the best time, the verdict."""

@@ -1,4 +1,4 @@
-"""Two rows of an impact: active jobs that are interrupted, and jobs that fail for good."""
+"""Two rows of the impact table: active jobs, and jobs that would fail for good."""
 
 from __future__ import annotations
 

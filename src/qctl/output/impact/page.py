@@ -1,4 +1,4 @@
-"""An impact as lines of a terminal: what would restart, the aspects, the best time, the verdict."""
+"""The page of ``qctl impact``: what would restart, the aspects, the best time, the verdict."""
 
 from __future__ import annotations
 

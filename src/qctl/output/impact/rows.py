@@ -1,4 +1,4 @@
-"""The rows of an impact, one for each aspect."""
+"""The rows of the impact table: one for each aspect of a restart."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _data(data: Sequence[DataSafety] | None) -> Aspect:
             behind = "" if lag is None else f", last heard from at most {lag} s ago"
             notes.append(f"{counted(server.replicas, 'replica')}{behind}")
     hazards = any(server.hazards for server in data)
-    # Nodes of a cluster mostly report the same.
+    # The nodes of a cluster usually report the same, so each note is shown once.
     unique = list(dict.fromkeys(notes))
     return Aspect("Data loss", "none by a restart", unique, "yellow" if hazards else "green")
 

@@ -40,7 +40,7 @@ _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit
 
 
 async def _in_daemon_thread(call: Callable[[], T]) -> T:
-    """Call in a daemon thread, because such a thread does not delay the exit if Redis hangs."""
+    """Run ``call`` in a daemon thread, which does not delay the exit if Redis hangs."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
 
@@ -277,7 +277,7 @@ class TopApp(App[int]):
     # Keys
 
     def action_leave(self, code: int) -> None:
-        """Exit; stop a running action first: a drain undoes its changes, other actions finish."""
+        """Stop a running action, then exit. A drain undoes its changes; other actions finish."""
         progress = self._progress
         if progress is None or progress.ended.is_set():
             self.exit(int(code))

@@ -1,4 +1,4 @@
-"""A table with a cursor that draws only its visible rows."""
+"""A table with a cursor; only its visible rows are drawn."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
 
 
 def rate(per_s: float, rates: Rates) -> str:
-    """``0.5``, ``120``; ``~`` marks an estimate by a sample, ``≥`` a rate that may be higher."""
+    """``0.5``, ``120``; ``~`` marks an estimate from a sample, ``≥`` a rate that may be higher."""
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
@@ -148,7 +148,7 @@ FAILURE_COLUMNS: tuple[Column[Failure], ...] = (
 
 
 def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool) -> str:
-    """The context, Redis, the prefix, the cost of a reading, and when the last one was made."""
+    """The context, Redis, the prefix, and the cost and time of the last reading."""
     redis = reading.redis
     left = f"{redis.url}  {redis.product}  {reading.prefix}"
     if reading.context:
@@ -161,7 +161,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """The chosen queue's trouble, first note or pauser; if it has none, the reading's remarks."""
+    """The chosen queue's trouble, first note or pause; if there is none, the reading's remarks."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue

@@ -10,9 +10,9 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_groups, read_object, to_int, value_or
 
-# BullMQ's default. It applies until ``meta`` of the queue has a limit (wire format P1).
+# BullMQ's default, used until the queue's ``meta`` key has a limit (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
-# How many jobs of each state are read: the newest.
+# At most this many jobs of each state are read, beginning with the newest.
 _JOBS = 20
 _DAY_MS = 86_400_000
 _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
@@ -23,7 +23,7 @@ class KeptJobs:
     """The finished jobs of one state, judged by the newest 20.
 
     Args:
-        bounded: whether the options of a job read say how many jobs to keep, or for how long.
+        bounded: whether any of these jobs has an option that limits how many or how long to keep.
         examined: how many jobs were read, at most 20.
         oldest_ms: when the oldest of all kept jobs ended.
         last_day: how many of the kept jobs ended in the last 24 hours. None if unknown: Redis
@@ -39,7 +39,7 @@ class KeptJobs:
 
 
 def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[tuple[int, int]]:
-    """For each queue the length and the limit of its event stream, in one round trip."""
+    """For each queue, the length and the limit of its event stream, in one round trip."""
     reads = [(("XLEN", k("events")), ("HGET", k("meta"), "opts.maxLenEvents")) for k in queues]
     found = []
     for length, limit in read_groups(client, reads):

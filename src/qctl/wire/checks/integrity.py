@@ -14,7 +14,7 @@ from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
 # About how many ids are checked in all queues together.
 MAX_IDS = 10_000
-# How many ids are checked at each end of a list or set: at most, and at least.
+# At most and at least this many ids are checked at each end of a list or set.
 _MAX_PER_END, _MIN_PER_END = 200, 5
 _WINDOW = 1000
 # ``waiting`` is the state of the jobs in the lists ``wait`` and ``paused``.
@@ -23,7 +23,7 @@ _STATES = ("waiting", "active", *SORTED_SETS)
 
 @dataclass(frozen=True, slots=True, order=True)
 class IdWithoutJob:
-    """An id whose job hash is gone, and the list, sorted set or state in which it was found."""
+    """An id whose job hash is gone, and the list, sorted set or state that contains the id."""
 
     keys: QueueKeys
     state: str

@@ -33,7 +33,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class WrongKey:
-    """A key of the wrong type; ``name`` is its suffix, and ``expected`` the type in BullMQ."""
+    """A key of the wrong type. ``name`` is its suffix, ``expected`` the type that BullMQ uses."""
 
     keys: QueueKeys
     name: str
@@ -48,7 +48,7 @@ class WrongKey:
 def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKey] | ReplyError]:
     """For each queue, its keys of the wrong type, in one round trip.
 
-    A missing key is not wrong. If this user may not run TYPE, each queue's item is the error.
+    A missing key is not wrong. If this user may not run TYPE, an error replaces the list.
     """
     rows = read_groups(client, [[("TYPE", keys(name)) for name in _TYPES] for keys in queues])
     found: list[list[WrongKey] | ReplyError] = []

@@ -1,7 +1,8 @@
 """Scans the database for jobs in no state, and for deduplication keys without a job.
 
-No list or set refers to them. SCAN visits all keys of the database, including the keys of other
-programs. Its order does not depend on the names of the keys, so its first steps are a fair sample.
+No list or set contains these jobs and keys, so only SCAN finds them. SCAN visits all keys of the
+database, including the keys of other programs. The order does not depend on the names of the keys,
+so the first steps are a fair sample.
 """
 
 from __future__ import annotations
@@ -69,8 +70,7 @@ def scan_keys(
         be a job's hash, and the found deduplication keys (each as queue and deduplication id).
 
     Args:
-        max_keys: stop when about this many keys of any kind were visited on all masters together;
-            None to visit all.
+        max_keys: stop after about this many keys of any kind on all masters; None to visit all.
     """
     known = {keys.name: keys for keys in queues}
     prefix = queues[0].prefix

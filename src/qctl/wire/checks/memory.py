@@ -1,4 +1,4 @@
-"""Estimates the memory that queues use: their large keys, and their jobs by a sample."""
+"""Estimates the memory that queues use, from their large keys and from a sample of their jobs."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from qctl.wire.replies import checked, read_groups, value_or
 
 # About how many parents are checked in all queues together.
 MAX_PARENTS = 2000
-# How many parents are checked in one queue: at most, and at least.
+# At most and at least this many parents of each queue are checked.
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 200, 5
-# How many children of each parent are checked.
+# At most this many children of each parent are checked.
 _CHILDREN = 20
 
 Reason = Literal["failed", "gone", "none"]

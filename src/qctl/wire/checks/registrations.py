@@ -15,7 +15,7 @@ from qctl.wire.states import FINISHED
 
 # About how many schedulers are read in all queues together.
 MAX_SCHEDULERS = 5000
-# How many schedulers are read in one queue: at most, and at least.
+# At most and at least this many schedulers of each queue are read.
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 1000, 5
 # Later than any time that a score can hold.
 _NEVER_MS = 2**53
@@ -30,9 +30,9 @@ class Registration:
     Args:
         next_ms: when the pending job is due; None if the member's score is not a time.
         fields: the hash ``repeat:<id>``; empty if there is none.
-        pending: whether the pending job waits or runs; assumed to be True if its id is unknown.
-        limit, jobs_made: how many jobs may be made, and were made; read from the hash, and from
-            the options of the pending job, even if that job has ended.
+        pending: whether the pending job waits or runs; True if the id of that job is unknown.
+        limit, jobs_made: how many jobs it may make, and how many it has made. Both numbers come
+            from the hash and from the options of the pending job, even if that job has ended.
     """
 
     keys: QueueKeys
@@ -57,7 +57,7 @@ class Registration:
         return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
 
     def has_ended(self, now_ms: int) -> bool:
-        """Whether the limit or the end date is reached, so no more jobs are made (6.4)."""
+        """Whether its limit or end date is reached: it makes no more jobs (wire format 6.4)."""
         return schedule_has_ended(
             *self._rule,
             limit=self.limit,
@@ -97,7 +97,7 @@ def read_registrations(
 ) -> tuple[list[Registration], int]:
     """The schedulers and legacy repeatables that are due first, and how many there are in all.
 
-    An entry whose job neither waits nor runs is read twice, because a worker may have replaced the
+    An entry without a waiting or running job is read twice, because a worker may have replaced the
     job between two commands. An entry that is gone at the second read is left out.
 
     Args:
@@ -147,7 +147,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         is_in = [value_or(score, None) is not None for score in scores]
         ended = any(is_in[len(_PENDING_SETS) :]) and not any(is_in[: len(_PENDING_SETS)])
         # Lists may be long and are not read: a job in no sorted set is assumed to be in a list.
-        # Legacy keys of the oldest form contain colons. The ids of their jobs cannot be derived.
+        # If a legacy key contains colons, the id of its pending job cannot be derived.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(checked(exists)) and not ended) or is_unknown
         limit = to_int(record.get("limit") or repeat.get("limit"))
