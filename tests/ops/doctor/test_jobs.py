@@ -182,7 +182,7 @@ def test_bullmq_pro_may_keep_jobs_elsewhere(client: Client) -> None:
     diagnosis = diagnose(client)
     assert of(diagnosis, "lost-jobs") == []
     why = result(diagnosis, "lost-jobs").why
-    assert why.startswith("not q: ")
+    assert why.startswith("not examined: q, ")
 
 
 def test_other_queues_and_prefixes_are_left_alone(client: Client) -> None:

@@ -71,7 +71,7 @@ class Examination:
         chosen: the processes of ``--target``; None without ``--target``.
         full: read everything instead of samples.
         sleep: waits before the second reading that some checks make.
-        answers: the results and errors of the functions under ``read_once``.
+        answers: the results and errors of the functions decorated with ``read_once``.
     """
 
     client: Client
@@ -152,7 +152,7 @@ class Examination:
     @property
     @read_once
     def served(self) -> Mapping[ManagedProcess, frozenset[str]]:
-        """Which of the queues each process serves, by name. Other processes are left out."""
+        """The names of the queues that each process serves; processes without any are left out."""
         from qctl.ops.processes.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
         processes = self.all_processes if self.chosen is None else self.chosen

@@ -13,7 +13,7 @@ from qctl.wire.states import FINISHED
 
 # Finished jobs of one state, kept without a limit: MANY are an info, VERY_MANY are a warning.
 MANY, VERY_MANY = 10_000, 100_000
-# Redis trims a stream to about its limit. A length above limit * factor + slack shows no trimming.
+# Redis trims streams only roughly. A stream above limit * factor + slack counts as not trimmed.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
 # Redis does not show a worker's own limit. A count that is a multiple of this is taken for a limit.

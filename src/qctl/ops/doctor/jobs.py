@@ -211,7 +211,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
         yield exam.coverage(f"{scanned.jobs:,} jobs among {scanned}")
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
-        yield f"not {names}: used by another library, which may keep jobs elsewhere"
+        yield f"not examined: {names}, because another library may keep its jobs elsewhere"
     if undetermined:
         jobs = counted(undetermined, "job", "jobs")
         yield f"{jobs} may be in the part of the wait list that was not read"

@@ -135,7 +135,7 @@ def _possible_interruption(
 
 
 def _restart_evidence(hit: Sequence[PastRestart]) -> dict[str, Any]:
-    # Two instances that started at about the same time list the same job.
+    # Count each job once: two instances that started together list the same jobs.
     jobs = dict.fromkeys((each.queue.name, job_id) for each in hit for job_id in each.interrupted)
     return {
         "interrupted": len(jobs),
@@ -264,7 +264,7 @@ class _App:
     """An app with ``total`` processes, of which ``down`` do not run.
 
     Args:
-        status: the manager's word for the processes that do not run; ``errored`` if any is.
+        status: the manager's word for the processes that do not run; ``errored`` if one of them is.
         commands: commands that show why PM2 gave the app up, and that start the app.
     """
 

@@ -19,7 +19,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# How many events are searched: in all queues together (at least 20 in each), and in one queue.
+# The most events to search: in all queues together (but at least 20 in each), and in one queue.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
@@ -104,7 +104,7 @@ def paused(exam: Examination) -> Iterator[Finding]:
 
 
 def resumes_at_start(exam: Examination) -> Iterator[Finding]:
-    """Apps that resume a queue when they start. A drain of the app saw and recorded it."""
+    """Apps that resume a queue when they start, as a drain of the app saw and recorded."""
     names = {keys.name for keys in exam.keys}
     try:
         resumers = read_resumers(exam.client, exam.settings.prefix)

@@ -235,7 +235,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
 def _has_saved(server: ServerFacts) -> bool:
     """Whether Redis has saved a snapshot since its start.
 
-    The time of the last save alone proves nothing, because Redis sets it when it starts.
+    The time of the last save alone proves nothing, because Redis sets that time at its start.
     """
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False

@@ -17,16 +17,16 @@ from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# How many queues are read at most, events of all these queues together, and events of one queue.
+# The maximum of queues that are read, of events of all these queues, and of events of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
 # Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
 # A backlog counts as growing if it grew in each third of the time, and if the whole growth is at
 # least 20 jobs and at least a tenth of the added jobs.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
-# The minimum of ended jobs, of failed jobs, and of the share of failed jobs for a finding.
+# A finding needs at least this many ended jobs, failed jobs, and this share of failed jobs.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# ``max_jobs`` for ``clock_samples``; how many jobs must show a clock that is ahead; or behind.
+# ``max_jobs`` for ``clock_samples``. The fewest jobs that prove a clock ahead, and a clock behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
@@ -145,7 +145,7 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
         alike = _ahead(samples) or _behind(samples)
         if not alike or exam.redis_now_ms - newest_ms > _RECENT_MS:
             continue
-        # A clock ahead: show the median. Behind: only the smallest difference is certain.
+        # Show the median if the clock is ahead. If behind, only the smallest difference is certain.
         ahead_ms = alike[len(alike) // 2] if alike[0] > 0 else alike[-1]
         side = "ahead of" if ahead_ms > 0 else "behind"
         whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"

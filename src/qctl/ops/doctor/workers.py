@@ -180,7 +180,7 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
 
 
 def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
-    """Whether a job should start soon; False while a job runs: all workers may be busy."""
+    """Whether a job should start soon; False if one runs, because all workers may be busy."""
     is_running = snapshot.counts.active > snapshot.counts.stalled
     limit = snapshot.rate_limit
     # A limit counts only if the queue has a maximum. Otherwise workers without a limiter ignore it.

@@ -40,7 +40,7 @@ from qctl.wire.read.throughput import read_throughput
 from qctl.wire.schedulers.iterations import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
 
-# The history of this many queues is counted, those with the most completed jobs.
+# History is read for this many queues: those with the most completed jobs.
 MAX_HISTORIES = 10
 T = TypeVar("T")
 
@@ -427,7 +427,7 @@ def _refs(jobs: Iterable[JobAtRisk]) -> tuple[JobRef, ...]:
 def schedule_impacts(
     agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
 ) -> tuple[ScheduleImpact, ...]:
-    """What happens to each scheduler if no worker runs until ``back_ms``; by ``next_at``."""
+    """What each scheduler misses if no worker runs until ``back_ms``; sorted by ``next_at``."""
     found = [
         _schedule_impact(agenda.keys.name, scheduler, now_ms, back_ms)
         for agenda in agendas

@@ -169,7 +169,7 @@ def best_time(
 
 def _too_little(hours: int, jobs: int) -> str:
     if hours < 24:
-        return f"only {counted(hours, 'whole hour')} of history, of 24 needed"
+        return f"only {counted(hours, 'whole hour')} of history, and 24 are needed"
     if jobs < MIN_JOBS:
         return f"only {counted(jobs, 'job')} completed in {hours} hours"
     return ""

@@ -31,8 +31,8 @@ class Downtime:
         boot_s: from the start of a process until its worker is connected, minimum and maximum.
         boot_is_assumed: whether ``boot_s`` is assumed, because the last start does not show it.
         plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
-        drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs, with the
-            queues paused.
+        drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs. All that
+            time, the queues are paused.
         drain_p50_s, drain_p95_s: the same time plus the restart.
         roll_is_possible: whether the processes can be replaced one by one, without a pause.
         roll_why_not: why such a roll is impossible, or why that is unknown; "" if it is possible.
@@ -59,8 +59,7 @@ def downtime(
     """How long each kind of restart takes.
 
     Args:
-        remaining: for each running job, the time that comparable past jobs still needed when they
-            had run as long, in seconds, ascending.
+        remaining: the result of ``remaining_runs_s`` for each running job.
         now_ms: by this host's clock, epoch milliseconds.
         redis_up_s: seconds since the latest start of a master; None if unknown.
     """

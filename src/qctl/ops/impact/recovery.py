@@ -17,7 +17,7 @@ from qctl.wire.read.stalled_check import StalledClock
 
 # BullMQ's default lockDuration.
 LOCK_MS = 30_000
-# Clocks differ and the network takes time: an estimate this near to the default is the default.
+# Clocks and networks are inexact: an estimate this near to the default counts as the default.
 _TOLERANCE_MS = 1_500
 # If the event loop is idle, a lock is renewed at most this much too late.
 _RENEWAL_DELAY_MS = 500
@@ -92,7 +92,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
-        # One interval after the new worker's start or the key's expiry, whichever comes first.
+        # One interval after the new worker starts or the key expires, whichever comes first.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         # While the key exists, the check at the start has no effect.
@@ -116,7 +116,7 @@ def recovery_of(
 
 
 def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[int, int]:
-    """How long a lock lasts, and how long it still lasts at least when the process ends, in ms.
+    """A lock's duration, and the shortest time left on a lock when the process ends, in ms.
 
     A worker renews a lock when half of its duration has passed (wire format 7.4). So the duration
     is at most twice the time left, and at most the job's runtime plus the time left. It is assumed

@@ -81,7 +81,7 @@ def _persistence(server: ServerFacts) -> str | None:
 
 
 def is_writable(server: ServerFacts) -> bool | None:
-    """Whether Redis accepts writes: False if any fact says no, else None if any is unknown.
+    """Whether Redis accepts writes; None if no fact says no, but a fact is unknown.
 
     Redis refuses writes on a replica, at its memory limit, with too few good replicas, after a
     failed write of the append-only file, and by default after a failed snapshot.
@@ -112,7 +112,7 @@ def _has_room(server: ServerFacts) -> bool | None:
 
 
 def _has_enough_replicas(server: ServerFacts) -> bool | None:
-    """Whether enough replicas are good. INFO shows how many are only if any are needed."""
+    """Whether enough replicas are good. INFO shows the number only if any are needed."""
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None

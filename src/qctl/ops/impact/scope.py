@@ -156,7 +156,7 @@ def _of_target(
 
 
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
-    """Why a target may serve unseen queues; "" if the config names its queues or all are seen."""
+    """Why a target may serve more queues; "" if the config names them or all processes are seen."""
     if target.configured:
         return ""
     # A process that has crashed runs no job, so it does not matter.
@@ -185,7 +185,7 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the processes that serve these queues may serve others; and those under this prefix.
+    """Why the processes of these queues may serve other queues, and which ones of this prefix.
 
     If no process is managed here, qctl does not know which connections belong to one process:
     perhaps all that come from one address.
@@ -195,8 +195,8 @@ def _others_served(
     meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
     if names and not hosts:
-        why = "no worker of these queues is seen in this Redis: it is unknown what else they serve"
-        return why, ()
+        why = "no worker of these queues is seen in this Redis"
+        return f"{why}: it is unknown what else their workers serve", ()
     near = [worker for worker in connections.workers if _host(worker.address) in hosts]
     others = sorted({worker.queue for worker in near} - meant)
     foreign = list_foreign(client, settings.prefix, address.db)

@@ -35,7 +35,7 @@ class Verdict:
     Args:
         word: ``safe``, ``drain first`` or ``not now``.
         reasons: clauses.
-        commands: to type, in this order.
+        commands: what to type, in this order.
         holds_until: for ``safe``, when the next job is due; None if no job is, or if gapless.
     """
 

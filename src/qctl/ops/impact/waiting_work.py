@@ -22,7 +22,7 @@ class QueueImpact:
 
     Args:
         stalled: active jobs without a lock.
-        workers, other_workers: how many workers the target has, and all others; None if unknown.
+        workers, other_workers: how many belong to the target, and how many do not; None if unknown.
         next_due_at: when the next delayed or scheduled job is due; None if none is, or if unknown.
     """
 
@@ -62,7 +62,7 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # If no worker is known to be of the target (e.g. behind a proxy), any other may be.
+                # If no worker is known to be the target's (perhaps behind a proxy), any may be.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )

@@ -30,7 +30,7 @@ from qctl.wire.read.finished import failed_since
 # The most events in one reading, of all queues in sight together. They take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# The most queues out of sight in one reading, and failures of each. Redis takes less than 1 ms.
+# The most queues out of sight in one reading, and failures of each. They take less than 1 ms.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
@@ -90,7 +90,7 @@ class EventRates:
         Raises:
             ReplyError: Redis refuses to read a stream.
         """
-        # When a queue comes back into sight, the events of the time out of sight are not read.
+        # When a queue comes back into sight, skip the events from its time out of sight.
         self._cursors = {keys: at for keys, at in self._cursors.items() if keys in queues}
         trimmed = self._trimmed(client)
         count = min(_MAX_EVENTS_OF_A_QUEUE, max(MAX_EVENTS // max(len(queues), 1), 1))

@@ -32,9 +32,9 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 T = TypeVar("T")
 
-# Queues in one reading, however tall the screen is.
+# The most queues in one reading, however tall the screen is.
 MAX_QUEUES = 60
-# Active jobs of the chosen queue in one reading.
+# The fewest and the most active jobs of the chosen queue to read in one reading.
 _MIN_JOBS = 20
 _MAX_JOBS = 200
 # With more active jobs, the jobs of each worker are not shown: every job would have to be read.

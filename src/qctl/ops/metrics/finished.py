@@ -141,7 +141,7 @@ class FinishedJobs:
                 del self._figures[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
-        # Until a queue's first event is read, the cursor is no event's id, and no gap is noticed.
+        # Until a queue's first event is read, the cursor is no event's id: no gap is noticed.
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return

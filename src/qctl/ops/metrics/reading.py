@@ -59,7 +59,7 @@ class QueueFigures:
 
 @dataclass(frozen=True, slots=True)
 class OwnWorkers:
-    """qctl's own workers of one queue in one process target, by their heartbeats.
+    """qctl's own workers of one queue in one process target, as their heartbeats show.
 
     Args:
         target: e.g. ``qctl:emails``; "" for workers without a supervisor.

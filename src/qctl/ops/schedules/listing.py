@@ -256,7 +256,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
 
 
 def _parts_of_key(key: str) -> dict[str, str]:
-    """The fields in a key of very old versions, ``name:id:endDate:tz:suffix``. Else {}."""
+    """The fields in a key of very old versions, ``name:id:endDate:tz:suffix``; {} for others."""
     if not scheduling.is_legacy_key(key):
         return {}
     name, _, end, tz, suffix = key.split(":", 4)
