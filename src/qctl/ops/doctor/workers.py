@@ -119,8 +119,8 @@ def unnamed_workers(exam: Examination) -> Iterator[Finding]:
                 severity="info",
                 subject=Subject("queue", snapshot.keys.name),
                 what=(
-                    f"{unnamed} of its {len(workers)} workers have no name: which of them has a "
-                    "job is unknown"
+                    f"{unnamed} of its {len(workers)} workers have no name: it is unknown which of "
+                    "them has a job"
                     if len(workers) > 1
                     else "its worker has no name: its jobs do not show who has them"
                 ),
@@ -193,7 +193,7 @@ def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
 
 
 def _is_movement(event: Event) -> bool:
-    """Whether the event moved a job. If ``waiting`` has no ``prev``, it only added a job."""
+    """Whether the event moved a job. A ``waiting`` event without ``prev`` only added the job."""
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
 
 

@@ -159,7 +159,7 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
     """Why a target may serve more queues; "" if the config names them or all processes are seen."""
     if target.configured:
         return ""
-    # A process that has crashed runs no job, so it does not matter.
+    # A crashed process runs no job, so only those that run matter.
     alive = [process for process in target.processes if process.pid] or target.processes
     unseen = [
         process.key

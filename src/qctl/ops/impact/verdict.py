@@ -87,13 +87,13 @@ def judge(facts: Facts) -> Verdict:
     if against := dict.fromkeys(_reasons_against(facts, is_drain_needed=bool(dangers))):
         return Verdict(NOT_NOW, tuple(against), tuple(dict.fromkeys(_commands_instead(facts))))
     if dangers:
-        # --keep-paused leaves all queues of the target paused, so all must be paused now.
+        # --keep-paused leaves all queues of the target paused, so all must be paused already.
         keep = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
         # Otherwise, pause again the queues that the target resumes when it starts.
         again = () if keep else (facts.qctl("pause", each.queue) for each in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # Active jobs may run in other workers, but the target may take their next attempts.
+    # The active jobs run in other workers, but the target may take their next attempts.
     is_active = any(q.active for q in queues)
     running = "no job of the target is running" if is_active else "no job is running"
     reason = f"{running}, and no job is known that could start at this moment"
