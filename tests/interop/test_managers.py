@@ -1,0 +1,125 @@
+"""What holds for every process manager: drain, restart, and the proof, with the real manager."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.labs.drains import Done, Lab, is_alive, kill
+from tests.labs.managed_apps import ManagedApp, Pm2App
+from tests.labs.servers import wait_until
+
+MANAGERS = ["pm2"]
+# No worker looks for stalled jobs while the test runs: what is recovered, qctl has recovered.
+QUIET = {"STALLED_MS": 600_000}
+
+
+@pytest.fixture(params=MANAGERS)
+def app(request: pytest.FixtureRequest, lab: Lab) -> ManagedApp:
+    """The app under each manager in turn, not yet started."""
+    return Pm2App(lab)
+
+
+def run(app: ManagedApp, *words: str) -> Done:
+    return app.start_qctl(*words).finish()
+
+
+def drain_words(app: ManagedApp, *more: str) -> tuple[str, ...]:
+    options = ("--target", app.target, "--output", "ndjson")
+    return ("drain", "q", "--then-restart", "--strategy", "pause", *options, *more)
+
+
+class TestManager:
+    @pytest.mark.parametrize("instances", [1, 2])
+    def test_under_load_nothing_is_lost_and_nothing_repeats(
+        self, app: ManagedApp, lab: Lab, instances: int
+    ) -> None:
+        """The app has no handler for the stop signal."""
+        app.start(instances)
+        before = app.pids()
+        assert len(before) == instances
+        producer = lab.producer(EVERY_MS=80, JOB_MS=40)
+        producer.wait_ids(8)
+        held = lab.hold(5 * instances)
+        drain = app.start_qctl(*drain_words(app))
+        drain.await_step("waiting")
+        lab.release()
+        done = drain.finish()
+        added = [*held, *producer.stop()]
+        assert done.code == 0, done.err
+        report = done.report
+        assert (report["outcome"], report["target"]) == ("restarted", app.target)
+        assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
+        assert report["unserved"] == []
+        assert not any(map(is_alive, before))
+        assert len(app.pids()) == instances
+        lab.prove(added)
+
+    def test_a_crash_loop_names_the_error(self, app: ManagedApp, lab: Lab) -> None:
+        flag = lab.folder / "crash"
+        app.start(CRASH_MS=300, CRASH_IF=flag)
+        flag.touch()
+        done = run(app, *drain_words(app))
+        assert done.code == 1
+        assert done.report["outcome"] == "aborted"
+        assert "crashing on purpose" in done.report["error"]
+        assert done.report["resumed"] is True
+        lab.prove_tidy("q")
+
+    def test_a_worker_killed_before_the_drain(self, app: ManagedApp, lab: Lab) -> None:
+        app.start(LOCK_MS=2000, **QUIET)
+        held = lab.hold(2)
+        (pid,) = app.pids()
+        kill(pid)
+        lab.release()
+        new = wait_until(lambda: [p for p in app.pids() if p != pid], "the manager to restart it")
+        lab.wait_workers()
+        done = run(app, *drain_words(app))
+        assert done.code == 0, done.err
+        assert done.report["lost"] == 0
+        assert not any(map(is_alive, new))
+        lab.prove(held, again=held)
+
+    def test_qctl_killed_in_the_middle(self, app: ManagedApp, lab: Lab) -> None:
+        app.start()
+        held = lab.hold(2)
+        drain = app.start_qctl(*drain_words(app))
+        drain.await_step("waiting")
+        app.kill_qctl(drain)
+        wait_until(lambda: not lab.is_paused() and lab.traces() == [], "the watchdog to resume q")
+        lab.release()
+        lab.wait_completed(held)
+        again = run(app, *drain_words(app))
+        assert again.code == 0, again.err
+        lab.prove(held)
+
+    def test_a_second_queue_is_not_forgotten(self, app: ManagedApp, lab: Lab) -> None:
+        app.start(QUEUES="q,other")
+        held = lab.hold(queue="other")
+        refused = run(app, *drain_words(app))
+        assert refused.code == 5
+        assert "other" in refused.report["error"]
+        drain = app.start_qctl(*drain_words(app, "--include-others"))
+        drain.await_step("waiting")
+        lab.release("other")
+        done = drain.finish()
+        assert done.code == 0, done.err
+        assert sorted(done.report["queues"]) == ["other", "q"]
+        lab.prove(held, queue="other")
+
+    def test_what_status_impact_and_doctor_show(self, app: ManagedApp, lab: Lab) -> None:
+        app.start(2)
+        status = run(app, "status", "--json").json
+        mine = [row for row in status["processes"] if row["target"] == app.target]
+        assert [row["queues"] for row in mine] == [["q"], ["q"]]
+        assert sorted(row["pid"] for row in mine) == sorted(app.pids())
+        workers = run(app, "workers", "q", "--json").json["workers"]
+        assert {row["process"] for row in workers} == {app.target}
+        held = lab.hold(2)
+        impact = run(app, "impact", "--target", app.target, "--json").json
+        assert len(impact["processes"]) == 2
+        assert {row["kill_timeout_ms"] for row in impact["processes"]} != {0}
+        lab.release()
+        lab.wait_completed(held)
+        unknown = run(app, "restart", f"{app.target}x", "--json")
+        assert unknown.code == 3
+        assert app.target in unknown.out + unknown.err

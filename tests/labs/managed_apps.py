@@ -1,0 +1,74 @@
+"""An app of ours under a process manager of any kind: what the scenarios of all managers need."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import psutil
+
+from tests.labs.drains import Lab, Running
+
+
+class ManagedApp(Protocol):
+    """worker.js under one manager.
+
+    Attributes:
+        target: how qctl names the app.
+    """
+
+    target: str
+
+    def start(self, instances: int = 1, **env: object) -> None:
+        """Start the app and wait for its workers; ``env`` as in worker.js."""
+        ...
+
+    def pids(self) -> list[int]:
+        """The pids, on this machine, of the Node processes that run now."""
+        ...
+
+    def start_qctl(self, *words: str) -> Running:
+        """Start qctl where it can reach the manager."""
+        ...
+
+    def kill_qctl(self, running: Running) -> None:
+        """SIGKILL to a qctl that ``start_qctl`` has started, and wait until it is gone."""
+        ...
+
+
+class Pm2App:
+    """The app under PM2."""
+
+    target = "pm2:app"
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def start(self, instances: int = 1, **env: object) -> None:
+        """See ``ManagedApp``."""
+        options = {"queues": str(env.pop("QUEUES", "q")), "concurrency": env.pop("CONCURRENCY", 5)}
+        self._lab.app(instances=instances, **options, **env)  # type: ignore[arg-type]
+
+    def pids(self) -> list[int]:
+        """See ``ManagedApp``."""
+        return [row.pid for row in self._lab.pm2.rows("app") if row.pid]
+
+    def start_qctl(self, *words: str) -> Running:
+        """See ``ManagedApp``."""
+        return self._lab.start(*words)
+
+    def kill_qctl(self, running: Running) -> None:
+        """See ``ManagedApp``."""
+        running.kill()
+
+
+def worker_pids(parents: list[int]) -> list[int]:
+    """The Node processes that run worker.js among some processes and their descendants."""
+    found = []
+    for pid in parents:
+        try:
+            process = psutil.Process(pid)
+            family = [process, *process.children(recursive=True)]
+            found += [each.pid for each in family if "worker.js" in " ".join(each.cmdline())]
+        except psutil.Error:
+            continue
+    return found
