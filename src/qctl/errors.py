@@ -29,7 +29,7 @@ class QctlError(Exception):
 
     Args:
         what: what happened, one sentence without a full stop.
-        why: the cause, or the evidence for it; may span lines.
+        why: the cause, or evidence of the cause; may span lines.
         hint: what to type or change next.
     """
 

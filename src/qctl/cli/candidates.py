@@ -69,7 +69,7 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
 
 @_in_time
 def queue_names(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
-    """The queues that exist, from the cache if it has them."""
+    """The names of the queues, from the cache if a cache exists."""
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
     from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
 

@@ -33,7 +33,8 @@ def nearest_flag(word: str, flags: Iterable[str]) -> str:
 
 def distance(one: str, two: str) -> int:
     """How many slips lead from one word to the other (optimal string alignment)."""
-    # Three rows of the table of distances between prefixes: two rows ago, the last, the current.
+    # A row lists how far a prefix of ``one`` is from each prefix of ``two``. Three rows are kept:
+    # ``now`` is being filled, ``last`` is the row above ``now``, and ``before`` is above ``last``.
     before: list[int] = []
     last = list(range(len(two) + 1))
     for row, letter in enumerate(one, 1):

@@ -65,8 +65,8 @@ class Layer:
         origins: by dotted key, the flag or variable that set the value; None for a file.
         path: the config file; for flags and variables ``.``, the current folder.
         base: the table that the values are in, e.g. ``contexts.prod``; empty for the whole file.
-        is_project: whether the file is a project's ``qctl.toml``; a stranger may have written it,
-            so qctl trusts it less.
+        is_project: whether the file is a project's ``qctl.toml``, which qctl trusts less, because
+            a stranger may have written such a file.
     """
 
     values: Mapping[str, Any]

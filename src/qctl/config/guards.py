@@ -95,7 +95,7 @@ def _other_contexts(
     """The contexts other than ``chosen`` that have a guard and name the Redis at ``url``.
 
     Contexts in the file that sets the chosen context's ``url`` are left out: the author gave two
-    contexts one Redis on purpose. A flag, a variable or another file may name it by mistake.
+    contexts one Redis on purpose. A flag, variable or other file may name this Redis by mistake.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):

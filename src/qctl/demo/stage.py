@@ -73,7 +73,7 @@ class Stage:
         try:
             self.wait(lambda: process.poll() is not None, f"qctl {words}", timeout_s=None)
         except InterruptedByUserError:
-            # Ctrl-C on a terminal has already reached the command; SIGTERM to the demo has not.
+            # Ctrl-C has already reached the command, but a SIGTERM to the demo has not.
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
