@@ -1,4 +1,7 @@
-"""The actions on many jobs, to which jobs they apply, and how the operator confirms them."""
+"""The actions on many jobs, to which jobs they apply, and how the operator confirms them.
+
+The Lua script of an action answers with one word for each job, such as ``retried`` or ``locked``.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from qctl.wire.jobs import LARGE_FIELDS
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
-# Changes jobs, and yields the script's words by job id in parts: each part as soon as its jobs have
-# been changed, so that a report after an interruption is correct.
+# Changes jobs in parts. As soon as the jobs of a part have been changed, yields job id → the
+# script's word, so that a report after an interruption is correct.
 Act = Callable[[BulkContext, Sequence[str]], Iterable[Mapping[str, str]]]
 
 
@@ -27,10 +30,10 @@ class Action:
     Args:
         name: as commands and JSON call it.
         done: the script's word for a job that was changed; also shown to people.
-        states: the states to whose jobs the action can be applied.
+        states: the action can be applied to jobs in these states.
         act: changes jobs; see ``Act``.
-        reasons: why a job was left alone, by the script's word, if ``REASONS`` is too general.
-        with_children: whether all jobs below the chosen ones are deleted, too.
+        reasons: the script's word → why a job was left alone, if ``REASONS`` is too general.
+        with_children: whether all jobs below the chosen jobs are also deleted.
         moved_on: the script's words for a job that has left its state.
         report: writes one event for many changed jobs; None if each job has its own event.
     """
@@ -50,13 +53,13 @@ class Action:
 
 
 def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
-    """Run finished jobs again, and without a state also put lost jobs (in no state) back.
+    """Run finished jobs again; without a state, also put back lost jobs, which are in no state.
 
     Args:
         state: ``failed`` or ``completed``, if the jobs must be in this state; empty for all
             finished and lost jobs.
-        reset_attempts: forget attempts and stalls; otherwise a job that used all its attempts gets
-            one more run.
+        reset_attempts: reset the counts of attempts and stalls; otherwise a job that has used all
+            its attempts gets one more run.
     """
     forget = "attempts" if reset_attempts else ""
 
@@ -99,14 +102,14 @@ def removing(*, with_children: bool = False) -> Action:
 
 
 def purging() -> Action:
-    """Delete the jobs of a state, reported in one event for up to 10,000 of them."""
+    """Delete the jobs of a state; one event reports up to 10,000 deleted jobs."""
     act = partial(_remove, silent=True)
     return Action("purge", "removed", _REMOVABLE, act, moved_on=_MOVED_ON, report=report_cleaned)
 
 
-# A waiting job that a worker has taken is locked; a finished job that was removed is missing.
+# "locked": a worker took the waiting job. "missing": somebody removed the finished job.
 _MOVED_ON = frozenset({"inactive", "locked", "missing"})
-# Not active: a worker has these jobs.
+# Without ``active``, because a worker has these jobs.
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),
@@ -140,9 +143,9 @@ class Selection:
     """Which jobs an action applies to.
 
     Args:
-        state: one of ``wire.states.STATES``; None for the jobs in ``ids``, in any state.
+        state: one of ``wire.states.STATES``; None selects the jobs in ``ids``, in any state.
         ids: the ids of the jobs, if ``state`` is None.
-        only: which jobs of the state.
+        only: a filter on the jobs in ``state``.
         limit: how many jobs are changed at most.
     """
 
@@ -177,7 +180,7 @@ class Confirmation(Enum):
 def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
     """What the operator has to type before an action that changes up to ``max_changed`` jobs.
 
-    How many jobs match a filter is unknown before all jobs have been read, so all of them count.
+    Until all jobs in the state are read, it is unknown how many match a filter, so all count.
     """
     count = max_changed(selection, total)
     if count and (action.name == "purge" or count > MANY):

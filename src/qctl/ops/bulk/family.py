@@ -1,8 +1,8 @@
 """Deletes a flow: a parent with all jobs below it, from the bottom up.
 
 After an interruption at any point, the remaining jobs are still a flow: every job can be reached
-from its parent, and no parent has run without its children or waits for a deleted child. For this,
-the last child that a parent waits for is deleted in the same call as the parent.
+from its parent, no parent waits for a deleted child, and no parent runs because its children were
+deleted. Therefore the last child that a parent waits for is deleted in the same call as the parent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _LeftAlone:
     def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
         if len(self.examples) < _MAX_EXAMPLES:
-            # "parent": it has unfinished children. The known ones have been deleted before.
+            # "parent" means unfinished children. The known ones are deleted, so there are new ones.
             reasons = REASONS | {"parent": "children were added to it"}
             reason = reasons.get(answer, answer)
             self.examples.append(f"{job_id} of {keys.name} ({reason})")
@@ -68,7 +68,7 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
         )
         return answers[job_id]
 
-    # First check that the parent itself can be deleted. A dry run ignores its children.
+    # First check that the parent itself can be deleted; this dry run ignores its children.
     answer = remove_parent(dry_run=True)
     if answer != "removed":
         return answer
@@ -114,11 +114,11 @@ def _remove_below(
     """
     with_parent_count = 0
     for window in children(context.client, *parent):
-        # Queue → id of a child that can be deleted now → how many jobs that deletes.
+        # Queue → id of a child that can be deleted now → how many jobs its deletion removes.
         ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
             if child.job is None or child.job in path:
-                # Its key has another prefix, or the job is among its own ancestors.
+                # The child's key has another prefix, or the child is among its own ancestors.
                 continue
             # The script answers "missing" for a child that is gone or has another parent by now.
             with_child_count = 0

@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import Foresight
 
-# Why a job was left alone, by the script's word.
+# The word with which a script answers for a job → why the job was left alone.
 REASONS = {
     "inactive": "it is in another state",
     "missing": "it does not exist, or its data is gone",
@@ -32,7 +32,7 @@ class BulkContext:
         pace: how many jobs one call changes.
         check_stop: raises an error if the run is to end; called between script calls.
         state: the state in which the jobs must be; empty for any.
-        just_seen: the jobs were read from their state a moment ago.
+        just_seen: whether the jobs were found in ``state`` a moment ago.
         foresight: what a dry run of named jobs would have changed so far; None for any other run.
         below_count: how many jobs below chosen jobs have been deleted so far.
     """
@@ -72,10 +72,10 @@ class BulkReport:
     Args:
         action: ``retry``, ``promote``, ``remove`` or ``purge``.
         total: how many jobs were in the state at the start, or were named; at least ``matched``.
-        matched: how many jobs were chosen; ``done`` were changed, ``skipped_count`` were not.
+        matched: how many jobs were chosen: ``done`` were changed, and ``skipped_count`` were not.
         skipped: the first 100 jobs that were not changed.
         moved_on_count: how many of the skipped jobs had left the state; 0 without a state.
-        sample: ids of the first jobs that were changed, or would be in a dry run.
+        sample: ids of the first jobs that were changed or, in a dry run, would be changed.
         below_count: jobs deleted below chosen jobs; not included in the other numbers.
         complete: False if the run ended before it had read all jobs or reached its limit.
     """

@@ -30,7 +30,7 @@ from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 
 MAX_SAMPLE = 10
 MAX_SKIPPED = 100
-# How many ids are taken at once if no job has to be read and none is named.
+# How many ids are taken at once if jobs are neither filtered nor named.
 _IDS_PER_STEP = 200
 # How often ``stop`` is called during a wait.
 _SLEEP_S = 0.05
@@ -91,7 +91,7 @@ class BulkRun:
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
-        # Begin with one job if deleting may be slow, because it searches a list.
+        # Deleting may be slow, because it searches a list, so begin with one job.
         deletes = action.name in {"remove", "purge"} and not dry_run
         self._context = BulkContext(
             client=client,
@@ -145,7 +145,7 @@ class BulkRun:
             InterruptedByUserError: ``stop`` ended the run.
             PartialError: Redis refused a command or could not be reached after some jobs were
                 changed; or some jobs may not have been read.
-            QctlError: the same before any job was changed.
+            QctlError: Redis refused a command or could not be reached before a job was changed.
         """
         try:
             yield from self._run()
@@ -203,7 +203,7 @@ class BulkRun:
         if not (walk.is_complete or self._is_limit_reached()):
             why = "jobs are added faster than they can be read"
             if self._selection.state in FINISHED:
-                why += ", or very many finished in the future by Redis' clock"
+                why += ", or very many have a finish time later than now by Redis' clock"
             elif self._selection.state == "waiting":
                 why += ", or the queue was paused or resumed again and again"
             raise PartialError(
@@ -218,10 +218,10 @@ class BulkRun:
         if selection.state is None:
             return ShortWalk(selection.ids)
         if selection.only.ids:
-            # The script leaves named jobs alone that are not in the state.
+            # The script leaves alone any named job that is not in the state.
             return ShortWalk(sorted(selection.only.ids))
         since_ms = selection.only.since_ms if selection.state in FINISHED else None
-        # A job that has left the state and is failed or delayed again must not be changed twice.
+        # A changed job that has failed or been delayed again must not be changed a second time.
         once = self._action.name in {"retry", "promote"}
         return start_walk(
             self._context.client, self._context.keys, selection.state, since=since_ms, once=once

@@ -1,4 +1,4 @@
-"""Let a command restart the workers while the queues are paused: the operator's, or a rollout."""
+"""Run a command that restarts the workers: the operator's own, or the rollout of a target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qctl.wire.read.server import clock_ms
 def restart_by_command(
     context: DrainContext, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
-    """Run the command of the plan, and wait for its new workers if they are to be proved.
+    """Run the plan's command, then wait for the new workers if the operator wants that proof.
 
     Args:
         overdue: jobs that still run after the timeout.
@@ -37,7 +37,7 @@ def restart_by_command(
     except EARLY_ENDS as ending:
         phase.note_stopped_beside()
         if phase.done.ran_command:
-            context.notes.append("the command was run: what it has changed is not undone")
+            context.notes.append("the command was run, and its changes were not undone")
         return replace(phase.done, ended_by=ending)
     return phase.done
 
@@ -57,7 +57,7 @@ class _Phase:
 
     def run(self, overdue: tuple[ActiveJob, ...]) -> Generator[Step, None, None]:
         context, command = self._context, self._command
-        # The last check before the command, which cannot be undone.
+        # Check a last time, because the command cannot be undone.
         while again := keep_paused(context):
             yield from again
             overdue = yield from wait_for_jobs(context)
@@ -99,14 +99,14 @@ class _Phase:
 
     def note_stopped_beside(self) -> None:
         """Record the other queues whose workers went away while the command ran."""
-        # These queues are for a note only, so a failure does not matter.
+        # The report only mentions these queues in a note, so a failure does not matter.
         with suppress(QctlError):
             if self._replacement is not None and self.done.ran_command:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
 
     def _whose(self) -> set[int] | None:
-        """Client ids of the target's workers; None if there is no target or no worker is known."""
+        """Client ids of the target's workers; None without a target or without known workers."""
         target, connections = self._context.plan.target, self._context.plan.connections
         if target is None or connections is None:
             return None
@@ -114,7 +114,7 @@ class _Phase:
         return {worker.client_id for workers in owned for worker in workers} or None
 
     def _announce(self, pid: int) -> None:
-        # If qctl is killed, the command goes on; the watchdog resumes the queues when it has ended.
+        # If qctl is killed, the command goes on, so the watchdog must wait for the command's end.
         birth_s = read_birth_s(pid)
         if birth_s is not None:
             self._context.leases.announce_stop(pid, birth_s, self._command.timeout_s)

@@ -24,7 +24,7 @@ class TimedOut(Exception):  # noqa: N818 - an outcome
 
     Args:
         active: the active jobs at the last reading.
-        tokens: in a roll, the lock tokens of the jobs that the process may have; None for all jobs.
+        tokens: in a roll, the lock tokens of the jobs that the process may have; None elsewhere.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class DrainOptions:
     """How to drain.
 
     Args:
-        timeout_s: the longest wait for active jobs; in a roll, for the jobs of each process.
-        restart_on_timeout: restart after the timeout, instead of resuming the queues.
+        timeout_s: the longest wait for the active jobs. In a roll, each process has this time.
+        restart_on_timeout: if jobs still run after the timeout, restart anyway.
         keep_paused: leave the queues paused at the end if all went well. A drain without a restart
-            always does: no job may start before the operator has acted.
-        verb: ``drain`` or ``restart``, for the pause note.
+            always leaves them paused, so that no job starts before the operator has acted.
+        verb: the command, ``drain`` or ``restart``, as the pause note shows it.
     """
 
     timeout_s: float = DRAIN_TIMEOUT_S
@@ -66,7 +66,7 @@ class DrainContext:
         holder: this drain, as pause notes and leases name it.
         stop: returns whether the operator wants to stop.
         tracker: follows the events of the queues.
-        notes: what the operator should know; for the report.
+        notes: remarks for the operator, shown in the report.
     """
 
     client: PatientClient

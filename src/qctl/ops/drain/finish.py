@@ -39,12 +39,13 @@ def put_back(
 ) -> Generator[Step, None, PutBack]:
     """Put back the jobs that lost their worker, and resume the queues unless ``keep_paused``.
 
-    A roll has put its jobs back already. Never raises a QctlError: after an error, the rest is left
-    to the watchdog, and a note names the queues that may still be paused.
+    After a roll, no jobs are put back here, because the roll has done that. Never raises a
+    QctlError: after an error, the watchdog does the rest, and a note names any queues that may
+    still be paused.
     """
     try:
-        # ``in_the_way``: the jobs that still ran at the restart. Put back before the resume, they
-        # run before all others. If nothing was asked to stop, their workers may be alive.
+        # Put jobs that still ran at the restart back before the resume, so that they run first. If
+        # no worker was asked to stop, these jobs may still be running.
         if restarted.in_the_way and restarted.has_stopped_workers:
             yield from recover_sole(context, restarted)
         if not keep_paused:
@@ -57,7 +58,7 @@ def put_back(
             await_first_start(context)
         context.leases.release()
         is_confirmed, watch_s = confirm(context)
-        # Until ``watch_s`` has passed, the watchdog undoes a failover that restores our pause.
+        # For ``watch_s``, the watchdog resumes each queue whose pause a failover brings back.
         context.leases.dismiss(watch_s=watch_s)
     except QctlError as error:
         _leave_to_watchdog(context, error)
@@ -84,19 +85,19 @@ def await_first_start(context: DrainContext) -> None:
     """Wait up to ``FIRST_START_S`` for a job to start, which shows that work goes on."""
     tracker = context.tracker
     deadline = time.monotonic() + FIRST_START_S
-    # A job may have started already, if an app resumed its queue when it started.
+    # A job may have started already, because some apps resume their queues when they start.
     while not (tracker.has_started or context.stop()):
         tracker.follow(wait=True)
         if tracker.has_started:
             return
         snapshots = read_snapshots(context.client, context.queues)
         ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]
-        # A queue at its rate limit or its maximum of active jobs starts none.
+        # A queue at its rate limit or its maximum of active jobs starts no job.
         idle = [s for s in ready if s.backlog and not (s.rate_limited_ms or s.is_maxed)]
         if not idle:
             return
         if time.monotonic() > deadline:
-            # A rate limit of which qctl does not know whether it is reached may be the reason.
+            # The reason may be a rate limit, if qctl cannot see whether the limit is reached.
             limits = [f"; {s.keys.name} {note.text}" for s in idle if (note := limited(s))]
             context.notes.append(
                 f"jobs wait, but none has started within {FIRST_START_S:.0f} s{''.join(limits)}"

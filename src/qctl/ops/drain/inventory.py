@@ -1,7 +1,7 @@
 """The jobs of each queue during a drain, running or not, kept up to date by the event stream.
 
-Up to ``MAX_IDS`` jobs of a queue are followed by id. In a larger queue, these are a sample, and the
-expected number of all jobs is followed too: the count at the start plus what each event changes.
+Up to ``MAX_IDS`` jobs of a queue are followed by id. In a larger queue, these jobs are a sample, so
+the expected number of all jobs is also computed: the count at the start, changed by each event.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from qctl.wire.keys import ITERATION_PREFIX, JobKey, QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
 
-# How many ids are read at the start at most: of one queue, and of all queues of a drain together.
-# Events may add as many ids again.
+# At most this many ids are read at the start, for one queue and for all queues of a drain together.
+# Later events may add the same number of ids.
 MAX_IDS = 10_000
 MAX_IDS_OF_ALL = 100_000
 # The state of a job after an event.
@@ -27,7 +27,7 @@ _STATE_AFTER = {
     "active": "active",
 }
 _ENDED = frozenset({"completed", "failed", "removed"})
-# A job that is removed from one of these states was not in the count.
+# Jobs in these states are not counted, so their removal does not change the count.
 _NOT_COUNTED = frozenset({*FINISHED, "unknown"})
 
 
@@ -36,22 +36,22 @@ class QueueJobs:
     """The jobs of one queue.
 
     Attributes:
-        ids: job id → expected state, of the jobs followed by id that have not ended.
+        ids: job id → expected state, for each job that is followed by id and has not ended.
         seen: how many jobs are or were in ``ids``.
         max_ids: once ``ids`` holds this many jobs, events add no more.
         is_complete: whether all of the queue's jobs are followed by id.
         begin: the count at the start, taken before ``ids`` were read, but after the drain began to
             follow the queue's events.
-        begin_order: the position in the stream of the last event that ``begin`` includes.
-        taken_order: the position of the last event when all ids had been read.
-        iterations: scheduler → its current iteration: the id of the job that it made last.
-        is_disturbed: whether the queue was resumed while its ids were read, so some may be missing.
+        begin_order: the stream position of the last event that ``begin`` includes.
+        taken_order: the stream position of the last event when all ids had been read.
+        iterations: scheduler → id of its current iteration, the job that the scheduler made last.
+        is_disturbed: whether the queue was resumed while ids were read, so some may be missing.
         end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.
-        cleaned: how many jobs were deleted in bulk, by events that do not name them.
-        replaced: how many scheduler iterations may have been replaced by new ones; no event reports
-            that.
-        started: schedulers whose current iteration has started: the next one replaces nothing.
+        cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
+        replaced: how many scheduler iterations may have been replaced by new ones, because no event
+            reports a replacement.
+        started: schedulers whose current iteration has started, so the next replaces nothing.
     """
 
     ids: dict[str, str]
@@ -71,7 +71,7 @@ class QueueJobs:
 
     @property
     def missing(self) -> int:
-        """Jobs whose absence no event explains; negative if there are more than events explain."""
+        """How many fewer jobs there are than the events explain; negative if there are more."""
         end = self.end or self.begin
         return self.begin.job_count + self.delta - end.job_count
 
@@ -97,7 +97,7 @@ class Inventory:
 
     def __init__(self) -> None:
         self.queues: dict[QueueKeys, QueueJobs] = {}
-        # None until the first call of ``moved``, because a roll sees millions of events.
+        # None until the first call of ``moved``: before, a roll would add millions of jobs.
         self._moved: set[JobKey] | None = None
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
@@ -133,7 +133,7 @@ class Inventory:
                 self._moved.add((keys, job_id))
 
     def moved(self) -> set[JobKey]:
-        """Jobs that had events since the last call; none at the first call."""
+        """Jobs that had events since the last call; empty at the first call."""
         moved, self._moved = self._moved, set()
         return moved or set()
 
@@ -158,8 +158,8 @@ def _count(queue: QueueJobs, event: Event) -> None:
     elif name == "waiting" and previous in FINISHED:
         queue.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
-        # Somebody put a lost job back. If it was lost during the drain, it is counted twice, so one
-        # job seems to be missing; without the count, the loss of another job could stay hidden.
+        # Somebody put a lost job back. If the job was lost during the drain, it now counts twice,
+        # so one job seems to be missing. If it did not count, another loss could stay hidden.
         queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")

@@ -1,4 +1,7 @@
-"""Leases on the queues of a drain, and the watchdog that undoes the drain if qctl dies."""
+"""Leases on the queues of a drain, and the watchdog that undoes the drain if qctl dies.
+
+A lease is a key in Redis that reserves a queue for one drain. It expires if nobody renews it.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,8 @@ class Leases:
     """Holds the leases of one drain.
 
     Args:
-        client: the Redis of the queues.
-        url: the URL of this Redis, for the watchdog; may hold a password.
+        client: the client of the queues' Redis.
+        url: the URL of the same Redis, for the watchdog; may hold a password.
         holder: this drain.
         was_paused: queue → whether it was paused before the drain.
     """
@@ -87,7 +90,9 @@ class Leases:
         return self._watchdog.pid if self._watchdog else None
 
     def announce_stop(self, pid: int | None, birth_s: float, within_s: float) -> None:
-        """If qctl dies, let the watchdog wait for this process before it resumes the queues.
+        """Tell the watchdog which process is being stopped.
+
+        If qctl dies, the watchdog waits until this process has ended, then resumes the queues.
 
         Args:
             birth_s: from ``host.read_birth_s``.
@@ -106,10 +111,10 @@ class Leases:
             free_lease(self._client, keys, self._holder.owner)
 
     def dismiss(self, *, watch_s: float = 0.0) -> None:
-        """End the watchdog.
+        """Let the watchdog end without undoing the drain.
 
         Args:
-            watch_s: for this long, it first resumes queues whose pause comes back; 0 for no time.
+            watch_s: how long it first resumes any queue whose pause a failover brings back.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:
@@ -122,7 +127,7 @@ class Leases:
             self._watchdog = None
 
     def abandon(self) -> None:
-        """Close the pipe; unless dismissed, the watchdog then undoes the drain."""
+        """Close the pipe. A watchdog that was not dismissed then undoes the drain."""
         self._close_pipe()
         if self._watchdog is not None:
             # The watchdog outlives qctl on purpose; without this line, Popen would warn about that.
@@ -137,7 +142,7 @@ class Leases:
         reader, writer = os.pipe()
         self._pipe = writer
         # Fill the pipe before the watchdog starts: if qctl is killed right afterwards, the watchdog
-        # already knows what to do. The rest of a long message follows.
+        # already knows what to do. A long message does not fit; its rest is written below.
         os.set_blocking(writer, False)
         written = os.write(writer, message)
         os.set_blocking(writer, True)

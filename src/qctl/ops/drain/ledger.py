@@ -1,8 +1,8 @@
 """The outcome of every job that was active when a drain began, and how long nothing ran.
 
-The event stream is read from the drain's own ``paused`` event on. Where no event reports the end of
-a job, perhaps because events were trimmed, its state is read. Times are those of Redis (stream
-ids), so clocks that differ do not matter.
+The event stream is read from the drain's own ``paused`` event on. If no event reports the end of a
+job, perhaps because events were trimmed, the job's state is read. All times come from Redis (from
+stream ids), so the clocks of other hosts do not matter.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ class Ledger:
                 self._running.add(job.key)
                 self._had_lock.add(job.key)
                 self._last_run_ms.setdefault(job.key, at_ms)
-        # May be called for each queue: a backlog in any of them means that there is work.
+        # This may be called for each queue; a backlog in any queue means that jobs wait.
         if backlog:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
         self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
 
     def add_jobs(self, jobs: Iterable[JobKey]) -> None:
-        """Follow these jobs as well, which were not active at the start."""
+        """Follow these jobs, too, although they were not active at the start."""
         for job in jobs:
             if job not in self._outcomes:
                 self._outcomes[job] = None
@@ -104,11 +104,11 @@ class Ledger:
     def note_locks(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
         """Record the locks of the active jobs.
 
-        When a job has lost its lock, the end of its run is unknown. The run counts as ended when it
-        was last known to go on, so that ``idle_s`` is never too short.
+        If a job has lost its lock, the end of its run is unknown. The time when the job was last
+        known to run counts as the end, so that ``idle_s`` is never too short.
 
         Args:
-            at_ms: Redis' time before the jobs were read.
+            at_ms: Redis' time just before the jobs were read.
         """
         for job in jobs:
             if job.key not in self._had_lock:
@@ -117,7 +117,7 @@ class Ledger:
             if job.is_orphan:
                 self._ended(job.key, self._last_run_ms[job.key])
             elif before is not None and job.was_renewed_since(before):
-                # It still ran at some time since the last reading.
+                # The lock was renewed after the last reading, so the job still ran at that time.
                 self.note_running([job.key], self._read_ms)
             self._locks_seen[job.key] = job
         self._read_ms = at_ms
@@ -144,7 +144,7 @@ class Ledger:
             self._backlog_since_ms = self._backlog_since_ms or event.at_ms
             result = "retried" if left_active else None
         if event.name == "stalled" and self._outcomes.get(job) == "retried":
-            # A stalled check, a worker's or ours, writes "waiting", then "stalled".
+            # A stalled check, by a worker or by qctl, writes "waiting" and then "stalled".
             self._outcomes[job] = "recovered"
             self._note_put_back(job)
         if result is None:
@@ -159,7 +159,7 @@ class Ledger:
     def _started(self, job: JobKey, at_ms: int) -> None:
         self._running.add(job)
         if at_ms > self._begun_ms:
-            # A new run: the lock that was read belongs to the run before.
+            # This run is new, and the lock that was read belongs to the previous run.
             self._had_lock.discard(job)
         if self._paused and job not in self._outcomes:
             # Somebody else has resumed the queue.
@@ -178,23 +178,23 @@ class Ledger:
             self._idle_since_ms = max(self._ends_ms.values())
 
     def _longest_until(self, until_ms: int) -> int:
-        """The longest gap so far, including one that is still open at this time."""
+        """The longest idle time so far, including the current idle time up to ``until_ms``."""
         if self._idle_since_ms is None or self._backlog_since_ms is None:
             return self._longest_idle_ms
         since_ms = max(self._idle_since_ms, self._backlog_since_ms)
         return max(self._longest_idle_ms, until_ms - since_ms)
 
     def note_interrupted(self, jobs: Iterable[JobKey]) -> None:
-        """Record that the process of these jobs ended before they did."""
+        """Record that the process of these jobs ended before the jobs did."""
         for job in jobs:
             self._interrupted.add(job)
             if not self._paused and job in self._running:
-                # Whether the job still ran before the resume is unknown.
+                # It is unknown whether the job still ran before the resume.
                 self._is_unmeasured = True
             self._ended(job, self._last_run_ms.get(job, self._now_ms))
 
     def _note_put_back(self, job: JobKey) -> None:
-        """Record that a job without a lock was put back: if it had a lock, it was interrupted."""
+        """A job without a lock was put back; if it had one before, record it as interrupted."""
         if job in self._had_lock:
             self.note_interrupted([job])
 
@@ -209,7 +209,7 @@ class Ledger:
         self._outcomes[job] = result
 
     def note_resumed(self) -> None:
-        """Record the resume. Jobs that start after it are not part of this drain."""
+        """Record the resume. Jobs that start after the resume are not part of this drain."""
         self._paused = False
 
     @property
@@ -263,7 +263,7 @@ class Ledger:
         """The longest time in which nothing ran although jobs waited, in seconds.
 
         Args:
-            until_ms: Redis' time of the end; closes a gap that is still open.
+            until_ms: Redis' time of the end; if nothing runs then, the idle time ends here.
 
         Returns:
             None when events are missing, or when the end of a run is unknown.

@@ -14,7 +14,7 @@ class Pauses:
     """Who has paused and resumed each queue since the drain began.
 
     Attributes:
-        ours: queues that we have paused, or may have, and that are not resumed yet.
+        ours: queues that we paused, or may have paused, until we or our watchdog resume them.
         resumed: queues that we, or our watchdog, have resumed.
         is_left_to_watchdog: whether the watchdog has to resume the queues in ``ours``.
         resumed_by_others: queues that somebody else has resumed.
@@ -23,9 +23,9 @@ class Pauses:
         own_resume_ids: ids of the events of our own resumes.
         paused_again_lately: how often we paused each queue again since the last restart.
         times_paused_again: how often we paused each queue again during the whole drain.
-        resumed_at_start: queue → what started while it was resumed: a target, or the new workers.
+        resumed_at_start: queue → what was starting at its resume: a target or the new workers.
         lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
-        disowned: queues whose pause is no longer ours, since somebody else has paused them, too.
+        disowned: queues whose pause is no longer ours, because somebody else also paused them.
         to_disown: disowned queues whose pause note in Redis still names this drain.
         began_ms: Redis' time of our first pause.
         ended_ms: Redis' time of the last resume; None while the queues are paused.
@@ -48,7 +48,7 @@ class Pauses:
     ended_ms: int | None = None
 
     def is_ours(self, keys: QueueKeys) -> bool:
-        """Whether we, and nobody else since, have paused a queue."""
+        """Whether we paused a queue, and nobody else has paused it since."""
         return keys in self.ours and keys not in self.disowned
 
     def paused(self, keys: QueueKeys, event_id: str) -> None:
@@ -58,7 +58,7 @@ class Pauses:
         self.began_ms = self.began_ms or int(event_id.partition("-")[0])
 
     def paused_again(self, keys: QueueKeys, event_id: str) -> bool:
-        """Record a pause of ours; return whether it is a new one."""
+        """Record a pause of ours, and return whether the pause is new."""
         if event_id in self.own_pause_ids:
             return False
         self.paused(keys, event_id)

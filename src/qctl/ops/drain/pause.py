@@ -1,10 +1,11 @@
-"""Pause the queues of a drain, and keep them paused although somebody resumes them.
+"""Pause the queues of a drain, and keep them paused even if somebody resumes them.
 
-Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``), and so
-end the pause of the drain that restarts them. The drain holds the queues' leases, so it pauses the
-queues again before each step that needs them paused, and waits for the jobs that have started
-meanwhile. It cannot go on without the pause, because an app that gets a stop signal may exit
-without finishing its jobs.
+Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``). That
+ends the pause of the very drain that restarts the app. Therefore, before each step that needs the
+pause, the drain pauses resumed queues again and waits for the jobs that have started meanwhile. It
+cannot go on without the pause, because an app may exit on a stop signal before its jobs have ended.
+
+A pause note is a key in Redis that names the command that paused a queue.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from qctl.wire.read.active import read_active
 from qctl.wire.read.snapshot import QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.write.pausing import Pause, pause
 
-# How often one queue may be paused again between two restarts. Several apps may start and resume it
-# in that time, but a longer series means that something keeps resuming the queue.
+# How often one queue may be paused again between two restarts. Several apps may start and resume
+# the queue in that time, but more resumes mean that something keeps resuming it.
 MAX_RESUMES = 3
 
 
@@ -45,7 +46,7 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
     """
     tracker = context.tracker
     before = last_event_id(context.client, keys)
-    # If the reply gets lost, the queue may be paused by us.
+    # Recorded before the call, because the pause may hold even if the reply is lost.
     tracker.pauses.ours.add(keys)
     done = pause(
         context.client,
@@ -54,7 +55,7 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
         "take over" if keys in context.plan.left_behind else "",
         use_list=keys in context.plan.mixed,
     )
-    # If the pause is somebody else's, follow the events after ``before``.
+    # Somebody else's pause gives no event id here, so follow the events after ``before``.
     tracker.cursors[keys] = done.event_id or before
     if done.changed:
         tracker.pauses.paused(keys, tracker.cursors[keys])
@@ -81,7 +82,7 @@ def keep_paused(context: DrainContext) -> list[Paused]:
         use_list = keys in context.plan.mixed
         is_ours = tracker.pauses.is_ours(keys)
         if not is_ours and not are_paused(context.client, [keys])[0]:
-            # Without our note, only the event shows whether the resume was forced.
+            # The pause note is not ours, so only the event shows whether the resume was forced.
             tracker.catch_up()
         if keys in tracker.pauses.forced:
             raise _forced(keys)
@@ -107,8 +108,8 @@ def keep_paused(context: DrainContext) -> list[Paused]:
 
 def _pause_without_note(context: DrainContext, keys: QueueKeys) -> Pause:
     """Pause a queue that is not paused any more and whose pause note is gone."""
-    # Only ``qctl resume --force`` deletes the note of a running drain, and it leaves an event; an
-    # app's resume keeps the note. Without such an event, Redis has lost the pause and the note.
+    # An app's resume keeps the note. ``qctl resume --force`` deletes the note, but writes an event.
+    # If there is no event of a resume, Redis has lost the pause and the note.
     context.tracker.catch_up()
     if keys in context.tracker.pauses.resumed_by_others:
         raise _forced(keys)
@@ -130,7 +131,7 @@ def _follow_active(
     """Follow the jobs that are active after a pause.
 
     Args:
-        event_id: the ``paused`` event, or the last event before; its time counts as the pause's.
+        event_id: the ``paused`` event, or the last event before the pause; gives the pause's time.
         again: whether the drain has paused the queue before.
     """
     (snapshot,) = read_snapshots(context.client, [keys])

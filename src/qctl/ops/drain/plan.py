@@ -61,19 +61,19 @@ class DrainPlan:
     """The plan of a drain that may begin.
 
     Args:
-        snapshots: the queues, as they are now.
-        target: the processes to restart; None for a drain without a restart.
+        snapshots: the queues, as they were when the plan was made.
+        target: the processes to restart; None if none are, or an operator's command restarts them.
         connections: the connected workers; None if no target was looked up.
         durations: how long the last jobs of the queues took.
-        guessed: the target and queues that qctl found itself, for the operator to confirm; else "".
-        strategy: ``pause`` the queues until the end, or ``roll``: one process after another.
-        mixed: queue → warning, for queues that are paused although BullMQ 5 and 6 both serve them.
+        guessed: the target, if the operator did not name it and must confirm it; else "".
+        strategy: ``pause`` (all queues, until the end) or ``roll`` (one process after another).
+        mixed: queue → warning, if the queue may be paused although BullMQ 5 and 6 both serve it.
         left_behind: queues that an earlier drain, which no longer runs, left paused. This drain
             takes their pauses over.
-        unchecked_user: the Redis user, if it is not the default user and its rights are unknown.
-        not_restarted: the target that was named for a drain without a restart; else "".
-        command: the command that restarts the workers: the operator's, or the target's rollout.
-        beside: other queues of the command's workers, whose jobs the command may interrupt.
+        unchecked_user: the Redis user, if its rights are unknown; "" for the default user.
+        not_restarted: the target that the operator named, if it is not restarted; else "".
+        command: restarts the workers; either the operator's command or the rollout of the target.
+        beside: queues outside the drain whose jobs ``command`` may interrupt.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -104,9 +104,9 @@ class DrainPlan:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Other queues of the workers: the restart does not wait for their jobs.
+        """Queues outside the drain that the workers also serve. Nothing waits for their jobs.
 
-        Queues under another prefix or database are described rather than named.
+        For a queue under another prefix or database, a description stands in place of the name.
         """
         if self.target is None or self.connections is None:
             return self.beside
@@ -115,7 +115,7 @@ class DrainPlan:
         return (*sorted(served - {*self.names}), *self.connections.elsewhere(processes))
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
-        """The active jobs with a worker, or the orphans, as steps show them."""
+        """Convert active jobs for a step: those that have a worker, or only the ``orphans``."""
         now_ms = int(time.time() * 1000)
         shown = []
         for job in jobs:
@@ -152,23 +152,23 @@ def make_plan(
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
     Args:
-        include_others: what to do if the workers also serve queues that are not named: True drains
-            these too, False lets their jobs be interrupted, None refuses the drain.
-        strategy: ``pause`` or ``roll``; None means ``roll`` for qctl's own processes, which are
-            replaced without a gap, and ``pause`` for others.
-        mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
-        operator_command: what restarts the workers; only without a target.
+        include_others: what to do if the workers also serve queues that are not named. True drains
+            those queues, False lets their jobs be interrupted, None refuses the drain.
+        strategy: ``pause`` or ``roll``. None means ``roll`` for qctl's own processes, which stop
+            only after the new one has started, and ``pause`` for other processes.
+        mixed_versions: pause a queue even if BullMQ 5 and BullMQ 6 both serve it.
+        operator_command: restarts the workers; must be None if there is a target.
 
     Raises:
         NotFoundError: no such queue or target.
-        RefusedError: the workers also serve other queues or none of these, a queue is Bull 3/4's
-            or of both BullMQ 5 and 6, another drain is at work, or the target cannot be rolled.
+        RefusedError: the workers do not serve exactly the named queues; Bull 3 or 4, or both
+            BullMQ 5 and 6, serve a queue; another drain is at work; the target cannot be rolled.
         FailedError: Redis is a replica or does not list the workers, or the target is stopped.
         UsageError: it is not clear which queues or which target are meant.
         UnreachableError: Redis or the process manager cannot be reached.
     """
-    # Look up the queues first: a misspelt name must not be reported as one of a queue that the
-    # process does not serve.
+    # Look up the queues first, so that a misspelt name is reported as an unknown queue, not as one
+    # that the process does not serve.
     snapshots = find_queues(client, settings.prefix, names) if names else []
     found: Target | None = None
     connections: Connections | None = None
@@ -235,7 +235,7 @@ def make_plan(
 
 
 def _rollout(target: Target, manager: Rollout) -> OperatorCommand:
-    """The command that replaces the processes of a target together."""
+    """The command that replaces all processes of a target at once."""
     return OperatorCommand(
         manager.restart_command(target.name),
         shortcoming=lambda: manager.shortcoming(target.name, target.processes),
@@ -249,7 +249,7 @@ def _only_target(
     names: Sequence[str],
     then_restart: bool,
 ) -> tuple[Target, Connections]:
-    """The one managed app that serves the named queues, or any queue when none is named."""
+    """The only managed app that serves the named queues; without names, any queue."""
     what = "it is not clear " + ("which process to restart" if names else "which queues to drain")
     hint = "name the process with --target MANAGER:NAME, for example pm2:worker"
     if not then_restart:
@@ -260,7 +260,7 @@ def _only_target(
         timeout_s=MANAGER_TIMEOUT_S,
     )
     if remarks:
-        # Processes that qctl could not see may serve these queues as well.
+        # Processes that qctl could not see may also serve these queues.
         raise UnreachableError(what, why="; ".join(remarks), hint=hint)
     connections = read_connections(client, settings, address.db, processes)
     labels = targets_serving(settings, connections, processes, names)
@@ -282,12 +282,12 @@ def _queues_of(
     include_others: bool | None,
     then_restart: bool,
 ) -> Sequence[str]:
-    """The queues to drain: those named, or all of the target if so chosen or none is named."""
+    """The queues to drain: the named ones, or all that the target serves."""
     connected = connections.queues_of(target.processes)
     serves = connected | set(target.configured)
     foreign = connections.elsewhere(target.processes)
     if not names and not serves:
-        # Without a restart, naming the queues is enough.
+        # A drain without a restart needs no target.
         restart = ("--then-restart", "--target", target.label) if then_restart else ()
         raise UsageError(
             f"it is not clear which queues {target.label} serves",
@@ -310,7 +310,7 @@ def _queues_of(
 
 
 def _require_workers(workers: Sequence[WorkerClient], names: Sequence[str], hint: str) -> None:
-    """Refuse a command if no worker is connected that it could be seen to replace."""
+    """Refuse a command if no worker is connected, because then no proof is possible."""
     if not any(worker.queue in names for worker in workers):
         raise RefusedError(
             f"no worker of {', '.join(names)} is connected",
@@ -322,7 +322,7 @@ def _require_workers(workers: Sequence[WorkerClient], names: Sequence[str], hint
 def _queues_of_command(
     client: Client, prefix: str, db: int, names: Sequence[str], include_others: bool | None
 ) -> tuple[Sequence[str], tuple[str, ...]]:
-    """The queues to drain before a command, and other queues whose jobs it may interrupt."""
+    """The queues to drain, and other queues whose jobs the command may interrupt."""
     rest, foreign = queues_beside(client, prefix, db, names)
     _require_choice(f"the workers of {', '.join(names)} also serve", rest, foreign, include_others)
     if include_others:
@@ -422,7 +422,7 @@ def process_plans(
 
 
 def _resumed_at_start(plan: DrainPlan, client: Client) -> set[str]:
-    """Names of the queues that the target resumed when it started, in earlier drains."""
+    """Names of the queues that the target resumed at its start in an earlier drain."""
     if plan.target is None or plan.strategy == "roll":
         return set()
     try:
@@ -440,7 +440,7 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
     if plan.unchecked_user:
         yield (
             f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "
-            "it lacks a right, the drain fails half way"
+            "the user lacks a right, the drain fails half way"
         )
     if plan.ignored:
         yield (
@@ -452,19 +452,19 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
         if snapshot.keys in plan.mixed:
             yield plan.mixed[snapshot.keys]
         if snapshot.keys in plan.left_behind:
-            yield f"{name} was left paused by {snapshot.pause_note}: this drain takes that over"
+            yield f"{name} was left paused by {snapshot.pause_note}: this drain takes it over"
         elif snapshot.paused and name in resumed_at_start and plan.target:
             yield (
                 f"{name} was paused before, but {plan.target.label} seems to resume it when it "
-                "starts, as an earlier drain has seen: then it runs at the end, unless "
-                "--keep-paused"
+                "starts, as in an earlier drain; if so, the queue runs at the end. To keep it "
+                "paused: --keep-paused"
             )
         elif snapshot.paused:
             yield stays_paused(snapshot)
 
 
 def not_restarted(label: str) -> str:
-    """The note on a target that was named for a drain without a restart."""
+    """The note that the target named by the operator is not restarted."""
     return f"{label} is not restarted: that needs --then-restart"
 
 
@@ -475,6 +475,6 @@ def stays_paused(snapshot: QueueSnapshot) -> str:
         by = f", by {snapshot.uncertain_note} or {LATER_PAUSE},"
     name = snapshot.keys.name
     return (
-        f"{name} was paused before{by} and stays paused at the end; when that is no longer wanted: "
+        f"{name} was paused before{by} and stays paused at the end; to resume it later: "
         f"{command(snapshot.keys.prefix, 'resume', name)}"
     )

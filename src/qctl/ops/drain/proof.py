@@ -1,8 +1,8 @@
 """The proof at the end of a drain: every job that the queues held is in some state, or has ended.
 
-Up to ``MAX_IDS`` jobs of a queue are looked up by id, except those whose end an event reports. In
-larger queues these are a sample, and the number of all jobs must also match: the number at the
-start plus what the events since then have added or removed.
+Up to ``MAX_IDS`` jobs of a queue are followed by id, and each is looked up if no event reports its
+end. In a larger queue, these jobs are a sample. Therefore the number of all jobs is also checked:
+it must be the number at the start, changed by the events since then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read
 from qctl.wire.read.locate import locate
 from qctl.wire.read.versions import other_libraries
 
-# A job may move between lists while they are read: it is gone if none of this many reads finds it.
+# A read may miss a job that moves meanwhile, so a job is gone only if all these reads miss it.
 MAX_READS = 4
 READ_AGAIN_S = 0.05
 
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
-    """Record a queue's jobs at the start, once its events are followed.
+    """Record a queue's jobs at the start. Call this once the queue's events are followed.
 
     If Redis refuses a read, the queue stays without an inventory, and the verdict says so.
 
@@ -61,7 +61,7 @@ def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
         ids=ids,
         seen=len(ids),
         max_ids=2 * max_ids,
-        # The active jobs are followed as well, by ``begin_active``.
+        # ``begin_active`` adds the active jobs, so they do not count here.
         is_complete=census.job_count - census.counts["active"] <= max_ids,
         begin=census,
         begin_order=event_order(census.last_event_id),
@@ -107,7 +107,7 @@ def unproved(tracker: Tracker, why: str) -> Verdict:
 
 
 def _settle(client: Client, tracker: Tracker) -> None:
-    """Settle the jobs that were active and whose end no event has reported, by their state.
+    """Read the state of each job that was active and whose end no event reports, and record it.
 
     A job that is in no state, and whose absence nothing explains, stays unsettled: it is lost.
     """
@@ -125,10 +125,10 @@ def _settle(client: Client, tracker: Tracker) -> None:
             ledger.settle(job, state)
     for job, left in in_no_state(client, absent).items():
         if left == STRAY:
-            # Its hash is left: ``prove`` decides whether it is lost.
+            # The job's hash is left, so ``prove`` decides whether the job is lost.
             continue
         if job[0] in tracker.missed:
-            # The job may have completed and been removed, and the event was trimmed.
+            # The job may have ended and been removed: an event that shows this may be trimmed.
             ledger.settle(job, "unknown")
         elif left == DELETED and (queue := tracker.inventory.queues.get(job[0])) and queue.cleaned:
             ledger.settle(job, "removed")
@@ -204,7 +204,7 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
         checked = f"a sample of {counted(ids, 'job')}"
     elif not all(queue.is_complete for queue in known.values()):
         checked = f"counts and a sample of {counted(ids, 'job')}"
-    # BullMQ deletes a scheduler's iteration without an event when a new one replaces it.
+    # BullMQ replaces a scheduler's iteration without an event, so iterations are not counted.
     silent = sum(
         keys not in missed and not job_id.startswith(ITERATION_PREFIX) for keys, job_id in deleted
     )

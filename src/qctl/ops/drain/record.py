@@ -20,7 +20,7 @@ from qctl.wire.drain_record import RESULTS, DrainResult, add_drain
 def record_result(
     client: Client, prefix: str, report: DrainReport, error: QctlError | None
 ) -> None:
-    """Add a drain to the record that metrics show, unless Redis went away.
+    """Record the result of a drain for metrics, unless Redis went away.
 
     Args:
         error: why the drain ended early; None if it did not.

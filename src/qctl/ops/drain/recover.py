@@ -1,4 +1,4 @@
-"""Put back the jobs that lost their worker, to run next."""
+"""Put the jobs that lost their worker back into their queues, where they run next."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from qctl.wire.write.transitions import retry_stalled
 
 
 def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterator[Step]:
-    """Put jobs back into their queues, to run next.
+    """Put jobs back into their queues, where they run next.
 
     Args:
-        locks: job → the lock that it must still have; "" for none.
+        locks: job → the lock token that it must still have; "" if it must have no lock.
     """
     for keys in context.queues:
         of_queue = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
@@ -31,15 +31,15 @@ def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterato
 
 
 def recover_orphans(context: DrainContext) -> Iterator[Step]:
-    """Put back the orphans, jobs without a lock: their worker is gone."""
+    """Put back the orphans: active jobs without a lock, whose worker is gone."""
     jobs = read_active(context.client, context.queues)
     yield from put_jobs_back(context, {job.key: "" for job in jobs if job.is_orphan})
 
 
 def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
-    """Put back at once the interrupted jobs of each queue whose workers were all restarted.
+    """If all workers of a queue were restarted, put its interrupted jobs back at once.
 
-    A job that no longer has the lock seen before the restart is not put back: a new worker has it.
+    A job whose lock has changed since the restart stays active, because a new worker has it.
     """
     sole = _sole_queues(context, restarted)
     locks = {job.key: job.lock_token or "" for job in restarted.in_the_way if job.keys in sole}
@@ -49,7 +49,7 @@ def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
 def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
     """Put each of the other interrupted jobs back once its lock has expired.
 
-    Their queues may have workers elsewhere. If a lock is renewed, the job has a living worker.
+    Their queues may have other workers. If a lock is renewed, a living worker has the job.
     """
     client = context.client
     sole = _sole_queues(context, restarted)
@@ -71,12 +71,12 @@ def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step
                 pending[key] = job
         if pending:
             context.tracker.follow()
-            # Not ``follow(wait=True)``: the queue runs again, so each new event would end the wait.
+            # Sleep, because the queue runs again: ``follow(wait=True)`` would end at each event.
             time.sleep(BLOCK_MS / 1000)
     for keys, job_id in sorted(pending):
         context.notes.append(
-            f"job {job_id} of {keys.name} may have been interrupted; once its lock has expired: "
-            f"{command(keys.prefix, 'jobs retry-stalled', keys.name)}"
+            f"job {job_id} of {keys.name} may have been interrupted; to put it back once its lock "
+            f"has expired: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
         )
 
 

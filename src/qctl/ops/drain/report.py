@@ -20,7 +20,7 @@ from qctl.wire.read.clients import list_workers
 from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 
-# The most job ids that a suggested command names.
+# A suggested command has at most this many job ids.
 MAX_NAMED = 20
 
 
@@ -30,7 +30,7 @@ class Outcome:
 
     Args:
         name: see ``DrainReport.outcome``.
-        error: why the drain ended early.
+        error: why the drain ended early; None if it did not, or after a timeout.
     """
 
     name: str
@@ -47,7 +47,7 @@ class _End:
         paused: queues that are paused; None when unknown.
         unserved: see ``DrainReport``.
         now_ms: Redis' time.
-        trouble: why the state could not be read.
+        trouble: why the state could not be read; None if it was read.
     """
 
     verdict: Verdict
@@ -69,10 +69,10 @@ def make_report(
     jobs = ledger.outcomes()
     results = [job.result for job in jobs]
     until_ms = pauses.ended_ms or end.now_ms
-    # A drain that could not put everything back is no success.
+    # A drain that could not put everything back has failed.
     error = outcome.error or put_back.trouble
     if error is None and trouble is not None and is_outage(trouble):
-        # Nor is a drain after which Redis was away; if Redis refused a read, only a note says so.
+        # If Redis was away at the end, the drain has failed. A refused read only adds a note.
         error = trouble
     return DrainReport(
         outcome=outcome.name,
@@ -109,7 +109,7 @@ def make_report(
 
 
 def _read_end(context: DrainContext, restarted: Restarted) -> _End:
-    """Read the state of the jobs and queues; unknown if Redis cannot be read."""
+    """Read the state of the jobs and queues; after an error, the state is unknown."""
     tracker = context.tracker
     late = restarted.ended_by if isinstance(restarted.ended_by, TimedOut) else TimedOut()
     try:
@@ -123,7 +123,7 @@ def _read_end(context: DrainContext, restarted: Restarted) -> _End:
         )
         return _End(verdict, still_active, paused, _unserved(context, paused), now_ms)
     except QctlError as failure:
-        why = f"what became of the jobs could not be read: {failure.what}"
+        why = f"the outcome of the jobs could not be read: {failure.what}"
         for job in tracker.ledger.unsettled:
             tracker.ledger.settle(job, "unknown")
         now_ms = tracker.pauses.ended_ms or tracker.pauses.began_ms or 0
@@ -164,7 +164,7 @@ def _is_resumed(context: DrainContext, put_back: PutBack, ended: set[QueueKeys])
     if pauses.ours:
         return False
     if not (pauses.own_pause_ids or pauses.resumed):
-        # This drain paused no queue: all were paused before, and run now if an app resumed them.
+        # All queues were paused before the drain. They run now only if an app resumed them.
         return context.plan.strategy != "roll" and ended == set(context.queues)
     # Only the drain's own resumes need to be confirmed.
     return True if put_back.is_confirmed or not pauses.resumed else None
@@ -213,7 +213,7 @@ def _notes(
             "their jobs may have been interrupted, which is not in the figures"
         )
     if plan.ignored and restarted.has_stopped_workers:
-        # The restart did not wait for the jobs of the process's other queues.
+        # The restart did not wait for the jobs of these queues.
         running, names = restarted.ignored_running, ", ".join(plan.ignored)
         what = f"jobs of {names} that were running"
         if running is not None:
@@ -231,7 +231,7 @@ def _notes_on_pauses_before(context: DrainContext, ended: set[QueueKeys]) -> Ite
     for snapshot in context.plan.snapshots:
         keys, note = snapshot.keys, snapshot.pause_note
         if keys in taken_over:
-            yield f"{keys.name} had been left paused by {note}; this drain has taken that over"
+            yield f"{keys.name} had been left paused by {note}; this drain took the pause over"
         elif snapshot.paused and keys not in ended:
             yield stays_paused(snapshot)
 
@@ -243,8 +243,8 @@ def _notes_on_resumes(context: DrainContext, ended: set[QueueKeys]) -> Iterator[
         end = "; it was paused before the drain, and runs now" if keys in ended else ""
         if keys in pauses.lost_by_redis:
             yield (
-                f"Redis had lost the pause of {keys.name}, as after a failover, so it was paused "
-                "again"
+                f"Redis had lost the pause of {keys.name}, as after a failover, so the queue was "
+                "paused again"
             )
         count, target = pauses.times_paused_again.get(keys, 0), pauses.resumed_at_start.get(keys)
         again = f", and paused again {'once' if count == 1 else f'{count} times'}" if count else ""

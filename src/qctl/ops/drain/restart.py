@@ -34,11 +34,11 @@ class Restarted:
         not_reached: processes that were not restarted.
         was_gone: whether a process had ended before its turn.
         in_the_way: jobs that still ran at the first restart, or at the start of the command.
-        in_doubt: jobs that still ran when a later process was restarted; they may belong to a new
-            process.
-        ignored_running: how many jobs of ignored queues ran before the restart; None when unknown.
-        ran_command: whether the operator's command was started.
-        replacement: the workers that the command replaced; None if that is not proved.
+        in_doubt: jobs that still ran at a later restart, and that may belong to a new process.
+        ignored_running: how many jobs of the queues in ``DrainPlan.ignored`` ran before the
+            restart; None when unknown.
+        ran_command: whether the plan's command was started.
+        replacement: watches the workers that the command replaces; None without a proof.
         workers, rule: see ``DrainReport``.
         stopped_beside: other queues whose workers went away while the command ran.
         ended_by: the exception that ended the restart early; None if it did not end early.
@@ -61,16 +61,16 @@ class Restarted:
 
     @property
     def has_stopped_workers(self) -> bool:
-        """Whether workers were asked to stop, by qctl or by the operator's command."""
+        """Whether workers were asked to stop, by qctl or by the plan's command."""
         return bool(self.old_pids) or self.ran_command
 
 
 def restart_processes(
     context: DrainContext, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
-    """Restart every process of the target, if there is one.
+    """Restart every process of the target; do nothing if the plan has no target.
 
-    Before each process, queues that somebody has resumed are paused again, and the drain waits for
+    Before each restart, the drain pauses again any queue that somebody has resumed, and waits for
     the jobs that have started since.
 
     Args:
@@ -104,7 +104,7 @@ def confirm_up(restarted: Restarted) -> Restarted:
 def prepare_restart(
     context: DrainContext, target: Target, process: ManagedProcess, connections: Connections | None
 ) -> Restart:
-    """The restart of a process of the target, with the queues that must get a new worker.
+    """Prepare the restart of a process: find the queues that must get a new worker.
 
     Args:
         connections: the connected workers, including those of the process.
@@ -119,7 +119,7 @@ def prepare_restart(
         process,
         context.stop,
         context.tracker.rest,
-        # Where addresses could not be matched, every queue must get a new worker.
+        # If no worker could be matched to a process, every queue must get a new worker.
         queues=frozenset(served & names) if by_address else names,
         by_address=by_address,
         prefix=context.settings.prefix,
@@ -143,7 +143,7 @@ class _Phase:
         context = self._context
         self._note_overdue(overdue)
         for planned in self._target.processes:
-            # The last check before the restart, which cannot be undone.
+            # Check a last time, because the restart cannot be undone.
             while again := keep_paused(context):
                 yield from again
                 self._note_overdue((yield from wait_for_jobs(context)))
@@ -153,7 +153,7 @@ class _Phase:
 
     def _restart(self, planned: ManagedProcess) -> Iterator[Step]:
         context = self._context
-        # The pid may have changed, after a crash or somebody else's restart.
+        # A crash, or a restart by somebody else, may have changed the pid.
         try:
             process = current_process(self._target.manager, planned)
         except StoppedError:
@@ -163,7 +163,7 @@ class _Phase:
         if context.stop():
             raise Interrupted
         if restart.old_birth_s is not None:
-            # After the kill timeout, the manager kills the process, which takes a moment.
+            # After the kill timeout, the manager needs a moment to kill the process.
             within_s = process.kill_timeout_ms / 1000 + 2
             context.leases.announce_stop(process.pid, restart.old_birth_s, within_s)
         if not self.done.old_pids:
@@ -198,7 +198,7 @@ class _Phase:
             self._note(in_doubt=(*self.done.in_doubt, *more))
             return
         self._note(in_the_way=overdue)
-        # The jobs run until their process is killed, if the processes are still those of the plan.
+        # If the processes are still those of the plan, these jobs run until the kill.
         now_ms = clock_ms(self._context.client)
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
@@ -207,19 +207,19 @@ class _Phase:
             ledger.note_running((job.key for job in overdue), now_ms)
 
     def _count_ignored(self) -> None:
-        """Count the jobs of ignored queues that the restart may interrupt."""
+        """Count the jobs outside the drain that the restart may interrupt."""
         context = self._context
         if not context.plan.ignored:
             return
         queues = [QueueKeys(context.settings.prefix, name) for name in context.plan.ignored]
-        # The number is for a note only, so a failure does not matter.
+        # The report only mentions the number in a note, so a failure does not matter.
         with suppress(QctlError):
             jobs = read_active(context.client, queues)
             self._note(ignored_running=sum(not job.is_orphan for job in jobs))
 
 
 def note_resumed_at_start(context: DrainContext, who: str) -> None:
-    """Record the queues that were resumed while ``who``, the target or its workers, started."""
+    """Record the queues that are resumed after the start of ``who``: a target, or new workers."""
     tracker = context.tracker
     tracker.pauses.paused_again_lately.clear()
     states = are_paused(context.client, context.queues)

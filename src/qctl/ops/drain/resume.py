@@ -1,4 +1,4 @@
-"""At the end of a drain, resume the queues that it has paused, so that they stay resumed."""
+"""Resume the queues that a drain has paused, and find out whether a failover may undo that."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ UNCONFIRMED_WATCH_S = 60.0
 
 
 def resume_own(context: DrainContext) -> Iterator[Step]:
-    """Resume every queue whose pause is this drain's.
+    """Resume every queue that this drain has paused.
 
-    The pause note in Redis names the owner of a pause, so every queue is tried: somebody else's
-    pause stays, and a pause of ours whose reply was lost is found.
+    Every queue of the drain is tried, because the reply to our pause may have been lost. A pause
+    by somebody else stays: a note in Redis names the owner of a pause.
 
     Raises:
-        QctlError: Redis is away for too long, or refuses; queues may still be paused by us.
+        QctlError: Redis is away for too long, or refuses a command; some queues may stay paused.
     """
     client, tracker = context.client, context.tracker
     pauses = tracker.pauses
-    # If somebody else has paused a queue as well, an event shows that, and the queue stays paused.
+    # The events show whether somebody else has also paused a queue, which then stays paused.
     tracker.follow()
     for keys in sorted(context.queues):
         outages = client.outages
@@ -42,14 +42,14 @@ def resume_own(context: DrainContext) -> Iterator[Step]:
             continue
         if not done.changed and are_paused(client, [keys])[0]:
             context.notes.append(
-                f"{keys.name} was paused by somebody else, too, so it stays paused; once "
-                f"it may run: {command(keys.prefix, 'resume', keys.name)}"
+                f"{keys.name} was also paused by somebody else, so it stays paused; to resume "
+                f"it: {command(keys.prefix, 'resume', keys.name)}"
             )
             continue
         pauses.ours.discard(keys)
         event_id = done.event_id
         if not done.owned and client.outages > outages:
-            # The call was repeated after an outage: the first one may have resumed the queue.
+            # The call was repeated after an outage, and the first call may have resumed the queue.
             event_id = _resumed_event(context, keys)
         if done.changed or event_id:
             at_ms = int(event_id.partition("-")[0] or 0) or clock_ms(client)
@@ -66,13 +66,13 @@ def _resume(context: DrainContext, keys: QueueKeys) -> Resume:
     except ReplyError as error:
         if is_outage(error) or are_paused(context.client, [keys])[0]:
             raise
-        # The resume failed, but after the step that lets workers take jobs again.
+        # The resume failed half way, but workers can take jobs again.
         context.notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
         return Resume(changed=True, moved=0, owned=True, event_id="")
 
 
 def _resumed_event(context: DrainContext, keys: QueueKeys) -> str:
-    """The id of the newest ``resumed`` event since the last reading; empty if there is none."""
+    """The id of the newest ``resumed`` event that was not read yet; empty if there is none."""
     events = past_events(context.client, keys, since=context.tracker.cursors.get(keys, "-"))
     return next((event.id for event in events if event.name == "resumed"), "")
 
@@ -83,28 +83,28 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
     Call this after the last write of the drain, because the replicas acknowledge all writes so far.
 
     Returns:
-        whether the resume is safe from a failover, as far as qctl knows; and for how many seconds
-        the watchdog should go on, 0 if it is not needed.
+        whether the resume is safe from a failover, as far as qctl knows; and how many more seconds
+        the watchdog should run, 0 if it is not needed.
     """
     has_sentinel = context.address.mode == "sentinel"
     resumed = sorted(context.tracker.pauses.resumed)
     if not resumed or not (has_sentinel or can_lose_writes(context.client)):
         return True, 0.0
-    # Under Sentinel, a replica that Redis does not see may become the master: require one.
+    # Sentinel may promote a replica that the master does not see, so one must acknowledge.
     confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))
-    # After a failover, the new master may lack the resume, so repeat it.
+    # If a failover has happened by now, the new master may lack the resume, so repeat it.
     for keys in resumed:
         resume(context.client, keys, owner=context.holder.owner)
     if confirmed:
         return True, WATCH_S
     names = ", ".join(keys.name for keys in resumed)
     doubt = (
-        "this Redis user may not ask (INFO, WAIT) whether its replicas have acknowledged that"
+        "it is unknown whether every replica has the resume: this Redis user may not run INFO, WAIT"
         if confirmed is None
-        else "not every replica has acknowledged that"
+        else "not every replica has acknowledged the resume"
     )
     context.notes.append(
-        f"{names} runs again, but {doubt}: a failover now might pause it again. The watchdog (pid "
-        f"{context.leases.watchdog_pid}) would resume it, for {UNCONFIRMED_WATCH_S:.0f} s from now"
+        f"{names} runs again, but {doubt}. A failover might pause it again; during the next "
+        f"{UNCONFIRMED_WATCH_S:.0f} s, the watchdog (pid {context.leases.watchdog_pid}) resumes it"
     )
     return False, UNCONFIRMED_WATCH_S

@@ -4,7 +4,8 @@ The phases, each in its own file, are: lease, pause, wait, restart, resume, reco
 (``roll/``) instead replaces one process after another while the queues keep working. A phase takes
 the ``DrainContext``, whose tracker follows the events, and returns what it has done.
 
-After an error, this process or its watchdog resumes the queues that the drain has paused.
+A lease, a key in Redis, reserves a queue for one drain. After an error, this process or its
+watchdog, a second process, resumes the queues that the drain has paused.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def drain(
         steps, the last of which is a ``DrainReport``.
 
     Raises:
-        RefusedError: another drain took a queue since the plan was made; nothing was changed.
+        RefusedError: since the plan was made, another drain took a lease; nothing was changed.
         QctlError: the leases could not be taken; nothing was changed.
     """
     context = _begin(client, address, settings, plan, options, stop)
@@ -83,7 +84,7 @@ def drain(
             record_starts(context.client, plan, pauses, complete=outcome.name == "restarted")
         yield report
     finally:
-        # Also if the caller stops reading the steps.
+        # An unexpected error, or the caller has stopped reading the steps.
         if not is_over:
             for _ in put_back(context, Restarted(), keep_paused=False):
                 pass
@@ -103,7 +104,7 @@ def _begin(
         stays = " --keep-paused"
     elif not plan.restarts:
         stays = " (stays paused)"
-    # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
+    # The verb shows `qctl status` whether a pause without a lease is meant to stay.
     holder = this_process(f"{options.verb}{stays}")
     was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
     patient = PatientClient(client, stop)
@@ -130,7 +131,7 @@ def _pause_and_restart(context: DrainContext) -> Generator[Step, None, Restarted
 
 
 def _outcome(context: DrainContext, ended_by: Exception | None) -> Outcome:
-    """How the drain ends, by what ended its phases early."""
+    """The outcome of the drain; ``ended_by`` is the exception that ended its phases early."""
     if isinstance(ended_by, TimedOut):
         return Outcome("timeout")
     if isinstance(ended_by, Interrupted):

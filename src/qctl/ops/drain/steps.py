@@ -20,7 +20,7 @@ class RunningJob:
     Args:
         runtime_s: time since it started; None when unknown.
         lock_ttl_ms: time until its lock expires; None without a lock.
-        estimate_s: expected time until it ends, from recent runs; None when unknown.
+        estimate_s: time until it ends, estimated from recent runs; None when unknown.
     """
 
     queue: str
@@ -69,7 +69,7 @@ class Paused:
 
     Args:
         changed: False when somebody else had paused the queue already.
-        again: True when somebody had resumed the queue, or Redis had lost the pause.
+        again: True when this drain had paused the queue before, and the pause did not last.
     """
 
     step: ClassVar[str] = "paused"
@@ -80,7 +80,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The drain waits for active jobs. Repeated when they change, and once a second."""
+    """The drain waits for active jobs. This step comes once a second, and when the jobs change."""
 
     step: ClassVar[str] = "waiting"
     active: tuple[RunningJob, ...]
@@ -91,7 +91,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TimeUp:
-    """Jobs still run after the timeout, and ``--on-timeout restart`` restarts all the same.
+    """Jobs still run after the timeout. Because of ``--on-timeout restart``, the restart begins.
 
     Args:
         active: the jobs that the restart will interrupt.
@@ -104,7 +104,7 @@ class TimeUp:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """No job is active except orphans."""
+    """No job is active except orphans, which have lost their worker."""
 
     step: ClassVar[str] = "drained"
     waited_s: float
@@ -123,7 +123,7 @@ class Restarting:
 
 @dataclass(frozen=True, slots=True)
 class RunningCommand:
-    """The operator's command is started next; its output follows."""
+    """The command that restarts the workers starts next. Its output follows this step."""
 
     step: ClassVar[str] = "command"
     argv: tuple[str, ...]
@@ -131,7 +131,7 @@ class RunningCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandDone:
-    """The command has succeeded, and its workers are connected, unless that is not checked.
+    """The command has succeeded. If new workers are to be proved, they are connected.
 
     Args:
         workers, rule: see ``DrainReport``.
@@ -155,7 +155,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Jobs without a worker were put back, to run next."""
+    """Jobs without a worker were put back into their queue, where they run next."""
 
     step: ClassVar[str] = "recovered"
     queue: str
@@ -170,11 +170,11 @@ class Proof:
         checked: ``all ids``, ``counts and a sample of N jobs`` for large queues, ``a sample of N
             jobs`` where events are missing, or ``nothing``.
         ids: the number of jobs that were followed one by one.
-        deleted: jobs that are gone without an event of their own. Only a deliberate deletion,
-            such as BullMQ's ``queue.drain()``, leaves nothing of a job.
+        deleted: how many jobs are gone without a trace or an event. They do not count as lost: only
+            a deliberate deletion, such as BullMQ's ``queue.drain()``, leaves no trace of a job.
         events_missed: queues whose event stream was trimmed before all of it was read.
         resumed_by_others: queues that somebody else resumed during the drain.
-        why: the reasons for any doubt about the number, else empty.
+        why: why the number of lost jobs is in doubt; empty if it is not.
     """
 
     checked: str = "nothing"
@@ -201,11 +201,11 @@ class DrainReport:
         still_paused: queues that are paused at the end; None when that could not be read.
         resumed: whether the queues that this drain paused run again; None when a failover might
             undo the resume.
-        command: the operator's command that restarts the workers; empty if there is none.
-        rule: how many new workers proved that the command worked: ``as many as before``, ``N for
-            each queue``, or ``not checked``; "" if it was not proved.
+        command: the command that restarts the workers; empty if there is none.
+        rule: how many new workers were required as proof of the command: ``as many as before``, ``N
+            for each queue``, or ``not checked``; "" if there was no command or the proof failed.
         workers: the workers of each queue before and after the command.
-        unserved: queues that run and have no worker connected; None when that is unknown.
+        unserved: running queues to which no worker is connected; None when unknown.
         paused_again: how often queues had to be paused again.
         still_active: jobs that still run after a timeout.
         notes: what else the operator should know.

@@ -15,22 +15,22 @@ from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pausing import disown_pause
 
-# How long one read waits for events. A request to stop is noticed only after it.
+# How long one read waits for events. A request to stop is noticed only after the read.
 BLOCK_MS = 200
 
 
 class Tracker:
-    """Keeps a drain's inventory, ledger and pauses up to date by the events.
+    """Applies the events to a drain's inventory, ledger and pauses.
 
     Args:
         queues: all queues of the drain.
-        owner: the owner of this drain's pauses.
+        owner: the id of this drain in its pause notes.
         ledger: what becomes of the active jobs.
 
     Attributes:
         inventory: the jobs of all queues, running or not.
         pauses: who paused and resumed the queues.
-        cursors: queue → the id of the last event read; only queues that the drain has reached.
+        cursors: queue → the id of the last event read; lacks queues not yet reached.
         missed: queues whose event stream may have been trimmed before all of it was read.
         has_started: whether a job has started since the last pause.
     """
@@ -47,7 +47,7 @@ class Tracker:
         self.cursors: dict[QueueKeys, str] = {}
         self.missed: set[QueueKeys] = set()
         self.has_started = False
-        # The cursors after which the streams must still be checked for trimmed events.
+        # Queue → the event id after which its stream must still be checked for trimmed events.
         self._unchecked: dict[QueueKeys, str] = {}
 
     def follow(self, *, wait: bool = False) -> list[tuple[QueueKeys, Event]]:
@@ -58,7 +58,7 @@ class Tracker:
         """
         before = dict(self.cursors)
         events = read_events(self._client, self.cursors, block_ms=BLOCK_MS if wait else 0)
-        # Apply all events before the next command: it may fail, and they are not read again.
+        # Apply all events before the next command, which may fail: no event is read twice.
         self.ledger.follow(events)
         self.inventory.follow(events)
         for keys, event in events:
@@ -67,7 +67,7 @@ class Tracker:
             if event.name in {"active", "paused"}:
                 self.has_started = event.name == "active"
         for keys in [*self.pauses.to_disown]:
-            # Write it to Redis, so that the watchdog does not resume the queue either.
+            # Change the pause note in Redis, so that the watchdog does not resume the queue either.
             disown_pause(self._client, keys, self._owner)
             self.pauses.to_disown.discard(keys)
         if self._unchecked:
@@ -82,12 +82,11 @@ class Tracker:
             # The events are gone: the stream was deleted, or restored from an older state.
             if not self.follow():
                 break
-        # Check streams without new events, too: one may have been deleted, or restored from an
-        # older state.
+        # Also check streams without new events, because they may have been deleted or restored.
         self._note_gaps(self.cursors)
 
     def rest(self) -> None:
-        """Wait for about ``POLL_S`` and read events, before a fast stream is trimmed.
+        """Wait for about ``POLL_S``, and meanwhile read events before they are trimmed.
 
         An outage of Redis is ignored.
         """

@@ -23,8 +23,8 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
     """Wait for the active jobs.
 
     Returns:
-        the jobs that still run after the timeout, if the operator wants to restart anyway; else
-        none.
+        the jobs that still run after the timeout, if the operator wants to restart anyway; empty
+        if no job runs.
 
     Raises:
         TimedOut: jobs still run after the timeout, and no restart may interrupt them.
@@ -60,7 +60,7 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
             return ()
         if waited_s > context.options.timeout_s:
             if trouble is not None:
-                # Which jobs still run is unknown, and nothing can be undone.
+                # It is unknown which jobs still run, and no queue can be resumed now.
                 raise trouble
             if not context.plan.restarts or not context.options.restart_on_timeout:
                 raise TimedOut(active)
@@ -81,7 +81,7 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
 def _await_news(context: DrainContext, blocking: frozenset[JobKey], *, is_away: bool) -> None:
     """Wait until a blocking job moves, a pause changes, Redis is away, or ``POLL_S`` has passed.
 
-    Other events are ignored: on a busy queue, each new job would start another reading.
+    Other events are ignored, because on a busy queue each new job would start another reading.
     """
     deadline = time.monotonic() + POLL_S
     while time.monotonic() < deadline and not context.stop():

@@ -1,16 +1,16 @@
 """A second process that undoes a drain when qctl itself dies.
 
 qctl starts the watchdog detached and keeps a pipe to it open. While the pipe is open, the watchdog
-renews the leases. If the pipe closes without a goodbye (kill -9, a lost terminal, out of memory),
-the watchdog resumes the queues that the drain paused and deletes the leases; while Redis is away,
-it tries again. The pause note in Redis names the drain that paused a queue, so the watchdog cannot
-resume somebody else's pause.
+renews the leases, the keys in Redis that reserve the queues for the drain. If the pipe closes
+before qctl has sent its last message (kill -9, a lost terminal, out of memory), the watchdog
+resumes the queues that the drain paused and deletes the leases. If Redis is away, the watchdog
+tries again. A note in Redis names the owner of each pause, so that no other pause is ended.
 
-The messages on the pipe are lines of JSON: first ``url``, ``prefix`` and ``leases`` (queue name →
-the lease to renew, as JSON text), then ``{"stopping": …}`` before each restart, and at the end
-``{"goodbye": true}``. If a failover may bring a pause back, the goodbye has ``watch_s``: for that
-time, the watchdog resumes any queue whose pause comes back. The Redis URL, which may hold a
-password, is sent through the pipe, so that no process list shows it.
+The messages on the pipe are lines of JSON. The first has ``url``, ``prefix`` and ``leases`` (queue
+name → the lease to renew, as JSON text). ``{"stopping": …}`` comes before each restart. The last is
+``{"goodbye": true}``, with ``watch_s`` if a failover may bring a pause back: for that time, the
+watchdog resumes any queue whose pause comes back. The Redis URL, which may hold a password, is sent
+through the pipe, so that no process list shows it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from qctl.wire.write.pausing import free_lease, hold_lease, resume
 RENEW_S = LEASE_TTL_MS / 3 / 1000
 # How long to try to undo the drain while Redis is away.
 GIVE_UP_S = 24 * 3600.0
-# After a resume that a failover may undo: how long the queues must run without an outage, how often
-# to check that, and when to give up.
+# A failover may undo a resume. The watch ends when the queues have run for WATCH_S without an
+# outage, but at the latest after WATCH_AWAY_S. The queues are checked every WATCH_EVERY_S.
 WATCH_S = 10.0
 WATCH_EVERY_S = 0.5
 WATCH_AWAY_S = 600.0
@@ -59,7 +59,7 @@ class Watchdog:
         self._stopping: dict[str, float] | None = None
 
     def run(self, pipe: int) -> None:
-        """Renew the leases until the pipe closes, then undo the drain; a goodbye prevents the undo.
+        """Renew the leases until the pipe closes, then undo the drain unless qctl said goodbye.
 
         Args:
             pipe: file descriptor to read messages from.
@@ -100,7 +100,7 @@ class Watchdog:
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
                     if not is_outage(error):
-                        # Redis would refuse again. The lease expires; `status` shows the pause.
+                        # Redis would refuse again. `qctl status` will show the pause.
                         del pending[keys]
                 else:
                     del pending[keys]
@@ -125,12 +125,12 @@ class Watchdog:
                 except QctlError as error:
                     if not is_outage(error):
                         return
-                    # The next master may lack the resume.
+                    # After the outage, another master may lack the resume.
                     until = time.monotonic() + watch_s
             time.sleep(WATCH_EVERY_S)
 
     def _await_stopped(self) -> None:
-        """Wait for a process that is being stopped: after a resume, it could take one more job."""
+        """Wait until the process that is being stopped has ended, so that it takes no more jobs."""
         if self._stopping is None:
             return
         from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed
@@ -152,7 +152,7 @@ def main() -> None:
         for name, text in first["leases"].items()
         if (holder := parse_holder(text)) is not None
     }
-    # If qctl has died already, the watchdog must go on.
+    # If qctl has died already, writing fails, but the watchdog must go on.
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), READY)
     nowhere = os.open(os.devnull, os.O_RDWR)

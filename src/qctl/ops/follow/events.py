@@ -56,8 +56,8 @@ class QueueEvent:
     Args:
         id: its id in the stream; ``--since ID`` shows the events after it.
         happened_at: when it happened, by Redis' clock; None if its id is not a time.
-        fields: its other fields, by BullMQ's names. JSON is decoded; ``delay`` (when a delayed job
-            is due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
+        fields: its other fields, with BullMQ's names. JSON is decoded. ``delay`` (when a delayed
+            job is due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
     """
 
     id: str
@@ -75,8 +75,8 @@ class EventPage:
     Args:
         total: number of events in the stream, shown or not; None without a stream.
         kept_since_at: when the oldest event in the stream happened; None if unknown.
-        cut: whether older events have been trimmed; True also before Redis 7, where it is unknown.
-        more: whether older events in the stream match, too.
+        cut: whether older events were trimmed; True before Redis 7, which does not show this.
+        more: whether older events in the stream also match.
     """
 
     queue: str
@@ -89,7 +89,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A remark for those who follow the events; ``lost`` if events may be missing."""
+    """A remark for the reader of the events; ``lost`` is True if events may be missing."""
 
     text: str
     lost: bool = False
@@ -97,7 +97,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events to show; empty means all."""
+    """Which events to show; an empty filter shows all."""
 
     names: frozenset[str] = frozenset()
     job_id: str | None = None
@@ -123,10 +123,10 @@ def unknown_name_remarks(names: Iterable[str]) -> list[str]:
 
 
 def require_stream(snapshot: QueueSnapshot) -> None:
-    """Make sure that a queue is of a version that keeps an event stream.
+    """Make sure that a queue has an event stream.
 
     Raises:
-        RefusedError: it is a queue of Bull 3 or 4.
+        RefusedError: it is a queue of Bull 3 or 4, which have none.
     """
     if snapshot.format == "bull":
         raise RefusedError(
@@ -136,10 +136,13 @@ def require_stream(snapshot: QueueSnapshot) -> None:
 
 
 def start_id(client: Client, since: str) -> str:
-    """The stream id after which ``--since`` begins: an event's id, or a time by Redis' clock.
+    """Convert ``--since`` to a stream id; the wanted events come after this id.
+
+    Args:
+        since: the id of an event, or a time by Redis' clock.
 
     Raises:
-        UsageError: ``since`` is neither.
+        UsageError: ``since`` has another form.
     """
     # Shorter numbers are dates, such as 20260131.
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
@@ -147,10 +150,10 @@ def start_id(client: Client, since: str) -> str:
         if utc_datetime(ms) is None or sequence > LAST_NUMBER:
             raise UsageError(
                 f"--since {since!r} is not the id of an event",
-                why="an id begins with when the event happened, in milliseconds since 1970",
+                why="an id begins with the time of the event, in milliseconds since 1970",
                 hint="--since 10m, or the `id` of an event in --output ndjson",
             )
-        # Without its second part, an id includes all events of its millisecond.
+        # An id without a second part stands for all events of its millisecond, so begin before it.
         return since if "-" in since else previous_id(f"{ms}-0")
     at = parse_time(since, from_epoch_ms(clock_ms(client)))
     return previous_id(f"{max(to_epoch_ms(at), 0)}-0")
@@ -206,7 +209,7 @@ def follow_events(
     block_ms: int = BLOCK_MS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[QueueEvent | Remark]:
-    """Events as they happen, without end, also after an outage of Redis.
+    """Yield events as they happen, without end; an outage of Redis only interrupts them.
 
     Args:
         after: start after this stream id; None starts with the next event.
@@ -216,7 +219,7 @@ def follow_events(
         QctlError: Redis cannot be reached at the start, or refuses a command at any time.
     """
     cursors = {keys: last_event_id(client, keys) if after is None else after}
-    # Whether the cursor is the id of an event; ``after`` need not be one.
+    # Whether the cursor is the id of an event; ``after`` may lie between two events.
     is_event = after is None
     away = False
     while True:
@@ -261,10 +264,10 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
             raise
         # The events that were read must still be shown; the next read reports the outage.
         return
-    # If the cursor is no event and nothing was trimmed, nothing can be missing.
+    # If the cursor is not the id of an event, only a trimmed stream can lack events.
     oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if has_missed(cursor, oldest):
-        yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
+        yield Remark(f"the stream now begins at {oldest}: earlier events may be missing", lost=True)
 
 
 def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:

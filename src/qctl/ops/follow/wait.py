@@ -1,8 +1,8 @@
 """Waits until a queue is idle or empty, or a job has ended, for ``qctl wait``.
 
-The condition is checked after events, and every few seconds because some changes have no event,
-such as a lock that runs out. Nothing is written. An outage of Redis ends the wait only if it is
-at the start or when the time runs out.
+The condition is checked after events. Some changes, such as the expiry of a lock, have no event, so
+it is also checked every few seconds. Nothing is written. An outage of Redis ends the wait only at
+the start, or when the timeout is reached.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from qctl.wire.read.ending import Ending, ending_of, read_ending
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import pending_delayed
 
-# The longest time between two checks, and the shortest between two of a queue or in an outage.
+# The longest time between two checks, and the shortest (of a queue, or during an outage).
 POLL_S = 5.0
 MIN_PAUSE_S = 0.5
-# A wait fails when all remaining jobs have had no worker for this long: by then, a worker that is
-# restarting, or has lost its connection, is back.
+# If, for this long, no remaining job has a worker, the wait fails. In this time, a worker that is
+# restarting or has lost its connection comes back.
 GRACE_S = 5.0
 
 
@@ -42,8 +42,8 @@ class CheckedState:
         text: the facts behind the outcome, or the jobs that the wait is waiting for.
         remarks: what keeps these jobs from ending, such as a pause.
         stuck: why the wait cannot end by itself; "" if it can.
-        counts: those of the queue, for a wait for a queue.
-        ending: how the job ended, for a wait for a job.
+        counts: the queue's counts, in a wait for a queue.
+        ending: how the job ended, in a wait for a job.
     """
 
     outcome: str | None
@@ -74,9 +74,9 @@ class WaitReport:
         outcome: ``idle``, ``empty``, ``completed``; ``failed``, ``removed``, ``missing`` (the job
             never existed, or ended before the oldest event that is kept), ``gone`` (the queue does
             not exist any more), ``stuck`` (the wait would never end), ``timeout``.
-        text: the outcome as a sentence.
-        counts: those of the queue at the last check; None for a wait for a job.
-        returnvalue, failed_reason: those of the job; None for a wait for a queue.
+        text: the facts behind the outcome.
+        counts: the queue's counts at the last check; None in a wait for a job.
+        returnvalue, failed_reason: the job's; None in a wait for a queue.
     """
 
     step: ClassVar[str] = "report"
@@ -91,7 +91,7 @@ class WaitReport:
 
 
 class Condition(ABC):
-    """What to wait for; ``condition`` is its text, as after ``--for``."""
+    """What to wait for; ``condition`` is the value of the option ``--for``."""
 
     def __init__(self, client: Client, keys: QueueKeys, condition: str, db: int) -> None:
         self.keys, self.condition = keys, condition
@@ -232,8 +232,8 @@ class QueueCondition(Condition):
     Args:
         condition: ``idle``: nothing is active; ``empty``: nothing is waiting, prioritized or
             active.
-        include_delayed: ``empty`` also needs nothing to be delayed or waiting for children; the
-            next jobs of schedulers do not count.
+        include_delayed: ``empty`` also means that no job is delayed or waits for children; the next
+            jobs of schedulers do not count.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class QueueCondition(Condition):
                 remaining["waiting for children"] = counts.waiting_children
                 delayed = counts.delayed
                 if delayed and snapshot.schedulers and not any(remaining.values()):
-                    # Only if nothing else is left, because this reads every scheduler.
+                    # Done only if nothing else is left, because this reads every scheduler.
                     delayed -= pending_delayed(client, keys)
                 remaining["delayed"] = delayed
         if not any(number > 0 for number in remaining.values()):
@@ -290,7 +290,7 @@ class QueueCondition(Condition):
         )
 
     def await_event(self, timeout_s: float) -> CheckedState | None:
-        """Return after any event, but not so soon that many events cause many checks."""
+        """Return after any event, but at least ``MIN_PAUSE_S`` after the last check."""
         read_events(
             self._client, {self.keys: self._cursor}, block_ms=max(int(timeout_s * 1000), 1), count=1
         )
@@ -321,7 +321,7 @@ class JobCondition(Condition):
         remarks: tuple[str, ...] = ()
         state = ending.state
         if isinstance(snapshot, QueueSnapshot) and state != "active":
-            # ``read_ending`` takes an active job without a lock for a waiting one.
+            # ``read_ending`` reports an active job without a lock as waiting.
             if self._id in snapshot.stalled_ids:
                 state = "active, but stalled: its worker is gone"
             remarks = _obstacles(snapshot, self._count_workers(), "job")
@@ -368,7 +368,7 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending; without numbers, because a changed text is shown again."""
+    """What keeps the jobs from ending. No numbers: a text is shown again whenever it changes."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":
@@ -379,7 +379,7 @@ def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> 
         found.append(f"no worker of queue {keys.name} is connected")
     if snapshot.counts.stalled and workers is None:
         found.append(
-            "active jobs have lost their worker, and whether another is connected is unknown: "
+            "active jobs have lost their worker, and it is unknown whether another is connected: "
             "Redis does not answer CLIENT LIST"
         )
     elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_recently:
@@ -387,7 +387,7 @@ def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> 
     elif snapshot.counts.stalled and workers:
         retry = command(keys.prefix, "jobs retry-stalled", keys.name)
         found.append(
-            "active jobs have lost their worker, and whether another one puts them back is "
-            f"unknown: {NO_CHECK}; `{retry}` puts them back"
+            "active jobs have lost their worker, and it is unknown whether another one puts them "
+            f"back: {NO_CHECK}; `{retry}` puts them back"
         )
     return tuple(found)

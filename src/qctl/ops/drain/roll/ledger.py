@@ -1,8 +1,8 @@
 """The outcome of the jobs of a roll, during which the queues keep working.
 
-A roll follows the jobs that are active at its start or when an old process has ended, and every job
-that loses its worker during the roll. All other jobs, perhaps thousands a second, only
-serve to measure how long nothing ran.
+A roll follows the jobs that are active at its start or at the end of an old process, and every job
+that loses its worker during the roll. All other jobs, perhaps thousands a second, are used only to
+measure how long nothing ran.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class RollLedger(Ledger):
 
     def __init__(self) -> None:
         super().__init__()
-        # Nothing is paused: a job that ends may have started after the roll began.
+        # Nothing is paused, so a job that ends may have started after the roll began.
         self._paused = False
         self._stalled: set[JobKey] = set()
-        # Job → when it began to wait; only jobs that did so while nothing ran.
+        # Job → when it began to wait; holds only jobs that began to wait while nothing ran.
         self._waiting_ms: dict[JobKey, int] = {}
         self.backlog = 0
 
     def take_stalled(self) -> set[JobKey]:
-        """The jobs that a stalled check took from a worker since the last call."""
+        """The jobs that a stalled check has taken from a worker since the last call."""
         taken, self._stalled = self._stalled, set()
         return taken
 
@@ -73,7 +73,7 @@ class RollLedger(Ledger):
             return None
         longest_ms = self._longest_idle_ms
         if self._idle_since_ms is not None and self.backlog:
-            # If every waiting job came after the last run, idle time begins with the first of them.
+            # If every waiting job was added after the last run, the first of them begins idle time.
             added = len(self._waiting_ms)
             all_new = added >= self.backlog and added > 0
             since_ms = min(self._waiting_ms.values()) if all_new else self._idle_since_ms

@@ -1,8 +1,8 @@
 """Whether the processes of a target can be replaced one after another.
 
-Processes of qctl always can: their master starts the new process before it stops the old one. PM2
-stops the old process first, so other processes must take jobs meanwhile. A roll sends PM2's stop
-signal itself, without PM2's time limit, so the signal must reach the workers.
+qctl's own processes always can be, because their master starts the new process before it stops the
+old one. PM2 stops the old process first, so another process must take the jobs meanwhile. To avoid
+PM2's time limit, the roll itself sends the stop signal, which must therefore reach the workers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qctl.ops.processes.targets import Connections, Target
 
 
 def require_rollable(target: Target, connections: Connections) -> None:
-    """Make sure that a target can be rolled without a gap and without an interruption.
+    """Make sure that a target can be rolled without idle time and without interrupted jobs.
 
     Raises:
         RefusedError: the target cannot be rolled.

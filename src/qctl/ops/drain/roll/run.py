@@ -1,8 +1,8 @@
 """Replace the processes of a target one after another, while the queues keep working.
 
 The roll pauses no queue: each process finishes its own jobs and exits, while the other processes
-take jobs. Some apps exit without finishing their jobs, so the roll checks after each process
-whether it left jobs behind, and ends at the first process that did.
+take jobs. Some apps exit without finishing their jobs, so after each exit the roll checks whether
+the process left jobs behind. The roll ends with the first process that did.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def roll(context: DrainContext) -> Generator[Step, None, Restarted]:
             TimedOut: a process still runs jobs; it exits once they end.
             Interrupted: the operator wants to stop; a process already asked to exit still exits.
             RefusedError: another drain has taken a lease.
-            QctlError: such as jobs that were interrupted, or a new process that is not ready.
+            QctlError: for example, jobs were interrupted, or a new process is not ready.
     """
     turns: list[Turn] = []
     ended_by: Exception | None = None
@@ -61,7 +61,7 @@ def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
         turn = Turn(context, ledger, target, planned)
         turns.append(turn)
         yield from turn.run()
-        # Put back what the process left behind; a job that is None is in its queue again already.
+        # Put back the jobs that the process left behind; those with None are back already.
         locks = {key: job.lock_token or "" for key, job in turn.harmed.items() if job is not None}
         ledger.add_jobs(turn.harmed)
         ledger.note_interrupted(turn.harmed)
@@ -83,8 +83,8 @@ def _begin(context: DrainContext, ledger: RollLedger) -> set[JobKey]:
     tracker = context.tracker
     for keys in context.queues:
         if keys in context.plan.left_behind:
-            # An earlier drain left this queue paused: take over its pause, which the end of the
-            # roll resumes.
+            # An earlier drain left this queue paused. Take the pause over, so that the end of the
+            # roll resumes the queue.
             pause_queue(context, keys)
         else:
             tracker.cursors[keys] = last_event_id(context.client, keys)

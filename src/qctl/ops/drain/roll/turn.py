@@ -1,4 +1,4 @@
-"""The replacement of one process in a roll, and the search for jobs that it left behind."""
+"""Replace one process in a roll, and search for jobs that the process has left behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from qctl.wire.read.active import ActiveJob, read_active
 
 # How often the active jobs are read.
 READ_EVERY_S = 1.0
-# The wait for a lock to be renewed or to expire, on top of its own remaining time.
+# A lock must be renewed or expire within its remaining time plus this.
 LOCK_GRACE_S = 5.0
 
 
@@ -41,8 +41,8 @@ class Turn:
     Attributes:
         old_pid: the pid of the process, once it was asked to exit.
         new_pid: the pid of the new process, once it is confirmed up.
-        harmed: job that the process left behind → its last reading; None if it is in its queue
-            again.
+        harmed: job that the process left behind → its last reading; None if the job is already back
+            in its queue.
         error: why the roll must end with this process; None if it may go on.
     """
 
@@ -83,7 +83,7 @@ class Turn:
             context.client, context.settings, context.address.db, [process]
         )
         names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
-        # If any of its workers has no name, names do not show which jobs are its own.
+        # If any worker has no name, the names do not show which jobs are this process's own.
         self._own_names = frozenset(name for name in names if name) if all(names) else frozenset()
         jobs = read_active(context.client, context.queues)
         self._orphans = {job.key for job in jobs if job.is_orphan}
@@ -160,11 +160,11 @@ class Turn:
     def _jobs_in_hand(self, tokens: frozenset[str | None] | None) -> list[ActiveJob] | None:
         """The jobs that the process may still have; None while Redis is away.
 
-        If all its workers have names, these show its jobs. Otherwise, the process may have any job
-        that has been running since the first reading.
+        If all its workers have names, the names show its jobs. Otherwise, the process may have any
+        job that has been running since the first reading.
 
         Args:
-            tokens: the lock tokens of the jobs at the last reading; None before the first.
+            tokens: the lock tokens of the jobs at the last reading; None at the first reading.
         """
         context = self._context
         try:
@@ -183,10 +183,10 @@ class Turn:
         return [job for job in jobs if tokens is None or job.lock_token in tokens]
 
     def _start_if_stopped(self, run: Restart, process: ManagedProcess) -> None:
-        """Start a process that its manager does not start again, such as PM2 without autorestart.
+        """Start the process if its manager does not start it again, like PM2 without autorestart.
 
         Raises:
-            StoppedError: somebody has stopped it.
+            StoppedError: somebody has stopped the process.
         """
         manager = self._target.manager
         noticed = time.monotonic() + AWAY_S
@@ -214,7 +214,7 @@ class Turn:
     # Jobs left behind
 
     def _active_after_exit(self) -> list[ActiveJob]:
-        """The active jobs after the exit of the process, including any that it left behind."""
+        """The active jobs after the process has exited, including any that it left behind."""
         self._tracker.catch_up()
         jobs = read_active(self._context.client, self._context.queues)
         self._ledger.add_jobs(job.key for job in jobs if job.key not in self._orphans)
@@ -223,8 +223,8 @@ class Turn:
     def _find_harmed(self, active: list[ActiveJob]) -> Iterator[Step]:
         """Find the active jobs that no longer have a worker, and put them into ``harmed``.
 
-        A job has a living worker if it ends, if its lock is renewed, or if the holder of its lock
-        takes another job or renews its lock. If its lock expires, it was left behind.
+        If a job's lock expires, the process left the job behind. If the job ends, or the worker
+        that holds the lock renews any lock or takes another job, the worker is alive.
         """
         context = self._context
         pending: dict[JobKey, ActiveJob] = {}
@@ -253,7 +253,7 @@ class Turn:
             if pending:
                 self._tracker.rest()
         for keys, job_id in sorted(pending):
-            context.notes.append(f"whether job {job_id} of {keys.name} still runs is unknown")
+            context.notes.append(f"it is unknown whether job {job_id} of {keys.name} still runs")
         self._tracker.catch_up()
         for key in self._ledger.take_stalled() - self._orphans:
             self.harmed[key] = None
