@@ -172,7 +172,7 @@ class BulkRun:
             self._report_deleted(1)
 
     def _report_deleted(self, min_count: int) -> None:
-        """Write one event for all unreported deleted jobs, if at least ``min_count``."""
+        """Write one event for all unreported deleted jobs, if there are at least ``min_count``."""
         write, count = self._action.report, self._unreported
         if write is not None and count >= min_count:
             # The jobs are deleted even if the event cannot be written.
@@ -203,7 +203,7 @@ class BulkRun:
         if not (walk.is_complete or self._is_limit_reached()):
             why = "jobs are added faster than they can be read"
             if self._selection.state in FINISHED:
-                why += ", or very many have a finish time later than now by Redis' clock"
+                why += ", or very many have a finish time that is later than Redis' clock"
             elif self._selection.state == "waiting":
                 why += ", or the queue was paused or resumed again and again"
             raise PartialError(

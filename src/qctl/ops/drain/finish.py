@@ -44,8 +44,8 @@ def put_back(
     still be paused.
     """
     try:
-        # Put jobs that still ran at the restart back before the resume, so that they run first. If
-        # no worker was asked to stop, these jobs may still be running.
+        # Jobs that still ran at the restart are put back before the resume, so that they run first.
+        # If no worker was asked to stop, these jobs may still be running.
         if restarted.in_the_way and restarted.has_stopped_workers:
             yield from recover_sole(context, restarted)
         if not keep_paused:

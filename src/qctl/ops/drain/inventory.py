@@ -89,7 +89,7 @@ class QueueJobs:
 
 
 class Inventory:
-    """The jobs of the queues of one drain.
+    """The jobs of all queues in one drain.
 
     Attributes:
         queues: queue → its jobs; without queues whose jobs could not be read.
@@ -97,7 +97,7 @@ class Inventory:
 
     def __init__(self) -> None:
         self.queues: dict[QueueKeys, QueueJobs] = {}
-        # None until the first call of ``moved``: before, a roll would add millions of jobs.
+        # None until ``moved`` is first called, so that a roll does not collect millions of jobs.
         self._moved: set[JobKey] | None = None
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
@@ -150,7 +150,7 @@ def _count(queue: QueueJobs, event: Event) -> None:
             queue.iterations[scheduler] = job_id
     elif name == "active" and job_id.startswith(ITERATION_PREFIX):
         scheduler = job_id.rpartition(":")[0]
-        # The job may be an earlier iteration.
+        # Ignore an earlier iteration of the scheduler.
         if queue.iterations.get(scheduler) == job_id:
             queue.started.add(scheduler)
     elif name in FINISHED or (name == "removed" and previous not in _NOT_COUNTED):

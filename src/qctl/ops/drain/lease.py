@@ -95,7 +95,7 @@ class Leases:
         If qctl dies, the watchdog waits until this process has ended, then resumes the queues.
 
         Args:
-            birth_s: from ``host.read_birth_s``.
+            birth_s: when the process started, from ``host.read_birth_s``.
             within_s: how long the watchdog waits at most.
         """
         stopping = {"pid": pid, "birth_s": birth_s, "within_s": within_s}
@@ -114,7 +114,7 @@ class Leases:
         """Let the watchdog end without undoing the drain.
 
         Args:
-            watch_s: how long it first resumes any queue whose pause a failover brings back.
+            watch_s: how long the watchdog first resumes queues whose pause a failover brings back.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:

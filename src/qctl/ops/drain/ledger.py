@@ -29,8 +29,8 @@ class JobOutcome:
     """A job that was active, or is lost, and what became of it.
 
     Args:
-        result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
-            ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
+        result: ``completed``, ``failed``, ``retried`` (waits for another run),
+            ``waiting-children``, ``removed``, ``recovered`` (had lost its worker and was put
             back), ``interrupted`` (its process ended before the job), ``running``, ``orphaned``
             (still active without a worker), ``unknown`` (Redis could not be read, its events
             were cut off, or another library may have it) or ``lost``.

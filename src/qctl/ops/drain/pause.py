@@ -5,7 +5,7 @@ ends the pause of the very drain that restarts the app. Therefore, before each s
 pause, the drain pauses resumed queues again and waits for the jobs that have started meanwhile. It
 cannot go on without the pause, because an app may exit on a stop signal before its jobs have ended.
 
-A pause note is a key in Redis that names the command that paused a queue.
+A pause note, a key in Redis, names the command that paused a queue.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
 
 
 def keep_paused(context: DrainContext) -> list[Paused]:
-    """Renew the leases and pause every queue again that was resumed.
+    """Renew the leases, and pause again every queue that was resumed.
 
     Returns:
         a step for each queue that had to be paused again.

@@ -58,7 +58,7 @@ _NO_EXPECT_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan:
-    """The plan of a drain that may begin.
+    """The plan of a drain that has passed all checks.
 
     Args:
         snapshots: the queues, as they were when the plan was made.
@@ -406,7 +406,7 @@ def describe(plan: DrainPlan, client: Client) -> Planned:
 def process_plans(
     target: Target | None, connections: Connections | None
 ) -> tuple[ProcessPlan, ...]:
-    """The processes of a target; without their queues if the connected workers are unknown."""
+    """The processes of a target; they have no queues if the connected workers are unknown."""
     return tuple(
         ProcessPlan(
             target=process.target,

@@ -84,7 +84,7 @@ def drain(
             record_starts(context.client, plan, pauses, complete=outcome.name == "restarted")
         yield report
     finally:
-        # An unexpected error, or the caller has stopped reading the steps.
+        # Either an unexpected error occurred, or the caller stopped reading the steps.
         if not is_over:
             for _ in put_back(context, Restarted(), keep_paused=False):
                 pass
@@ -104,7 +104,7 @@ def _begin(
         stays = " --keep-paused"
     elif not plan.restarts:
         stays = " (stays paused)"
-    # The verb shows `qctl status` whether a pause without a lease is meant to stay.
+    # From the verb, `qctl status` knows whether a pause without a lease is meant to stay.
     holder = this_process(f"{options.verb}{stays}")
     was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
     patient = PatientClient(client, stop)

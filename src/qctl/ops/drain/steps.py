@@ -131,7 +131,7 @@ class RunningCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandDone:
-    """The command has succeeded. If new workers are to be proved, they are connected.
+    """The command has succeeded, and all new workers that the proof requires are connected.
 
     Args:
         workers, rule: see ``DrainReport``.

@@ -183,7 +183,7 @@ def recent_events(
     more = False
     window = EVENT_WINDOW if wanted.is_set else min(limit + 1, EVENT_WINDOW)
     for event in past_events(client, keys, since=since, window=window):
-        # The event ``after`` itself is among the past events.
+        # ``past_events`` includes the event ``after`` itself.
         if event.id == after or not wanted.matches(event):
             continue
         if len(found) == limit:

@@ -25,7 +25,8 @@ def require_rollable(target: Target, connections: Connections) -> None:
     why = ""
     online = [process for process in target.processes if process.status == "online"]
     if not isinstance(manager, Signaller):
-        why = f"{words_of(manager.kind).title} stops no process without a kill after it"
+        name = words_of(manager.kind).title
+        why = f"{name} kills each process that does not exit soon after its stop signal"
     elif len(online) < 2:
         why = "fewer than 2 processes are online, so none would take jobs while one restarts"
     elif reasons := [reason for p in online if (reason := manager.why_not_rollable(p))]:
