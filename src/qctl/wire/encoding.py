@@ -140,7 +140,7 @@ _values = attrgetter(*_FIELDS)
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
     """The encoded options of a job, cached; a job with a parent must have no deduplication."""
     if options.extra is not None or options.job_id:
-        # Not cached: extra cannot be hashed, and each job has another id.
+        # Not cached: extra cannot be hashed, and each job has its own id.
         return _encode(prefix, *_values(options))
     try:
         return _encode_cached(prefix, *_values(options))

@@ -115,7 +115,7 @@ def past_events(
 
 
 def previous_id(entry_id: str) -> str:
-    """The id just before this one. In Redis 6.0, a range cannot exclude its end."""
+    """The id just before this one, for Redis 6.0, where a range cannot exclude its end."""
     ms, _, number = entry_id.partition("-")
     if int(number) > 0:
         return f"{ms}-{int(number) - 1}"
@@ -147,9 +147,9 @@ def has_missed(cursor: str, oldest: str | None) -> bool:
 def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKeys]:
     """Queues whose last read may have missed events.
 
-    Call this after the read; it takes one round trip. A read began after a certain event. If the
-    stream still has that event, nothing was missed. If the event is gone, the stream was trimmed
-    or deleted, or Redis has restarted with older data.
+    Call this after the read; it takes one round trip. If the stream still has the event after which
+    the read began, the read has missed nothing. If that event is gone, the stream was trimmed or
+    deleted, or Redis has restarted with older data.
 
     Args:
         cursors: for each queue the id after which the last read began.

@@ -110,8 +110,7 @@ def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
     """The token and the TTL (ms) in the replies to ``lock_reads``; None and None without a lock.
 
     The TTL is also None for a lock that never expires, or that expired between the two commands.
-    A lock key of a wrong type counts as a lock with an empty token: the job is not taken for
-    orphaned.
+    A lock key of a wrong type counts as a lock with an empty token, so the job is not orphaned.
     """
     found, ttl_ms = value_or(token, ""), checked(ttl)
     return found, ttl_ms if found is not None and ttl_ms >= 0 else None

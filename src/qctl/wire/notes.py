@@ -26,12 +26,12 @@ class Holder:
     """The command that paused a queue or holds its lease.
 
     Args:
-        owner: a random id for one run of a command. The run owns all notes and leases with it.
+        owner: a random id for one run of a command, which owns all notes and leases with this id.
         verb: ``pause``, ``drain`` or ``restart``; with more words if the pause is to stay after a
             drain or restart, for example ``drain --keep-paused``.
         user, host, pid: who runs that command, and where.
         at_ms: when the command began, epoch milliseconds.
-        was_paused: whether the queue was paused before (leases only).
+        was_paused: whether the queue was paused before the command began (leases only).
     """
 
     owner: str

@@ -74,7 +74,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The parent of a new job waits until the new job ends. Both queues must share a prefix."""
+    """A job that waits until the new job ends. The queues of both must have the same prefix."""
 
     id: str
     queue: str

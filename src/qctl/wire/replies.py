@@ -58,7 +58,7 @@ def read_groups(client: Client, groups: Sequence[Sequence[Sequence[Arg]]]) -> li
 
 
 def to_dict(flat: Sequence[str]) -> dict[str, str]:
-    """``[field, value, field, value …]``, as Redis sends a hash, as a dict."""
+    """The dict in ``[field, value, field, value …]``, the form in which Redis sends a hash."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 

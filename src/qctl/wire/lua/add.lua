@@ -7,9 +7,9 @@
 --   rare options as JSON {id, parent_key, parent, dedup} or ""
 -- then three values for each job: number of its option set, name, data as JSON; at most 250 jobs
 --
--- Answers one item for each job: the id of the added job; {id of the other job, "exists" or "deduplicated"} if
--- another job makes this one superfluous; -5 if its parent does not exist; or -7 if the job exists and has
--- another parent.
+-- Answers one item for each job: its id if it was added; {id of the existing job, "exists" or "deduplicated"}
+-- if it was not added because of an existing job; -5 if its parent does not exist; or -7 if the job exists and
+-- has another parent.
 --@include add_job
 
 local base, now_text = KEYS[1], ARGV[1]

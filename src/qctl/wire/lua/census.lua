@@ -1,5 +1,5 @@
--- Count the unfinished jobs of a queue, and read the id of its last event at the same moment: so later events
--- explain every later change of the counts. Writes nothing. Wire format 4.2, 6.1, 8.
+-- Count the unfinished jobs of a queue, and read the id of its last event at the same moment, so that later
+-- events explain every later change of the counts. Writes nothing. Wire format 4.2, 6.1, 8.
 --
 -- KEYS[1] wait   KEYS[2] paused   KEYS[3] active   KEYS[4] prioritized   KEYS[5] delayed
 -- KEYS[6] waiting-children   KEYS[7] events   KEYS[8] repeat

@@ -5,8 +5,8 @@
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or ""
 --         for anywhere
 -- ARGV[2] "removed" to write an event for each job; "" to write none (see report_cleaned.lua)
--- ARGV[3] "" to skip a job that has unfinished children; "last" to skip it only if it has more than one. The
---         one unfinished child is deleted together with the job, and the rule applies to the child in turn
+-- ARGV[3] "" to skip a job that has unfinished children; "last" to skip it only if it has several. A single
+--         unfinished child is deleted together with the job, and the same rule applies to that child
 -- ARGV[4] "", or the key of a parent to delete only its children. The last child that the parent waits for
 --         stays, because without that child the parent would run. An id that is not a child of the parent is
 --         removed from the parent's dependencies if other ids remain there
@@ -34,12 +34,12 @@ local LISTS = {"active", "wait", "paused"}
 -- The end where LREM begins its search. 1: at the head, because a caller that deletes a whole state begins
 -- there. -1: at the tail, because a job named by its id is more often one that runs next.
 local DIRECTION = place == "" and -1 or 1
--- A job is deleted together with at most so many levels of its flow below it.
+-- At most this many levels of a flow are deleted together with the job above them.
 local MAX_LEVELS = 100
 -- In a dry run: parent → how many of its children would be gone by now.
 local gone = decoded(ARGV[6])
 
--- Whether where, a value as in ARGV[1], includes the set or list with this name.
+-- Whether the set or list with this name is included in where, which has a value as in ARGV[1].
 local function may_be_in(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
@@ -71,8 +71,8 @@ local function examine(job_base, id, where)
   local key = job_base .. id
   local fields = is_job(key)
       and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey", "ats") or {}
-  -- The id may be the name of another key, such as "meta", and not a job. If a worker took an id that had no
-  -- job, this left a hash that has the field "ats", but no timestamp (wire format T8).
+  -- The id may be the name of another key, such as "meta", and not a job. A worker that takes an id without a
+  -- job leaves a hash that has the field "ats", but no timestamp (wire format T8).
   local is_real = fields[1] or fields[5] or false
   if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
     return nil, "locked"
@@ -110,8 +110,8 @@ local function examine_chain(id)
   while job do
     jobs[#jobs + 1] = job
     local left = count_unfinished_children(job.key)
-    -- A dry run does not examine the jobs below this one, because some of them exist only in the dry run: in
-    -- a real run, the caller has deleted them before.
+    -- A dry run does not examine the jobs below this one: some of them would not exist in a real run, because
+    -- the caller would have deleted them before.
     if left == 0 or is_dry then
       return jobs
     elseif left > 1 or #jobs > MAX_LEVELS then

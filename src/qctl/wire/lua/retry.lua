@@ -3,8 +3,8 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms      ARGV[2] job id         ARGV[3] lock token
 -- ARGV[4] delay, ms          ARGV[5] "1" to count the attempt
--- ARGV[6] "1" to run it next when there is no delay (lifo)
--- ARGV[7] failed reason      ARGV[8] stack traces, JSON array; both "" if the attempt did not fail
+-- ARGV[6] "1" to run the job next (lifo) if there is no delay
+-- ARGV[7] failed reason, ARGV[8] stack traces as JSON array; "" and "" if the attempt did not fail
 --
 -- Answers 0, or the code of wire format 5 for why the job does not run again.
 --@include placing

@@ -5,7 +5,7 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "failed"; "completed"; or "" for one of these two states, or for no state
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
--- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run finished jobs first in their priority
+-- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run finished jobs before jobs of equal priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget stalls and attempts
 -- ARGV[5] "dry" to write nothing
 -- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""
@@ -103,7 +103,7 @@ local function retry(id)
     redis.call("HDEL", job_key, "atm", "ats", "attemptsMade")
   end
   if lost then
-    -- If the time is unknown (0), every job with a delay becomes delayed. A delay that is over ends at once.
+    -- If the time is unknown (0), every job with a delay becomes delayed, even if its delay is over.
     put_back(base, id, opts.lifo == true, (began or 0) / 1000)
     return "retried"
   end

@@ -3,7 +3,7 @@
 -- prioritised job keeps its priority, and the caller decides whether a stall is counted.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] "" to forget all stalls; else one stall is counted, and a job may have so many (maxStalledCount)
+-- ARGV[1] "" to forget all stalls; else how many stalls a job may have (maxStalledCount): one more is counted
 -- ARGV[2] the failure reason of a job that stalls too often
 -- ARGV[3], ARGV[4] … id, expected lock token or "" for no lock; at most 500 pairs
 --

@@ -5,8 +5,8 @@
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
 -- ARGV[5] for a queue with a global concurrency, where the completed jobs free places: how many of these places
 --         this worker may fill at most; the worker that has waited longest gets the others
--- ARGV[6] worker name, or ""             ARGV[7] jobs of the worker's own rate limit, or ""
--- ARGV[8] ms of that limit, or ""        ARGV[9] minutes of metrics kept, or ""
+-- ARGV[6] worker name, or ""             ARGV[7] maximum of the worker's own rate limit, jobs, or ""
+-- ARGV[8] that limit's window, ms, or "" ARGV[9] minutes of metrics kept, or ""
 -- ARGV[10] how many groups the completed jobs form; then four values for each group, which all of its jobs have
 --          in common: lock token, keep rule "count|age s|limit", attempts made (this one included),
 --          deduplication id or ""

@@ -51,7 +51,7 @@ class ActiveJob:
 
 
 def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
-    """All active jobs of some queues, in two round trips; of each queue, oldest runs first.
+    """All active jobs of some queues, in two round trips; each queue's oldest runs come first.
 
     The lists are read again after the locks. A job without a lock that has left its list by then
     has finished, and is not returned.

@@ -25,7 +25,7 @@ _MAX_SCHEDULERS = 1000
 # How many jobs one round trip searches for.
 _BATCH = 1000
 
-# What is left of a job that is in no state: no hash; the hash of a job that has ended; or another.
+# What is left of a job that is in no state: no hash, the hash of an ended job, or another hash.
 DELETED = "deleted"
 ENDED = "finished"
 STRAY = "stray"
@@ -54,7 +54,7 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
     """Count a queue's unfinished jobs with one run of a script, which does not read the jobs.
 
     Raises:
-        ReplyError: a key is of a wrong type, or the user may not run scripts.
+        ReplyError: a key has a wrong type, or the user may not run scripts.
     """
     wait, paused, active, prioritized, delayed, children, last, schedulers = scripts.run(
         client, "census", [keys(name) for name in _KEYS], [_MAX_SCHEDULERS]

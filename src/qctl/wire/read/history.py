@@ -19,7 +19,7 @@ from qctl.wire.states import FINISHED
 
 # How many characters of a failure reason are kept. A reason may have any length.
 _MAX_REASON = 200
-# Event → the field of the job's hash where the host has noted the time of this step.
+# Event → the field of the job's hash in which the host notes its own time.
 _CLOCKS = {
     "added": "timestamp",
     "active": "processedOn",
@@ -116,9 +116,8 @@ class ClockSample:
     """How far the clock of one host is ahead of Redis' clock, computed from one job.
 
     Each step of a job is one call: a producer adds the job, a worker fetches it, a worker ends it.
-    If the call has to wait, for example because Redis is away, the host's clock looks behind, never
-    ahead. No single outage delays both steps of a worker, so the step with the higher result
-    counts.
+    If a call has to wait, for example because Redis is away, the host's clock looks behind, never
+    ahead. No single outage delays both steps of a worker, so the higher of both results counts.
 
     Args:
         who: name of the worker; None for a worker without a name and for a producer.

@@ -65,7 +65,7 @@ def active_ids(client: Client, keys: QueueKeys) -> list[str]:
 
 @dataclass(slots=True)
 class ListedIds:
-    """Ids in the lists of a queue, and whether these are all that were asked for."""
+    """Ids in the lists of a queue. ``is_complete`` is False if a limit left out some ids."""
 
     ids: set[str]
     is_complete: bool = True

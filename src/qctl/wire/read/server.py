@@ -28,7 +28,7 @@ class ReplicaFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """The condition of one server. None stands for what Redis does not report to this user.
+    """The condition of one server. A field is None if Redis does not report it to this user.
 
     Args:
         node: ``(host, port)`` if there are several masters, else None.
@@ -46,7 +46,7 @@ class ServerFacts:
         replicas_needed: Redis refuses writes if it has fewer good replicas than this.
         replicas_good: how many replicas have a small enough lag; None also if none are needed.
         clock_ahead_ms: how far this server's clock is ahead of this host's; 0 if unknown.
-        clock_error_ms: how wrong that may be: the time of the round trip; None if unknown.
+        clock_error_ms: the largest error of ``clock_ahead_ms``: the round trip; None if unknown.
     """
 
     node: tuple[str, int] | None = None
@@ -73,7 +73,7 @@ class ServerFacts:
 
 
 def read_servers(client: Client) -> tuple[ServerFacts, ...]:
-    """The condition of each master, in three round trips a master.
+    """The condition of each master, in three round trips per master.
 
     Raises:
         UnreachableError: a master does not answer.

@@ -83,7 +83,7 @@ class Counts:
 class HeldJob:
     """An active job with a lock.
 
-    ``worker`` is None if the worker has no name, ``lock_ttl_ms`` if the lock never expires.
+    ``worker`` is None if the worker has no name. ``lock_ttl_ms`` is None if the lock never expires.
     """
 
     worker: str | None
@@ -159,7 +159,7 @@ class QueueSnapshot:
 
     @property
     def rate_limited_ms(self) -> int:
-        """How much longer the queue is certainly rate limited; 0 if it may not be limited."""
+        """How much longer the queue is certainly rate limited; 0 if it is not, or if unknown."""
         return self.rate_limit.left_ms if self.rate_limit and self.rate_limit.holds else 0
 
     @property
@@ -258,7 +258,7 @@ def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
     # WRONGTYPE is no error here. The id of a waiting job may be the name of another key, such as
-    # ``wait``: then the age is unknown. The rate limit's counter may be unknown, too.
+    # ``wait``: then the job's age is unknown. A ``limiter`` of a wrong type has no count.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:

@@ -68,7 +68,7 @@ class StalledClock:
 def read_clocks(
     client: Client, ids: Sequence[tuple[QueueKeys, Sequence[str]]]
 ) -> list[StalledClock]:
-    """When the stalled check of each queue runs, and which of these jobs are marked.
+    """When the stalled check of each queue runs, and which of the given jobs are marked.
 
     Takes one round trip.
     """

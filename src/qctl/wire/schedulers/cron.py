@@ -5,7 +5,7 @@ As in BullMQ, patterns have five fields, or six with seconds first; ``@hourly``,
 it is a bare ``*`` or ``?``, but not if it is ``*/2`` or ``1-31``. If both day fields are
 restricted, a day has to match only one of them. If the clock skips a due time, the job runs as if
 the clock had not changed ("30 2 * * *" runs at 03:30). If the clock shows a due time twice, the job
-runs only the first time, but a pattern for every hour runs both times.
+runs only the first time; with a pattern for every hour, the job runs both times.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def _parse(pattern: str) -> Cron:
     days, last_days = _without(day, r"L", refused)
     longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
     month_days = _values(days, "day of the month", 1, 31, []) if days else []
-    # If there is only one month, BullMQ 6 drops days that it lacks before it looks for duplicates.
+    # If there is only one month, BullMQ 6 ignores duplicates of days that the month does not have.
     max_day = longest if len(months) == 1 else 31
     _refuse_twice([value for value in month_days if value <= max_day], refused)
     weekday, nth = _nth(_numbered(weekday, _WEEKDAYS, 0))

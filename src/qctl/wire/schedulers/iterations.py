@@ -51,7 +51,7 @@ class Registered:
         next_ms: when the pending job is or was due; None if the score is not a time.
         scheduler: None for a legacy repeatable job, or if the record is gone.
         record: the fields of the record; empty without a record, as in very old BullMQ versions.
-        iteration_prefix: the beginning of its jobs' ids; the due time follows.
+        iteration_prefix: all its jobs' ids begin with this; the due time follows.
     """
 
     id: str
@@ -103,7 +103,7 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
 
 
 def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
-    """The beginning of the ids of a scheduler's jobs (wire format 6.6)."""
+    """All ids of a scheduler's jobs begin with this (wire format 6.6)."""
     if "ic" in record or not is_legacy_key(scheduler_id):
         return iteration_prefix(scheduler_id)
     name, job_id, *_ = scheduler_id.split(":")

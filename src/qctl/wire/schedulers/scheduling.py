@@ -169,7 +169,7 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
 def remove_call(keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None) -> ScriptCall:
     """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
-    ``id_prefix`` is only for legacy repeatable jobs: their jobs' ids, without the due time.
+    ``id_prefix``: for a legacy repeatable job, its jobs' ids without the due time at the end.
     """
     prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
@@ -231,8 +231,8 @@ def next_iteration_call(
         fields: the fetched job's hash.
 
     Returns:
-        None if the schedule has ended, if the job is from a legacy repeatable job, or if no
-        scheduler made the job.
+        None if the schedule has ended, or if the job was made by a legacy repeatable job or by no
+        scheduler.
 
     Raises:
         UsageError: qctl does not understand the job's pattern or time zone.
@@ -275,7 +275,7 @@ def next_iteration_call(
 def due_times_ms(
     pattern: str | None, tz: str | None, every_ms: int | None, after_ms: int
 ) -> Iterator[int]:
-    """The due times after the due time ``after_ms``, by the interval or, without one, the pattern.
+    """The due times after the due time ``after_ms``, by ``every_ms`` if given, else by ``pattern``.
 
     Raises:
         UsageError: qctl does not understand the pattern or the time zone.

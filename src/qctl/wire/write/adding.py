@@ -117,8 +117,8 @@ def _add_call(
     return ScriptCall("add", keys.whole, (*head, *rows))
 
 
-# The answer for one job: the id of the added job; a code (see ``refusal``); or, if another job made
-# it superfluous, the ``id`` and ``outcome`` of an ``AddOutcome``.
+# The answer for one job: its id if it was added; a code if it was refused (see ``refusal``); or the
+# ``id`` and ``outcome`` of an ``AddOutcome`` if there was already such a job.
 Answer = str | int | list[str]
 
 
@@ -137,7 +137,7 @@ class AddOutcome:
 
 
 def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> list[str]:
-    """The id of each added job, or of the job that made it superfluous (see ``AddOutcome``).
+    """The id of each job or, if it was not added, of the existing job (see ``AddOutcome``).
 
     Args:
         answers: the answers to ``add_calls``.
@@ -230,7 +230,7 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
         keys.append(QueueKeys(prefix, job.queue)(""))
         args += (node.id, encode_name(job.name), encode_data(job.data))
         args += ("1" if job.children else "", *option_set(job, prefix))
-    # All queues of a flow are in one cluster slot, so the second key of one queue is enough.
+    # All queues of a flow are in one cluster slot, so the second ``whole`` key of one is enough.
     guard = QueueKeys(prefix, nodes[0].job.queue).whole
     return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))
 

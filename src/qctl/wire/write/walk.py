@@ -209,8 +209,8 @@ class _ListWalk(Walk):
 class _Rising:
     """Reads a sorted set by rising score. Each window begins behind the entry ``passed``.
 
-    The rank of that entry changes if entries with lower scores are removed, so it is read anew for
-    each window. If the entry was removed or has another score now, its old score is used instead.
+    The rank of that entry changes if entries with lower scores are removed, so each window reads
+    the rank again. If the entry is gone or has another score now, its old score is used instead.
     """
 
     def __init__(self, client: Client, key: str, lowest: str, passed: Entry | None = None) -> None:
@@ -256,7 +256,7 @@ def _order(entry: Entry) -> tuple[float, bytes]:
 class _SetWalk(Walk):
     """A walk through a sorted set by rising score, up to the end that the set had at the start.
 
-    A job that the caller runs again may fail again and return to the set, even before that end if
+    A job that the caller runs again may fail again and return to the set, even below that end if
     clocks differ. So the walk starts by noting the entries with the highest scores, and visits the
     noted entries by their ids. Entries with lower scores are visited up to the score ``last``.
     """

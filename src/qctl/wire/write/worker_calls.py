@@ -144,7 +144,7 @@ def update_job(
 ) -> ScriptCall:
     """The call that sets a job's ``progress`` or ``data`` (JSON), or adds a row to its ``log``.
 
-    ``keep``: how many rows of the log are kept, the last ones; None for all.
+    ``keep``: how many of the newest log rows are kept; None for all.
     """
     rows = "" if keep is None else keep
     return ScriptCall("update_job", keys.whole, (job_id, what, valid_text(value), rows))

@@ -43,8 +43,8 @@ end
 
 -- job: see store_job; without an id the job gets the queue's next number. Further fields: lifo, has_children
 -- (the job waits for its children) and dedup, see deduplicate.
--- Answers the id of the added job; one of the codes above; or, if another job makes this one superfluous, the
--- id of the other job and "exists" or "deduplicated".
+-- Answers the job's id if it was added; one of the codes above; or, if it was not added because of an existing
+-- job, the id of the existing job and "exists" or "deduplicated".
 local function add_job(base, job, now, in_flow)
   if job.parent_key and redis.call("EXISTS", job.parent_key) == 0 then
     return NO_PARENT

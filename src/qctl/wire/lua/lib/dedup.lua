@@ -1,5 +1,5 @@
--- Deduplication (wire format 5.5; 5.8 steps 7 and 8). A new job is dropped or kept for later if another job
--- owns its deduplication id. When the owner ends, the id is freed, or the kept job is added and owns the id.
+-- Deduplication (wire format 5.5; 5.8 steps 7 and 8). If another job owns the deduplication id of a new job, the
+-- new job is usually dropped or kept for later. When the owner ends, the kept job is added and owns the id.
 --@include store_job
 --@include deleting
 --@include json

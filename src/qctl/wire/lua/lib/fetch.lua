@@ -125,7 +125,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     end
   end
   if max_jobs and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
-    -- If the queue and the worker both set a limit, BullMQ uses the queue's maximum, but the worker's window.
+    -- As in BullMQ, if the queue and the worker both set a limit, the queue's maximum and the worker's window hold.
     local window = math.floor(math.abs(limiter_ms or allowed[5] or 0))
     redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end

@@ -4,7 +4,7 @@
 --@include json
 
 -- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, fpof =, cpof =, …}; nil if
--- the job has none. The parts come from the JSON if possible, because an id in parentKey may have colons.
+-- the job has none. The JSON in parent is used if possible, because the id in parentKey may have colons.
 local function parent_of(parent_key, parent_json)
   if not parent_key or parent_key == "" then
     return nil
@@ -20,7 +20,7 @@ local function parent_of(parent_key, parent_json)
   return parent
 end
 
--- Makes a parent ready or delayed that no longer waits for its children (the table of P13).
+-- A parent no longer waits for its children: makes it ready or delayed (the table of P13).
 local function place_parent(parent, now)
   local base, id = parent.base, parent.id
   local fields = redis.call("HMGET", parent.key, "priority", "delay")
@@ -75,7 +75,7 @@ local function child_completed(parent, child_key, value, now)
 end
 
 -- Makes a parent fail because a child has failed. The parent leaves waiting-children or delayed, and its field
--- defa makes the worker that takes it fail it.
+-- defa tells the next worker not to run the parent, but to let it fail.
 local function fail_with_child(parent, child_key, now)
   redis.call("ZADD", parent.key .. ":unsuccessful", string.format("%.0f", now), child_key)
   if redis.call("EXISTS", parent.key) == 0 then
