@@ -6,8 +6,8 @@ import time
 
 from qctl.connection.address import Client
 
-# How long Redis should work at one call. qctl's limit is 5 ms. The target is much lower, because the
-# 5 ms include the time in which Redis waits for a processor.
+# How long Redis should work at one call. qctl's limit is 5 ms. The target is much lower, because
+# the limit includes the time in which Redis waits for a processor.
 TARGET_S = 0.00075
 # The target for a pipeline of short commands. The client's measurement includes the network.
 READING_S = 0.01
