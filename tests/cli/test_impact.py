@@ -77,7 +77,7 @@ def test_one_screen_with_the_answer_last(qctl: Typed, client: Client) -> None:
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert max(map(cells, lines)) <= 80
-    assert lines[0] == "a plain restart of pm2:app now, which serves q"
+    assert lines[0] == "a plain restart now of pm2:app, which serves q"
     assert lines[1] == "  id 0, pid 4711, online: SIGINT, SIGKILL 1.6 s later"
     told = rows(ran.out)
     assert told["Active jobs"].startswith("3 of 3 interrupted")
@@ -204,7 +204,7 @@ def test_a_queue_of_bull_is_named(qctl: Typed, apps: Apps, client: Client) -> No
     client.call("LPUSH", "bull:old:active", "7")
     client.call("HSET", "bull:old:7", "name", "x", "timestamp", "1")
     ran = qctl("--target", "pm2:app")
-    assert ran.out.startswith("a plain restart of pm2:app now, which serves old\n")
+    assert ran.out.startswith("a plain restart now of pm2:app, which serves old\n")
     assert rows(ran.out)["Active jobs"] == "none known not read: old"
     assert "not now: old is a queue of Bull 3 or 4, which qctl cannot judge" in ran.out
     assert ran.out.endswith("    qctl status old\n")

@@ -65,7 +65,7 @@ def add_lines(report: AddReport) -> list[str]:
     if report.outcome == "exists":
         text = f"{nothing} exists in {report.queue} ({state})"
     elif report.outcome == "deduplicated":
-        text = f"{nothing} of {report.queue} has its deduplication id ({state})"
+        text = f"{nothing} of {report.queue} has the same deduplication id ({state})"
     else:
         new = "new queue" if report.created_queue else "queue"
         # BullMQ accepts an empty name; it is probably an unset variable.

@@ -39,10 +39,10 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
         text = f"a restart now of all workers of {queues or 'no queue'}: {impact.why_no_target}"
     else:
         text = (
-            f"a plain restart of {visible(impact.target)} now, which serves {queues or 'no queue'}"
+            f"a plain restart now of {visible(impact.target)}, which serves {queues or 'no queue'}"
         )
         if impact.also:
-            text += f" ({listed(impact.also)} not named, but served too)"
+            text += f" (the command did not name {listed(impact.also)})"
     yield from wrapped(visible(text), width)
     for process in impact.processes[:_MAX_PROCESSES]:
         then = "then as long as its jobs take"

@@ -30,13 +30,11 @@ def rows_of(impact: Impact) -> Iterator[Aspect]:
         yield failing_for_good(impact)
     stalled = [job for job in impact.jobs if job.held_by == "nobody"]
     if stalled:
-        notes = [
-            "they have no lock: the worker died, or is too busy with them to renew their locks"
-        ]
+        notes = ["they have no lock: the worker died, or is too busy to renew locks"]
         if failing := sum(job.fails_for_good for job in stalled):
             notes.append(f"{failing:,} would fail for good at the next stalled check")
         notes.append(
-            "qctl jobs retry-stalled QUEUE puts them back; it asks first if they may still run"
+            "qctl jobs retry-stalled QUEUE puts them back; if they may still run, it asks first"
         )
         yield Aspect("Stalled jobs", f"{len(stalled):,} already", notes, "yellow")
     if impact.interrupted:
@@ -225,7 +223,7 @@ def _downtime(impact: Impact) -> Aspect:
                 f"to start ({boot})"
             )
     if times.drain_p50_s is None or times.drain_wait_p50_s is None:
-        notes.append("drain: time unknown, no comparable job has completed")
+        notes.append("drain: time unknown, because no comparable job has completed")
     elif times.drain_wait_p95_s:
         notes.append(
             f"drain: {duration(times.drain_wait_p50_s)} until the jobs end (p95 "

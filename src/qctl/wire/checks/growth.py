@@ -23,7 +23,7 @@ class KeptJobs:
     """The finished jobs of one state, judged by the newest 20.
 
     Args:
-        bounded: whether any of these jobs has an option that limits how many or how long to keep.
+        bounded: whether any of these jobs has a limit for the number or the age of kept jobs.
         examined: how many jobs were read, at most 20.
         oldest_ms: when the oldest of all kept jobs ended.
         last_day: how many of the kept jobs ended in the last 24 hours. None if unknown: Redis
