@@ -24,9 +24,9 @@ MIN_WINDOW_MS = 20_000
 # A backlog counts as growing if it grew in each third of the time, and if the whole growth is at
 # least 20 jobs and at least a tenth of the added jobs.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
-# A finding needs at least this many ended jobs, failed jobs, and this share of failed jobs.
+# A finding needs at least 20 ended jobs. At least 5 of them, and a quarter, must have failed.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# ``max_jobs`` for ``clock_samples``. The fewest jobs that prove a clock ahead, and a clock behind.
+# ``max_jobs`` for ``clock_samples``. At least 2 jobs must show a clock ahead, or 3 a clock behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000

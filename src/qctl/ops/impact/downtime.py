@@ -14,8 +14,8 @@ from qctl.ops.processes.targets import Connections, Target
 
 # How long an app's start is assumed to take if its last start is unknown: minimum and maximum.
 BOOT_S = (0.3, 5.0)
-# A worker that connected later than this after the start of its process is perhaps slow. Or it lost
-# its connection, and connected again.
+# A worker that connected later than this after the start of its process is perhaps slow, or has
+# lost its connection and connected again.
 _SURE_BOOT_S = 10.0
 # A worker that connected even later than this has certainly connected again.
 _MAX_BOOT_S = 60.0
@@ -102,8 +102,8 @@ def _boot_s(
 ) -> tuple[tuple[float, float], bool]:
     """How long a start takes (minimum and maximum), and whether these times are assumed.
 
-    A process is older than its worker's connection by the time that its last start took, or by more
-    if the worker has connected again, after a restart of Redis or a lost connection.
+    The last start took as long as the difference between the ages of the process and its worker's
+    connection. It took less if the worker has lost its connection since, and connected again.
     """
     sure, limits = [], []
     for process in processes:

@@ -93,7 +93,7 @@ class Holders:
         self._knows_workers = connections is not None
         self._owned = connections.owned if connections is not None else {}
         self._beats = beats
-        # By queue: names of the target's workers, and of all others; None: a worker has no name.
+        # By queue: names of the target's workers, and of all others; None if nameless.
         self._target_names: dict[str, set[str | None]] = {}
         self._other_names: dict[str, set[str | None]] = {}
         target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}

@@ -92,7 +92,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
-        # One interval after the new worker starts or the key expires, whichever comes first.
+        # At most one interval after the new worker starts or the key expires, whichever is first.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         # While the key exists, the check at the start has no effect.
@@ -118,10 +118,10 @@ def recovery_of(
 def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[int, int]:
     """A lock's duration, and the shortest time left on a lock when the process ends, in ms.
 
-    A worker renews a lock when half of its duration has passed (wire format 7.4). So the duration
-    is at most twice the time left, and at most the job's runtime plus the time left. It is assumed
-    to be BullMQ's default if the locks allow that. A worker whose event loop is busy renews late or
-    not at all, so less than half may be left.
+    A worker renews a lock when half of its duration has passed (wire format 7.4), so at least half
+    is left. (Less may be left if the worker's event loop is busy.) The duration is at most twice
+    the time left, and at most the job's runtime plus the time left. It is assumed to be BullMQ's
+    default if the locks allow that.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

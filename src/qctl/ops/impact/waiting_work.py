@@ -78,8 +78,8 @@ def moved_queues(
 ) -> tuple[str, ...]:
     """Names of queues that looked idle at first, but in which a job has moved since then.
 
-    A short job that starts after the first reading and ends before the second is active in neither.
-    This function finds the queue if the job waits again, or is delayed again.
+    A short job may start after the first reading and end before the second, so that neither shows
+    it as active. Its queue is found if the job waits, or is delayed, after that.
 
     Args:
         snapshots, active, agendas: the first reading; ``agendas`` is None if Redis refuses it.
