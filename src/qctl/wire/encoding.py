@@ -90,10 +90,7 @@ def duration_ms(value: Duration, what: str) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise UsageError(f"{what} must be a number of seconds or a timedelta, not {value!r}")
     if not math.isfinite(seconds) or seconds < 0 or seconds * 1000 > MAX_INTEGER:
-        raise UsageError(
-            f"{what} must be 0 s or more, not {value!r}",
-            why=f"and at most {MAX_INTEGER:,} ms",
-        )
+        raise UsageError(f"{what} must be from 0 s to {MAX_INTEGER // 1000:,} s, not {value!r}")
     return round(seconds * 1000)
 
 

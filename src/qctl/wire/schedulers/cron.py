@@ -300,14 +300,14 @@ def _values(text: str, what: str, min_value: int, max_value: int, refused: list[
     values: list[int] = []
     for item in text.split(","):
         if not (parts := _ITEM.fullmatch(item)):
-            raise _PatternError(f"{item!r} in the field of the {what}")
+            raise _PatternError(f"{item!r} is not valid for the {what}")
         step = int(parts["step"] or 1)
         low = min_value if parts["all"] else int(parts["low"])
         is_open = parts["all"] or parts["step"]
         high = int(parts["high"] or (max_value if is_open else low))
         if step < 1 or not min_value <= low <= high <= max_value:
             raise _PatternError(
-                f"{item!r} in the field of the {what}, where values are {min_value} to {max_value}"
+                f"{item!r} is not valid for the {what}: values are {min_value} to {max_value}"
             )
         found = [*range(low, high + 1, step)]
         if max_value == high == _SUNDAY_AGAIN:
@@ -318,7 +318,7 @@ def _values(text: str, what: str, min_value: int, max_value: int, refused: list[
                 found.append(0)
             elif low > 0:
                 refused.append(
-                    f"BullMQ 5 and 6 read {item!r} differently, with a Sunday and without"
+                    f"BullMQ 5 and 6 read {item!r} differently: only one of them includes Sunday"
                 )
         values += found
     _refuse_twice(values, refused)
