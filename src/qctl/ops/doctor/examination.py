@@ -70,7 +70,7 @@ class Examination:
         queues: the queues to examine.
         chosen: the processes of ``--target``; None without ``--target``.
         full: read everything instead of samples.
-        sleep: waits before the second reading that some checks make.
+        sleep: called to wait between the two readings that some checks make.
         answers: the results and errors of the functions decorated with ``read_once``.
     """
 

@@ -1,4 +1,4 @@
-"""Checks of whole queues: unreadable, paused, at their concurrency, used by two versions."""
+"""Checks of whole queues: unreadable, paused, at their concurrency limit, of two versions."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def examine(
     Args:
         target: examine only its processes. If ``names`` is empty, examine only their queues.
         full: read every job and key instead of samples; slow where there are many.
-        sleep: waits before the second reading that some checks make.
+        sleep: called to wait between the two readings that some checks make.
 
     Raises:
         NotFoundError: a named queue or the target does not exist, or there is no queue at all.

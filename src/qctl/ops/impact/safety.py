@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.wire.read.server import ServerFacts
 
-# A replica that was silent for longer has probably lost contact.
+# A replica that was silent for longer than this has probably lost contact.
 _LAG_S = 10
 
 
@@ -81,7 +81,7 @@ def _persistence(server: ServerFacts) -> str | None:
 
 
 def is_writable(server: ServerFacts) -> bool | None:
-    """Whether Redis accepts writes; None if no fact says no, but a fact is unknown.
+    """Whether Redis accepts writes: False if any fact forbids it, otherwise None if any is unknown.
 
     Redis refuses writes on a replica, at its memory limit, with too few good replicas, after a
     failed write of the append-only file, and by default after a failed snapshot.

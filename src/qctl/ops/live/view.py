@@ -184,7 +184,7 @@ class LiveReader:
         )
         self._events.add_failures(failures or ())
         if not self._client.commands:
-            # An empty reading must not hide that Redis is away.
+            # No command has been sent so far, so find out whether Redis answers.
             self._client.call("PING")
         chosen = readable.get(view.chosen or "")
         workers: tuple[WorkerStatus, ...] | None = None

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: one reading of all queues, workers and processes, of bounded size.
+"""Figures for Prometheus: a reading of bounded size, for all queues, workers and processes.
 
 A reading takes the round trips of ``status`` and at most four more, however many queues there are.
 """
@@ -33,7 +33,7 @@ OTHER = "(other)"
 class QueueFigures:
     """One queue, or the sum of all queues with the label ``(other)``.
 
-    A sum with an unknown part is unknown: None.
+    A sum is None (unknown) if one of its parts is unknown.
 
     Args:
         name: the queue's label.

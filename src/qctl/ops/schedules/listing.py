@@ -91,7 +91,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleDetail(Schedule):
-    """A scheduler in full; ``upcoming_at`` are its next due times if its workers keep up."""
+    """A scheduler in full; ``upcoming_at``: its next due times if its workers are never late."""
 
     upcoming_at: tuple[datetime, ...]
 
