@@ -1,4 +1,4 @@
-"""What messages call each process manager, and the commands of its own that they recommend."""
+"""For messages: the name of each process manager, and the manager's own commands to recommend."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Kind:
 
     Args:
         title: the manager's name in a sentence.
-        listing: the command that lists its processes.
+        listing: the command that lists the manager's processes.
         show, log, restart, start: commands for one process, with ``{key}`` and ``{name}`` to fill
             in (see ``ManagedProcess``).
-        grace: the setting that says how long the manager waits between the stop signal and SIGKILL;
-            ``{s}`` stands for seconds, ``{ms}`` for milliseconds.
+        grace: how to make the manager wait longer between the stop signal and SIGKILL; ``{s}``
+            stands for seconds, ``{ms}`` for milliseconds.
     """
 
     title: str
@@ -51,5 +51,5 @@ KINDS: Mapping[str, Kind] = {
 
 
 def words_of(kind: str) -> Kind:
-    """The words for a manager; PM2's for a kind that has none, which only tests use."""
+    """The words for a kind of manager. Tests use other kinds, which have the words for PM2."""
     return KINDS.get(kind, KINDS["pm2"])

@@ -33,7 +33,7 @@ _MAX_MESSAGE_LINES = 20
 
 
 class LogWatch:
-    """The log of a process from now on, wherever its manager keeps it."""
+    """The log of a process from now on: a file, or what the manager keeps of it."""
 
     def __init__(self, manager: Manager, process: ManagedProcess) -> None:
         self._manager = manager
@@ -42,7 +42,7 @@ class LogWatch:
         self._size = log_size(process)
 
     def last_words(self) -> list[str]:
-        """The last error since then, as from ``error_first``; empty if the log cannot be read."""
+        """The last error since this watch began, as from ``error_first``; [] if unreadable."""
         if not isinstance(self._manager, LogSource):
             return last_words(self._process, self._size)
         with contextlib.suppress(QctlError):

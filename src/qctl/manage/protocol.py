@@ -42,8 +42,8 @@ class ManagedProcess:
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
-        addresses: IP addresses that no other process has, e.g. a container's.
-        signal_trouble: why the stop signal may not reach the workers; "" if nothing speaks for it.
+        addresses: IP addresses that only this process has, e.g. those of its container.
+        signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
     """
 
     target: str
@@ -141,14 +141,15 @@ class Manager(Protocol):
 
 @runtime_checkable
 class Locator(Protocol):
-    """A manager whose processes are mostly no workers, such as the services of a whole host."""
+    """A manager of mostly other processes than workers, such as all services of a host."""
 
     def holding(self, pids: Collection[int], hosts: Collection[str]) -> Sequence[ManagedProcess]:
         """The processes that hold worker connections.
 
         Args:
-            pids: processes of this host that hold worker connections, perhaps as descendants.
-            hosts: IP addresses from which workers are connected that belong to no process here.
+            pids: processes of this host that hold worker connections; may be descendants of those
+                that the manager knows.
+            hosts: IP addresses of worker connections that no process of this host holds.
         """
         ...
 
@@ -165,7 +166,7 @@ class Rollout(Protocol):
         ...
 
     def shortcoming(self, name: str, before: Sequence[ManagedProcess]) -> str:
-        """Why the replacement is not complete, by what the manager shows now; "" if it is.
+        """Why, according to the manager, the replacement is not complete; "" if it is complete.
 
         Args:
             before: the processes before ``restart_command`` was run.
@@ -175,13 +176,13 @@ class Rollout(Protocol):
 
 @runtime_checkable
 class LogSource(Protocol):
-    """A manager that keeps what its processes print, in no file that qctl could read."""
+    """A manager that keeps the output of its processes itself: qctl can read no log file."""
 
     def log_since(self, process: ManagedProcess, since_s: float) -> list[str]:
         """The last lines that the process, or its successor, has printed; oldest first.
 
         Args:
-            since_s: older lines are left out; epoch seconds.
+            since_s: lines from before this time (epoch seconds) are left out.
         """
         ...
 
@@ -200,5 +201,5 @@ class Signaller(Protocol):
         ...
 
     def why_not_rollable(self, process: ManagedProcess) -> str:
-        """Why this manager cannot do that for the process; "" if it can."""
+        """Why this manager cannot stop the process by ``begin_exit``; "" if it can."""
         ...

@@ -1,7 +1,7 @@
-"""Runs the command-line tools of process managers: bounded in time, without a shell.
+"""Runs the command-line tools of process managers, without a shell and with a time limit.
 
-A manager's answer may contain the app's environment, and with it secrets. So an error here shows at
-most one line of the tool's stderr, and never its stdout.
+The output of a tool may contain the app's environment, including secrets. So an error here shows at
+most one line of the tool's stderr, and nothing of the stdout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from qctl.errors import ManagerUnreachableError
 
-# How long a tool may take to end once its answer is no longer needed.
+# How long a tool may take to end when its answer is no longer needed.
 _CLOSE_TIMEOUT_S = 5.0
 _MAX_MESSAGE = 300
 _MAX_STDERR = 64 * 1024
@@ -41,7 +41,7 @@ def run_tool(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] = 
             timeout=timeout_s,
             check=False,
         )
-    # Errors are raised below, not here: TimeoutExpired contains the output.
+    # Raise errors below: raised here, they would carry TimeoutExpired, which has the output.
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout_s:g} s"
     except OSError as error:
@@ -68,7 +68,7 @@ class ToolFailedError(ManagerUnreachableError):
 class ToolCall:
     """A ``RestartCall``: a tool that runs in the background, with its output hidden.
 
-    The tool has a session of its own: Ctrl-C must not end the tool before the manager has the
+    The tool has a session of its own, so that Ctrl-C does not end it before the manager has the
     request.
 
     Raises:
@@ -97,7 +97,7 @@ class ToolCall:
             raise
 
     def error(self) -> str | None:
-        """Why the tool failed; None while it runs and if it succeeded."""
+        """Why the tool failed; None while the tool runs, and after a success."""
         code = self._process.poll()
         if not code:
             return None
@@ -112,7 +112,7 @@ class ToolCall:
         return first_line(stderr)
 
     def close(self) -> None:
-        """Wait until the tool has ended, up to 5 s, then kill it: the manager has the request."""
+        """Wait for the tool to end, and kill it after 5 s: the manager has the request by then."""
         try:
             self._process.wait(_CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ class ToolCall:
 
 
 def first_line(stderr: bytes) -> str:
-    """The first line of a tool's error output that has any text, made fit for a message."""
+    """The first line with text in a tool's error output, without characters that do not print."""
     lines = stderr.decode(errors="replace").splitlines()
     line = next((line for line in lines if line.strip()), "")
     plain = "".join(char for char in line if char.isprintable())
@@ -130,11 +130,11 @@ def first_line(stderr: bytes) -> str:
 
 
 def shown(argv: Sequence[str]) -> str:
-    """A call in short: the program and its first word that is no option."""
+    """A call in short: the program, and the first argument that is not an option."""
     verb = next((word for word in argv[1:] if not word.startswith("-")), "")
     return f"{os.path.basename(argv[0])} {verb}".strip()  # noqa: PTH119 - argv[0] is a name
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # Messages and dates in a known form, whatever the operator's language.
+    # Tools print messages and dates in English, whatever the operator's language is.
     return {**os.environ, "LC_ALL": "C.UTF-8", **extra}

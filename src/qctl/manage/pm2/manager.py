@@ -79,7 +79,7 @@ class Pm2:
     def why_not_rollable(self, process: ManagedProcess) -> str:
         """See ``Signaller``."""
         if process.stop_signal == "message":
-            return "PM2 stops it by a message, which PM2 cannot send without a kill after it"
+            return "PM2 stops it by a message, and always kills a process soon after the message"
         return ""
 
     def _begin(self, method: str, argument: object) -> rpc.Call:

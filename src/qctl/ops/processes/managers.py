@@ -1,8 +1,8 @@
 """The process managers of this host: which are there, and what they run.
 
-No manager is asked unless a file of its own shows that it is there, or the config names one of its
-targets. Each manager is asked in a thread of its own and for a limited time, so that one that hangs
-hides nothing but its own processes.
+qctl asks a manager only if a file shows that the manager is there, or if the config names one of
+the manager's targets. Each manager is asked in its own thread, with a time limit, so a manager that
+hangs hides only its own processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qctl.manage.protocol import Locator, ManagedProcess, Manager
 TIMEOUT_S = 2.0
 
 T = TypeVar("T")
-# The processes that were found, and remarks on those that cannot be read.
+# The processes that were found, and a remark for each manager that cannot be read.
 Found = tuple[Sequence[ManagedProcess], tuple[str, ...]]
 
 
@@ -61,16 +61,16 @@ def _is_present(kind: str, settings: Settings) -> bool:
 
 
 def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
-    """The managers that are on this host; none is asked yet.
+    """The managers that are on this host, by their files; asks no manager.
 
     Args:
-        timeout_s: how long each of them may take to answer.
+        timeout_s: how long each manager may take to answer later.
     """
     return [manager_for(kind, settings, timeout_s) for kind in KINDS if _is_present(kind, settings)]
 
 
 def known_targets(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
-    """The targets of the config and of the managers of this host, as far as they can be read."""
+    """The targets in the config, and those of this host's managers that answer in time."""
     names = [target.name for target in settings.targets]
     managers = present_managers(settings, timeout_s)
     answers, _ = _ask([(manager.kind, manager.targets) for manager in managers])
@@ -85,8 +85,8 @@ def managed_processes(
 ) -> Found:
     """The processes of this host's managers and of the configured targets.
 
-    Of the managers that implement ``Locator``, only the processes with a worker are found. This
-    starts no manager.
+    A manager that implements ``Locator`` is asked only for processes that hold workers. This starts
+    no manager.
 
     Args:
         workers: reads the addresses of the worker connections, as in CLIENT LIST; called only if
@@ -113,7 +113,7 @@ def managed_processes(
 def _configured(
     settings: Settings, listed: Collection[str], timeout_s: float
 ) -> Iterable[tuple[str, Callable[[], Sequence[ManagedProcess]]]]:
-    """How to read the configured targets of managers that list no processes by themselves."""
+    """Calls that find the configured targets of managers that cannot list their processes."""
     for target in settings.targets:
         kind, _, name = target.process.partition(":")
         if name and kind in KINDS and kind not in {*listed, "pm2", "qctl"}:
@@ -132,7 +132,7 @@ def _located(
     workers: Callable[[], Collection[str]],
     processes: Sequence[ManagedProcess],
 ) -> Found:
-    """The processes of locators that hold the workers which none of ``processes`` holds."""
+    """The locators' processes with workers, for the workers that none of ``processes`` holds."""
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
     from qctl.ops.processes.attribution import by_address, host_of  # noqa: PLC0415
 
@@ -156,10 +156,10 @@ def _kind(locator: Locator) -> str:
 
 
 def _ask(jobs: Sequence[tuple[str, Callable[[], Sequence[T]]]]) -> tuple[list[T], tuple[str, ...]]:
-    """What these calls return, made at the same time; and a remark for each that failed.
+    """Make calls at the same time; returns all results, and a remark for each call that failed.
 
     Args:
-        jobs: pairs of a manager's kind or a target, for the remark, and the call.
+        jobs: pairs of a name for the remark (a manager's kind, or a target) and a call.
     """
     if len(jobs) < 2:
         answers = [_answer(*job) for job in jobs]

@@ -56,7 +56,7 @@ class Replacement:
         queues: names of the queues.
         expected: how many new workers each queue needs; None: as many as the queue has, even 0.
         whose: client ids of the workers to replace; None for all workers of the queues.
-        shortcoming: why the replacement is not complete, by what else is known; "" if it is.
+        shortcoming: asks a manager why the replacement is not complete; "" if it is complete.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
 
@@ -200,7 +200,7 @@ class Replacement:
         present = frozenset(_id(worker) for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
         if is_complete and (self._lacks or self._complete_since is None):
-            # Asked only now, because a manager takes long to answer.
+            # Ask only when the connections look complete, because a manager takes long to answer.
             self._lacks = self._shortcoming()
             is_complete = not self._lacks
         if not is_complete or not self._complete <= present:

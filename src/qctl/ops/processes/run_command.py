@@ -18,7 +18,7 @@ from qctl.ops.processes.restart import Interrupted
 # When qctl ends a command early, the time between SIGTERM and SIGKILL.
 TERM_GRACE_S = 10.0
 _STDERR = 2
-# How long a command may run, and its workers may take to connect, if the operator does not say.
+# Defaults: how long a command may run, and then, how long the workers may take to connect.
 COMMAND_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 60.0
 
@@ -33,7 +33,7 @@ class OperatorCommand:
         ready_timeout_s: how long its workers may take to connect after the command has ended.
         expected_workers: how many new workers each queue needs; None: as many as the queue has.
         is_proved: whether new workers must be seen. If not, the exit code alone decides.
-        shortcoming: why the restart is not complete, by what a process manager shows; "" if it is.
+        shortcoming: asks a process manager why the restart is not complete; "" if it is complete.
     """
 
     argv: tuple[str, ...]

@@ -39,7 +39,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """What the manager calls the target: the label without the kind of the manager."""
+        """The manager's name for the target: the label without the kind of the manager."""
         return self.label.partition(":")[2]
 
 
@@ -104,10 +104,10 @@ def open_target(settings: Settings, text: str) -> Target:
 
 
 def _nearest(settings: Settings, text: str) -> str:
-    """A hint that names the target most like ``text``, of any manager; "" if none is like it."""
+    """A hint with the target most similar to ``text``, of any manager; "" if none is similar."""
     known = known_targets(settings)
     _, separator, name = text.partition(":")
-    # The name alone may be right, and the manager wrong or missing.
+    # The name may be right, although the manager is wrong or missing.
     wanted = name if separator else text
     same = [target for target in known if target.partition(":")[2] == wanted]
     near = same or similar_names(text, known)
@@ -157,7 +157,7 @@ def read_connections(
 
 
 def worker_addresses(client: Client, prefix: str, db: int) -> list[str]:
-    """The addresses of all worker connections, under other prefixes and databases as well."""
+    """The addresses of all worker connections, including other prefixes and databases."""
     here = [worker.address for worker in list_workers(client, prefix, (), db) or ()]
     return here + [address for address, _ in list_foreign(client, prefix, db)]
 
