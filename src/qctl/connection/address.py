@@ -79,7 +79,7 @@ class Address:
             user = (self.username,) if self.username else ()
             commands.append(("AUTH", *user, self.password))
         if self.db:
-            # No SELECT for database 0, where a connection begins: @read does not permit SELECT.
+            # Connections begin in database 0, so send no SELECT, which @read does not permit.
             commands.append(("SELECT", self.db))
         return commands
 

@@ -11,7 +11,8 @@ from qctl.connection.address import Arg, Client
 class ForwardingClient:
     """Sends every command through ``inner``; a subclass overrides what it changes.
 
-    If ``inner`` has several masters, ``masters()`` returns them, not wrapped; else this client.
+    If ``inner`` has several masters, ``masters()`` returns these, not wrapped. Otherwise it returns
+    this client.
     """
 
     def __init__(self, inner: Client) -> None:

@@ -67,7 +67,7 @@ def find_master(address: Address) -> tuple[str, int]:
         host, port = sentinels.discover_master(address.master_name)
     except RedisError as error:
         raise UnreachableError(
-            f"no sentinel names the master of {address}",
+            f"no sentinel reports the master of {address}",
             # Only the part before " : ": the rest shows all settings of the connections.
             why=f"{str(error).partition(' : ')[0]}: no sentinel answers, or none knows this master",
             hint="check the sentinels' addresses and the master's name in the URL",

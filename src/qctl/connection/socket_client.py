@@ -191,7 +191,7 @@ class SocketClient:
         return self._refusal
 
     def _reply_error(self, message: str, command: str) -> ReplyError:
-        # A server that is not a Redis may repeat the password in its answer: hide it there.
+        # A server that is not a Redis may repeat the password, so the error hides the password.
         error = ReplyError(message, command=command, secret=self.address.password or "")
         if error.code in NOT_THE_MASTER:
             self._is_master = False

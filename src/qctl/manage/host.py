@@ -15,7 +15,7 @@ from pathlib import Path
 _START_TOLERANCE_S = 2.0
 # Indices of fields in /proc/PID/stat after the name: the state, and the start in ticks since boot.
 _STATE, _START = 0, 19
-_MAPPED = "::ffff:"  # the prefix of an IPv4 address that an IPv6 socket uses
+_MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 address, before the address
 
 
 def read_birth_s(pid: int) -> float | None:

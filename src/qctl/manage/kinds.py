@@ -51,5 +51,5 @@ KINDS: Mapping[str, Kind] = {
 
 
 def words_of(kind: str) -> Kind:
-    """The words for a kind of manager. Tests use other kinds, which have the words for PM2."""
+    """The words for a kind of manager. Other kinds, which only tests use, get PM2's words."""
     return KINDS.get(kind, KINDS["pm2"])

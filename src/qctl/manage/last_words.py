@@ -33,7 +33,7 @@ _MAX_MESSAGE_LINES = 20
 
 
 class LogWatch:
-    """The log of a process from now on: a file, or what the manager keeps of it."""
+    """The log of a process from now on, whether a file or the manager keeps the log."""
 
     def __init__(self, manager: Manager, process: ManagedProcess) -> None:
         self._manager = manager
@@ -42,7 +42,7 @@ class LogWatch:
         self._size = log_size(process)
 
     def last_words(self) -> list[str]:
-        """The last error since this watch began, as from ``error_first``; [] if unreadable."""
+        """The last error since this watch began, as from ``error_first``; [] if it is unknown."""
         if not isinstance(self._manager, LogSource):
             return last_words(self._process, self._size)
         with contextlib.suppress(QctlError):

@@ -16,7 +16,7 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     If the log cannot be read or is not a regular file, returns no lines and ``start``.
 
     Args:
-        start: the byte to begin at. A shorter log was truncated, so it is read from 0.
+        start: the byte to begin at. A log shorter than that was truncated: it is read from 0.
     """
     try:
         # O_NONBLOCK: the log may be a pipe.
@@ -42,7 +42,7 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
 def read_new(path: Path, start: int) -> tuple[list[str], int]:
     """The complete lines after byte ``start``, at most 1 MiB, and the byte where they end.
 
-    A log that is shorter than ``start`` is read from 0. Of an unreadable log, returns no lines.
+    A log that is shorter than ``start`` is read from 0. If it cannot be read, there are no lines.
     """
     try:
         with path.open("rb") as file:

@@ -141,7 +141,7 @@ class Manager(Protocol):
 
 @runtime_checkable
 class Locator(Protocol):
-    """A manager of mostly other processes than workers, such as all services of a host."""
+    """A manager with many processes that are no workers, such as all services of a host."""
 
     def holding(self, pids: Collection[int], hosts: Collection[str]) -> Sequence[ManagedProcess]:
         """The processes that hold worker connections.

@@ -136,5 +136,5 @@ def shown(argv: Sequence[str]) -> str:
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # Tools print messages and dates in English, whatever the operator's language is.
+    # With LC_ALL, tools print English messages and dates, whatever the operator's language is.
     return {**os.environ, "LC_ALL": "C.UTF-8", **extra}

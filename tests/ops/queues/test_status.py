@@ -188,7 +188,7 @@ def test_locks_of_a_worker_that_is_gone_and_when_they_run_out(client: Client) ->
     assert commands == ("qctl jobs retry-stalled q --wait",)
     client.call("PERSIST", "bull:q:active-1:lock")
     ((text, _),) = remarks(client)
-    assert "a lock has no end" in text
+    assert "a lock never expires" in text
 
 
 def test_a_worker_that_is_gone_while_others_are_connected(client: Client, redis_url: str) -> None:
@@ -233,8 +233,8 @@ def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_ur
         client.call("SET", "bull:q:stalled-check", round(time.time() * 1000), "PX", interval_ms)
         assert remarks(client) == [
             (
-                f"2 jobs have stalled; workers check for stalls every {words}, the second check "
-                "puts them back",
+                f"2 jobs have stalled; workers check for stalls every {words}, and the second "
+                "check puts them back",
                 commands,
             )
         ]

@@ -39,7 +39,7 @@ _CHECK_INTERVAL_S = 2.0
 
 
 def socket_path(folder: Path) -> Path:
-    """``redis.sock`` in the folder, or in a new one if the path is too long or needs %XX."""
+    """``redis.sock`` in ``folder``; in a new folder if that path is too long or needs %XX."""
     path = folder / "redis.sock"
     # Most Redis clients do not decode %XX in a socket's URL.
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES and quote(str(path)) == str(path):

@@ -41,7 +41,7 @@ _STOP_TIMEOUT_S = 20.0
 
 
 class EmbeddedServer:
-    """A server that was started or found running. A ``with`` block stops the server at its end.
+    """A server that was started or found running. The end of a ``with`` block stops the server.
 
     Attributes:
         folder: contains the server's data and log.
@@ -123,7 +123,7 @@ def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
 
 
 def stop_kept(folder: Path) -> bool:
-    """End the server of a folder, even if clients use it. Returns whether a server was running.
+    """End the server of a folder and wait, even if clients use it. Returns whether it was running.
 
     Raises:
         UnreachableError: the server does not end.

@@ -14,7 +14,7 @@ _MAX_LISTED = 20
 
 
 def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedProcess]:
-    """The processes that ``name``, which is an app's name or a pm_id, means; see ``Pm2.find``."""
+    """The processes with this app name, or the process with this pm_id; see ``Pm2.find``."""
     named = [process for process in processes if process.name == name]
     by_id = [process for process in processes if process.key == name]
     if named and by_id and named != by_id:

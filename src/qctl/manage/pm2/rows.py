@@ -92,7 +92,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int | None:
-    """The value, cut to an integer; None if negative or no number. Some PM2s store text."""
+    """The value, cut to an integer; None if negative or no number. Some PM2 versions store text."""
     number = None
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):

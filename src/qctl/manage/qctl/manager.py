@@ -104,7 +104,7 @@ class Qctl:
         return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
 
     def stopped(self) -> Sequence[tuple[str, str]]:
-        """Names of the stopped masters, each with a start command (of its options, --processes)."""
+        """The stopped masters: name and start command, with --processes as the only flag."""
         found = [
             (name, self._start_command(name))
             for name in master_names(self._home)

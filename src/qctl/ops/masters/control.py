@@ -119,7 +119,7 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
     """Replace a master's processes one after another; each new one takes jobs before the old stops.
 
     Args:
-        timeout_s: the longest wait for all new processes; old ones may finish jobs after that.
+        timeout_s: the longest wait for all new processes. Old ones may still finish jobs after it.
 
     Raises:
         NotFoundError: no master of this name runs.
@@ -143,7 +143,7 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
         what, _, lines = error.partition("\n")
         raise FailedError(
             f"qctl:{name}: {what}",
-            why=f"those not yet replaced keep running; the last words of the new one:\n{lines}"
+            why=f"processes not yet replaced keep running; last words of the new one:\n{lines}"
             if lines
             else "",
             hint=f"fix the app, then qctl worker restart {name}" if lines else "qctl worker list",

@@ -19,7 +19,7 @@ def holders(
     workers: Sequence[WorkerClient],
     processes: Sequence[ManagedProcess],
 ) -> dict[int, ManagedProcess]:
-    """Client id of a worker's connection → the process that holds it, itself or through a child.
+    """Client id of a worker's connection → the process that holds it, perhaps through a child.
 
     The address does not show the process of a worker on another host, behind a proxy or NAT, or on
     a unix socket. For qctl's own workers on this host, heartbeats then show the process.

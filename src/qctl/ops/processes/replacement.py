@@ -215,7 +215,7 @@ class Replacement:
         """Raise a FailedError if the new workers of a queue keep going away."""
         ever = Counter(self._seen.values())
         for each in now:
-            # For each worker that the queue needs, more than ``MAX_CRASHES`` have gone.
+            # More than ``MAX_CRASHES`` new workers have gone for each worker that is needed.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
                 raise FailedError(
                     f"the new workers of {each.queue} keep going away",

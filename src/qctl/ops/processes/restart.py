@@ -22,7 +22,7 @@ from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.info import run_ids
 
-# A new process must have been up this long. PM2 calls a process that ends before 1 s unstable.
+# A new process must have been up this long. PM2 calls a process unstable if it ends within 1 s.
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0

@@ -1,4 +1,4 @@
-"""Run the operator's own command: no shell, no stdin, its output passed through to stderr."""
+"""Run the operator's own command, without a shell or stdin. Its output goes to our stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qctl.ops.processes.restart import Interrupted
 # When qctl ends a command early, the time between SIGTERM and SIGKILL.
 TERM_GRACE_S = 10.0
 _STDERR = 2
-# Defaults: how long a command may run, and then, how long the workers may take to connect.
+# Defaults: how long a command may run, and how long its workers may take to connect afterwards.
 COMMAND_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 60.0
 

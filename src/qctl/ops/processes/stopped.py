@@ -24,12 +24,12 @@ def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess
     """The process as it is now; after a crash or somebody else's restart, the pid differs.
 
     Raises:
-        StoppedError: somebody has stopped the process or is doing so, or the manager has lost it.
+        StoppedError: somebody has stopped or is stopping it, or its manager no longer lists it.
     """
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
     while process is not None and process.status == "stopping" and time.monotonic() < until:
-        # Somebody else stops or restarts the process.
+        # Somebody else is stopping or restarting the process.
         time.sleep(POLL_S)
         process = manager.process(planned.key)
     if process is None:

@@ -1,4 +1,4 @@
-"""Find the processes that ``MANAGER:NAME`` names, or all on this host, and the queues of each."""
+"""Find the processes that ``MANAGER:NAME`` means, and the workers and queues of each process."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _nearest(settings: Settings, text: str) -> str:
 def listed_workers(
     client: Client, prefix: str, db: int, queues: Iterable[str] = (), *, or_else: str = ""
 ) -> list[WorkerClient]:
-    """Like ``list_workers``, but raises if the workers are unknown: no restart is proved then.
+    """Like ``list_workers``, but raises if the workers are unknown: they must prove a restart.
 
     Args:
         or_else: what the operator can do instead; becomes the end of the error's hint.

@@ -32,7 +32,7 @@ NO_CHECK = (
     "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
     "none will"
 )
-# Who may have paused the queue after the last pause by qctl that is known.
+# Who may have paused the queue again, after the pause that qctl noted at the queue.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -73,7 +73,7 @@ def paused(queue: QueueSnapshot) -> Note | None:
 
 
 def resumer_text(resumer: Resumer) -> str:
-    """Which app resumes the queue at its start, and when a drain last saw that."""
+    """Which app resumes the queue when the app starts, and when a drain last saw that."""
     seen_at = utc_datetime(resumer.at_ms)
     seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
     return f"{resumer.target} resumes the queue when the app starts{seen}"
@@ -106,8 +106,8 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
             f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}", commands
         )
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
-    text = f"workers check for stalls every {duration(interval_ms / 1000)}, the second check puts "
-    text += "it back" if queue.counts.stalled == 1 else "them back"
+    text = f"workers check for stalls every {duration(interval_ms / 1000)}, and the second check "
+    text += "puts it back" if queue.counts.stalled == 1 else "puts them back"
     return Note(f"{count} stalled; {text}", commands)
 
 
@@ -137,9 +137,9 @@ def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None)
 
 
 def locks_end(ttls_ms: Sequence[int | None]) -> str:
-    """When locks with these TTLs expire; the TTL None is of a lock that never expires."""
+    """When locks with these TTLs expire. The TTL of a lock that never expires is None."""
     if None in ttls_ms:
-        return "a lock has no end, so nothing puts its job back until the lock's key is deleted"
+        return "a lock never expires, so nothing puts its job back until the lock's key is deleted"
     longest_ms = max((ttl_ms or 0 for ttl_ms in ttls_ms), default=0)
     return f"locks that nobody renews run out within {duration(longest_ms / 1000)}"
 

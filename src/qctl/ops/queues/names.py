@@ -32,7 +32,7 @@ from qctl.wire.read.discovery import discover
 
 # The names are cached if the scan took longer than this.
 SLOW_SCAN_S = 0.25
-# Cached names that are older are not used.
+# Cached names that are older than this are not used.
 MAX_AGE_S = 1800.0
 # The next scan is due after PAUSE_FACTOR * the duration of the last scan, at the latest after
 # MAX_AGE_S / 2.
@@ -59,7 +59,7 @@ class QueueNames:
     is_cached: bool = False
 
     def including(self, names: Iterable[str]) -> QueueNames:
-        """Adds ``names`` without those that have a colon, which no queue's name has (trap T6)."""
+        """With ``names``, except those with a colon: no name of a queue has one (trap T6)."""
         more = {name for name in names if ":" not in name}
         return replace(self, names=tuple(sorted(more.union(self.names))))
 

@@ -73,8 +73,8 @@ def pause_queues(
         warnings = [mixed[keys]] if keys in mixed else []
         if snapshot.lease is not None:
             warnings.append(
-                f"{snapshot.lease} is at work on {keys.name}, and goes on; the queue stays paused "
-                "at its end"
+                f"{snapshot.lease} is at work on {keys.name} and goes on; after it has ended, the "
+                "queue stays paused"
             )
         results.append(
             PauseResult(

@@ -177,7 +177,7 @@ def _active_jobs(
 ) -> dict[str | _Name, tuple[str, ...]]:
     """Ids of active jobs, by the owner of their lock, and by queue and name of their worker.
 
-    Owners without a heartbeat are left out, and names that are missing or not unique in the queue.
+    Owners without a heartbeat are left out; so are workers without a unique name in their queue.
     """
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]
