@@ -100,7 +100,7 @@ def test_a_queue_that_is_to_stay_paused_does(lab: Lab) -> None:
         "drain first",
         ["qctl restart pm2:app --keep-paused"],
     )
-    assert verdict["reasons"][0].startswith("a restart ends the pause of q: pm2:app resumes it")
+    assert verdict["reasons"][0].startswith("a restart ends the pause of q: pm2:app resumes ")
     # As it says, also of a pause that is not the drain's.
     assert lab.qctl("restart", "pm2:app", "--keep-paused").code == 0
     assert lab.is_paused()

@@ -95,7 +95,7 @@ class ClusterClient:
         """A connection to each master that owns slots.
 
         Nodes that are giving away a slot come first: a scan in this order finds each moving key on
-        its old node or its new node. Without the right to CLUSTER NODES, it may miss such a key.
+        its old node or its new node. Without the right to CLUSTER NODES, a scan may miss keys.
         """
         self._owners.clear()
         nodes = sorted(set(self._slot_owners().values()))
@@ -103,7 +103,7 @@ class ClusterClient:
         return sorted(clients, key=lambda client: not _is_giving_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
-        """Host and port of the master that owns a key's slot. If none owns it, of any master."""
+        """Host and port of the master that owns a key's slot, or of any master if there is none."""
         owners = self._slot_owners()
         return owners.get(key_slot(encode(key)), next(iter(owners.values())))
 

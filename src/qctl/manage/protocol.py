@@ -72,7 +72,7 @@ class ManagedProcess:
 
     @property
     def kind(self) -> str:
-        """The kind of its manager, e.g. ``pm2``."""
+        """The kind of the process's manager, e.g. ``pm2``."""
         return self.target.partition(":")[0]
 
     def was_started_since(self, before: ManagedProcess) -> bool:
@@ -161,7 +161,7 @@ class Rollout(Protocol):
     def restart_command(self, name: str) -> tuple[str, ...]:
         """The command, with its arguments, that replaces the processes that ``name`` means.
 
-        Its exit code proves nothing.
+        The exit code of the command proves nothing.
         """
         ...
 
@@ -195,8 +195,8 @@ class Signaller(Protocol):
         """Send this one process its stop signal; returns at once.
 
         Nothing is killed: the process exits when its jobs have ended, and the manager starts it
-        again. The manager must not count this exit as a crash, because it gives up after several
-        crashes. Raises like the methods of ``Manager``.
+        again. This exit must not count as a crash, because managers give up after several crashes.
+        Raises like the methods of ``Manager``.
         """
         ...
 

@@ -208,7 +208,7 @@ class Restart:
         """Make sure that the new process has stayed up since its workers connected.
 
         Some apps die soon after they have connected. Call this when the queues have been resumed,
-        so that no job has to wait for it.
+        so that no job has to wait for this check.
 
         Returns:
             the pid of the new process; not the pid in ``Ready`` if the process has crashed since.

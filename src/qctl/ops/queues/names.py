@@ -59,7 +59,7 @@ class QueueNames:
     is_cached: bool = False
 
     def including(self, names: Iterable[str]) -> QueueNames:
-        """With ``names``, except those with a colon: no name of a queue has one (trap T6)."""
+        """Adds ``names``, except those with a colon: no queue has such a name (trap T6)."""
         more = {name for name in names if ":" not in name}
         return replace(self, names=tuple(sorted(more.union(self.names))))
 
