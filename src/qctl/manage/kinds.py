@@ -13,10 +13,12 @@ class Kind:
     Args:
         title: the manager's name in a sentence.
         listing: the command that lists the manager's processes.
-        show, log, restart, start: commands for one process, with ``{key}`` and ``{name}`` to fill
-            in (see ``ManagedProcess``).
+        show, log, restart, start: commands for one process, with ``{key}``, ``{name}`` and
+            ``{namespace}`` to fill in (see ``ManagedProcess``); ``{last}`` stands for the part of
+            the key after its last slash.
         grace: how to make the manager wait longer between the stop signal and SIGKILL; ``{s}``
             stands for seconds, ``{ms}`` for milliseconds.
+        errored: what the status ``errored`` means.
     """
 
     title: str
@@ -26,6 +28,7 @@ class Kind:
     restart: str
     start: str
     grace: str
+    errored: str = "its manager has given it up (errored)"
 
 
 KINDS: Mapping[str, Kind] = {
@@ -37,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
         restart="pm2 restart {key}",
         start="pm2 start {key}",
         grace="set kill_timeout to {ms} ms or more in the app's ecosystem file",
+        errored="PM2 has given it up (errored)",
     ),
     "qctl": Kind(
         title="qctl",

@@ -75,6 +75,11 @@ class ManagedProcess:
         """The kind of the process's manager, e.g. ``pm2``."""
         return self.target.partition(":")[0]
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process runs, here or on another host."""
+        return self.pid is not None or self.started_at_ms is not None
+
     def was_started_since(self, before: ManagedProcess) -> bool:
         """Whether the process was started after ``before`` was read, even if it has ended again."""
         if self.pid is not None and self.pid != before.pid:

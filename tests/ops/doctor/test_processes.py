@@ -236,7 +236,7 @@ def test_packages_that_cannot_be_read_are_none(run: Run, tmp_path: Path, text: s
     assert of(run(replace(APP, cwd=str(tmp_path))), "mixed-versions") == []
 
 
-STOPPED = replace(APP, status="stopped", pid=None)
+STOPPED = replace(APP, status="stopped", pid=None, started_at_ms=None)
 
 
 def test_a_stopped_app_that_serves_a_queue_with_a_backlog(client: Client, run: Run) -> None:

@@ -8,6 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from qctl.grouping import grouped
+from qctl.manage.kinds import words_of
 from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import (
     MAX_EXAMPLES,
@@ -20,6 +21,7 @@ from qctl.ops.doctor.findings import (
 from qctl.ops.doctor.workers import unserved_note
 from qctl.ops.jobs.estimate import quantile
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
+from qctl.ops.processes.stopped import remedy
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -66,7 +68,7 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
                 "p95_s": round(slowest.p95_s, 3),
                 "jobs_looked_at": slowest.runs,
             },
-            remedy=f"set kill_timeout to {needed_ms} ms or more in the app's ecosystem file, and "
+            remedy=f"{_longer_grace(shortest, needed_ms)}, and "
             "let it close its workers on that signal; until then restart it through qctl",
             commands=(exam.command("restart", target),),
         )
@@ -151,7 +153,7 @@ def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
     held = (exam.holders.get(worker.client_id) for worker in exam.workers_of(keys))
     if any(holder is None or holder.target != target for holder in held):
         return True
-    running = {each.target for each in exam.all_processes if each.pid} - {target}
+    running = {each.target for each in exam.all_processes if each.runs} - {target}
     return any(keys.name in t.queues and t.process in running for t in exam.settings.targets)
 
 
@@ -252,6 +254,11 @@ def _children(processes: Sequence[ManagedProcess]) -> list[int]:
         raise CannotCheckError(f"its child processes are unknown: {error}") from error
 
 
+def _longer_grace(process: ManagedProcess, needed_ms: int) -> str:
+    """How to make the manager wait so long before it kills the process."""
+    return words_of(process.kind).grace.format(ms=needed_ms, s=needed_ms // 1000)
+
+
 def _signal(each: ManagedProcess) -> str:
     return "the message 'shutdown'" if each.stop_signal == "message" else each.stop_signal
 
@@ -265,7 +272,7 @@ class _App:
 
     Args:
         status: the manager's word for the processes that do not run; ``errored`` if one of them is.
-        commands: commands that show why PM2 gave the app up, and that start the app.
+        commands: the manager's commands that show why it gave the app up, and that start the app.
     """
 
     target: str
@@ -276,7 +283,7 @@ class _App:
 
 
 def stopped_apps(exam: Examination) -> Iterator[Finding]:
-    """Apps that PM2 gave up, and apps that are stopped while jobs wait without a worker."""
+    """Apps that their manager gave up, and stopped apps while jobs wait without a worker."""
     apps = _down(exam)
     unserved = [snapshot for snapshot in exam.snapshots if unserved_note(exam, snapshot)]
     for app in apps:
@@ -308,7 +315,8 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
 
 
 def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str:
-    state = "PM2 has given it up (errored)" if app.status == "errored" else f"it is {app.status}"
+    kind = words_of(app.target.partition(":")[0])
+    state = kind.errored if app.status == "errored" else f"it is {app.status}"
     if app.down < app.total:
         state = f"{app.down} of its {app.total} processes: {state}"
     if not waiting:
@@ -331,15 +339,15 @@ def _down(exam: Examination) -> list[_App]:
         processes = ()
     found = []
     for target, own in grouped(processes, lambda each: each.target).items():
-        down = [each for each in own if each.pid is None and each.status not in _RESTARTING]
+        down = [each for each in own if not each.runs and each.status not in _RESTARTING]
         if not down:
             continue
-        # "errored" (PM2 gave the process up) matters more than "stopped", and sorts before it.
+        # "errored" (the manager gave it up) matters more than "stopped", and sorts before it.
         status = min(each.status for each in down)
-        keys = [each.key for each in down if each.status == status]
+        same = [each for each in down if each.status == status]
         verb = "restart" if status == "errored" else "start"
-        commands = [f"pm2 logs {keys[0]}"] * (status == "errored")
-        commands += [f"pm2 {verb} {key}" for key in keys[:MAX_EXAMPLES]]
+        commands = [remedy(same[0], "log")] * (status == "errored")
+        commands += [remedy(each, verb) for each in same[:MAX_EXAMPLES]]
         found.append(_App(target, status, len(down), len(own), tuple(commands)))
     if exam.chosen is None:
         masters = Qctl(exam.settings.state_home).stopped()

@@ -160,7 +160,7 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
     if target.configured:
         return ""
     # A crashed process runs no job, so only those that run matter.
-    alive = [process for process in target.processes if process.pid] or target.processes
+    alive = [process for process in target.processes if process.runs] or target.processes
     unseen = [
         process.key
         for process in alive

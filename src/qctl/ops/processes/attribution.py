@@ -127,6 +127,6 @@ def serving(
     found = {}
     for process in processes:
         served = {*connected.get(process.key, ()), *configured.get(process.target, ())}
-        if process.pid and served & set(names):
+        if process.runs and served & set(names):
             found[process] = frozenset(served & set(names))
     return found

@@ -319,7 +319,7 @@ class Restart:
         return "\n".join([*words, reason])
 
     def _remedy(self, verb: str) -> str:
-        return remedy(self._manager, self._process, verb)
+        return remedy(self._process, verb)
 
     @property
     def _label(self) -> str:

@@ -35,7 +35,7 @@ def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess
     if process is None:
         raise deleted(manager, planned)
     if process.status in {"stopped", "stopping"}:
-        raise stopped_by_somebody(manager, process)
+        raise stopped_by_somebody(process)
     return process
 
 
@@ -45,7 +45,7 @@ def deleted(manager: Manager, process: ManagedProcess) -> StoppedError:
         return StoppedError(
             f"{label(process)} is gone",
             why="its master has ended: somebody stopped it during the drain",
-            hint=f"ask them, or start it again: {remedy(manager, process, 'start')}",
+            hint=f"ask them, or start it again: {remedy(process, 'start')}",
         )
     return StoppedError(
         f"{label(process)} is no longer under its manager",
@@ -54,12 +54,12 @@ def deleted(manager: Manager, process: ManagedProcess) -> StoppedError:
     )
 
 
-def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> StoppedError:
+def stopped_by_somebody(process: ManagedProcess) -> StoppedError:
     """The error for a process that somebody else stopped."""
     return StoppedError(
         f"{label(process)} was stopped by somebody during the drain",
         why="it was not started again, since they may want it stopped; its workers are gone",
-        hint=f"ask them, or start it: {remedy(manager, process, 'start')}",
+        hint=f"ask them, or start it: {remedy(process, 'start')}",
     )
 
 
@@ -68,7 +68,12 @@ def label(process: ManagedProcess) -> str:
     return f"{process.target} (id {process.key})"
 
 
-def remedy(manager: Manager, process: ManagedProcess, verb: str) -> str:
-    """The manager's command for a process; ``verb``: ``show``, ``log``, ``restart``, ``start``."""
-    command: str = getattr(words_of(manager.kind), verb)
-    return command.format(key=quoted(process.key), name=quoted(process.name))
+def remedy(process: ManagedProcess, verb: str) -> str:
+    """Its manager's command for a process; ``verb``: ``show``, ``log``, ``restart``, ``start``."""
+    command: str = getattr(words_of(process.kind), verb)
+    return command.format(
+        key=quoted(process.key),
+        last=quoted(process.key.rpartition("/")[2]),
+        name=quoted(process.name),
+        namespace=quoted(process.namespace),
+    )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError
-from qctl.manage.kinds import words_of
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.processes.attribution import by_address, holders
 from qctl.ops.processes.managers import known_targets, manager_for
+from qctl.ops.processes.stopped import remedy
 from qctl.similar import similar_names
 from qctl.wire.read.clients import (
     ForeignWorker,
@@ -97,7 +97,7 @@ def open_target(settings: Settings, text: str) -> Target:
     if not not_stopped:
         raise FailedError(
             f"{process} is {found[0].status}, so there is nothing to drain or restart",
-            hint=words_of(kind).start.format(key=found[0].key, name=found[0].name),
+            hint=remedy(found[0], "start"),
         )
     queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
     return Target(not_stopped[0].target, manager, not_stopped, tuple(sorted(queues)))

@@ -322,7 +322,7 @@ def _processes(
     served = queues_served(workers, holders)
     statuses = []
     for process in managed:
-        started_ms = process.started_at_ms if process.pid else None
+        started_ms = process.started_at_ms
         statuses.append(
             ProcessStatus(
                 target=process.target,

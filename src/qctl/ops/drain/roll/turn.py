@@ -103,7 +103,7 @@ class Turn:
                 if not process.starts_again:
                     context.notes.append(
                         f"{label(process)} exits when its jobs have ended, and its manager does "
-                        f"not start it again; start it then: {remedy(manager, process, 'start')}"
+                        f"not start it again; start it then: {remedy(process, 'start')}"
                     )
                 raise
             except NotReplacedError:
@@ -200,7 +200,7 @@ class Turn:
         if row is None or row.pid or row.was_started_since(process):
             return
         if row.status == "stopped" and (process.starts_again or self._is_being_stopped):
-            raise stopped_by_somebody(manager, row)
+            raise stopped_by_somebody(row)
         if row.status not in {"stopped", "errored"}:
             return
         until = time.monotonic() + AWAY_S
