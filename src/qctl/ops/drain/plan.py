@@ -62,7 +62,7 @@ class DrainPlan:
 
     Args:
         snapshots: the queues, as they were when the plan was made.
-        target: the processes to restart; None if none are, or an operator's command restarts them.
+        target: the processes to restart; None without a restart, or with an operator's command.
         connections: the connected workers; None if no target was looked up.
         durations: how long the last jobs of the queues took.
         guessed: the target, if the operator did not name it and must confirm it; else "".
@@ -104,7 +104,7 @@ class DrainPlan:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Queues outside the drain that the workers also serve. Nothing waits for their jobs.
+        """Queues outside the drain that the workers also serve. The drain ignores their jobs.
 
         For a queue under another prefix or database, a description stands in place of the name.
         """
@@ -154,8 +154,8 @@ def make_plan(
     Args:
         include_others: what to do if the workers also serve queues that are not named. True drains
             those queues, False lets their jobs be interrupted, None refuses the drain.
-        strategy: ``pause`` or ``roll``. None means ``roll`` for qctl's own processes, which stop
-            only after the new one has started, and ``pause`` for other processes.
+        strategy: ``pause`` or ``roll``. None means ``roll`` for qctl's own processes, and ``pause``
+            for all others.
         mixed_versions: pause a queue even if BullMQ 5 and BullMQ 6 both serve it.
         operator_command: restarts the workers; must be None if there is a target.
 

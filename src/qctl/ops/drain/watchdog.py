@@ -4,7 +4,7 @@ qctl starts the watchdog detached and keeps a pipe to it open. While the pipe is
 renews the leases, the keys in Redis that reserve the queues for the drain. If the pipe closes
 before qctl has sent its last message (kill -9, a lost terminal, out of memory), the watchdog
 resumes the queues that the drain paused and deletes the leases. If Redis is away, the watchdog
-tries again. A note in Redis names the owner of a pause, so the watchdog ends nobody else's.
+tries again. A note in Redis names the owner of a pause, so the watchdog leaves other pauses alone.
 
 The messages on the pipe are lines of JSON. The first has ``url``, ``prefix`` and ``leases`` (queue
 name → the lease to renew, as JSON text). ``{"stopping": …}`` comes before each restart. The last is

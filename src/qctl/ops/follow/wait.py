@@ -76,7 +76,7 @@ class WaitReport:
             not exist any more), ``stuck`` (the wait would never end), ``timeout``.
         text: the facts behind the outcome.
         counts: the queue's counts at the last check; None in a wait for a job.
-        returnvalue, failed_reason: the job's; None in a wait for a queue.
+        returnvalue, failed_reason: from the job; None in a wait for a queue.
     """
 
     step: ClassVar[str] = "report"
