@@ -83,7 +83,7 @@ def open_target(settings: Settings, text: str) -> Target:
         raise NotFoundError(
             f"no target {text!r}",
             why=f"configured targets: {known}",
-            hint=_nearest(settings, text)
+            hint=(text.rstrip(":") not in KINDS and _nearest(settings, text))
             or "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
         )
     manager = manager_for(kind, settings)
