@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError
+from qctl.manage.kinds import KINDS
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.processes.attribution import by_address, holders
 from qctl.ops.processes.managers import known_targets, manager_for
