@@ -216,11 +216,13 @@ class Engine:
         # Its mounts are seen by nobody else and end with it, and it ends with a test run that is
         # killed.
         guard = ["unshare", "--mount", "--propagation=slave", "setpriv", "--pdeathsig=TERM"]
+        # containerd takes no name that ends in an underscore, or has two in a row.
+        namespace = self.home.name.replace("_", "0")
         command = [
             *guard, daemon, "--config-file", str(self.home / "daemon.json"),
             "--data-root", str(self.home / "data"), "--exec-root", str(self.home / "run"),
             "--host", self.address, "--pidfile", str(self.home / "pid"),
-            "--containerd-namespace", self.home.name, "--storage-driver=vfs",
+            "--containerd-namespace", namespace, "--storage-driver=vfs",
             "--iptables=false", "--ip6tables=false", "--bridge=none",
         ]  # fmt: skip
         path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
