@@ -25,8 +25,9 @@ from qctl.wire.read.ending import Ending, ending_of, read_ending
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import pending_delayed
 
-# The longest time between two checks, and the shortest (of a queue, or during an outage).
+# The longest time between two checks.
 POLL_S = 5.0
+# The shortest time between two checks of a queue, or between two attempts during an outage.
 MIN_PAUSE_S = 0.5
 # If, for this long, no remaining job has a worker, the wait fails. In this time, a worker that is
 # restarting or has lost its connection comes back.
@@ -368,7 +369,7 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending. No numbers: a text is shown again whenever it changes."""
+    """What keeps the jobs from ending, without numbers: a text that changes is shown again."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":

@@ -122,7 +122,7 @@ def _boot_s(
     if sure:
         least, most = max(min(sure) - 1, 0.1), max(*sure, 0.0) + 2
         return (round(least, 1), round(most, 1)), False
-    # All processes run the same app, so the shortest time is the most exact.
+    # Each limit is an upper bound for the start of the same app, so the lowest is the closest.
     most = max(BOOT_S[1], min(limits) + 2) if limits else BOOT_S[1]
     return (BOOT_S[0], round(most, 1)), True
 

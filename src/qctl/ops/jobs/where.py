@@ -125,9 +125,9 @@ class Filter:
 def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
-    A field that a job does not have equals only ``null``. A number equals the same number, and text
-    that is written in the same way: ``id = 1`` does not match the id ``01``. With ``<`` and ``>``,
-    a number is also compared with text that can be read as a number.
+    A field that a job does not have equals only ``null``. A number equals the same number and
+    text that is written exactly like it: ``id = 1`` matches the id ``1``, but not ``01``. With
+    ``<`` and ``>``, a number is also compared with text that can be read as a number.
 
     Raises:
         UsageError: the text is not an expression; the message points at the place.

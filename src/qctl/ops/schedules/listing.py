@@ -35,8 +35,9 @@ PATIENCE_MS = 5000
 _EPOCH = from_epoch_ms(0)
 # The states of a pending job that has not ended.
 ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
-# With how many ids a wrong id is compared, and how many ids the error names.
+# An unknown id is compared with at most this many existing ids.
 _MAX_COMPARED = 1000
+# The error for an unknown id lists at most this many existing ids.
 _MAX_NAMED = 10
 
 

@@ -241,7 +241,8 @@ def _parse(pattern: str) -> Cron:
     days, last_days = _without(day, r"L", refused)
     longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
     month_days = _values(days, "day of the month", 1, 31, []) if days else []
-    # If there is only one month, BullMQ 6 ignores duplicates of days that the month does not have.
+    # If the pattern names a single month, BullMQ 6 does not refuse a repeated day that this month
+    # lacks, such as 31,31 in April.
     max_day = longest if len(months) == 1 else 31
     _refuse_twice([value for value in month_days if value <= max_day], refused)
     weekday, nth = _nth(_numbered(weekday, _WEEKDAYS, 0))
@@ -314,7 +315,7 @@ def _values(text: str, what: str, min_value: int, max_value: int, refused: list[
             if not (is_open or parts["high"]):
                 found = [0]
             elif found[-1] == _SUNDAY_AGAIN and low > 0:
-                # This Sunday is added as 0, so that a second Sunday is noticed.
+                # Here 7 means Sunday. With 0 added, a Sunday elsewhere in the list is a duplicate.
                 found.append(0)
             elif low > 0:
                 refused.append(
