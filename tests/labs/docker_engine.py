@@ -215,6 +215,7 @@ class Engine:
     def _start(self, daemon: str) -> subprocess.Popen[bytes]:
         # Its mounts are seen by nobody else and end with it, and it ends with a test run that is
         # killed.
+        namespace = self.home.name.replace("_", "0")  # one may not end with "_"
         guard = ["unshare", "--mount", "--propagation=slave", "setpriv", "--pdeathsig=TERM"]
         # containerd takes no name that ends in an underscore, or has two in a row.
         namespace = self.home.name.replace("_", "0")
