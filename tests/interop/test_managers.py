@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.labs.docker_engine import Engine
 from tests.labs.drains import Done, Lab, is_alive, kill
-from tests.labs.managed_apps import ManagedApp, Pm2App
+from tests.labs.managed_apps import DockerApp, ManagedApp, Pm2App
 from tests.labs.servers import wait_until
 
-MANAGERS = ["pm2"]
+MANAGERS = ["pm2", "docker"]
 # No worker looks for stalled jobs while the test runs: what is recovered, qctl has recovered.
 QUIET = {"STALLED_MS": 600_000}
 
@@ -16,6 +17,9 @@ QUIET = {"STALLED_MS": 600_000}
 @pytest.fixture(params=MANAGERS)
 def app(request: pytest.FixtureRequest, lab: Lab) -> ManagedApp:
     """The app under each manager in turn, not yet started."""
+    if request.param == "docker":
+        engine: Engine = request.getfixturevalue("engine")
+        return DockerApp(lab, engine)
     return Pm2App(lab)
 
 

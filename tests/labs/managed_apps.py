@@ -6,7 +6,8 @@ from typing import Protocol
 
 import psutil
 
-from tests.labs.drains import Lab, Running
+from tests.labs.docker_engine import Engine
+from tests.labs.drains import SECRET, Lab, Running
 
 
 class ManagedApp(Protocol):
@@ -55,6 +56,48 @@ class Pm2App:
     def start_qctl(self, *words: str) -> Running:
         """See ``ManagedApp``."""
         return self._lab.start(*words)
+
+    def kill_qctl(self, running: Running) -> None:
+        """See ``ManagedApp``."""
+        running.kill()
+
+
+class DockerApp:
+    """The app as a Compose service; its containers share this machine's network.
+
+    PID 1 is Node, which ignores SIGTERM: every restart ends with SIGKILL.
+    """
+
+    target = "docker:shop/worker"
+
+    def __init__(self, lab: Lab, engine: Engine) -> None:
+        self._lab = lab
+        self._engine = engine
+
+    def start(self, instances: int = 1, **env: object) -> None:
+        """See ``ManagedApp``."""
+        queues = str(env.get("QUEUES", "q"))
+        own = {"REDIS_PORT": self._lab.server.port, "QUEUES": queues, "CONCURRENCY": 5}
+        self._engine.compose_service(
+            "shop",
+            "worker",
+            instances,
+            {**own, "SECRET_TOKEN": SECRET, **env},
+            restart="always",
+            stop_timeout=1,
+            folders=[self._lab.folder],
+        )
+        for queue in queues.split(","):
+            self._lab.wait_workers(queue, instances)
+
+    def pids(self) -> list[int]:
+        """See ``ManagedApp``."""
+        names = self._engine.docker("ps", "--format={{.Names}}").split()
+        return worker_pids([pid for name in names if (pid := self._engine.pid(name))])
+
+    def start_qctl(self, *words: str) -> Running:
+        """See ``ManagedApp``."""
+        return self._lab.start(*words, env=self._engine.env)
 
     def kill_qctl(self, running: Running) -> None:
         """See ``ManagedApp``."""

@@ -6,8 +6,10 @@ psutil is imported inside the functions: the import costs 30 ms, and few command
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 # Two readings of one start time differ by less than this. Two processes with the same pid differ by
@@ -15,6 +17,9 @@ from pathlib import Path
 _START_TOLERANCE_S = 2.0
 # Indices of fields in /proc/PID/stat after the name: the state, and the start in ticks since boot.
 _STATE, _START = 0, 19
+# The same in /proc/PID/net/tcp: columns, and the code of an established connection.
+_TCP_LOCAL, _TCP_STATE, _TCP_INODE = 1, 3, 9
+_ESTABLISHED = "01"
 _MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 address, before the address
 
 
@@ -63,7 +68,8 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
     Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. The
     owner of a descendant's connection is the nearest ancestor in ``pids``. Processes that have
     ended or that this user may not inspect are left out. Redis sees other addresses than these if
-    the process is behind a proxy or NAT, or in another network namespace.
+    the process is behind a proxy or NAT. Of a process in another network namespace, such as a
+    container's, connections from a loopback address are left out.
     """
     import psutil  # noqa: PLC0415
 
@@ -75,12 +81,77 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
     for root in roots:
         other_roots = {pid for pid in roots if pid != root}
         for pid in _descendants(root, children, other_roots):
+            if _is_in_other_namespace(pid):
+                inodes = _sockets(pid)
+                for local, inode in _namespace_table(pid).items():
+                    if inode in inodes:
+                        endpoints.setdefault(local, root)
+                continue
             with contextlib.suppress(psutil.Error, OSError, ValueError):
                 for connection in psutil.Process(pid).net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_ESTABLISHED:
                         local = _endpoint(connection.laddr.ip, connection.laddr.port)
                         endpoints.setdefault(local, root)
     return endpoints
+
+
+def namespace_addresses(pid: int) -> Collection[str]:
+    """The local addresses of all established connections in the network namespace of a process.
+
+    Addresses are as in ``local_endpoints``, without loopback addresses. Any user may read them.
+    """
+    return _namespace_table(pid).keys()
+
+
+def _is_in_other_namespace(pid: int) -> bool:
+    """Whether a process has another network namespace than qctl; False if unknown."""
+    try:
+        return not Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net")
+    except OSError:
+        return False
+
+
+def _namespace_table(pid: int) -> dict[str, str]:
+    """Local address → inode of the socket, in the network namespace of a process.
+
+    psutil reads only the namespace of qctl. A loopback address in another namespace means another
+    host, so loopback addresses are left out.
+    """
+    found = {}
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[_TCP_STATE] != _ESTABLISHED:
+                continue
+            ip, port = _decoded(fields[_TCP_LOCAL])
+            if not ip.is_loopback:
+                found[_endpoint(str(ip), port)] = fields[_TCP_INODE]
+    return found
+
+
+def _sockets(pid: int) -> set[str]:
+    """The inodes of the sockets that a process has open; empty if this user may not see them."""
+    inodes = set()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                kind, _, rest = str(descriptor.readlink()).partition(":[")
+                if kind == "socket":
+                    inodes.add(rest.removesuffix("]"))
+    return inodes
+
+
+def _decoded(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    """An address and a port of /proc/net/tcp: 32-bit words in this machine's byte order."""
+    host, _, port = text.partition(":")
+    words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
+    ip = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return mapped or ip, int(port, 16)
 
 
 def pids_by_endpoint() -> dict[str, int]:

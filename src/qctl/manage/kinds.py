@@ -42,6 +42,17 @@ KINDS: Mapping[str, Kind] = {
         grace="set kill_timeout to {ms} ms or more in the app's ecosystem file",
         errored="PM2 has given it up (errored)",
     ),
+    "docker": Kind(
+        title="Docker",
+        listing="docker ps",
+        show="docker inspect {key}",
+        log="docker logs --tail 100 {key}",
+        restart="docker restart {key}",
+        start="docker start {key}",
+        grace="set stop_grace_period to {s}s or more in compose.yaml, or create the container with "
+        "--stop-timeout {s}",
+        errored="Docker has restarted it as often as its restart policy allows (errored)",
+    ),
     "qctl": Kind(
         title="qctl",
         listing="qctl worker list",

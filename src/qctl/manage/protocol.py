@@ -42,7 +42,10 @@ class ManagedProcess:
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
-        addresses: IP addresses that only this process has, e.g. those of its container.
+        addresses: IP addresses that only this process has, e.g. those of its container. If the
+            process runs on this host, only its own connections from there count, because another
+            network may have the same addresses.
+        signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
     """
 
@@ -69,6 +72,7 @@ class ManagedProcess:
     error_log: Path | None = field(default=None, repr=False)
     addresses: tuple[str, ...] = ()
     signal_trouble: str = ""
+    signals_children: bool = False
 
     @property
     def kind(self) -> str:

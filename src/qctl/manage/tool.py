@@ -19,11 +19,18 @@ _MAX_MESSAGE = 300
 _MAX_STDERR = 64 * 1024
 
 
-def run_tool(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] = {}) -> str:
+def run_tool(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] = {},
+    with_stderr: bool = False,
+) -> str:
     """Run a tool to its end.
 
     Args:
         env: variables added to qctl's own environment.
+        with_stderr: return the tool's stderr too, among its stdout; errors then have no message.
 
     Returns:
         the tool's stdout.
@@ -37,7 +44,8 @@ def run_tool(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] = 
             argv,
             env=_environment(env),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if with_stderr else subprocess.PIPE,
             timeout=timeout_s,
             check=False,
         )
@@ -49,7 +57,7 @@ def run_tool(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] = 
     else:
         if not done.returncode:
             return done.stdout.decode(errors="replace")
-        raise ToolFailedError(argv, done.returncode, first_line(done.stderr))
+        raise ToolFailedError(argv, done.returncode, first_line(done.stderr or b""))
     raise ManagerUnreachableError(f"`{shown(argv)}` gave no answer", why=why)
 
 
@@ -95,6 +103,11 @@ class ToolCall:
         except BaseException:
             self._errors.close()
             raise
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the tool has not ended yet."""
+        return self._process.poll() is None
 
     def error(self) -> str | None:
         """Why the tool failed; None while the tool runs, and after a success."""

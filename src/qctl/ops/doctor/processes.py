@@ -76,6 +76,26 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
         yield f"it is unknown how long the jobs of {abbreviated(unknown)} take: too few are kept"
 
 
+def signal_path(exam: Examination) -> Iterator[Finding]:
+    """Apps whose stop signal may not reach the workers, by what their manager shows."""
+    for target, processes in grouped(exam.served, lambda each: each.target).items():
+        troubles = grouped([p for p in processes if p.signal_trouble], lambda p: p.signal_trouble)
+        for trouble, own in troubles.items():
+            yield Finding(
+                severity="warning",
+                subject=Subject("process", target),
+                what=f"{trouble}: a plain restart may interrupt its jobs",
+                evidence={
+                    "stop_signal": own[0].stop_signal,
+                    "kill_timeout_ms": own[0].kill_timeout_ms,
+                    "processes": [p.key for p in own][:MAX_EXAMPLES],
+                },
+                remedy="make the worker the process that the manager starts, and close it on the "
+                "signal; until then restart it through qctl",
+                commands=(exam.command("restart", target),),
+            )
+
+
 def stop_signal(exam: Examination) -> Iterator[Finding | str]:
     """Apps that seem to ignore their manager's stop signal, judging by their last restart."""
     forgotten = 0

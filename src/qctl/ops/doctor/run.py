@@ -72,6 +72,7 @@ CHECKS: tuple[Check, ...] = (
     workers.unnamed_workers,
     workers.unlisted_workers,
     processes.kill_timeout,
+    processes.signal_path,
     processes.stop_signal,
     processes.treekill,
     processes.process_names,

@@ -16,6 +16,7 @@ from qctl.errors import (
     UsageError,
     is_outage,
 )
+from qctl.manage.kinds import words_of
 from qctl.manage.protocol import Rollout
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
@@ -25,7 +26,7 @@ from qctl.ops.processes.beside import queues_beside
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.replacement import WITHOUT_PROOF
 from qctl.ops.processes.run_command import OperatorCommand
-from qctl.ops.processes.suggest import command
+from qctl.ops.processes.suggest import command, quoted
 from qctl.ops.processes.targets import (
     Connections,
     Target,
@@ -199,6 +200,7 @@ def make_plan(
         names = wanted
         if then_restart:
             strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
+            _require_here(found)
             if strategy == "roll":
                 require_rollable(found, connections)
             elif isinstance(found.manager, Rollout):
@@ -232,6 +234,19 @@ def make_plan(
         command=operator_command,
         beside=beside,
     )
+
+
+def _require_here(target: Target) -> None:
+    """Refuse to restart processes whose end qctl could not see, because they run elsewhere."""
+    away = [each for each in target.processes if each.status == "online" and each.pid is None]
+    if away and not isinstance(target.manager, Rollout):
+        words = words_of(target.manager.kind)
+        restart = words.restart.format(key=quoted(away[0].key), name=quoted(away[0].name))
+        raise RefusedError(
+            f"the processes of {target.label} cannot be seen from this host",
+            why=f"{words.title} runs {away[0].name} on another host or in a virtual machine",
+            hint=f"let Redis show the restart: qctl drain QUEUE -- {restart}",
+        )
 
 
 def _rollout(target: Target, manager: Rollout) -> OperatorCommand:
@@ -416,6 +431,7 @@ def process_plans(
             stop_signal=process.stop_signal,
             kill_timeout_ms=process.kill_timeout_ms,
             queues=tuple(sorted(connections.queues_of([process]) if connections else ())),
+            signal_trouble=process.signal_trouble,
         )
         for process in (target.processes if target else ())
     )

@@ -34,7 +34,7 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
-    """A process that will be restarted."""
+    """A process that will be restarted; see ``ManagedProcess``."""
 
     target: str
     key: str
@@ -43,6 +43,7 @@ class ProcessPlan:
     stop_signal: str
     kill_timeout_ms: int
     queues: tuple[str, ...]
+    signal_trouble: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,8 @@ class Holders:
         """
         if process.target.startswith("qctl:"):
             return True
+        if process.signal_trouble:
+            return None
         named = {(beat.queue, beat.name) for beat in self._beats.values()}
         workers = self._owned.get(process.key, ())
         are_ours = [(worker.queue, worker.worker_name) in named for worker in workers]

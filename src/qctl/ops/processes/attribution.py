@@ -78,17 +78,21 @@ def by_address(
     Args:
         addresses: of connections, as in CLIENT LIST.
     """
-    from qctl.manage.host import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
+    from qctl.manage.host import local_endpoints, namespace_addresses  # noqa: PLC0415 - psutil, 30 ms
 
     by_pid = {process.pid: process for process in processes if process.pid}
-    by_host = {host: process for process in processes for host in process.addresses}
     owners = local_endpoints(list(by_pid))
+    for pid, process in by_pid.items():
+        if process.addresses:
+            # Of processes of other users, only the connections of their namespace can be read.
+            owners = dict.fromkeys(namespace_addresses(pid), pid) | owners
+    by_host = {host: p for p in processes if not p.pid for host in p.addresses}
     found = {}
     for address in addresses:
         if address in owners:
             found[address] = by_pid[owners[address]]
-        elif (process := by_host.get(host_of(address))) is not None:
-            found[address] = process
+        elif (host := host_of(address)) in by_host:
+            found[address] = by_host[host]
     return found
 
 

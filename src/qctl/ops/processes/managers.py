@@ -7,8 +7,11 @@ hangs hides only its own processes.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from qctl.config.settings import Settings
@@ -18,6 +21,7 @@ from qctl.manage.protocol import Locator, ManagedProcess, Manager
 
 # A command that only shows information waits this long for a manager that hangs.
 TIMEOUT_S = 2.0
+_DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 T = TypeVar("T")
 # The processes that were found, and a remark for each manager that cannot be read.
@@ -43,6 +47,10 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
         from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415
 
         return Qctl(settings.state_home)
+    if kind == "docker":
+        from qctl.manage.docker.manager import Docker  # noqa: PLC0415
+
+        return Docker(**limit)
     known = list(KINDS)
     raise UsageError(
         f"qctl cannot restart processes of {kind!r}",
@@ -57,6 +65,9 @@ def _is_present(kind: str, settings: Settings) -> bool:
         return (settings.pm2_home / "rpc.sock").exists()
     if kind == "qctl":
         return (settings.state_home / "workers").exists()
+    if kind == "docker":
+        is_named = bool(os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"))
+        return (is_named or _DOCKER_SOCKET.exists()) and shutil.which("docker") is not None
     return False
 
 
@@ -148,7 +159,10 @@ def _located(
         return (), ()
     pids = {owners[address] for address in unknown if address in owners}
     hosts = {host_of(address) for address in unknown if address not in owners}
-    return _ask([(_kind(each), partial(each.holding, pids, hosts)) for each in locators])
+    found, remarks = _ask([(_kind(each), partial(each.holding, pids, hosts)) for each in locators])
+    # A container elsewhere may have the address of one here: only a connection shows which it is.
+    connected = {each.key for each in by_address(found, unknown).values()}
+    return [each for each in found if not each.addresses or each.key in connected], remarks
 
 
 def _kind(locator: Locator) -> str:

@@ -50,6 +50,8 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
             then = f"SIGKILL {duration(process.kill_timeout_ms / 1000)} later"
         about = f"id {visible(process.key)}, pid {process.pid or '-'}, {process.status}"
         yield f"  {about}: {process.stop_signal}, {then}"
+        if process.signal_trouble:
+            yield from wrapped(f"    {visible(process.signal_trouble)}", width)
     if len(impact.processes) > _MAX_PROCESSES:
         yield f"  and {len(impact.processes) - _MAX_PROCESSES:,} more processes"
 

@@ -31,7 +31,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
         why = "fewer than 2 processes are online, so none would take jobs while one restarts"
     elif reasons := [reason for p in online if (reason := manager.why_not_rollable(p))]:
         why = reasons[0]
-    elif any(_has_workers_in_child(connections, process) for process in online):
+    elif any(_has_workers_in_child(connections, p) for p in online if not p.signals_children):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:
         raise RefusedError(

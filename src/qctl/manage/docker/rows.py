@@ -1,0 +1,201 @@
+"""Turns what ``docker inspect`` shows of a container into a ``ManagedProcess``.
+
+``TEMPLATE`` picks the fields inside the ``docker`` command, so that the container's environment
+never reaches qctl. Its command and arguments do; nothing of them is kept but a program's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from qctl.manage.docker.cgroups import container_ids
+from qctl.manage.docker.signals import has_init, signal_name, trouble_of
+from qctl.manage.protocol import ManagedProcess
+
+COMPOSE = "com.docker.compose."
+_FIELDS = {
+    "id": ".ID",
+    "name": ".Name",
+    "status": ".State.Status",
+    "pid": ".State.Pid",
+    "started": ".State.StartedAt",
+    "finished": ".State.FinishedAt",
+    "exit_code": ".State.ExitCode",
+    "restarts": ".RestartCount",
+    "policy": ".HostConfig.RestartPolicy.Name",
+    "max_restarts": ".HostConfig.RestartPolicy.MaximumRetryCount",
+    "stop_signal": ".Config.StopSignal",
+    "stop_timeout": ".Config.StopTimeout",
+    "entrypoint": ".Config.Entrypoint",
+    "command": ".Config.Cmd",
+    **{
+        name: f'(index .Config.Labels "{COMPOSE}{label}")'
+        for name, label in {
+            "project": "project",
+            "service": "service",
+            "number": "container-number",
+            "oneoff": "oneoff",
+        }.items()
+    },
+}
+_ADDRESSES = (
+    "{{range .NetworkSettings.Networks}}{{json .IPAddress}},{{json .GlobalIPv6Address}},{{end}}"
+)
+# One object per container and line.
+TEMPLATE = (
+    "{"
+    + ",".join(f'"{name}":{{{{json {field}}}}}' for name, field in _FIELDS.items())
+    + f',"addresses":[{_ADDRESSES}""]}}'
+)
+# Docker's words that have another name here; ``paused`` and ``removing`` keep theirs.
+_STATUS = {
+    "running": "online",
+    "restarting": "launching",
+    "removing": "stopping",
+    "created": "stopped",
+    "exited": "stopped",
+    "dead": "stopped",
+}
+_ALIVE = frozenset({"running", "paused"})
+_DEFAULT_GRACE_S = 10
+# For a container without a limit (`--stop-timeout -1`).
+_ENDLESS_S = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container, and where it stands in its Compose service.
+
+    Args:
+        project, service: "" outside Compose, and for what ``docker compose run`` has started.
+        number: of the container in its service; 0 outside Compose.
+    """
+
+    id: str
+    project: str
+    service: str
+    number: int
+    process: ManagedProcess
+
+
+def to_container(line: str) -> Container:
+    """The container of one line that ``TEMPLATE`` has produced.
+
+    Raises:
+        ValueError: the line is not of this form; the error quotes nothing of it.
+    """
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not _text(row.get("id")) or not _text(row.get("name")):
+        raise ValueError("not a container in the form that was asked for")
+    is_own = _text(row.get("oneoff")).lower() != "true"
+    project, service = _text(row.get("project")), _text(row.get("service"))
+    if not (project and service and is_own):
+        project = service = ""
+    number = _text(row.get("number"))
+    return Container(
+        id=_text(row["id"]),
+        project=project,
+        service=service,
+        number=int(number) if project and number.isdecimal() else 0,
+        process=_to_process(row, target_of(_name(row), project, service)),
+    )
+
+
+def target_of(name: str, project: str, service: str) -> str:
+    """``docker:PROJECT/SERVICE`` for a container of Compose, else ``docker:NAME``."""
+    return f"docker:{project}/{service}" if project else f"docker:{name}"
+
+
+def _to_process(row: Mapping[str, Any], target: str) -> ManagedProcess:
+    status = _text(row.get("status"))
+    is_alive = status in _ALIVE
+    pid = _own_pid(row) if is_alive else None
+    started_ms = _epoch_ms(row.get("started"))
+    stop_signal = signal_name(_text(row.get("stop_signal")))
+    command = [*_words(row.get("entrypoint")), *_words(row.get("command"))]
+    name = _name(row)
+    return ManagedProcess(
+        target=target,
+        key=name,
+        name=name,
+        namespace="",
+        status="errored" if _has_given_up(row) else _STATUS.get(status, status or "unknown"),
+        pid=pid,
+        started_at_ms=started_ms if is_alive else None,
+        # Docker does not count `docker restart`, but shows that the container has ended before.
+        restarts=_number(row.get("restarts")) or int(_epoch_ms(row.get("finished")) is not None),
+        mode="fork",
+        stop_signal=stop_signal,
+        kill_timeout_ms=_grace_s(row) * 1000,
+        ready_timeout_ms=0,
+        cpu_percent=None,
+        rss_bytes=None,
+        last_start_ms=started_ms,
+        starts_again=row.get("policy") in {"always", "unless-stopped"},
+        addresses=_addresses(row) if is_alive else (),
+        signal_trouble=trouble_of(command, stop_signal, pid),
+        signals_children=has_init(command, pid),
+    )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return _text(row["name"]).removeprefix("/")
+
+
+def _own_pid(row: Mapping[str, Any]) -> int | None:
+    """The pid of the container's PID 1; None if it is a process of another host.
+
+    The engine may be remote, or in a virtual machine: then a process here may have the same pid.
+    """
+    pid = _number(row.get("pid"))
+    return pid if pid > 0 and _text(row["id"]) in container_ids(pid) else None
+
+
+def _has_given_up(row: Mapping[str, Any]) -> bool:
+    """Whether Docker has restarted the container as often as its policy allows, without success."""
+    limit = _number(row.get("max_restarts"))
+    return (
+        row.get("status") == "exited"
+        and row.get("policy") == "on-failure"
+        and 0 < limit <= _number(row.get("restarts"))
+        and _number(row.get("exit_code")) != 0
+    )
+
+
+def _grace_s(row: Mapping[str, Any]) -> int:
+    if row.get("stop_timeout") is None:
+        return _DEFAULT_GRACE_S
+    grace_s = _number(row.get("stop_timeout"))
+    return _ENDLESS_S if grace_s < 0 else min(grace_s, _ENDLESS_S)
+
+
+def _addresses(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, _words(row.get("addresses")))))
+
+
+def _epoch_ms(value: object) -> int | None:
+    """A time that Docker shows, in epoch milliseconds; None for none, which is the year 1."""
+    try:
+        at = datetime.fromisoformat(_text(value))
+        return round(at.timestamp() * 1000) if at.year > 1 else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _words(value: object) -> list[str]:
+    return [_text(word) for word in value] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -1,0 +1,125 @@
+"""Whether a container's stop signal reaches the workers in it.
+
+Docker sends the signal to PID 1 alone. The kernel gives PID 1 no default action: without a handler,
+PID 1 ignores the signal. Seen on Docker 20.10 with Debian's dash, npm 9 and tini: dash as PID 1
+ignores the signal, and dash and npm below tini, and npm as PID 1, end without passing it on, so
+that the worker is killed at once. Below an init, the child's handler is not looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+_INITS = frozenset({"tini", "tini-static", "docker-init", "dumb-init", "catatonit"})
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh"})
+_RUNNERS = frozenset({"npm", "npx", "yarn", "pnpm", "corepack"})
+_MANAGERS = frozenset({"pm2-runtime", "pm2", "supervisord"})
+_DEFAULT = "SIGTERM"
+
+
+def signal_name(text: str) -> str:
+    """``SIGTERM`` for ``SIGTERM``, ``TERM`` and ``15``; SIGTERM for none, Docker's default."""
+    if text.isdecimal():
+        try:
+            return signal.Signals(int(text)).name
+        except ValueError:
+            return text
+    name = text.upper()
+    return name if name.startswith("SIG") else f"SIG{name}" if name else _DEFAULT
+
+
+def has_init(words: Sequence[str], pid: int | None) -> bool:
+    """Whether PID 1 of a container is a small init, which passes signals on to its child.
+
+    Args:
+        words, pid: as for ``trouble_of``. Docker's own init is not in ``words``.
+    """
+    return _program((_running_words(pid) if pid else []) or words) in _INITS
+
+
+def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
+    """Why a container's stop signal may not reach its workers; "" if nothing speaks for it.
+
+    Args:
+        words: the container's command with its arguments. Only the program's name is repeated,
+            because arguments may be secrets.
+        pid: of its PID 1 on this host, which shows more than ``words``; None if it is not here.
+    """
+    if stop_signal == "SIGKILL":
+        return "its stop signal is SIGKILL, which no worker can handle"
+    words = (_running_words(pid) if pid else []) or words
+    below = _below_init(words)
+    program = _program(below)
+    if program in _RUNNERS:
+        return f"its command is {program}, which may not pass {stop_signal} on"
+    if program in _MANAGERS:
+        return f"its command is {program}, which stops the workers by its own time limits"
+    has_own_init = _program(words) in _INITS
+    # A shell that is PID 1 of this host shows itself whether it has a handler.
+    if program in _SHELLS and (has_own_init or not pid) and _keeps_running(below):
+        return f"its command is `{program} -c`, which may not pass {stop_signal} on"
+    if pid and not has_own_init and _is_ignored(pid, stop_signal):
+        return f"its PID 1, {program}, has no handler for {stop_signal}, so the kernel ignores it"
+    return ""
+
+
+def _is_ignored(pid: int, stop_signal: str) -> bool:
+    """Whether a process is PID 1 of a container and has no handler for a signal.
+
+    False if that is unknown. Node always has a handler for SIGTERM and SIGINT, even if the app has
+    none.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        pids = fields["NSpid"].split()
+        handled = int(fields["SigCgt"], 16) | int(fields["SigBlk"], 16)
+        bit = 1 << (signal.Signals[stop_signal] - 1)
+    except (OSError, ValueError, KeyError):
+        return False
+    # With `--pid host`, a container has no PID 1.
+    return len(pids) > 1 and pids[-1] == "1" and not handled & bit
+
+
+def _running_words(pid: int) -> list[str]:
+    """The command line of a process; empty if it is gone. npm replaces its own by one word."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+    return [word for word in words if word]
+
+
+def _below_init(words: Sequence[str]) -> Sequence[str]:
+    """The command without an init in front of it, and without the entry point of Node's image."""
+    while words and (_program(words) in _INITS or _program(words) == "docker-entrypoint.sh"):
+        words = words[1:]
+        while words and words[0].startswith("-"):
+            words = words[1:]
+    return words
+
+
+def _program(words: Sequence[str]) -> str:
+    """The program's name without path and ending; of ``node /…/npm-cli.js``, ``npm``."""
+    names = [_base(word) for word in words[:2]]
+    if names and names[0] == "node" and names[1:] and names[1] in _RUNNERS | _MANAGERS:
+        return names[1]
+    return names[0] if names else ""
+
+
+def _base(word: str) -> str:
+    # npm's command line is the one word "npm start".
+    name = PurePosixPath(word.split(maxsplit=1)[0] if word.strip() else "").name
+    for ending in (".js", ".cjs", "-cli"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _keeps_running(words: Sequence[str]) -> bool:
+    """Whether a shell with ``-c`` runs its last command as a child, not by ``exec``."""
+    script = next((word for option, word in pairwise(words) if option == "-c"), "")
+    return bool(script) and re.split(r"&&|;|\n", script.strip())[-1].split()[:1] != ["exec"]
