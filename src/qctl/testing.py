@@ -89,7 +89,7 @@ def run_until_idle(
         TimedOutError, UsageError: see ``FakeQueues.run``; or fakeredis is not installed.
     """
     with FakeQueues() as fake:
-        queue = fake.queue(worker.queue, prefix=worker.settings().prefix)
+        queue = fake.queue(worker.queue, prefix=worker.settings().prefix_of(worker.queue))
         rows = [job if isinstance(job, NewJob) else NewJob(*job) for job in jobs]
         ids = queue.add_bulk(rows)
         fake.run(worker, timeout_s=timeout_s)
@@ -166,7 +166,10 @@ class FakeQueues:
             for worker in workers:
                 await worker.start(redis_url=self.url)
                 running.push_async_callback(worker.stop, _GRACE_S)
-            queues = [QueueKeys(worker.settings().prefix, worker.queue) for worker in workers]
+            queues = [
+                QueueKeys(worker.settings().prefix_of(worker.queue), worker.queue)
+                for worker in workers
+            ]
             deadline = time.monotonic() + timeout_s
             while not all(map(self._is_idle, workers, queues)):
                 if time.monotonic() > deadline:

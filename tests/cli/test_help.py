@@ -180,7 +180,7 @@ def test_slips(one: str, two: str, slips: int) -> None:
     "words",
     [
         ["drain", "q", "--then-restart", "--target", "pm2:a", "--target", "pm2:b"],
-        ["status", "--prefix", "a", "--prefix=b"],
+        ["status", "--context", "a", "--context=b"],
         ["status", "--redis", "redis://a", "--redis", "redis://b"],
         ["jobs", "list", "q", "--state", "failed", "--state", "waiting"],
         ["jobs", "list", "q", "--limit", "1", "--limit", "1"],

@@ -49,7 +49,8 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
             try:
                 settings = load_settings(
                     redis_url=ctx.params.get("redis_url"),
-                    prefix=ctx.params.get("prefix"),
+                    prefixes=ctx.params.get("prefix") or (),
+                    all_prefixes=bool(ctx.params.get("all_prefixes")),
                     context=None if ignore_context else ctx.params.get("context"),
                     environ=environ,
                 )

@@ -37,18 +37,21 @@ class Environment:
     def __init__(self, streams: Streams, options: CommonOptions) -> None:
         for flag, value in (
             ("--redis", options.redis_url),
-            ("--prefix", options.prefix),
+            *(("--prefix", prefix) for prefix in options.prefix or ()),
             ("--context", options.context),
         ):
             if value == "":
                 # If an empty value counted as absent, qctl could write to another Redis.
                 raise UsageError(f"{flag} is empty", hint=f"leave {flag} out for the default")
+        if options.prefix and options.all_prefixes:
+            raise UsageError("--prefix and --all-prefixes exclude each other", hint="use one")
         self.streams = streams
         self.no_color = options.no_color
         self.output = _output_mode(options, streams.environ)
         self.settings = load_settings(
             redis_url=options.redis_url,
-            prefix=options.prefix,
+            prefixes=options.prefix or (),
+            all_prefixes=options.all_prefixes,
             context=options.context,
             environ=streams.environ,
         )

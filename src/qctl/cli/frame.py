@@ -14,7 +14,7 @@ Each module of commands has an ``App`` and registers its functions there::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from typer.models import CommandFunctionType, CommandInfo
 from qctl.cli.environment import Environment
 from qctl.cli.guard import guard_write
 from qctl.cli.help import CONTEXT_SETTINGS, Command, Group
-from qctl.cli.options import CommonOptions, Confirmed
+from qctl.cli.options import CommonOptions, Confirmed, Queue
 from qctl.ops.processes.suggest import commands_like
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -84,6 +84,8 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
     own = [option for parameter in declared for option in _options_of(parameter)]
+    # The prefix of a queue is found here, so that a command on one queue knows only one prefix.
+    one_queue = next((p.name for p in own if p.annotation == Queue), "")
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:
         own.append(inspect.Parameter("confirmed", _KEYWORD, default=None, annotation=Confirmed))
@@ -109,6 +111,8 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
             with commands_like(env.settings):
                 if writes:
                     guard_write(env, confirmed, dry_run=dry_run)
+                if one_queue in arguments:
+                    arguments[one_queue] = _choose_queue(env, arguments, one_queue)
                 function(env, **arguments)
         finally:
             env.close()
@@ -119,6 +123,20 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _choose_queue(env: Environment, arguments: Mapping[str, Any], parameter: str) -> str:
+    """The name of the queue that was typed; the settings get its prefix."""
+    word: str = arguments[parameter]
+    if env.settings.prefixes.single is None or "@" in word:
+        from qctl.ops.queues.select import select_one  # noqa: PLC0415 - rarely needed
+
+        _, client = env.redis()
+        may_create = bool(arguments.get("create"))
+        keys = select_one(client, env.settings.prefixes, word, may_create=may_create)
+        env.settings = env.settings.under(keys.prefix)
+        return keys.name
+    return word
 
 
 def _options_of(parameter: inspect.Parameter) -> list[inspect.Parameter]:

@@ -52,9 +52,18 @@ class CommonOptions:
         ),
     ] = None
     prefix: Annotated[
-        str | None,
-        _option("--prefix", "PFX", "BullMQ's key prefix  [env: QCTL_PREFIX]", prefixes),
+        list[str] | None,
+        _option(
+            "--prefix",
+            "PFX",
+            "BullMQ's key prefix, or a pattern: 'app*', '{$QUEUE}'; may be repeated  "
+            "[env: QCTL_PREFIX]",
+            prefixes,
+        ),
     ] = None
+    all_prefixes: Annotated[
+        bool, typer.Option("--all-prefixes", help="Every prefix under which queues are found")
+    ] = False
     context: Annotated[
         str | None,
         _option(
@@ -73,7 +82,16 @@ class CommonOptions:
     )
 
 
-COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-color", "--debug")
+COMMON_FLAGS = (
+    "--redis",
+    "--prefix",
+    "--all-prefixes",
+    "--context",
+    "--output",
+    "--json",
+    "--no-color",
+    "--debug",
+)
 # An option of every command that writes, that is, of every command with --dry-run.
 Confirmed = Annotated[
     str | None,

@@ -86,7 +86,7 @@ def queues(env: Environment) -> None:
         cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
         names = cache.scan(client).names
     if not names:
-        raise no_queues(client, env.settings.prefix)
+        raise no_queues(client, env.settings.prefixes)
     env.show({"queues": names}, map(visible, names))
 
 

@@ -244,4 +244,4 @@ def _worker_environ(env: Environment) -> dict[str, str]:
     """
     address, _ = env.redis()
     rest = {k: v for k, v in env.streams.environ.items() if k != "QCTL_CONTEXT"}
-    return {**rest, "QCTL_REDIS_URL": address.url, "QCTL_PREFIX": env.settings.prefix}
+    return {**rest, "QCTL_REDIS_URL": address.url, "QCTL_PREFIX": str(env.settings.prefixes)}

@@ -7,8 +7,8 @@ also wins over the environment.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from qctl.config.files import (
 )
 from qctl.config.guards import Guards, find_guards
 from qctl.config.passwords import PasswordSource, with_password
+from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only, parse_prefixes, split_list
 from qctl.connection.address import DEFAULT_URL, parse_url
 from qctl.errors import NotFoundError, UsageError
 
-DEFAULT_PREFIX = "bull"
 # BullMQ's default. The limit is an option of the workers, and Redis does not store it.
 DEFAULT_MAX_STALLED_COUNT = 1
 
@@ -50,7 +50,7 @@ class Settings:
 
     Args:
         redis_url: where Redis is; may contain a password. To connect, use ``full_url``.
-        prefix: BullMQ's key prefix.
+        prefixes: BullMQ's key prefixes that a command works on.
         max_stalled_count: the workers' ``maxStalledCount``: a job that stalls more often fails.
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
@@ -65,7 +65,7 @@ class Settings:
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
-    prefix: str = DEFAULT_PREFIX
+    prefixes: Prefixes = field(default_factory=Prefixes)
     max_stalled_count: int = DEFAULT_MAX_STALLED_COUNT
     pm2_home: Path = Path("~/.pm2")
     state_home: Path = Path("~/.local/state/qctl")
@@ -77,6 +77,38 @@ class Settings:
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """The key prefix, for what works under one prefix at a time.
+
+        Raises:
+            UsageError: the settings have several prefixes, or a pattern.
+        """
+        if (prefix := self.prefixes.single) is None:
+            raise UsageError(
+                f"this works under one key prefix, not under {str(self.prefixes)!r}",
+                hint="name one prefix with --prefix",
+            )
+        return prefix
+
+    def prefix_of(self, queue: str) -> str:
+        """The one key prefix that a queue with this name has, whether the queue exists or not.
+
+        Raises:
+            UsageError: several prefixes are possible.
+        """
+        possible = self.prefixes.of_queue(queue)
+        if len(possible) != 1 or self.prefixes.needs_scan:
+            raise UsageError(
+                f"the queue {queue!r} needs one key prefix, not {str(self.prefixes)!r}",
+                hint="name one prefix, or one with $QUEUE in place of the queue's name",
+            )
+        return possible[0]
+
+    def under(self, prefix: str) -> Settings:
+        """The same settings with one key prefix."""
+        return replace(self, prefixes=only(prefix))
 
     def full_url(self) -> str:
         """The URL with the password, which is read now from its file or command.
@@ -92,11 +124,15 @@ class Settings:
 def load_settings(
     *,
     redis_url: str | None = None,
-    prefix: str | None = None,
+    prefixes: Sequence[str] = (),
+    all_prefixes: bool = False,
     context: str | None = None,
     environ: Mapping[str, str],
 ) -> Settings:
-    """Settings from three flags, the environment and the config files.
+    """Settings from flags, the environment and the config files.
+
+    Args:
+        prefixes: prefixes or patterns, as ``--prefix`` takes them.
 
     Raises:
         UsageError: a config file cannot be read, a value is not valid, or a guard is misspelt.
@@ -105,8 +141,17 @@ def load_settings(
     files = read_layers(environ)
     flags = _given(
         "flag",
-        {"redis.url": ["--redis"], "redis.prefix": ["--prefix"], "context": ["--context"]},
-        {"--redis": redis_url, "--prefix": prefix, "--context": context},
+        {
+            "redis.url": ["--redis"],
+            "redis.prefix": ["--prefix", "--all-prefixes"],
+            "context": ["--context"],
+        },
+        {
+            "--redis": redis_url,
+            "--prefix": list(prefixes),
+            "--all-prefixes": list(EVERY_PREFIX.patterns) if all_prefixes else None,
+            "--context": context,
+        },
     )
     variables = _given(
         "environment",
@@ -140,7 +185,7 @@ def load_settings(
     lookup.find("state_home")  # only records the origin
     return Settings(
         redis_url=url,
-        prefix=lookup.text("redis.prefix") or DEFAULT_PREFIX,
+        prefixes=_prefixes(lookup),
         max_stalled_count=_max_stalled_count(lookup.find("redis.max_stalled_count")),
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
         state_home=state_home(environ),
@@ -159,7 +204,7 @@ def load_settings(
     )
 
 
-def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
+def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, Any]) -> Layer:
     """A layer of flags or variables. If several ``names`` of a key are set, the first wins."""
     nested: dict[str, Any] = {}
     origins = {}
@@ -249,6 +294,22 @@ def state_home(env: Mapping[str, str]) -> Path:
     """``$XDG_STATE_HOME/qctl``, by default ``~/.local/state/qctl``."""
     base = env.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "qctl"
+
+
+def _prefixes(lookup: Lookup) -> Prefixes:
+    value = lookup.find("redis.prefix")
+    if value is None:
+        return Prefixes()
+    origin = lookup.origins["redis.prefix"]
+    if isinstance(value, str):
+        value = split_list(value) if origin.kind == "environment" else [value]
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise UsageError(
+            "config: prefix must be a string or a list of strings",
+            why=f"the value in {origin} is neither",
+            hint=HINT,
+        )
+    return parse_prefixes(value)
 
 
 def _max_stalled_count(value: object) -> int:

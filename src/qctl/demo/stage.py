@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from qctl.config.prefixes import escaped
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.connection.embedded.server import EmbeddedServer, start_kept, start_private
@@ -135,7 +136,7 @@ def open_stage(
         own = {
             **dict.fromkeys(homes, str(folder)),
             "QCTL_REDIS_URL": server.url,
-            "QCTL_PREFIX": prefix,
+            "QCTL_PREFIX": escaped(prefix),
         }
         if not keep:
             own[PID_VARIABLE] = str(os.getpid())

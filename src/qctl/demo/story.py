@@ -9,12 +9,14 @@ import textwrap
 import time
 from collections.abc import Sequence
 
+from qctl.config.prefixes import escaped
 from qctl.demo import record
 from qctl.demo.app import CONCURRENCY, QUEUE
 from qctl.demo.producer import DELAY_S, INTERVAL_S, RETRY_S, Producer
 from qctl.demo.record import SCHEDULER, Proof, Run
 from qctl.demo.stage import Stage
 from qctl.errors import FailedError
+from qctl.ops.processes.suggest import quoted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -203,7 +205,7 @@ def farewell(stage: Stage) -> Sequence[str]:
         "The worker, its Redis and schedulers that add jobs keep running. To look around:",
         "",
         f"  export QCTL_REDIS_URL=embedded:{stage.server.folder}",
-        f"  export XDG_STATE_HOME={stage.folder} QCTL_PREFIX={stage.prefix}",
+        f"  export XDG_STATE_HOME={stage.folder} QCTL_PREFIX={quoted(escaped(stage.prefix))}",
         "  qctl status --watch",
         "  qctl workers",
         f"  qctl jobs list {QUEUE} --state completed",

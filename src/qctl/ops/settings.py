@@ -59,7 +59,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "context": settings.context,
         "redis.url": masked_url(settings.redis_url),
         "redis.password": f"{_MASK} {settings.password_source}",
-        "redis.prefix": settings.prefix,
+        "redis.prefix": str(settings.prefixes),
         "redis.max_stalled_count": settings.max_stalled_count,
         "read_only": settings.guards.read_only,
         "confirm": settings.guards.confirm,
@@ -85,7 +85,9 @@ def list_contexts(settings: Settings, environ: Mapping[str, str]) -> tuple[Conte
             found.append(Context(name, chosen, error=error.what))
         else:
             url, guards = masked_url(own.redis_url), own.guards
-            found.append(Context(name, chosen, url, own.prefix, guards.read_only, guards.confirm))
+            found.append(
+                Context(name, chosen, url, str(own.prefixes), guards.read_only, guards.confirm)
+            )
     return tuple(found)
 
 

@@ -170,5 +170,5 @@ def test_a_cluster_needs_a_hash_tag(client: Client) -> None:
     assert "{bull}" in finding.remedy
     for key in client.call("KEYS", "*"):
         client.call("RENAME", key, key.replace("bull:", "{bull}:"))
-    diagnosis = examine(client, address, replace(SETTINGS, prefix="{bull}"))
+    diagnosis = examine(client, address, SETTINGS.under("{bull}"))
     assert not [f for f in diagnosis.findings if f.check == "cluster-prefix"]

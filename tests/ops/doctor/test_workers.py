@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -58,7 +57,7 @@ def test_a_worker_that_redis_does_not_list_is_not_called_absent(client: Client) 
 
 def test_under_a_prefix_whose_workers_redis_does_not_list(client: Client) -> None:
     put(client, "1", keys=QueueKeys("my app", "q"))
-    settings = replace(SETTINGS, prefix="my app")
+    settings = SETTINGS.under("my app")
     diagnosis = diagnose(client, settings=settings)
     what = of(diagnosis, "no-workers")[0].what
     assert what.startswith("could not be checked: ")

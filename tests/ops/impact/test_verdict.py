@@ -237,7 +237,7 @@ def test_queues_of_the_target_elsewhere_are_drained_around_it(client: Client, ap
         "qctl resume q --prefix a:b",
     )
     apps.foreign = {"0": (ForeignWorker("bull:b3RoZXI=", 3),)}
-    with commands_like(replace(SETTINGS, prefix="mine")):
+    with commands_like(SETTINGS.under("mine")):
         told = ask(client, "q").verdict
     # The config's prefix would be taken.
     assert told.commands[0] == "qctl drain other --prefix bull --redis redis://localhost:6379/3"

@@ -14,7 +14,7 @@ FLAG = Origin("flag")
 
 
 def test_without_flags_the_environment_and_the_config_suffice() -> None:
-    settings = Settings(redis_url="redis://h:1/2", prefix="mine", context="prod")
+    settings = Settings(redis_url="redis://h:1/2", context="prod").under("mine")
     with commands_like(settings):
         assert command("mine", "status", "q") == "qctl status q"
         # Another's queue.

@@ -28,7 +28,7 @@ HOST = Settings(pm2_home=Path("/nonexistent"))
 
 
 def pause_queues(client: Client, prefix: str, names: Sequence[str], **options: Any) -> Any:
-    settings = replace(options.pop("settings", HOST), prefix=prefix)
+    settings = options.pop("settings", HOST).under(prefix)
     return ops.pause_queues(client, settings, names, db=0, **options)
 
 

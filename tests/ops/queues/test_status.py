@@ -337,7 +337,7 @@ def test_rate_limits_and_old_formats(client: Client) -> None:
 def test_commands_name_a_prefix_that_is_not_the_default(client: Client) -> None:
     make_queue(client, "a b", "my prefix")
     client.call("HSET", "my prefix:a b:meta", "paused", "1")
-    settings = Settings(prefix="my prefix", pm2_home=Path("/nonexistent"))
+    settings = Settings(pm2_home=Path("/nonexistent")).under("my prefix")
     (note,) = look(client, settings=settings).report.queues[0].notes
     assert note.commands == ("qctl resume 'a b' --prefix 'my prefix'",)
 
@@ -414,11 +414,19 @@ def test_lookup_names_the_nearest(client: Client) -> None:
 
 def test_lookup_names_prefixes_in_use(client: Client) -> None:
     make_queue(client, "q", "other prefix")
-    for attempt in (lambda: find_queues(client, "bull", ["q"]), lambda: all_queues(client, "bull")):
-        with pytest.raises(NotFoundError) as caught:
-            attempt()
-        assert "'other prefix'" in caught.value.why
-        assert caught.value.hint == "qctl queues --prefix 'other prefix'"
+    with pytest.raises(NotFoundError) as caught:
+        all_queues(client, "bull")
+    assert "'other prefix'" in caught.value.why
+    assert caught.value.hint == "qctl queues --prefix 'other prefix'"
+    # The nearest prefix is the one that is spelled most like the chosen one, and has the queue.
+    for prefix in ("a", "bul", "bulls"):
+        make_queue(client, "r", prefix)
+    make_queue(client, "q", "bull*")
+    with pytest.raises(NotFoundError) as caught:
+        find_queues(client, "bull", ["q"])
+    assert "under the prefix 'bull'" in caught.value.what
+    assert caught.value.why == "'q' exists under the prefixes 'bull*', 'other prefix'"
+    assert caught.value.hint == "qctl status q --prefix 'bull\\*'"
 
 
 def test_a_broken_queue_among_all_is_collected_and_a_named_one_raised(client: Client) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from qctl.config.prefixes import EVERY_PREFIX, parse_prefixes
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.discovery import discover, discover_within, prefixes_in_use
+from qctl.wire.read.discovery import discover, discover_queues, discover_within, prefixes_in_use
 from tests.labs.build import put
 
 
@@ -63,3 +64,43 @@ def test_a_pass_for_a_message_ends_in_time(fake: Client) -> None:
     assert discover_within(fake, "bull", -1.0)[1] is False
     assert prefixes_in_use(fake, -1.0)[1] is False
     assert discover_within(fake, "bull", 60.0) == (["mail"], True)
+
+
+def test_queues_under_prefixes_that_match(store: Client) -> None:
+    queues = [
+        QueueKeys(*pair)
+        for pair in (("bull", "mail"), ("bulk", "mail"), ("{mail}", "mail"), ("h:q:mail", "mail"))
+    ]
+    for keys in queues:
+        put(store, "1", keys=keys)
+
+    def found(*words: str) -> list[QueueKeys]:
+        return discover_queues(store, parse_prefixes(words))[0]
+
+    assert found("*") == sorted(queues)
+    assert found("bul*") == [QueueKeys("bulk", "mail"), QueueKeys("bull", "mail")]
+    assert found("bul?", "{*}") == sorted(queues[:3])
+    assert found("{$QUEUE}", "h:q:$QUEUE") == sorted(queues[2:])
+    assert found("h:?:$QUEUE") == queues[3:]
+    assert found("bull", "bulk") == sorted(queues[:2])
+    assert found("bul\\*") == []
+
+
+def test_keys_of_other_programs_are_no_queues_under_a_pattern(store: Client) -> None:
+    put(store, "1", keys=QueueKeys("bull", "mail"))
+    store.call("SET", "user:17:id", "x")
+    store.call("HSET", "user:17:meta", "name", "x")
+    store.call("SET", "no:queue:meta", "text")
+    # Left behind by BullMQ when a child whose id has colons is removed.
+    store.call("HSET", "bull:mail:a:b:meta", "opts.maxLenEvents", "10000")
+    # A queue of Bull 3, and a prefix that begins with the keys of a queue.
+    store.call("SET", "bull:old:id", 4)
+    put(store, "1", keys=QueueKeys("bull:mail", "inner"))
+    store.call("SET", "bull:mail:inner:id", 1)
+    expected = [
+        *(QueueKeys("bull", name) for name in ("mail", "old")),
+        QueueKeys("bull:mail", "inner"),
+    ]
+    assert discover_queues(store, EVERY_PREFIX) == (expected, True)
+    # Under a prefix that is named, an id counter is enough.
+    assert QueueKeys("user", "17") in discover_queues(store, parse_prefixes(["*", "user"]))[0]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from qctl.config.prefixes import only
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
@@ -142,7 +143,7 @@ def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
         if is_outage(error):
             raise error
     if missing:
-        raise no_such_queue(client, prefix, missing)
+        raise no_such_queue(client, only(prefix), missing)
     return found
 
 

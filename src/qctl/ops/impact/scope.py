@@ -140,7 +140,7 @@ def _of_target(
             "is unknown which jobs this worker runs"
         )
     if not queues.readable and not queues.broken:
-        raise no_queues(client, settings.prefix)
+        raise no_queues(client, settings.prefixes)
     elsewhere = connections.foreign if connections else {}
     foreign = {worker for process in target.processes for worker in elsewhere.get(process.key, ())}
     return Scope(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from qctl.config.settings import DEFAULT_PREFIX, Settings
+from qctl.config.prefixes import Prefixes, escaped
+from qctl.config.settings import Settings
 from qctl.connection.address import Address, parse_url
 from qctl.errors import UnreachableError
 
@@ -32,18 +33,22 @@ def commands_like(settings: Settings) -> Iterator[None]:
         _settings = None
 
 
-def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
+def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
     """A qctl command to show to the operator, quoted for the shell.
 
     Args:
-        prefix: the key prefix of the queues.
+        prefix: the key prefix of the queues; None for the prefixes in force.
         verb: one word or two, such as ``jobs retry``.
         words: names and options.
         redis: the URL of another Redis, without its password; empty for the Redis in use.
     """
     options = []
-    if _by_flag("redis.prefix") or prefix != (_settings.prefix if _settings else DEFAULT_PREFIX):
-        options += ["--prefix", prefix]
+    prefixes = _settings.prefixes if _settings is not None else Prefixes()
+    if prefix is None:
+        for pattern in prefixes.patterns if _by_flag("redis.prefix") else ():
+            options += ["--prefix", pattern]
+    elif _by_flag("redis.prefix") or prefix != prefixes.single:
+        options += ["--prefix", escaped(prefix)]
     if _settings is not None and _settings.context and _by_flag("context"):
         options += ["--context", _settings.context]
     if _settings is not None and not redis and _by_flag("redis.url"):

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
+from qctl.grouping import grouped
 from qctl.ops.processes.suggest import command
 from qctl.similar import similar_names
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.discovery import discover, discover_within, prefixes_in_use
+from qctl.wire.read.discovery import discover, discover_queues, prefixes_in_use
 from qctl.wire.read.info import read_upstream
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -71,7 +73,7 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
     if queues.broken:
         raise queues.broken[0][1]
     if missing:
-        raise no_such_queue(client, prefix, missing)
+        raise no_such_queue(client, only(prefix), missing)
     return list(queues.readable)
 
 
@@ -104,7 +106,7 @@ def all_queues(client: Client, prefix: str, known: QueueNames | None = None) -> 
         if known is not None and known.is_cached:
             # The queues with the cached names have been deleted, but there may be new queues.
             return all_queues(client, prefix)
-        raise no_queues(client, prefix)
+        raise no_queues(client, only(prefix))
     return queues
 
 
@@ -136,43 +138,63 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
             )
 
 
-def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
-    """The error for names without a queue; the message suggests similar names."""
+def no_such_queue(client: Client, prefixes: Prefixes, missing: Sequence[str]) -> NotFoundError:
+    """The error for names without a queue.
+
+    The message says under which other prefixes there are queues with these names, else it suggests
+    similar names.
+    """
     names = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
+    where = _described(prefixes)
+    everywhere = Prefixes((*prefixes.patterns, *EVERY_PREFIX.patterns))
     try:
-        existing, is_complete = discover_within(client, prefix, _MAX_SEARCH_S)
+        found, is_complete = discover_queues(client, everywhere, _MAX_SEARCH_S)
     except ReplyError:
         # This Redis user may not call SCAN.
-        return NotFoundError(what, why=f"under the prefix {prefix!r}")
+        return NotFoundError(what, why=f"under {where}")
+    elsewhere = grouped((q for q in found if q.name in missing), lambda queue: queue.name)
+    for name in missing:
+        if others := [queue.prefix for queue in elsewhere.get(name, ())]:
+            word = "prefix" if len(others) == 1 else "prefixes"
+            listed = _listed([repr(prefix) for prefix in others])
+            (nearest,) = similar_names(str(prefixes), others, cutoff=0.0)
+            return NotFoundError(
+                f"{what} under {where}",
+                why=f"{name!r} exists under the {word} {listed}",
+                hint=command(nearest, "status", name),
+            )
+    existing = [queue for queue in found if prefixes.include(queue.prefix, queue.name)]
     if not existing and is_complete:
-        return no_queues(client, prefix, f"{what}: ")
+        return no_queues(client, prefixes, f"{what}: ")
+    held = list(dict.fromkeys(queue.name for queue in existing))
     near = list(
         dict.fromkeys(
             match
             for name in missing[:_MAX_NAMED]
-            for match in similar_names(name, existing, max_names=3, cutoff=0.5)
+            for match in similar_names(name, held, max_names=3, cutoff=0.5)
         )
     )
     if near:
-        why = f"the nearest under the prefix {prefix!r}: {_listed([repr(name) for name in near])}"
+        prefix = next(queue.prefix for queue in existing if queue.name == near[0])
+        why = f"the nearest under {where}: {_listed([repr(name) for name in near])}"
         return NotFoundError(what, why=why, hint=command(prefix, "status", near[0]))
-    why = f"the prefix {prefix!r} holds: {_listed([repr(name) for name in existing])}"
+    why = f"{where} holds: {_listed([repr(name) for name in held])}"
     if not is_complete:
-        why = f"under the prefix {prefix!r}"
-    return NotFoundError(what, why=why, hint=command(prefix, "queues"))
+        why = f"under {where}"
+    return NotFoundError(what, why=why, hint=command(None, "queues"))
 
 
-def no_queues(client: Client, prefix: str, before: str = "") -> NotFoundError:
-    """The error for a prefix that has no queue; ``before`` is put before the message."""
-    what = f"{before}no queue exists under the prefix {prefix!r}"
+def no_queues(client: Client, prefixes: Prefixes, before: str = "") -> NotFoundError:
+    """The error for prefixes without a queue; ``before`` is put before the message."""
+    what = f"{before}no queue exists under {_described(prefixes)}"
     try:
-        prefixes, is_complete = prefixes_in_use(client, _MAX_SEARCH_S)
+        in_use, is_complete = prefixes_in_use(client, _MAX_SEARCH_S)
     except ReplyError:
-        prefixes, is_complete = [], False
-    if prefixes:
-        listed = _listed([repr(name) for name in prefixes])
-        near = prefixes if len(prefixes) == 1 else similar_names(prefix, prefixes)
+        in_use, is_complete = [], False
+    if in_use:
+        listed = _listed([repr(name) for name in in_use])
+        near = in_use if len(in_use) == 1 else similar_names(str(prefixes), in_use)
         return NotFoundError(
             what,
             why=f"prefixes that hold queues: {listed}",
@@ -185,6 +207,11 @@ def no_queues(client: Client, prefix: str, before: str = "") -> NotFoundError:
         why="this Redis database holds no BullMQ queue at all" if is_complete else "",
         hint="check --redis URL: the host, and the database number at its end",
     )
+
+
+def _described(prefixes: Prefixes) -> str:
+    single = prefixes.single
+    return f"the prefixes {str(prefixes)!r}" if single is None else f"the prefix {single!r}"
 
 
 def _listed(items: Sequence[str], separator: str = ", ") -> str:

@@ -15,6 +15,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Self, Unpack
 
+from qctl.config.prefixes import escaped
 from qctl.config.settings import load_settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
@@ -52,8 +53,9 @@ class _Producer:
 
     def __init__(self, name: str, redis_url: str | None, prefix: str | None) -> None:
         adding.check_queue_name(name)
-        settings = load_settings(redis_url=redis_url, prefix=prefix, environ=os.environ)
-        self.name, self.prefix = name, settings.prefix
+        prefixes = [] if prefix is None else [escaped(prefix)]
+        settings = load_settings(redis_url=redis_url, prefixes=prefixes, environ=os.environ)
+        self.name, self.prefix = name, settings.prefix_of(name)
         self.keys = QueueKeys(self.prefix, name)
         self._redis_url = settings.full_url()
 

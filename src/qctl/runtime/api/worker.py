@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from qctl.config.prefixes import escaped
 from qctl.config.settings import Settings, load_settings
 from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
@@ -211,7 +212,8 @@ class Worker:
 
     def settings(self) -> Settings:
         """Load the URL and the prefix of the worker's Redis. Raises as ``load_settings`` does."""
-        return load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
+        prefixes = [] if self._prefix is None else [escaped(self._prefix)]
+        return load_settings(redis_url=self._redis_url, prefixes=prefixes, environ=os.environ)
 
     async def start(self, *, owner: str = "", redis_url: str = "") -> None:
         """Connect and begin to fetch jobs, on the running event loop.
@@ -238,7 +240,7 @@ class Worker:
         options = self.options
         if not options.name:
             options = replace(options, name=default_name())
-        keys = QueueKeys(settings.prefix, self.queue)
+        keys = QueueKeys(settings.prefix_of(self.queue), self.queue)
         # This client renews locks, and keeps an embedded Redis running.
         address, client = connect(redis_url or settings.full_url())
         async with contextlib.AsyncExitStack() as resources:

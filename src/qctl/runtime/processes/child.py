@@ -144,7 +144,11 @@ class Child:
             owner = str(uuid.uuid4())
             identities.append(
                 WorkerIdentity(
-                    owner, settings.prefix, worker.queue, settings.full_url(), max_stalled
+                    owner,
+                    settings.prefix_of(worker.queue),
+                    worker.queue,
+                    settings.full_url(),
+                    max_stalled,
                 )
             )
         # Sent before a worker can fetch a job, so that the master can put back every job.

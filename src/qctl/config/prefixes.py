@@ -1,0 +1,127 @@
+"""Which key prefixes a command works on: names of prefixes, and patterns.
+
+``*`` and ``?`` match any characters and one character; ``$QUEUE`` stands for the queue's name. A
+backslash before one of ``* ? $ , \\`` makes it an ordinary character. Braces are ordinary
+characters: ``{bull}`` is a hash tag.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from qctl.errors import UsageError
+
+DEFAULT_PREFIX = "bull"
+QUEUE_WORD = "$QUEUE"
+_TOKENS = re.compile(r"\\(?P<plain>[*?$,\\])|(?P<special>\$QUEUE|[*?])|(?P<char>.)", re.DOTALL)
+_SPECIAL = re.compile(r"[*?$,\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """The prefixes that a command works on.
+
+    Args:
+        patterns: without duplicates; at least one. Ordinary characters are ``escaped``.
+    """
+
+    patterns: tuple[str, ...] = (DEFAULT_PREFIX,)
+
+    @property
+    def single(self) -> str | None:
+        """The prefix, if there is exactly one and it is no pattern; else None."""
+        return _literal(self.patterns[0]) if len(self.patterns) == 1 else None
+
+    @property
+    def needs_scan(self) -> bool:
+        """Whether a pattern has ``*`` or ``?``: then only a scan finds the queues with a name."""
+        return any(_has_glob(pattern) for pattern in self.patterns)
+
+    def of_queue(self, name: str) -> list[str]:
+        """The prefixes that a queue with this name may have; those of globs are left out."""
+        known = (_with_queue(pattern, name) for pattern in self.patterns if not _has_glob(pattern))
+        return list(dict.fromkeys(known))
+
+    def include(self, prefix: str, name: str) -> bool:
+        """Whether a queue belongs to these prefixes."""
+        return prefix in self.of_queue(name) or any(
+            _regex(pattern, name).fullmatch(prefix)
+            for pattern in self.patterns
+            if _has_glob(pattern)
+        )
+
+    def may_include(self, prefix: str) -> bool:
+        """Whether some queue under this prefix could belong to these prefixes."""
+        return any(_regex(pattern, None).fullmatch(prefix) for pattern in self.patterns)
+
+    def __str__(self) -> str:
+        """The patterns as in ``QCTL_PREFIX``."""
+        return ",".join(self.patterns)
+
+
+EVERY_PREFIX = Prefixes(("*",))
+
+
+def only(prefix: str) -> Prefixes:
+    """One prefix, whatever characters it has."""
+    return Prefixes((escaped(prefix),))
+
+
+def parse_prefixes(words: Iterable[str]) -> Prefixes:
+    """The prefixes in these words, each a prefix or a pattern.
+
+    Raises:
+        UsageError: there is no word, or a word is empty.
+    """
+    patterns = tuple(dict.fromkeys(map(_canonical, words)))
+    if not patterns or "" in patterns:
+        raise UsageError("a key prefix is empty", hint=f"leave it out for {DEFAULT_PREFIX!r}")
+    return Prefixes(patterns)
+
+
+def split_list(text: str) -> list[str]:
+    """The words of a list with commas, as in ``QCTL_PREFIX``; empty words are left out."""
+    return [word for word in re.findall(r"(?:\\.|[^,\\]|\\$)+", text, re.DOTALL) if word]
+
+
+def escaped(prefix: str) -> str:
+    """The pattern that matches only this prefix."""
+    return _SPECIAL.sub(r"\\\g<0>", prefix)
+
+
+def _canonical(pattern: str) -> str:
+    """The same pattern with a backslash where ``escaped`` puts one, so also before a comma."""
+    return "".join(text if special else escaped(text) for text, special in tokens(pattern))
+
+
+@cache
+def tokens(pattern: str) -> tuple[tuple[str, bool], ...]:
+    """The parts of a pattern, and whether each is special: ``*``, ``?`` or ``$QUEUE``."""
+    return tuple(
+        (match["special"], True) if match["special"] else (match["plain"] or match["char"], False)
+        for match in _TOKENS.finditer(pattern)
+    )
+
+
+def _has_glob(pattern: str) -> bool:
+    return any(special and text in "*?" for text, special in tokens(pattern))
+
+
+def _literal(pattern: str) -> str | None:
+    parts = tokens(pattern)
+    return None if any(special for _, special in parts) else "".join(text for text, _ in parts)
+
+
+def _with_queue(pattern: str, name: str) -> str:
+    return "".join(name if special else text for text, special in tokens(pattern))
+
+
+def _regex(pattern: str, name: str | None) -> re.Pattern[str]:
+    """Matches the prefixes of a pattern for the queue ``name``; with None, for any queue."""
+    queue = ".+" if name is None else re.escape(name)
+    special_parts = {"*": ".*", "?": ".", QUEUE_WORD: queue}
+    parts = (special_parts[t] if special else re.escape(t) for t, special in tokens(pattern))
+    return re.compile("".join(parts), re.DOTALL)
