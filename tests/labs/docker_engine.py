@@ -60,6 +60,8 @@ class Engine:
         (self.home / "client/cli-plugins").mkdir(parents=True)
         if plugin := _find_compose():
             (self.home / "client/cli-plugins/docker-compose").symlink_to(plugin)
+        # Containers that ``remove_all`` leaves alone.
+        self.kept: set[str] = set()
         self._daemon = self._start(daemon)
         try:
             self._wait_for_answer()
@@ -191,14 +193,16 @@ class Engine:
         return int(self.inspect(name)["State"]["Pid"])
 
     def remove_all(self) -> None:
-        """Kill and remove all containers."""
-        if names := self.docker("ps", "--all", "--quiet").split():
+        """Kill and remove all containers except those in ``kept``."""
+        found = {*self.docker("ps", "--all", "--format={{.Names}}").split()}
+        if names := found - self.kept:
             self.docker("rm", "--force", "--volumes", *names)
 
     def close(self) -> None:
         """End it and its containers, and remove its folder."""
         family = _family(self._daemon.pid)
         if self._daemon.poll() is None:
+            self.kept.clear()
             with contextlib.suppress(subprocess.TimeoutExpired, pytest.fail.Exception):
                 self.remove_all()
             self._daemon.terminate()

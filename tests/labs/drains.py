@@ -145,7 +145,7 @@ class Running:
         children: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.pid).children()
-        pids = [c.pid for c in children if "qctl.ops.drain.watchdog" in " ".join(_cmdline(c))]
+        pids = [c.pid for c in children if "qctl.ops.drain.watchdog" in " ".join(cmdline(c))]
         self._watchdogs.update(pids)
         return pids[0] if pids else 0
 
@@ -181,7 +181,7 @@ class Running:
         for pid in filter(is_alive, self._watchdogs):
             process = psutil.Process(pid)
             # The system may have given the pid to another process.
-            if "qctl.ops.drain.watchdog" in " ".join(_cmdline(process)):
+            if "qctl.ops.drain.watchdog" in " ".join(cmdline(process)):
                 process.kill()
 
     def _join(self) -> None:
@@ -189,7 +189,8 @@ class Running:
             thread.join(10)
 
 
-def _cmdline(process: psutil.Process) -> list[str]:
+def cmdline(process: psutil.Process) -> list[str]:
+    """The words of its command line; none if it has ended."""
     with contextlib.suppress(psutil.Error):
         return process.cmdline()
     return []

@@ -112,10 +112,19 @@ def engine(lab_engine: Engine) -> Iterator[Engine]:
     lab_engine.remove_all()
 
 
+@pytest.fixture(scope="session")
+def lab_machine(lab_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The systemd of all tests in this process; use ``machine``. It sees every ``tmp_path``."""
+    machine = Machine(lab_engine, folders=[tmp_path_factory.getbasetemp()])
+    lab_engine.kept.add(machine.name)
+    return machine
+
+
 @pytest.fixture
-def machine(engine: Engine, tmp_path: Path) -> Machine:
-    """A systemd of its own for one test; it ends with ``engine``, and sees ``tmp_path``."""
-    return Machine(engine, folders=[tmp_path])
+def machine(lab_machine: Machine) -> Iterator[Machine]:
+    """A systemd without units of tests; those that the test starts end with it."""
+    yield lab_machine
+    lab_machine.reset()
 
 
 @pytest.fixture

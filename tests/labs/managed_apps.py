@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -115,3 +116,10 @@ def worker_pids(parents: list[int]) -> list[int]:
         except psutil.Error:
             continue
     return found
+
+
+def pid_numbers(pid: int) -> set[int]:
+    """The pids of one process: on this machine, and inside each container around it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("NSpid:")]
+    return set(map(int, line.split()[1:]))

@@ -6,19 +6,21 @@ touches the systemd of the machine itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.labs.docker_engine import Engine, worker_command
-from tests.labs.drains import Running
+from tests.labs.drains import Running, cmdline
 from tests.labs.node import HERE
 
 START_TIMEOUT_S = 30.0
@@ -40,13 +42,15 @@ _CGROUPS_WRITABLE = (
     "do mountpoint -q $at && mount -o remount,bind,rw $at && break; done;"
 )
 _RUNTIME_DIR = "/run/user/0"
-# The manager of root's own units, without the login that usually starts it.
+# The manager of root's own units, without the login that usually starts it. Its name and slice are
+# the usual ones, by which journald recognizes it.
 _USER_MANAGER = f"""\
 [Service]
 Type=notify
 Environment=XDG_RUNTIME_DIR={_RUNTIME_DIR}
 ExecStartPre=/bin/mkdir -p -m 700 {_RUNTIME_DIR}
 ExecStart={{systemd}} --user
+Slice=user-0.slice
 Delegate=yes
 KillMode=mixed
 """
@@ -68,6 +72,7 @@ class Machine:
             pytest.skip("no systemd: `apt install systemd` installs the files, and starts nothing")
         self.engine = engine
         self.name = name
+        self._units: dict[str, bool] = {}
         self._settings = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=engine.home))
         self._settings.chmod(0o755)
         for level in ("system", "user"):
@@ -122,12 +127,13 @@ class Machine:
         ]
         if user:
             self._start_user_manager()
-        file = self._settings / ("user" if user else "system") / f"{name}.service"
+        file = self._file(name, user=user)
         file.write_text("\n".join(["[Service]", *lines, ""]))
         self.systemctl("daemon-reload", user=user)
         units = [f"{name}.service"]
         if name.endswith("@"):
             units = [f"{name}{number}.service" for number in range(1, instances + 1)]
+        self._units |= dict.fromkeys([f"{name}.service", *units], user)
         if start:
             self.systemctl("start", *units, user=user)
         return units
@@ -178,22 +184,57 @@ class Machine:
         command = self.command(sys.executable, "-m", "qctl", *words, env=env)
         return Running(command, dict(os.environ), self.engine.home)
 
-    def close(self) -> None:
-        """Remove the container."""
-        self.engine.docker("rm", "--force", "--volumes", self.name)
+    def pids(self, *words: str) -> list[int]:
+        """The pids, on this machine, of its processes with all ``words`` in their command line."""
+        return [each.pid for each in self._inside() if set(words) <= set(cmdline(each))]
+
+    def reset(self) -> None:
+        """Remove the units of a test, and end its processes at once."""
+        for user in {*self._units.values()}:
+            units = [unit for unit, of_user in self._units.items() if of_user == user]
+            running = [unit for unit in units if "@." not in unit]
+            # No unit starts again once its stop has begun.
+            self.systemctl("stop", "--no-block", *running, user=user)
+            self._kill_all()
+            self.systemctl("stop", *running, user=user)
+            self.systemctl("reset-failed", *running, user=user, check=False)
+            for unit in units:
+                self._file(unit.removesuffix(".service"), user=user).unlink(missing_ok=True)
+            self.systemctl("daemon-reload", user=user)
+        self._units.clear()
+
+    def _inside(self) -> Iterator[psutil.Process]:
+        """Its processes except PID 1; not all descend from it."""
+        namespace = Path(f"/proc/{self._pid}/ns/pid").readlink()
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError):
+                is_inside = Path(f"/proc/{process.pid}/ns/pid").readlink() == namespace
+                if is_inside and process.pid != self._pid:
+                    yield process
+
+    def _kill_all(self) -> None:
+        """SIGKILL to all processes that are not systemd's own."""
+        for process in self._inside():
+            with contextlib.suppress(psutil.Error):
+                if "/systemd" not in process.exe() and "dbus" not in process.exe():
+                    process.kill()
+
+    def _file(self, name: str, *, user: bool) -> Path:
+        return self._settings / ("user" if user else "system") / f"{name}.service"
 
     def _start_user_manager(self) -> None:
-        file = self._settings / "system/user-manager.service"
+        file = self._settings / "system/user@0.service"
         if not file.exists():
             file.write_text(_USER_MANAGER.format(systemd=self._systemd))
             self.systemctl("daemon-reload")
-            self.systemctl("start", "user-manager.service")
+            self.systemctl("start", "user@0.service")
 
     def _wait_for_boot(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             state = self.exec("systemctl", "is-system-running")
             if state.stdout.strip() in {"running", "degraded"}:
+                self._pid = self.engine.pid(self.name)
                 return
             if time.monotonic() > deadline or not self.engine.pid(self.name):
                 log = self.engine.call("logs", "--tail=5", self.name)

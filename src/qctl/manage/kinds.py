@@ -31,6 +31,19 @@ class Kind:
     errored: str = "its manager has given it up (errored)"
 
 
+def _systemd(title: str, systemctl: str, journalctl: str) -> Kind:
+    return Kind(
+        title=title,
+        listing=f"{systemctl} list-units --type=service",
+        show=f"{systemctl} status {{name}}",
+        log=f"{journalctl} {{name}}",
+        restart=f"{systemctl} restart {{name}}",
+        start=f"{systemctl} start {{name}}",
+        grace="set TimeoutStopSec={s} or more in the unit",
+        errored="it has failed, and systemd does not start it again (errored)",
+    )
+
+
 KINDS: Mapping[str, Kind] = {
     "pm2": Kind(
         title="PM2",
@@ -62,6 +75,8 @@ KINDS: Mapping[str, Kind] = {
         start="qctl worker start {name} APP",
         grace="start it with --grace {s}s or more",
     ),
+    "systemd": _systemd("systemd", "systemctl", "journalctl -u"),
+    "systemd-user": _systemd("the user's systemd", "systemctl --user", "journalctl --user-unit"),
 }
 
 

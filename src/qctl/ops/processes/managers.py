@@ -51,6 +51,10 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
         from qctl.manage.docker.manager import Docker  # noqa: PLC0415
 
         return Docker(**limit)
+    if kind in {"systemd", "systemd-user"}:
+        from qctl.manage.systemd.manager import Systemd  # noqa: PLC0415
+
+        return Systemd(kind, **limit)
     known = list(KINDS)
     raise UsageError(
         f"qctl cannot restart processes of {kind!r}",
@@ -68,6 +72,10 @@ def _is_present(kind: str, settings: Settings) -> bool:
     if kind == "docker":
         is_named = bool(os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"))
         return (is_named or _DOCKER_SOCKET.exists()) and shutil.which("docker") is not None
+    if kind in {"systemd", "systemd-user"}:
+        from qctl.manage.systemd.presence import is_present  # noqa: PLC0415
+
+        return is_present(kind)
     return False
 
 

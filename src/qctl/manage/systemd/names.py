@@ -1,0 +1,58 @@
+"""Names of services: what an operator types, what systemd calls it, and the target to show."""
+
+from __future__ import annotations
+
+from qctl.errors import NotFoundError
+
+SUFFIX = ".service"
+_OTHER_TYPES = (
+    ".automount",
+    ".device",
+    ".mount",
+    ".path",
+    ".scope",
+    ".slice",
+    ".socket",
+    ".swap",
+    ".target",
+    ".timer",
+)
+
+
+def unit_pattern(name: str) -> str:
+    """What to ask systemd for: a unit, or for all instances of a template ``NAME@*.service``.
+
+    Args:
+        name: as the operator types it: ``emails``, ``emails.service``, ``emails@1``, ``emails@*``
+            or ``emails@`` (all instances).
+
+    Raises:
+        NotFoundError: this cannot be the name of a service.
+    """
+    if name.endswith(_OTHER_TYPES):
+        raise NotFoundError(
+            f"{name} is not a service",
+            why="only services have worker processes",
+            hint="name the service that it starts: NAME.service",
+        )
+    template, at, instance = name.removesuffix(SUFFIX).partition("@")
+    if at and instance in {"", "*"}:
+        instance = "*"
+    if not template or any(char in "*?[]/ " for char in template + instance.removesuffix("*")):
+        raise NotFoundError(
+            f"{name!r} is not the name of a service",
+            why="a name is a unit, such as emails.service, or all instances of a template",
+            hint="for all instances, type NAME@*.service",
+        )
+    return f"{template}{at}{instance}{SUFFIX}"
+
+
+def is_pattern(unit: str) -> bool:
+    """Whether a result of ``unit_pattern`` means all instances of a template."""
+    return unit.endswith(f"@*{SUFFIX}")
+
+
+def family_of(unit: str) -> str:
+    """All instances of the unit's template, ``emails@*.service``; else the unit itself."""
+    template, at, _ = unit.removesuffix(SUFFIX).partition("@")
+    return f"{template}@*{SUFFIX}" if at else unit

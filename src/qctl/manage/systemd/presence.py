@@ -1,0 +1,25 @@
+"""Whether a systemd runs on this host, by its files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+_SYSTEM_FOLDER = Path("/run/systemd/system")
+# Below XDG_RUNTIME_DIR.
+_USER_SOCKET = "systemd/private"
+
+
+def is_present(kind: str) -> bool:
+    """Whether there is a systemd to ask; asks none.
+
+    Args:
+        kind: ``systemd`` for that of the system, ``systemd-user`` for that of this user.
+    """
+    if kind == "systemd-user":
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        is_here = bool(runtime) and Path(runtime or "", _USER_SOCKET).exists()
+    else:
+        is_here = _SYSTEM_FOLDER.is_dir()
+    return is_here and shutil.which("systemctl") is not None

@@ -1,0 +1,207 @@
+"""Turns what ``systemctl show`` prints of a service into a ``ManagedProcess``.
+
+Only the properties in ``PROPERTIES`` are asked for. Never add ``Environment`` or a command line
+such as ``ExecStart``: they may contain secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from qctl.manage.protocol import ManagedProcess
+from qctl.manage.systemd.names import family_of
+from qctl.manage.systemd.spans import parse_span_s, parse_time_ms
+
+PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Type",
+    "MainPID",
+    "NRestarts",
+    "Restart",
+    "RestartUSec",
+    "RestartPreventExitStatus",
+    "StartLimitBurst",
+    "StartLimitIntervalUSec",
+    "KillMode",
+    "KillSignal",
+    "RestartKillSignal",
+    "SendSIGKILL",
+    "TimeoutStopUSec",
+    "TimeoutStartUSec",
+    "ExecMainStartTimestamp",
+    "ControlGroup",
+    "WorkingDirectory",
+)
+Properties = Mapping[str, str]
+
+# A day: stands for "no time limit" in ``kill_timeout_ms``.
+_NO_LIMIT_MS = 86_400_000
+# systemd's defaults, for a property that an old systemd does not have.
+_STOP_TIMEOUT_S = 90.0
+_START_TIMEOUT_S = 90.0
+# In a roll, the other processes must do the work of one that has exited.
+_MAX_RESTART_DELAY_S = 30.0
+_STATES = {
+    "active": "online",
+    "reloading": "online",
+    "refreshing": "online",
+    "activating": "launching",
+    "deactivating": "stopping",
+    "failed": "errored",
+    "inactive": "stopped",
+}
+# A service of these types is ready when it says so, or when its first process has ended.
+_TYPES_WITH_READINESS = {"dbus", "forking", "notify", "notify-reload"}
+# Programs that start another one, wait for it, and do not reliably pass signals on.
+_WRAPPERS = {"ash", "bash", "dash", "npm", "npm-cli.js", "npx", "pnpm", "sh", "yarn", "zsh"}
+
+
+def parse_units(text: str) -> Iterator[Properties]:
+    """The properties of each unit in the output of ``systemctl show``."""
+    unit: dict[str, str] = {}
+    for line in [*text.splitlines(), ""]:
+        key, separator, value = line.partition("=")
+        if separator:
+            unit[key] = value
+        elif unit:
+            yield unit
+            unit = {}
+
+
+def to_process(kind: str, unit: Properties) -> ManagedProcess:
+    """The main process of a service.
+
+    Args:
+        kind: ``systemd`` or ``systemd-user``.
+    """
+    name = unit.get("Id", "")
+    pid = _number(unit.get("MainPID")) or None
+    state = unit.get("ActiveState", "")
+    # A service with RemainAfterExit is active even after its process has ended.
+    has_ended = state == "active" and unit.get("SubState") == "exited"
+    started_ms = parse_time_ms(unit.get("ExecMainStartTimestamp", ""))
+    return ManagedProcess(
+        target=f"{kind}:{family_of(name)}",
+        # A unit of the system and one of the user can have one name.
+        key=name if kind == "systemd" else f"user/{name}",
+        name=name,
+        namespace="",
+        status="stopped" if has_ended else _STATES.get(state, state or "unknown"),
+        pid=pid,
+        started_at_ms=started_ms if pid else None,
+        restarts=_number(unit.get("NRestarts")) or 0,
+        mode="fork",
+        stop_signal=_stop_signal(unit),
+        kill_timeout_ms=_kill_timeout_ms(unit),
+        ready_timeout_ms=_ready_timeout_ms(unit),
+        cpu_percent=None,
+        # systemd counts the memory of the whole group, with the cache of files that it has read.
+        rss_bytes=None,
+        last_start_ms=started_ms,
+        starts_again=unit.get("Restart") == "always" and not _prevents_restart(unit),
+        tree_kill=unit.get("KillMode") not in {"process", "none"},
+        cwd=unit.get("WorkingDirectory", "").lstrip("!-"),
+        signal_trouble=_signal_trouble(unit, pid),
+    )
+
+
+def why_not_started_again(unit: Properties, now_ms: float) -> str:
+    """Why systemd may not start a service again soon after it has exited; "" if it does."""
+    restart = unit.get("Restart", "no")
+    if restart not in {"always", "on-success"}:
+        return f"systemd does not start it again when it exits (Restart={restart})"
+    if _prevents_restart(unit):
+        return "systemd does not start it again after some exit codes (RestartPreventExitStatus=)"
+    delay = unit.get("RestartUSec", "")
+    if (parse_span_s(delay) or 0) > _MAX_RESTART_DELAY_S:
+        return f"systemd starts it again only {delay} after it has exited (RestartSec=)"
+    interval = unit.get("StartLimitIntervalUSec", "")
+    started_ms = parse_time_ms(unit.get("ExecMainStartTimestamp", "")) or 0
+    # With more than one start allowed, systemd does not show how many are left.
+    if unit.get("StartLimitBurst") == "1" and (
+        now_ms - started_ms <= (parse_span_s(interval) or 0) * 1000
+    ):
+        return f"systemd starts it only once in {interval} (StartLimitBurst=1)"
+    return ""
+
+
+def why_not_restartable(unit: Properties) -> str:
+    """Why a restart would leave the workers running beside the new ones; "" if it would not."""
+    mode = unit.get("KillMode")
+    if mode == "none":
+        return "with KillMode=none, systemd stops no process, and would start new workers beside it"
+    if mode == "process" and (wrapper := _wrapper(_number(unit.get("MainPID")))):
+        return f"with KillMode=process, systemd would stop only {wrapper}, not the worker it runs"
+    return ""
+
+
+def _signal_trouble(unit: Properties, pid: int | None) -> str:
+    mode = unit.get("KillMode")
+    if mode == "none":
+        return "systemd sends no signal (KillMode=none)"
+    if _stop_signal(unit) == "SIGKILL":
+        return "systemd kills it without asking it to stop first (KillSignal=SIGKILL)"
+    if mode in {"process", "mixed"} and (wrapper := _wrapper(pid)):
+        return (
+            f"systemd signals only {wrapper}, which may not pass the signal on to the worker "
+            f"(KillMode={mode})"
+        )
+    return ""
+
+
+def _wrapper(pid: int | None) -> str:
+    """The name of the program if it only starts another one, such as ``npm``; else ""."""
+    if not pid:
+        return ""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return ""
+    # A script is an argument of its interpreter; npm replaces its arguments by one text.
+    names = [Path(word.split(" ")[0]).name for word in words[:2]]
+    candidates = names if names[0] in {"node", "env"} else names[:1]
+    return next((name for name in candidates if name in _WRAPPERS), "")
+
+
+def _stop_signal(unit: Properties) -> str:
+    number = _number(unit.get("RestartKillSignal")) or _number(unit.get("KillSignal"))
+    number = number or int(signal.SIGTERM)
+    if signal.SIGRTMIN < number < signal.SIGRTMAX:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return str(number)
+
+
+def _kill_timeout_ms(unit: Properties) -> int:
+    limit_s = parse_span_s(unit.get("TimeoutStopUSec", ""))
+    if limit_s is None:
+        limit_s = _STOP_TIMEOUT_S
+    if unit.get("SendSIGKILL") == "no" or math.isinf(limit_s):
+        return _NO_LIMIT_MS
+    return int(limit_s * 1000)
+
+
+def _ready_timeout_ms(unit: Properties) -> int:
+    if unit.get("Type") not in _TYPES_WITH_READINESS:
+        return 0
+    limit_s = parse_span_s(unit.get("TimeoutStartUSec", ""))
+    # A queue must not stay paused without end because a service never says that it is ready.
+    if limit_s is None or math.isinf(limit_s):
+        limit_s = _START_TIMEOUT_S
+    return int(limit_s * 1000)
+
+
+def _prevents_restart(unit: Properties) -> bool:
+    return bool(unit.get("RestartPreventExitStatus", "").strip())
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdecimal() else None
