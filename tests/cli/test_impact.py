@@ -267,6 +267,24 @@ def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Clien
     assert "3 jobs are running, and will probably, but not certainly, end before the kill" in text
 
 
+def test_an_unknown_grace_is_never_safe(qctl: Typed, apps: Apps, client: Client) -> None:
+    """Even workers that are known to finish their jobs may be killed before."""
+    apps.processes = [replace(apps.processes[0], stop_signal="", kill_timeout_ms=None)]
+    apps.owned = {"0": (apps.worker(1, "ours"),)}
+    heartbeats.beat(client, BEAT, int(time.time() * 1000))
+    fill(client)
+    text = " ".join(qctl().out.split())
+    assert "unknown stop signal, SIGKILL after an unknown time" in text
+    assert "the time before SIGKILL is unknown, so all running jobs are counted" in text
+    assert "a plain restart would interrupt 3 jobs" in text
+    shown = json.loads(qctl("--json").out)
+    assert shown["verdict"]["word"] == "drain first"
+    assert (shown["kill_after_s"], shown["downtime"]["plain_s"]) == (None, None)
+    assert shown["interrupted_if_handled"] is None
+    (process,) = shown["processes"]
+    assert (process["stop_signal"], process["kill_timeout_ms"]) == (None, None)
+
+
 def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) -> None:
     apps.processes, apps.owned, apps.others = [], {}, (apps.worker(1),)
     fill(client)

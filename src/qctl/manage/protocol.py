@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+# Longer than the default kill timeout of any manager: the longest is systemd's, 90 s.
+_UNKNOWN_STOP_S = 180.0
+
 
 @dataclass(frozen=True, slots=True)
 class ManagedProcess:
@@ -31,8 +34,8 @@ class ManagedProcess:
         started_at_ms: start time, epoch milliseconds; None when the process does not run.
         restarts: how often the manager has restarted the process.
         mode: ``fork`` or ``cluster``.
-        stop_signal: what the manager sends first to stop the process.
-        kill_timeout_ms: how long after the stop signal the manager sends SIGKILL.
+        stop_signal: what the manager sends first to stop the process; "" if unknown.
+        kill_timeout_ms: how long after the stop signal the manager sends SIGKILL; None if unknown.
         ready_timeout_ms: how long the manager waits for the app to be ready; 0 if it does not wait.
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
@@ -59,7 +62,7 @@ class ManagedProcess:
     restarts: int
     mode: str
     stop_signal: str
-    kill_timeout_ms: int
+    kill_timeout_ms: int | None
     ready_timeout_ms: int
     cpu_percent: float | None
     rss_bytes: int | None
@@ -78,6 +81,12 @@ class ManagedProcess:
     def kind(self) -> str:
         """The kind of the process's manager, e.g. ``pm2``."""
         return self.target.partition(":")[0]
+
+    @property
+    def max_stop_s(self) -> float:
+        """How long the process takes to stop at most, in seconds; if unknown, a generous guess."""
+        known_ms = self.kill_timeout_ms
+        return _UNKNOWN_STOP_S if known_ms is None else known_ms / 1000
 
     @property
     def runs(self) -> bool:

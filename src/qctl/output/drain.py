@@ -56,10 +56,13 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
             then = "however long its jobs take"
         elif plan.strategy == "roll":
             then = "no SIGKILL"
+        elif process.kill_timeout_ms is None:
+            then = "SIGKILL after an unknown time"
         else:
             then = f"SIGKILL after {duration(process.kill_timeout_ms / 1000)}"
+        stop_signal = process.stop_signal or "unknown stop signal"
         yield (
-            f"restart    {name}, pid {process.pid}, {process.status}: {process.stop_signal}, "
+            f"restart    {name}, pid {process.pid}, {process.status}: {stop_signal}, "
             f"{then}; its queues: {serves}"
         )
     if plan.command:

@@ -70,6 +70,17 @@ def test_a_kill_timeout_that_is_too_short(client: Client, run: Run) -> None:
     assert of(run(replace(APP, kill_timeout_ms=2500)), "kill-timeout") == []
 
 
+def test_an_unknown_kill_timeout(client: Client, run: Run) -> None:
+    completed(client, *[2500] * 20)
+    unknown = replace(APP, key="1", kill_timeout_ms=None)
+    diagnosis = run(unknown)
+    assert of(diagnosis, "kill-timeout") == []
+    why = result(diagnosis, "kill-timeout").why
+    assert why == "it is unknown how soon after the stop signal pm2:app is killed"
+    (finding,) = of(run(APP, unknown), "kill-timeout")
+    assert finding.evidence["kill_timeout_ms"] == 1600
+
+
 def test_durations_that_are_not_kept_are_unknown(client: Client, run: Run) -> None:
     put(client, "0", "paused")
     completed(client, 5000, 4000)

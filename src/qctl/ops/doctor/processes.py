@@ -44,25 +44,28 @@ _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
     """Apps whose kill timeout is shorter than the p95 of their slowest jobs."""
-    unknown = []
+    unknown, no_limit = [], []
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         slowest = _slowest(exam, processes)
         if slowest is None:
             unknown.append(target)
             continue
-        shortest = min(processes, key=lambda p: p.kill_timeout_ms)
-        if slowest.p95_s * 1000 <= shortest.kill_timeout_ms:
+        limits = [(p.kill_timeout_ms, p) for p in processes if p.kill_timeout_ms is not None]
+        kill_ms, shortest = min(limits, key=lambda limit: limit[0], default=(None, None))
+        if kill_ms is None or shortest is None or slowest.p95_s * 1000 <= kill_ms:
+            if len(limits) < len(processes):
+                no_limit.append(target)
             continue
         needed_ms = ceil(slowest.p95_s * _HEADROOM) * 1000
         yield Finding(
             severity="warning",
             subject=Subject("process", target),
-            what=f"it is killed {shortest.kill_timeout_ms / 1000:g} s after {_signal(shortest)}, "
+            what=f"it is killed {kill_ms / 1000:g} s after {_signal(shortest)}, "
             f"and one in twenty {slowest.name!r} jobs of {slowest.queue} runs "
             f"{slowest.p95_s:.1f} s or longer",
             evidence={
-                "kill_timeout_ms": shortest.kill_timeout_ms,
-                "stop_signal": shortest.stop_signal,
+                "kill_timeout_ms": kill_ms,
+                "stop_signal": shortest.stop_signal or None,
                 "queue": slowest.queue,
                 "job_name": slowest.name,
                 "p95_s": round(slowest.p95_s, 3),
@@ -74,6 +77,8 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
         )
     if unknown:
         yield f"it is unknown how long the jobs of {abbreviated(unknown)} take: too few are kept"
+    if no_limit:
+        yield f"it is unknown how soon after the stop signal {abbreviated(no_limit)} is killed"
 
 
 def signal_path(exam: Examination) -> Iterator[Finding]:
@@ -122,13 +127,18 @@ def _likely_interruption(
     exam: Examination, target: str, hit: Sequence[PastRestart], slowest: _Slowest | None
 ) -> Finding:
     one, evidence = hit[0].process, _restart_evidence(hit)
-    ends_in_time = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
+    kill_ms = one.kill_timeout_ms
+    ends_in_time = slowest is not None and kill_ms is not None and slowest.p95_s * 1000 < kill_ms
+    kills = (
+        "kills the process later"
+        if kill_ms is None
+        else (f"kills the process {kill_ms / 1000:g} s later")
+    )
     return Finding(
         severity="warning",
         subject=Subject("process", target),
         what=f"{counted(evidence['interrupted'], 'job')} stalled soon after its last start, "
-        f"probably interrupted by that restart; the manager sends {_signal(one)} and kills the "
-        f"process {one.kill_timeout_ms / 1000:g} s later: "
+        f"probably interrupted by that restart; the manager sends {_signal(one)} and {kills}: "
         + (
             "its jobs usually end sooner, so the app ignores the signal, or it crashed"
             if ends_in_time
@@ -163,7 +173,7 @@ def _restart_evidence(hit: Sequence[PastRestart]) -> dict[str, Any]:
         "interrupted": len(jobs),
         "jobs": [{"queue": name, "id": job_id} for name, job_id in jobs][:MAX_EXAMPLES],
         "restarted_at": utc_datetime(hit[0].at_ms),
-        "stop_signal": hit[0].process.stop_signal,
+        "stop_signal": hit[0].process.stop_signal or None,
         "kill_timeout_ms": hit[0].process.kill_timeout_ms,
     }
 
@@ -280,7 +290,9 @@ def _longer_grace(process: ManagedProcess, needed_ms: int) -> str:
 
 
 def _signal(each: ManagedProcess) -> str:
-    return "the message 'shutdown'" if each.stop_signal == "message" else each.stop_signal
+    if each.stop_signal == "message":
+        return "the message 'shutdown'"
+    return each.stop_signal or "its stop signal"
 
 
 # Stopped apps

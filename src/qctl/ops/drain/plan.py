@@ -428,7 +428,7 @@ def process_plans(
             key=process.key,
             pid=process.pid,
             status=process.status,
-            stop_signal=process.stop_signal,
+            stop_signal=process.stop_signal or None,
             kill_timeout_ms=process.kill_timeout_ms,
             queues=tuple(sorted(connections.queues_of([process]) if connections else ())),
             signal_trouble=process.signal_trouble,

@@ -164,7 +164,7 @@ class _Phase:
             raise Interrupted
         if restart.old_birth_s is not None:
             # After the kill timeout, the manager needs a moment to kill the process.
-            within_s = process.kill_timeout_ms / 1000 + 2
+            within_s = process.max_stop_s + 2
             context.leases.announce_stop(process.pid, restart.old_birth_s, within_s)
         if not self.done.old_pids:
             self._count_ignored()

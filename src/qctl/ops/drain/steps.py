@@ -34,14 +34,18 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
-    """A process that will be restarted; see ``ManagedProcess``."""
+    """A process that will be restarted; see ``ManagedProcess``.
+
+    Args:
+        stop_signal, kill_timeout_ms: None if unknown.
+    """
 
     target: str
     key: str
     pid: int | None
     status: str
-    stop_signal: str
-    kill_timeout_ms: int
+    stop_signal: str | None
+    kill_timeout_ms: int | None
     queues: tuple[str, ...]
     signal_trouble: str
 

@@ -259,7 +259,7 @@ class _Assessor:
                     scope=scope,
                     queues=queues,
                     interrupted=worst,
-                    probably_interrupted=best if handles else None,
+                    probably_interrupted=best if handles and is_timed else None,
                     # Read the queues again only if no job is known to be in danger.
                     moved=() if worst or is_gapless else self._moved(),
                     resumers=self._or_remark(
@@ -284,7 +284,10 @@ class _Assessor:
             return None
         if all(process.target.startswith("qctl:") for process in target.processes):
             return math.inf
-        return min(process.kill_timeout_ms for process in target.processes) / 1000
+        limits = [process.kill_timeout_ms for process in target.processes]
+        if None in limits:
+            return None
+        return min(limit for limit in limits if limit is not None) / 1000
 
     def _last_restarts(self) -> tuple[RestartRow, ...]:
         target, connections = self._scope.target, self._scope.connections

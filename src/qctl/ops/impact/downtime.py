@@ -90,7 +90,10 @@ def _plain_s(
         # The new process takes jobs before the old one stops taking them.
         return 0.0, 0.0
     # The old process takes no new jobs while it finishes its own, and only then the new one starts.
-    longest_s = max(process.kill_timeout_ms for process in processes) / 1000
+    limits = [process.kill_timeout_ms for process in processes]
+    if None in limits:
+        return None
+    longest_s = max(limit for limit in limits if limit is not None) / 1000
     return boot_s[0], round(longest_s + boot_s[1], 1)
 
 

@@ -52,7 +52,7 @@ class Facts:
     Args:
         interrupted: the jobs that a restart now interrupts, in the worst case.
         probably_interrupted: the same in the best case; None if it is unknown whether the workers
-            finish their jobs.
+            finish their jobs, or how long they have for it.
         moved: names of queues that looked idle although a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
         masters: the facts about each master; None if INFO is denied.

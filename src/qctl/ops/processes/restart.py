@@ -168,7 +168,7 @@ class Restart:
         ``stop`` is called only afterwards: if the drain ended earlier, it would resume the queues,
         and a worker that is being stopped could take one more job.
         """
-        deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
+        deadline = time.monotonic() + self._process.max_stop_s + BOOT_S
         while not self.old_is_gone():
             self.raise_refusal(call)
             if time.monotonic() > deadline:

@@ -27,7 +27,7 @@ def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess
         StoppedError: somebody has stopped or is stopping it, or its manager no longer lists it.
     """
     process = manager.process(planned.key)
-    until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
+    until = time.monotonic() + min(planned.max_stop_s + STOPPED_S, MAX_STOP_S)
     while process is not None and process.status == "stopping" and time.monotonic() < until:
         # Somebody else is stopping or restarting the process.
         time.sleep(POLL_S)

@@ -92,9 +92,11 @@ def _stalls_after_last_restart(impact: Impact) -> Iterator[str]:
 def _why_interrupted(impact: Impact) -> Iterator[str]:
     best = impact.interrupted_if_handled
     if best is None:
-        yield "the stop signal is unknown, so all running jobs are counted"
+        unknown = "the time before SIGKILL" if impact.processes else "the stop signal"
+        yield f"{unknown} is unknown, so all running jobs are counted"
         return
-    signals = " or ".join(dict.fromkeys(process.stop_signal for process in impact.processes))
+    known = dict.fromkeys(process.stop_signal for process in impact.processes)
+    signals = " or ".join(signal or "the stop signal" for signal in known)
     limit = duration(impact.kill_after_s or 0)
     if impact.handles_signal:
         yield f"workers finish their jobs on {signals}; jobs running {limit} later are killed"

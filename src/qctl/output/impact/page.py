@@ -46,10 +46,12 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
     yield from wrapped(visible(text), width)
     for process in impact.processes[:_MAX_PROCESSES]:
         then = "then as long as its jobs take"
-        if impact.kill_after_s is not None:
+        if process.kill_timeout_ms is None:
+            then = "SIGKILL after an unknown time"
+        elif not process.target.startswith("qctl:"):
             then = f"SIGKILL {duration(process.kill_timeout_ms / 1000)} later"
         about = f"id {visible(process.key)}, pid {process.pid or '-'}, {process.status}"
-        yield f"  {about}: {process.stop_signal}, {then}"
+        yield f"  {about}: {process.stop_signal or 'unknown stop signal'}, {then}"
         if process.signal_trouble:
             yield from wrapped(f"    {visible(process.signal_trouble)}", width)
     if len(impact.processes) > _MAX_PROCESSES:

@@ -222,6 +222,8 @@ def _downtime(impact: Impact) -> Aspect:
                 f"plain: no job starts until the workers are back; {duration_range(*times.boot_s)} "
                 f"to start ({boot})"
             )
+    elif impact.processes:
+        notes.append("plain: unknown, because the time between the stop signal and SIGKILL is")
     if times.drain_p50_s is None or times.drain_wait_p50_s is None:
         notes.append("drain: time unknown, because no comparable job has completed")
     elif times.drain_wait_p95_s:
