@@ -15,7 +15,7 @@ from tests.labs.docker_engine import Engine
 from tests.labs.drains import Lab, Running, is_alive
 from tests.labs.node import MODULES, node
 from tests.labs.servers import wait_until
-from tests.labs.supervisord import Supervisord
+from tests.labs.supervisord import Program, Supervisord
 from tests.labs.systemd_container import Machine
 
 
@@ -63,12 +63,13 @@ def test_under_load_nothing_is_lost_and_nothing_repeats(
 @pytest.mark.parametrize("instances", [1, 2])
 def test_under_supervisord(lab: Lab, instances: int) -> None:
     env = {"REDIS_PORT": lab.server.port, "QUEUES": "q", "CONCURRENCY": 5}
-    with contextlib.closing(Supervisord(env, instances)) as supervisord:
+    program = Program(env=env, instances=instances)
+    with contextlib.closing(Supervisord(program)) as supervisord:
         lab.wait_workers(count=instances)
         producer = lab.producer(EVERY_MS=80, JOB_MS=40)
         producer.wait_ids(8)
         held = lab.hold(5 * instances)
-        command = ["--", *supervisord.command("restart", "worker:*")]
+        command = ["--", *supervisord.command("restart", "all")]
         report = drain_held(lab, "q", command=command)
         added = [*held, *producer.stop()]
         assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 
 from tests.labs.docker_engine import Engine
 from tests.labs.drains import Done, Lab, is_alive, kill
 from tests.labs.managed_apps import DockerApp, ManagedApp, Pm2App, pid_numbers
+from tests.labs.managed_by_supervisord import SupervisordApp
 from tests.labs.managed_by_systemd import SystemdApp
 from tests.labs.servers import wait_until
 
-MANAGERS = ["pm2", "docker", "systemd", "systemd-user"]
+MANAGERS = ["pm2", "docker", "supervisord", "systemd", "systemd-user"]
 # No worker looks for stalled jobs while the test runs: what is recovered, qctl has recovered.
 QUIET = {"STALLED_MS": 600_000}
+
+
+@pytest.fixture
+def supervised(lab: Lab) -> Iterator[SupervisordApp]:
+    """The app under supervisord, not yet started."""
+    with contextlib.closing(SupervisordApp(lab)) as app:
+        yield app
 
 
 @pytest.fixture(params=MANAGERS)
@@ -21,6 +32,9 @@ def app(request: pytest.FixtureRequest, lab: Lab) -> ManagedApp:
     if request.param == "docker":
         engine: Engine = request.getfixturevalue("engine")
         return DockerApp(lab, engine)
+    if request.param == "supervisord":
+        supervised: SupervisordApp = request.getfixturevalue("supervised")
+        return supervised
     if request.param in {"systemd", "systemd-user"}:
         machine = request.getfixturevalue("machine")
         return SystemdApp(lab, machine, user=request.param == "systemd-user")

@@ -33,6 +33,7 @@ _ENVIRONMENT: Pairs = (
     ("NO_COLOR", "no colours, unless the value is empty"),
     ("QCTL_DEBUG", "show tracebacks, unless the value is 0 or empty"),
     ("PM2_HOME", "PM2's folder"),
+    ("QCTL_SUPERVISORD_URL", "where supervisord listens, if not in its usual places"),
 )
 _FILES: Pairs = (
     ("qctl.toml", "settings of a project, in the working folder or a folder above"),

@@ -23,6 +23,7 @@ _KEYS = (
     "redis.password_file",
     "redis.password_command",
     "pm2.home",
+    "supervisord.url",
     "targets.*.process",
     "targets.*.queues",
 )
@@ -306,10 +307,11 @@ def _quoted(name: str) -> str:
 
 def exposed_passwords(layer: Layer) -> Iterator[str]:
     """Warnings about files that hold a password and that other users can read."""
-    contexts = [layer.table("contexts", name, "redis") for name in layer.table("contexts")]
-    tables = [layer.table("redis"), *contexts]
+    roots = [(), *(("contexts", name) for name in layer.table("contexts"))]
+    tables = [layer.table(*root, "redis") for root in roots]
     names = {name for table in tables if isinstance(name := table.get("password_file"), str)}
     files = {path_named_in(layer.path, name) for name in names}
+    tables += [layer.table(*root, "supervisord") for root in roots]
     if layer.origins is None and any(_holds_password(table.get("url")) for table in tables):
         files.add(layer.path)
     for path in sorted(files):

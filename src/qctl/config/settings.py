@@ -53,6 +53,7 @@ class Settings:
         prefixes: BullMQ's key prefixes that a command works on.
         max_stalled_count: the workers' ``maxStalledCount``: a job that stalls more often fails.
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
+        supervisord_url: where supervisord listens; may contain a password. "" for its usual places.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
         contexts: names of the contexts in the config files.
@@ -68,6 +69,7 @@ class Settings:
     prefixes: Prefixes = field(default_factory=Prefixes)
     max_stalled_count: int = DEFAULT_MAX_STALLED_COUNT
     pm2_home: Path = Path("~/.pm2")
+    supervisord_url: str = field(default="", repr=False)
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
@@ -162,6 +164,7 @@ def load_settings(
             "redis.password_file": ["QCTL_REDIS_PASSWORD_FILE"],
             "context": ["QCTL_CONTEXT"],
             "pm2.home": ["PM2_HOME"],
+            "supervisord.url": ["QCTL_SUPERVISORD_URL"],
             "state_home": ["XDG_STATE_HOME"],
         },
         environ,
@@ -188,6 +191,7 @@ def load_settings(
         prefixes=_prefixes(lookup),
         max_stalled_count=_max_stalled_count(lookup.find("redis.max_stalled_count")),
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
+        supervisord_url=lookup.text("supervisord.url") or "",
         state_home=state_home(environ),
         targets=_targets(lookup),
         contexts=contexts,

@@ -75,6 +75,15 @@ KINDS: Mapping[str, Kind] = {
         start="qctl worker start {name} APP",
         grace="start it with --grace {s}s or more",
     ),
+    "supervisord": Kind(
+        title="supervisord",
+        listing="supervisorctl status",
+        show="supervisorctl status {key}",
+        log="supervisorctl tail {key} stderr",
+        restart="supervisorctl restart {key}",
+        start="supervisorctl start {key}",
+        grace="set stopwaitsecs to {s} or more in the program's section of supervisord's config",
+    ),
     "systemd": _systemd("systemd", "systemctl", "journalctl -u"),
     "systemd-user": _systemd("the user's systemd", "systemctl --user", "journalctl --user-unit"),
 }

@@ -64,6 +64,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "read_only": settings.guards.read_only,
         "confirm": settings.guards.confirm,
         "pm2.home": str(settings.pm2_home),
+        "supervisord.url": _masked_supervisord(settings.supervisord_url),
         "state_home": str(settings.state_home),
     }
     if settings.password_source is None:
@@ -111,3 +112,16 @@ def masked_url(url: str) -> str:
         return str(address)
     # ``str`` shows the user and not the password, so the mask becomes a part of the user.
     return str(replace(address, username=f"{address.username or ''}:{_MASK}"))
+
+
+def _masked_supervisord(url: str) -> str | None:
+    """The URL of supervisord with ``***`` for its password; None if it is not set."""
+    from qctl.manage.supervisord.address import parse_url as parse  # noqa: PLC0415 - rarely set
+
+    if not url:
+        return None
+    try:
+        address = parse(url)
+    except QctlError:
+        return "(not a URL that qctl knows)"
+    return str(replace(address, user=f"{address.user}:{_MASK}") if address.password else address)

@@ -51,6 +51,10 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
         from qctl.manage.docker.manager import Docker  # noqa: PLC0415
 
         return Docker(**limit)
+    if kind == "supervisord":
+        from qctl.manage.supervisord.manager import Supervisord  # noqa: PLC0415
+
+        return Supervisord(settings.supervisord_url, **limit)
     if kind in {"systemd", "systemd-user"}:
         from qctl.manage.systemd.manager import Systemd  # noqa: PLC0415
 
@@ -72,6 +76,10 @@ def _is_present(kind: str, settings: Settings) -> bool:
     if kind == "docker":
         is_named = bool(os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"))
         return (is_named or _DOCKER_SOCKET.exists()) and shutil.which("docker") is not None
+    if kind == "supervisord":
+        from qctl.manage.supervisord.address import find_socket  # noqa: PLC0415
+
+        return bool(settings.supervisord_url) or find_socket() is not None
     if kind in {"systemd", "systemd-user"}:
         from qctl.manage.systemd.presence import is_present  # noqa: PLC0415
 

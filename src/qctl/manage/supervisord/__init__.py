@@ -1,0 +1,1 @@
+"""supervisord: its processes, over XML-RPC on a unix socket or an HTTP port."""

@@ -1,0 +1,216 @@
+"""Turns what supervisord reports about a process into a ``ManagedProcess``.
+
+A row contains the whole command line, and perhaps secrets in it: pick fields by name, then drop the
+row at once.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qctl.manage.protocol import ManagedProcess
+
+# supervisord's defaults, for versions before 4, which report neither.
+_STOP_SIGNAL = signal.SIGTERM
+_STOP_WAIT_S = 10
+# Whether supervisord starts a process again that has exited, it decides within a second.
+_DECIDED_S = 3
+_STATUS = {
+    "RUNNING": "online",
+    "STARTING": "launching",
+    "BACKOFF": "launching",
+    "STOPPING": "stopping",
+    "STOPPED": "stopped",
+    "FATAL": "errored",
+}
+# Programs that start the app as a child, and may not pass a signal on to it.
+_WRAPPERS = {"sh", "bash", "dash", "ash", "zsh", "npm", "npm-cli.js", "npx", "yarn", "pnpm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is configured for one process.
+
+    Args:
+        key: ``group:name``.
+        stop_signal: e.g. ``SIGTERM``.
+        stop_wait_s: how long after the stop signal supervisord sends SIGKILL.
+        start_s: how long a new process must stay up before supervisord calls it running.
+        signals_group: whether the whole process group gets the signals; None if unknown.
+        command: the program, without its arguments.
+        kind: what the processes of one program have in common; never shown.
+        folder: the working folder; "" if unknown.
+        merges_stderr: whether the process writes its stderr to the log of its stdout.
+    """
+
+    key: str
+    stop_signal: str = _STOP_SIGNAL.name
+    stop_wait_s: int = _STOP_WAIT_S
+    start_s: int = 1
+    signals_group: bool | None = None
+    command: str = field(default="", repr=False)
+    kind: int = field(default=0, repr=False)
+    folder: str = field(default="", repr=False)
+    merges_stderr: bool = False
+
+
+def to_program(row: object) -> Program | None:
+    """The program of a row of ``getAllConfigInfo``; None if the row has no group or no name."""
+    if not isinstance(row, dict) or not (key := key_of(row)):
+        return None
+    command = _text(row.get("command"))
+    stop_wait_s = _number(row.get("stopwaitsecs"))
+    return Program(
+        key,
+        stop_signal=_signal(row.get("stopsignal")),
+        stop_wait_s=_STOP_WAIT_S if stop_wait_s is None else stop_wait_s,
+        start_s=_number(row.get("startsecs")) or 0,
+        # supervisord refuses a configuration with stopasgroup and without killasgroup. It reports
+        # only the second.
+        signals_group=killed if isinstance(killed := row.get("killasgroup"), bool) else None,
+        command=_first_word(command),
+        # Processes of one program may differ in numbers, such as a port.
+        kind=hash(re.sub(r"\d+", "0", command)),
+        folder=folder if (folder := _text(row.get("directory"))).startswith("/") else "",
+        merges_stderr=row.get("redirect_stderr") is True,
+    )
+
+
+def key_of(row: Mapping[str, object]) -> str:
+    """The key of a row's process, ``group:name``; "" if the row has none."""
+    group, name = _text(row.get("group")), _text(row.get("name"))
+    return f"{group}:{name}" if group and name else ""
+
+
+def to_process(
+    row: object, programs: Mapping[str, Program], targets: Mapping[str, str]
+) -> ManagedProcess | None:
+    """The process of a row of ``getAllProcessInfo``; None if the row has no group or no name.
+
+    Args:
+        programs: by key.
+        targets: see ``targets_of``.
+    """
+    if not isinstance(row, dict) or not (key := key_of(row)):
+        return None
+    program = programs.get(key) or Program(key)
+    pid = _number(row.get("pid")) or None
+    start_s = _number(row.get("start")) or None
+    start_ms = start_s * 1000 if start_s else None
+    state = _text(row.get("statename"))
+    status = _exited(row) if state == "EXITED" else _STATUS.get(state, state.lower() or "unknown")
+    return ManagedProcess(
+        target=f"supervisord:{targets.get(key, key)}",
+        key=key,
+        name=targets.get(key, key),
+        namespace="",
+        status=status,
+        pid=pid,
+        started_at_ms=start_ms if pid else None,
+        # supervisord does not count them.
+        restarts=0,
+        mode="fork",
+        stop_signal=program.stop_signal,
+        kill_timeout_ms=program.stop_wait_s * 1000,
+        ready_timeout_ms=program.start_s * 1000,
+        cpu_percent=None,
+        rss_bytes=None,
+        last_start_ms=start_ms,
+        # supervisord does not report autorestart. If a process has been EXITED for some time,
+        # supervisord does not start it again.
+        starts_again=not (state == "EXITED" and status == "stopped"),
+        tree_kill=program.signals_group is not False,
+        script=program.command,
+        cwd=program.folder,
+        error_log=_error_log(row, program),
+        signal_trouble=_signal_trouble(pid, program),
+    )
+
+
+def targets_of(programs: Iterable[Program]) -> dict[str, str]:
+    """Key of each process → the target's name.
+
+    The name is ``NAME`` for the one process of a group of the same name, ``GROUP:*`` for a group
+    whose processes all belong to one program, else ``GROUP:NAME``.
+    """
+    groups: dict[str, list[Program]] = {}
+    for program in programs:
+        groups.setdefault(program.key.partition(":")[0], []).append(program)
+    names = {}
+    for group, members in groups.items():
+        is_one_program = len({member.kind for member in members}) == 1
+        for member in members:
+            if len(members) == 1 and member.key == f"{group}:{group}":
+                names[member.key] = group
+            else:
+                names[member.key] = f"{group}:*" if is_one_program else member.key
+    return names
+
+
+def _exited(row: Mapping[str, object]) -> str:
+    stop_s, now_s = _number(row.get("stop")), _number(row.get("now"))
+    is_decided = stop_s is None or now_s is None or now_s - stop_s > _DECIDED_S
+    return "stopped" if is_decided else "launching"
+
+
+def _error_log(row: Mapping[str, object], program: Program) -> Path | None:
+    name = _text(row.get("stdout_logfile" if program.merges_stderr else "stderr_logfile"))
+    # Many containers have /dev/stderr here, which qctl would take for its own.
+    is_file = name.startswith("/") and not name.startswith(("/dev/", "/proc/")) and "\0" not in name
+    return Path(name) if is_file else None
+
+
+def _signal_trouble(pid: int | None, program: Program) -> str:
+    """Why the stop signal may not reach the workers; "" if nothing speaks for it.
+
+    Args:
+        pid: of the process, whose program may be another than the configured one by now: ``sh -c``
+            with a single command, or with ``exec``, becomes the app itself.
+    """
+    if pid is None or program.signals_group is not False:
+        return ""
+    import psutil  # noqa: PLC0415 - costs 30 ms
+
+    try:
+        words = psutil.Process(pid).cmdline()[:2]
+    except (psutil.Error, OSError):
+        words = [program.command]
+    # npm renames its process, to "npm start".
+    names = [Path(word.split(maxsplit=1)[0]).name for word in words if word.strip()]
+    wrapper = next((name for name in names if name in _WRAPPERS), "")
+    if not wrapper:
+        return ""
+    return (
+        f"its process is {wrapper}, which may not pass {program.stop_signal} on to the worker, and "
+        "supervisord signals only that process: set stopasgroup=true"
+    )
+
+
+def _first_word(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split(maxsplit=1)
+    return words[0] if words else ""
+
+
+def _signal(value: object) -> str:
+    try:
+        return signal.Signals(_number(value) or _STOP_SIGNAL).name
+    except ValueError:
+        return str(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    """The value; None if it is no whole number, or negative."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and value >= 0 else None  # type: ignore[operator,return-value]
