@@ -3,7 +3,8 @@
 // environment variables.
 //
 //   BULLMQ          5 or 6                         (6)
-//   REDIS_PORT      port on 127.0.0.1              (6379)
+//   REDIS_HOST      address of Redis               (127.0.0.1)
+//   REDIS_PORT      its port                       (6379)
 //   QUEUES          queue names, comma separated   (q)
 //   PREFIX          key prefix                     (bull)
 //   CONCURRENCY     jobs at a time for each queue  (1)
@@ -27,7 +28,7 @@ const { makeProcessor, sleep } = require("./processor");
 
 const env = process.env;
 const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
-const connection = { host: "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
+const connection = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
 
 async function main() {
   if (env.CRASH_MS && (!env.CRASH_IF || fs.existsSync(env.CRASH_IF))) {

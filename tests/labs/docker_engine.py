@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,7 +118,7 @@ class Engine:
             stop_timeout: grace in seconds; the engine's default is 10.
             restart: the restart policy, e.g. ``always``.
             init: let ``docker-init`` be PID 1.
-            network: ``host`` or ``none``; the engine has no bridge.
+            network: ``host``, ``none``, or one of ``bridge``.
             folders: of this machine, writable at the same path.
             options: further options of ``docker run``.
         """
@@ -181,6 +181,21 @@ class Engine:
             )
             for number in range(1, instances + 1)
         ]
+
+    @contextlib.contextmanager
+    def bridge(self) -> Iterator[tuple[str, str]]:
+        """A network in which each container has its own address: its name, and our address in it.
+
+        Its containers reach this machine only at that address.
+        """
+        if self.call("network", "create", "lab-bridge").returncode != 0:
+            pytest.skip("this machine's kernel has no network bridges")
+        try:
+            answer = json.loads(self.docker("network", "inspect", "lab-bridge"))
+            yield "lab-bridge", str(answer[0]["IPAM"]["Config"][0]["Gateway"])
+        finally:
+            self.remove_all()
+            self.docker("network", "rm", "lab-bridge")
 
     def inspect(self, name: str) -> dict[str, Any]:
         """What ``docker inspect`` shows of a container."""

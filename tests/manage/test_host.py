@@ -15,7 +15,13 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.manage.host import is_running, local_endpoints, process_tree, read_birth_s
+from qctl.manage.host import (
+    is_running,
+    local_endpoints,
+    namespace_addresses,
+    process_tree,
+    read_birth_s,
+)
 from tests.labs.servers import RedisServer, wait_until
 
 # Connects to Redis, names its connection, and stays.
@@ -185,3 +191,27 @@ def test_psutil_is_not_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = "import sys, qctl.manage.host, qctl.manage.pm2; print('psutil' in sys.modules)"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+ISOLATED = """
+import socket, subprocess, sys, time
+subprocess.run("ip link set lo up; ip address add 10.99.0.1/32 dev lo", shell=True, check=True)
+listeners = [socket.create_server((host, 0)) for host in ("10.99.0.1", "127.0.0.1")]
+held = [socket.create_connection(listener.getsockname()) for listener in listeners]
+print(*(connection.getsockname()[1] for connection in held), flush=True)
+time.sleep(600)
+"""
+
+
+def test_connections_in_another_network_namespace(spawn: Spawn) -> None:
+    """As in a container; a loopback address there is not this host's."""
+    process = spawn("unshare", "--net", sys.executable, "-c", ISOLATED)
+    assert process.stdout
+    ports = process.stdout.readline().split()
+    if not ports:
+        pytest.skip("a network namespace needs root")
+    address = f"10.99.0.1:{int(ports[0])}"
+    owners = local_endpoints([process.pid])
+    assert owners[address] == process.pid
+    assert address in namespace_addresses(process.pid)
+    assert not any(each.startswith("127.") for each in owners)

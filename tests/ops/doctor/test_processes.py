@@ -45,6 +45,19 @@ def run(client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def test_a_stop_signal_that_does_not_arrive(run: Run) -> None:
+    assert of(run(APP), "signal-path") == []
+    trouble = "its command is npm, which may not pass SIGTERM on"
+    others = [replace(APP, key=str(key), signal_trouble=trouble) for key in (1, 2)]
+    (finding,) = of(run(APP, *others), "signal-path")
+    assert (finding.severity, finding.what) == (
+        "warning",
+        f"{trouble}: a plain restart may interrupt its jobs",
+    )
+    assert finding.evidence["processes"] == ["1", "2"]
+    assert finding.commands == ("qctl restart pm2:app",)
+
+
 def completed(client: Client, *runtimes_ms: int, name: str = "job") -> None:
     for number, runtime_ms in enumerate(runtimes_ms):
         put(

@@ -138,7 +138,7 @@ def _to_process(row: Mapping[str, Any], target: str) -> ManagedProcess:
         cpu_percent=None,
         rss_bytes=None,
         last_start_ms=started_ms,
-        starts_again=row.get("policy") in {"always", "unless-stopped"},
+        starts_again=_text(row.get("policy")) in {"always", "unless-stopped"},
         addresses=_addresses(row) if is_alive else (),
         signal_trouble=trouble_of(command, stop_signal, pid),
         signals_children=has_init(command, pid),

@@ -100,7 +100,8 @@ class Turn:
             try:
                 yield from self._await_old_gone(run, call)
             except (Interrupted, TimedOut):
-                if not process.starts_again:
+                # Docker's own restart goes on, and starts the container again.
+                if not process.starts_again and manager.kind != "docker":
                     context.notes.append(
                         f"{label(process)} exits when its jobs have ended, and its manager does "
                         f"not start it again; start it then: {remedy(process, 'start')}"
