@@ -193,3 +193,22 @@ def script(file: Path, command: str) -> None:
     """Write a program for a folder of PATH."""
     file.write_text(f"#!/bin/sh\n{command}\n")
     file.chmod(0o755)
+
+
+def test_a_roll_of_an_app_that_ignores_the_signal(docker: Containers, lab: Lab) -> None:
+    """Node as PID 1 without a handler: it never ends, and Docker goes on waiting."""
+    before = {
+        name: docker.worker(name, {"HANDLE_SIGTERM": 0}, stop_timeout=1,
+                            labels={"com.docker.compose.project": "shop",
+                                    "com.docker.compose.service": "worker"})
+        for name in ("one", "two")
+    }  # fmt: skip
+    words = ("restart", "docker:shop/worker", "--strategy", "roll", "--timeout", "1s")
+    done = docker.qctl(*words, "--json")
+    assert done.code == 4
+    assert "never exits on it" in done.report["notes"][0]
+    assert {name: docker.engine.pid(name) for name in before} == before
+    done = docker.qctl("restart", "docker:one", "--json")
+    assert done.code == 0, done.err
+    assert [is_alive(before[name]) for name in ("one", "two")] == [False, True]
+    lab.prove_tidy("q")

@@ -100,8 +100,13 @@ class Turn:
             try:
                 yield from self._await_old_gone(run, call)
             except (Interrupted, TimedOut):
-                # Docker's own restart goes on, and starts the container again.
-                if not process.starts_again and manager.kind != "docker":
+                if manager.kind == "docker":
+                    context.notes.append(
+                        f"Docker starts {label(process)} again as soon as it exits on "
+                        f"{process.stop_signal}; a PID 1 without a handler for the signal, such as "
+                        "Node's, never exits on it: then use --strategy pause"
+                    )
+                elif not process.starts_again:
                     context.notes.append(
                         f"{label(process)} exits when its jobs have ended, and its manager does "
                         f"not start it again; start it then: {remedy(process, 'start')}"
