@@ -20,6 +20,7 @@
 //   CRASH_MS        throw after so long …
 //   CRASH_IF        … only when this file exists
 //   DIE_IF          if this file exists, throw once CLIENT LIST has shown the workers twice
+//   SOURCE_IP       the address to connect from, as a container has its own
 //   SECRET_TOKEN    not used: something that must never be shown
 
 const fs = require("node:fs");
@@ -27,6 +28,12 @@ const Redis = require("ioredis");
 const { makeProcessor, sleep } = require("./processor");
 
 const env = process.env;
+if (env.SOURCE_IP) {
+  // ioredis has no option for this.
+  const net = require("node:net");
+  const connect = net.createConnection;
+  net.createConnection = (to, ...more) => connect({ ...to, localAddress: env.SOURCE_IP }, ...more);
+}
 const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
 const connection = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.labs.docker_engine import Engine
 from tests.labs.drains import Lab, open_lab
+from tests.labs.kubernetes_stub import Cluster, open_cluster
 from tests.labs.node import NodeBull, install_node_modules
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer
@@ -125,6 +126,13 @@ def machine(lab_machine: Machine) -> Iterator[Machine]:
     """A systemd without units of tests; those that the test starts end with it."""
     yield lab_machine
     lab_machine.reset()
+
+
+@pytest.fixture
+def kubernetes(node_modules: str) -> Iterator[Cluster]:
+    """A stub of Kubernetes without workloads, for the real ``kubectl``."""
+    with open_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

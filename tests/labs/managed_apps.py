@@ -16,9 +16,11 @@ class ManagedApp(Protocol):
 
     Attributes:
         target: how qctl names the app.
+        shows_pids: whether qctl shows the pids of its processes.
     """
 
     target: str
+    shows_pids: bool
 
     def start(self, instances: int = 1, **env: object) -> None:
         """Start the app and wait for its workers; ``env`` as in worker.js."""
@@ -41,6 +43,7 @@ class Pm2App:
     """The app under PM2."""
 
     target = "pm2:app"
+    shows_pids = True
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -70,6 +73,7 @@ class DockerApp:
     """
 
     target = "docker:shop/worker"
+    shows_pids = True
 
     def __init__(self, lab: Lab, engine: Engine) -> None:
         self._lab = lab

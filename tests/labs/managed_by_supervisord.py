@@ -12,6 +12,7 @@ class SupervisordApp:
     """The app under supervisord, on a socket that needs a password."""
 
     target = "supervisord:app"
+    shows_pids = True
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab

@@ -15,6 +15,8 @@ class SystemdApp:
         user: let the user's systemd run them.
     """
 
+    shows_pids = True
+
     def __init__(self, lab: Lab, machine: Machine, *, user: bool = False) -> None:
         self._lab = lab
         self._machine = machine

@@ -34,11 +34,14 @@ class Environment:
         UsageError: options contradict each other or are empty, or a setting is malformed.
     """
 
-    def __init__(self, streams: Streams, options: CommonOptions) -> None:
+    def __init__(
+        self, streams: Streams, options: CommonOptions, kube_context: str | None = None
+    ) -> None:
         for flag, value in (
             ("--redis", options.redis_url),
             *(("--prefix", prefix) for prefix in options.prefix or ()),
             ("--context", options.context),
+            ("--kube-context", kube_context),
         ):
             if value == "":
                 # If an empty value counted as absent, qctl could write to another Redis.
@@ -53,6 +56,7 @@ class Environment:
             prefixes=options.prefix or (),
             all_prefixes=options.all_prefixes,
             context=options.context,
+            kube_context=kube_context,
             environ=streams.environ,
         )
 

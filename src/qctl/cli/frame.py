@@ -28,7 +28,7 @@ from typer.models import CommandFunctionType, CommandInfo
 from qctl.cli.environment import Environment
 from qctl.cli.guard import guard_write
 from qctl.cli.help import CONTEXT_SETTINGS, Command, Group
-from qctl.cli.options import CommonOptions, Confirmed, Queue
+from qctl.cli.options import CommonOptions, Confirmed, KubeContext, Queue
 from qctl.ops.processes.suggest import commands_like
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -80,6 +80,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
 
     Every field of a parameter whose type is a dataclass becomes an option, so that commands can
     share options. A command with a parameter ``dry_run`` writes, so ``guard_write`` applies to it.
+    A command with a parameter ``target`` also has ``--kube-context``.
     """
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
@@ -89,20 +90,27 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:
         own.append(inspect.Parameter("confirmed", _KEYWORD, default=None, annotation=Confirmed))
+    if any(parameter.name == "target" for parameter in own):
+        own.append(
+            inspect.Parameter("kube_context", _KEYWORD, default=None, annotation=KubeContext)
+        )
     context = inspect.Parameter("typer_context", _KEYWORD, annotation=typer.Context)
     common = inspect.Parameter("common", _KEYWORD, annotation=CommonOptions)
     # Keyword-only, because an option without a default may follow one with a default.
     parameters = [p.replace(kind=_KEYWORD) for p in (context, *own, *_options_of(common))]
 
     def command(
-        typer_context: typer.Context, confirmed: str | None = None, **arguments: Any
+        typer_context: typer.Context,
+        confirmed: str | None = None,
+        kube_context: str | None = None,
+        **arguments: Any,
     ) -> None:
         dry_run = bool(arguments.get("dry_run"))
 
         def collect(group: Any) -> Any:
             return group(**{field.name: arguments.pop(field.name) for field in fields(group)})
 
-        env = Environment(typer_context.obj, collect(CommonOptions))
+        env = Environment(typer_context.obj, collect(CommonOptions), kube_context)
         for name, group in groups.items():
             arguments[name] = collect(group)
         env.note(*env.settings.warnings)

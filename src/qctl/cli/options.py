@@ -97,6 +97,17 @@ Confirmed = Annotated[
     str | None,
     typer.Option("--confirm", metavar="NAME", help="The context's name, if the config asks for it"),
 ]
+# An option of every command that names a target.
+KubeContext = Annotated[
+    str | None,
+    typer.Option(
+        "--kube-context",
+        metavar="NAME",
+        help="For a kubernetes: target: the context of the kubeconfig. Default: the context in "
+        "[kubernetes] of the config, else the kubeconfig's current one",
+        show_default=False,
+    ),
+]
 
 Queue = Annotated[str, _argument("QUEUE", "The queue's name", queue_names)]
 Queues = Annotated[list[str], _argument("QUEUE...", "The queues' names", queue_names)]

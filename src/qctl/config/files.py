@@ -24,6 +24,7 @@ _KEYS = (
     "redis.password_command",
     "pm2.home",
     "supervisord.url",
+    "kubernetes.context",
     "targets.*.process",
     "targets.*.queues",
 )

@@ -54,6 +54,7 @@ class Settings:
         max_stalled_count: the workers' ``maxStalledCount``: a job that stalls more often fails.
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
         supervisord_url: where supervisord listens; may contain a password. "" for its usual places.
+        kube_context: the context of the kubeconfig; "" for its current context.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
         contexts: names of the contexts in the config files.
@@ -70,6 +71,7 @@ class Settings:
     max_stalled_count: int = DEFAULT_MAX_STALLED_COUNT
     pm2_home: Path = Path("~/.pm2")
     supervisord_url: str = field(default="", repr=False)
+    kube_context: str = ""
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
@@ -129,6 +131,7 @@ def load_settings(
     prefixes: Sequence[str] = (),
     all_prefixes: bool = False,
     context: str | None = None,
+    kube_context: str | None = None,
     environ: Mapping[str, str],
 ) -> Settings:
     """Settings from flags, the environment and the config files.
@@ -147,12 +150,14 @@ def load_settings(
             "redis.url": ["--redis"],
             "redis.prefix": ["--prefix", "--all-prefixes"],
             "context": ["--context"],
+            "kubernetes.context": ["--kube-context"],
         },
         {
             "--redis": redis_url,
             "--prefix": list(prefixes),
             "--all-prefixes": list(EVERY_PREFIX.patterns) if all_prefixes else None,
             "--context": context,
+            "--kube-context": kube_context,
         },
     )
     variables = _given(
@@ -192,6 +197,7 @@ def load_settings(
         max_stalled_count=_max_stalled_count(lookup.find("redis.max_stalled_count")),
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
         supervisord_url=lookup.text("supervisord.url") or "",
+        kube_context=lookup.text("kubernetes.context") or "",
         state_home=state_home(environ),
         targets=_targets(lookup),
         contexts=contexts,

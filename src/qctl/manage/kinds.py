@@ -86,6 +86,16 @@ KINDS: Mapping[str, Kind] = {
     ),
     "systemd": _systemd("systemd", "systemctl", "journalctl -u"),
     "systemd-user": _systemd("the user's systemd", "systemctl --user", "journalctl --user-unit"),
+    "kubernetes": Kind(
+        title="Kubernetes",
+        listing="kubectl get deployments,statefulsets",
+        show="kubectl -n {namespace} describe pod {last}",
+        log="kubectl -n {namespace} logs --previous {last}",
+        restart="qctl restart kubernetes:{namespace}/{name}",
+        start="kubectl -n {namespace} scale {name} --replicas=1",
+        grace="set terminationGracePeriodSeconds to {s} or more in the pod template",
+        errored="a container cannot run, and Kubernetes keeps trying (errored)",
+    ),
 }
 
 

@@ -180,6 +180,9 @@ class Rollout(Protocol):
         """The command, with its arguments, that replaces the processes that ``name`` means.
 
         The exit code of the command proves nothing.
+
+        Raises:
+            RefusedError: the manager would not replace all of them.
         """
         ...
 
@@ -188,6 +191,10 @@ class Rollout(Protocol):
 
         Args:
             before: the processes before ``restart_command`` was run.
+
+        Raises:
+            FailedError: the replacement cannot succeed, for example because a new process keeps
+                crashing; with the last lines that the process printed.
         """
         ...
 

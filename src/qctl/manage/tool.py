@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from qctl.errors import ManagerUnreachableError
 
@@ -25,12 +25,14 @@ def run_tool(
     timeout_s: float,
     env: Mapping[str, str] = {},
     with_stderr: bool = False,
+    reason: Callable[[bytes], str] | None = None,
 ) -> str:
     """Run a tool to its end.
 
     Args:
         env: variables added to qctl's own environment.
         with_stderr: return the tool's stderr too, among its stdout; errors then have no message.
+        reason: finds the reason for a failure in the tool's stderr; by default its first line.
 
     Returns:
         the tool's stdout.
@@ -57,7 +59,7 @@ def run_tool(
     else:
         if not done.returncode:
             return done.stdout.decode(errors="replace")
-        raise ToolFailedError(argv, done.returncode, first_line(done.stderr or b""))
+        raise ToolFailedError(argv, done.returncode, (reason or first_line)(done.stderr or b""))
     raise ManagerUnreachableError(f"`{shown(argv)}` gave no answer", why=why)
 
 
@@ -65,7 +67,7 @@ class ToolFailedError(ManagerUnreachableError):
     """A tool ended with another exit code than 0.
 
     Args:
-        message: the first line of the tool's stderr; "" if there is none.
+        message: the reason, from the tool's stderr; "" if there is none.
     """
 
     def __init__(self, argv: Sequence[str], code: int, message: str) -> None:
@@ -137,9 +139,12 @@ class ToolCall:
 def first_line(stderr: bytes) -> str:
     """The first line with text in a tool's error output, without characters that do not print."""
     lines = stderr.decode(errors="replace").splitlines()
-    line = next((line for line in lines if line.strip()), "")
-    plain = "".join(char for char in line if char.isprintable())
-    return plain.strip()[:_MAX_MESSAGE]
+    return printable(next((line for line in lines if line.strip()), ""))
+
+
+def printable(line: str) -> str:
+    """A line for a message: shortened, and without characters that do not print."""
+    return "".join(char for char in line if char.isprintable()).strip()[:_MAX_MESSAGE]
 
 
 def shown(argv: Sequence[str]) -> str:

@@ -65,6 +65,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "confirm": settings.guards.confirm,
         "pm2.home": str(settings.pm2_home),
         "supervisord.url": _masked_supervisord(settings.supervisord_url),
+        "kubernetes.context": settings.kube_context or None,
         "state_home": str(settings.state_home),
     }
     if settings.password_source is None:

@@ -49,7 +49,7 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
         name = f"{visible(process.target)} id {process.key}"
-        if process.pid is None:
+        if process.pid is None and process.status != "online":
             yield f"start      {name}, which is {process.status}; its queues: {serves}"
             continue
         if process.target.startswith("qctl:"):
@@ -60,10 +60,11 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
             then = "SIGKILL after an unknown time"
         else:
             then = f"SIGKILL after {duration(process.kill_timeout_ms / 1000)}"
+        # A process on another host has no pid here.
+        pid = f"pid {process.pid}, " if process.pid is not None else ""
         stop_signal = process.stop_signal or "unknown stop signal"
         yield (
-            f"restart    {name}, pid {process.pid}, {process.status}: {stop_signal}, "
-            f"{then}; its queues: {serves}"
+            f"restart    {name}, {pid}{process.status}: {stop_signal}, {then}; its queues: {serves}"
         )
     if plan.command:
         yield f"command    {visible(' '.join(map(quoted, plan.command)))}"

@@ -25,8 +25,9 @@ from qctl.ops.jobs.estimate import remaining_s
 from qctl.ops.processes.beside import queues_beside
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.replacement import WITHOUT_PROOF
-from qctl.ops.processes.run_command import OperatorCommand
-from qctl.ops.processes.suggest import command, quoted
+from qctl.ops.processes.run_command import READY_TIMEOUT_S, OperatorCommand
+from qctl.ops.processes.stopped import remedy
+from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
     Target,
@@ -241,19 +242,21 @@ def _require_here(target: Target) -> None:
     away = [each for each in target.processes if each.status == "online" and each.pid is None]
     if away and not isinstance(target.manager, Rollout):
         words = words_of(target.manager.kind)
-        restart = words.restart.format(key=quoted(away[0].key), name=quoted(away[0].name))
         raise RefusedError(
             f"the processes of {target.label} cannot be seen from this host",
             why=f"{words.title} runs {away[0].name} on another host or in a virtual machine",
-            hint=f"let Redis show the restart: qctl drain QUEUE -- {restart}",
+            hint=f"let Redis show the restart: qctl drain QUEUE -- {remedy(away[0], 'restart')}",
         )
 
 
 def _rollout(target: Target, manager: Rollout) -> OperatorCommand:
     """The command that replaces all processes of a target at once."""
+    processes = target.processes
+    longest_s = max(each.ready_timeout_ms / 1000 + each.max_stop_s for each in processes)
     return OperatorCommand(
         manager.restart_command(target.name),
-        shortcoming=lambda: manager.shortcoming(target.name, target.processes),
+        ready_timeout_s=READY_TIMEOUT_S + longest_s,
+        shortcoming=lambda: manager.shortcoming(target.name, processes),
     )
 
 

@@ -59,6 +59,10 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
         from qctl.manage.systemd.manager import Systemd  # noqa: PLC0415
 
         return Systemd(kind, **limit)
+    if kind == "kubernetes":
+        from qctl.manage.kubernetes.manager import Kubernetes  # noqa: PLC0415
+
+        return Kubernetes(settings.kube_context, **limit)
     known = list(KINDS)
     raise UsageError(
         f"qctl cannot restart processes of {kind!r}",

@@ -8,6 +8,7 @@ a new one, so this proof is weaker than that of ``restart.py``, which watches th
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -26,6 +27,8 @@ from qctl.wire.read.info import run_ids
 CONFIRM_S = 5.0
 # The end of the hint if Redis does not list the workers.
 WITHOUT_PROOF = "; or do without the proof: --no-expect"
+# How often a manager is asked for the shortcoming: while workers are missing, and while none is.
+_ASK_S, _ASK_AGAIN_S = 2.0, 0.5
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
 
@@ -57,6 +60,7 @@ class Replacement:
         expected: how many new workers each queue needs; None: as many as the queue has, even 0.
         whose: client ids of the workers to replace; None for all workers of the queues.
         shortcoming: asks a manager why the replacement is not complete; "" if it is complete.
+            Raises FailedError if the replacement cannot succeed.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
 
@@ -89,7 +93,7 @@ class Replacement:
             self._not_meant = frozenset(_id(w) for w in workers if w.client_id not in whose)
             workers = [worker for worker in workers if worker.client_id in whose]
         self._shortcoming = shortcoming
-        self._lacks = ""
+        self._lacks, self._asked_at = "", -math.inf
         self._old = {_id(worker) for worker in workers}
         self._before = Counter(w.queue for w in workers)
         self._elsewhere = self._read_elsewhere(workers)
@@ -150,7 +154,8 @@ class Replacement:
             FailedError: as ``read``; also if it takes too long, or if new workers keep going away.
             Interrupted: ``stop`` returned True.
         """
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
+        deadline = began + timeout_s
         while True:
             now = self.read()
             since = self._complete_since
@@ -158,10 +163,13 @@ class Replacement:
                 return now
             if self._stop():
                 raise Interrupted
-            if time.monotonic() > deadline:
+            is_late = time.monotonic() > deadline
+            if is_late or time.monotonic() - max(self._asked_at, began) > _ASK_S:
+                self._ask()
+            if is_late:
                 raise FailedError(
                     "the command succeeded, but its workers are not in place",
-                    why=_shortage(now) or self._lacks or "the new workers do not stay connected",
+                    why=self._why(now) or "the new workers do not stay connected",
                     hint="see the workers' own log, and whether the command restarts every worker "
                     "of these queues; for more time: --ready-timeout D; for another number of "
                     "workers: --expect-workers N",
@@ -181,10 +189,10 @@ class Replacement:
         while True:
             now = self.read()
             if self._complete_since != began:
+                self._ask()
                 raise FailedError(
                     "the new workers did not stay up",
-                    why=_shortage(now)
-                    or self._lacks
+                    why=self._why(now)
                     or "some have crashed and were started again, or have lost their connection "
                     "and reconnected",
                     hint="see the workers' own log",
@@ -199,9 +207,10 @@ class Replacement:
         count = Counter(worker.queue for worker in new)
         present = frozenset(_id(worker) for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
-        if is_complete and (self._lacks or self._complete_since is None):
+        if is_complete and self._complete_since is None:
             # Ask only when the connections look complete, because a manager takes long to answer.
-            self._lacks = self._shortcoming()
+            if not self._lacks or time.monotonic() - self._asked_at > _ASK_AGAIN_S:
+                self._ask()
             is_complete = not self._lacks
         if not is_complete or not self._complete <= present:
             # A worker is missing, so the time for which all must stay connected begins again.
@@ -217,12 +226,23 @@ class Replacement:
         for each in now:
             # More than ``MAX_CRASHES`` new workers have gone for each worker that is needed.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
+                # The manager may know the error that ended them.
+                self._ask()
                 raise FailedError(
                     f"the new workers of {each.queue} keep going away",
                     why=f"{counted(ever[each.queue], 'worker has', 'workers have')} connected "
-                    f"since the command began, and {each.new} of them stayed",
+                    f"since the command began, and {each.new} of them stayed"
+                    + (f"; {self._lacks}" if self._lacks else ""),
                     hint="see the workers' own log; fix the app, then deploy again",
                 )
+
+    def _ask(self) -> None:
+        """Ask the manager for its shortcoming, which may raise a FailedError."""
+        self._lacks = self._shortcoming()
+        self._asked_at = time.monotonic()
+
+    def _why(self, now: Iterable[QueueWorkers]) -> str:
+        return "; ".join(part for part in (_shortage(now), self._lacks) if part)
 
     def _read_elsewhere(self, workers: Iterable[WorkerClient]) -> dict[str, str]:
         """Address of each worker of another queue → that queue."""

@@ -55,6 +55,8 @@ def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
         redis = str(parse_url(_settings.redis_url))
     if redis:
         options += ["--redis", redis]
+    if _by_flag("kubernetes.context") and any(word.startswith("kubernetes:") for word in words):
+        options += ["--kube-context", _settings.kube_context if _settings else ""]
     # Names that would be taken for options come last, after a ``--``.
     dashed = [word for word in words if word.startswith("-") and word not in _OPTIONS]
     plain = [word for word in words if word not in dashed]

@@ -1,0 +1,1 @@
+"""Kubernetes: the pods of deployments and stateful sets, through ``kubectl``."""

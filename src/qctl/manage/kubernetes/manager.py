@@ -1,0 +1,204 @@
+"""Kubernetes as a process manager: the pods of a deployment or stateful set, replaced together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from qctl.errors import FailedError, ManagerUnreachableError, NotFoundError, RefusedError
+from qctl.manage.kubernetes.kubectl import Kubectl, MissingError
+from qctl.manage.kubernetes.names import WorkloadName, parse_name
+from qctl.manage.kubernetes.pods import Pod, read_pods
+from qctl.manage.kubernetes.workload import Workload, read_names, read_workload
+from qctl.manage.last_words import error_first
+from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.plurals import counted
+from qctl.similar import similar_names
+
+TIMEOUT_S = 10.0
+_MAX_LISTED = 20
+# A new pod whose container has ended so often keeps crashing.
+_MAX_CRASHES = 2
+_LOG_LINES = 50
+
+
+class Kubernetes:
+    """The workloads of one cluster, as ``kubectl`` reaches it.
+
+    Args:
+        context: a context of the kubeconfig; "" for its current context.
+        timeout_s: how long each call of kubectl may take.
+    """
+
+    kind = "kubernetes"
+
+    def __init__(self, context: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+        self._kubectl = Kubectl(context, timeout_s)
+
+    def processes(self) -> Sequence[ManagedProcess]:
+        """None: qctl reads only the workloads that a target names, never a whole cluster."""
+        return ()
+
+    def targets(self) -> Sequence[str]:
+        """None, as in ``processes``."""
+        return ()
+
+    def process(self, key: str) -> NoReturn:
+        """Not needed, because pods are replaced together."""
+        raise NotImplementedError(key)
+
+    def find(self, name: str) -> Sequence[ManagedProcess]:
+        """The pods of the workload ``[NAMESPACE/]KIND/NAME``; see ``Manager``.
+
+        Without pods, one entry stands for it: ``stopped`` if it wants none, else ``launching``.
+        """
+        workload = self._workload(parse_name(name))
+        pods = read_pods(self._kubectl, workload)
+        return [pod.to_process(workload) for pod in pods] or [_without_pods(workload)]
+
+    def begin_restart(self, process: ManagedProcess) -> RestartCall:
+        """Not possible: raises ``RefusedError``; see ``Manager``."""
+        raise RefusedError(
+            f"{process.key} cannot be restarted alone",
+            why="Kubernetes replaces the pods of a workload only together",
+            hint=f"qctl restart {process.target}",
+        )
+
+    def restart_command(self, name: str) -> tuple[str, ...]:
+        """See ``Rollout``."""
+        workload = self._workload(parse_name(name))
+        if why := _why_not_replaced(workload):
+            raise RefusedError(
+                f"{workload.name.target} cannot be restarted", why=why[0], hint=why[1]
+            )
+        options = workload.name.options
+        return self._kubectl.command(*options, "rollout", "restart", workload.name.short)
+
+    def shortcoming(self, name: str, before: Sequence[ManagedProcess]) -> str:
+        """See ``Rollout``."""
+        try:
+            workload = self._workload(parse_name(name))
+            pods = read_pods(self._kubectl, workload)
+        except ManagerUnreachableError as error:
+            return f"it is unknown how far the rollout is: {error.what} ({error.why})"
+        self._raise_failure(workload, pods)
+        gone = {each.key for each in before} if workload.name.kind == "deployment" else set()
+        old = [p for p in pods if not p.is_new or f"{workload.name.namespace}/{p.name}" in gone]
+        new = [p for p in pods if p not in old and not p.is_leaving]
+        ready = sum(pod.is_ready for pod in new)
+        lacks = []
+        if not workload.is_seen:
+            lacks.append("Kubernetes has not acted on the restart yet")
+        if ready < workload.replicas:
+            lacks.append(f"{ready} of {counted(workload.replicas, 'new pod')} are ready")
+            lacks += [f"{pod.name}: {pod.trouble()}" for pod in new if not pod.is_ready]
+        if old:
+            are = "pod of before is" if len(old) == 1 else "pods of before are"
+            lacks.append(f"{len(old)} {are} still there")
+        return "; ".join(lacks)
+
+    def _raise_failure(self, workload: Workload, pods: Sequence[Pod]) -> None:
+        """Raise a FailedError if the rollout cannot succeed."""
+        name = workload.name
+        failed = next((p for p in pods if p.is_new and not p.is_leaving and _has_failed(p)), None)
+        if failed is None and workload.progress != "ProgressDeadlineExceeded":
+            return
+        what = f"the rollout of {name.target} made no progress for {workload.deadline_s or 0:g} s"
+        why: list[str] = []
+        show = f"kubectl -n {name.namespace} describe {name.short}"
+        if failed is not None:
+            words = self._last_words(name.namespace, failed)
+            crashes = any(container.crashes for container in failed.containers)
+            does = "keeps crashing" if crashes else "does not start"
+            what = f"a new pod of {name.target} {does}"
+            why = [*words, f"{failed.name}: {failed.trouble()}"]
+            show = f"kubectl -n {name.namespace} describe pod {failed.name}"
+        raise FailedError(
+            what,
+            why="\n".join(
+                [
+                    *why,
+                    "Kubernetes goes on with the rollout: when a new pod is ready, an old one is "
+                    "stopped, even if it runs jobs",
+                ]
+            ),
+            hint=f"see {show}; fix the app, then qctl restart {name.target}",
+        )
+
+    def _last_words(self, namespace: str, pod: Pod) -> list[str]:
+        """The last lines of the container that has crashed, the error first."""
+        crashed = next((each for each in pod.containers if each.crashes), None)
+        if crashed is None:
+            return []
+        words = ["-n", namespace, "logs", pod.name, "-c", crashed.name, f"--tail={_LOG_LINES}"]
+        # While the container runs again, its last end is in the log of its previous run.
+        previous = ["--previous"] * bool(crashed.started_at)
+        try:
+            return error_first(self._kubectl.run(*words, *previous).splitlines())
+        except (ManagerUnreachableError, MissingError):
+            return []
+
+    def _workload(self, name: WorkloadName) -> Workload:
+        try:
+            return read_workload(self._kubectl, name)
+        except MissingError as missing:
+            raise self._not_found(name, str(missing)) from None
+
+    def _not_found(self, name: WorkloadName, message: str) -> NotFoundError:
+        try:
+            targets = [each.target for each in read_names(self._kubectl, name.namespace)]
+        except (ManagerUnreachableError, MissingError):
+            # The user may be allowed to read only this one workload.
+            return NotFoundError(f"there is no {name.target}", why=message, hint="kubectl get all")
+        names = {target.rpartition("/")[2]: target for target in targets}
+        near = similar_names(name.name, list(names))
+        listed = ", ".join(targets[:_MAX_LISTED]) or "none"
+        more = f" and {len(targets) - _MAX_LISTED} more" if len(targets) > _MAX_LISTED else ""
+        return NotFoundError(
+            f"there is no {name.target}",
+            why=f"targets in this namespace: {listed}{more}",
+            hint=f"did you mean {names[near[0]]}?"
+            if near
+            else "name the namespace, or one of these",
+        )
+
+
+def _has_failed(pod: Pod) -> bool:
+    return bool(pod.stuck) or any(each.crashes >= _MAX_CRASHES for each in pod.containers)
+
+
+def _why_not_replaced(workload: Workload) -> tuple[str, str] | None:
+    """Why a rollout would not replace all pods, and what to do; None if it would."""
+    kubectl = f"kubectl -n {workload.name.namespace}"
+    if workload.paused:
+        return "its rollouts are paused", f"{kubectl} rollout resume {workload.name.short}"
+    if workload.strategy == "OnDelete":
+        return (
+            "its update strategy is OnDelete, so a rollout replaces no pod",
+            "set its updateStrategy to RollingUpdate, or delete the pods with -- COMMAND",
+        )
+    if workload.partition:
+        return (
+            f"its partition is {workload.partition}, so a rollout leaves pods with a lower number",
+            "set the partition of its updateStrategy to 0",
+        )
+    return None
+
+
+def _without_pods(workload: Workload) -> ManagedProcess:
+    return ManagedProcess(
+        target=workload.name.target,
+        key=f"{workload.name.namespace}/{workload.name.name}",
+        name=workload.name.short,
+        namespace=workload.name.namespace,
+        status="launching" if workload.replicas else "stopped",
+        pid=None,
+        started_at_ms=None,
+        restarts=0,
+        mode="",
+        stop_signal="SIGTERM",
+        kill_timeout_ms=0,
+        ready_timeout_ms=0,
+        cpu_percent=None,
+        rss_bytes=None,
+    )

@@ -1,0 +1,253 @@
+"""The pods of a workload, and what each of them shows about its containers."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from qctl.manage.docker.signals import trouble_of
+from qctl.manage.kubernetes.kubectl import Kubectl
+from qctl.manage.kubernetes.workload import Workload, not_understood, number
+from qctl.manage.protocol import ManagedProcess
+
+_POD_FIELDS = (
+    "{{.metadata.name}}",
+    "{{range .metadata.ownerReferences}}{{if .controller}}{{.uid}}{{end}}{{end}}",
+    '{{with .metadata.labels}}{{with index . "controller-revision-hash"}}{{.}}{{end}}{{end}}',
+    "{{with .metadata.deletionTimestamp}}{{.}}{{end}}",
+    "{{with .status.phase}}{{.}}{{end}}",
+    '{{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}',
+    # Why no node takes the pod, e.g. "Unschedulable".
+    '{{range .status.conditions}}{{if eq .type "PodScheduled"}}{{with .reason}}{{.}}{{end}}{{end}}'
+    "{{end}}",
+    # With host networking, the address is the node's, which other pods have as well.
+    "{{if not .spec.hostNetwork}}{{range .status.podIPs}}{{.ip}} {{end}}{{end}}",
+    "{{with .spec.terminationGracePeriodSeconds}}{{.}}{{end}}",
+    # Hooks that run before SIGTERM: the seconds of a sleep, else "?".
+    "{{range .spec.containers}}{{with .lifecycle}}{{with .preStop}}{{with .sleep}}{{.seconds}}"
+    "{{else}}?{{end}} {{end}}{{end}}{{end}}",
+    # What each container starts, if the pod and not the image says so: lists as Python reads them.
+    '[{{range .spec.containers}}{{if .command}}[{{range .command}}{{printf "%q," .}}{{end}}'
+    '{{range .args}}{{printf "%q," .}}{{end}}],{{end}}{{end}}]',
+    "{{range .status.initContainerStatuses}}{{template "
+    '"container" .}}{{end}}{{range .status.containerStatuses}}{{template "container" .}}{{end}}',
+)
+_CONTAINER_FIELDS = (
+    "{{.name}}",
+    "{{with .restartCount}}{{.}}{{end}}",
+    "{{with .state}}{{with .running}}{{.startedAt}}{{end}}{{end}}",
+    "{{with .state}}{{with .waiting}}{{with .reason}}{{.}}{{end}}{{end}}{{end}}",
+    '{{with .state}}{{with .terminated}}{{template "end" .}}{{end}}{{end}}',
+    '{{with .lastState}}{{with .terminated}}{{template "end" .}}{{end}}{{end}}',
+)
+_TEMPLATE = (
+    '{{define "end"}}{{.exitCode}} {{with .reason}}{{.}}{{end}} {{with .startedAt}}{{.}}{{end}}'
+    '{{end}}{{define "container"}}' + "|".join(_CONTAINER_FIELDS) + ";{{end}}{{range .items}}"
+    # The list may hold the replica sets of a deployment as well, which own the pods.
+    '{{if eq .kind "ReplicaSet"}}{{"set\\t"}}{{.metadata.uid}}{{"\\t"}}'
+    "{{range .metadata.ownerReferences}}{{if .controller}}{{.uid}}{{end}}{{end}}"
+    '{{"\\t"}}{{with .metadata.annotations}}'
+    '{{with index . "deployment.kubernetes.io/revision"}}{{.}}{{end}}{{end}}'
+    '{{else}}{{"pod\\t"}}' + '{{"\\t"}}'.join(_POD_FIELDS) + '{{end}}{{"\\n"}}{{end}}'
+)
+# Kubernetes goes on trying, but without a change by somebody it does not succeed.
+_STUCK = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of a container: exit code, reason such as ``OOMKilled``, and when it had started."""
+
+    code: int
+    reason: str
+    started_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of a pod.
+
+    Args:
+        waiting: why it does not run, e.g. ``CrashLoopBackOff``; "" if it is not waiting.
+        end: how it ended, if it does not run now.
+        last_end: how it ended before it was started again.
+    """
+
+    name: str
+    restarts: int
+    started_at: str
+    waiting: str
+    end: _End | None
+    last_end: _End | None
+
+    @property
+    def crashes(self) -> int:
+        """How often it has ended."""
+        return self.restarts + (self.end is not None or self.waiting == "CrashLoopBackOff")
+
+    def trouble(self) -> str:
+        """Why it does not run, with its last end; "" if it runs."""
+        if self.started_at:
+            return ""
+        end = self.end or self.last_end
+        ended = f"it ended with code {end.code}" if end else ""
+        if end and end.reason not in {"", "Error", "Completed"}:
+            ended += f" ({end.reason})"
+        return ", ".join(part for part in (self.waiting, ended) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that has not finished.
+
+    Args:
+        is_new: whether it belongs to the newest revision of the workload.
+        is_leaving: whether it was asked to stop.
+        unscheduled: why no node takes it; "" if one does.
+        commands: what its containers start, if the image does not decide.
+        containers: the init containers and the containers.
+    """
+
+    name: str
+    is_new: bool
+    is_leaving: bool
+    is_ready: bool
+    phase: str
+    unscheduled: str
+    addresses: tuple[str, ...]
+    grace_s: float
+    hooks: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...] = field(repr=False)
+    containers: tuple[Container, ...]
+
+    @property
+    def stuck(self) -> str:
+        """The reason why a container cannot run until somebody changes something; else ""."""
+        return next((c.waiting for c in self.containers if c.waiting in _STUCK), "")
+
+    def trouble(self) -> str:
+        """Why the pod is not ready, as far as it shows."""
+        reasons = [reason for each in self.containers if (reason := each.trouble())]
+        return reasons[0] if reasons else self.unscheduled or f"{self.phase}, not ready"
+
+    def to_process(self, workload: Workload) -> ManagedProcess:
+        """The pod as a process of the workload."""
+        name = workload.name
+        status = "online" if self.is_ready else "launching"
+        if self.is_leaving:
+            status = "stopping"
+        elif self.stuck:
+            status = "errored"
+        starts = [c.started_at for c in self.containers if c.started_at]
+        ends = [end.started_at for c in self.containers for end in (c.end, c.last_end) if end]
+        last_start_ms = max(map(_epoch_ms, filter(None, [*starts, *ends])), default=None)
+        sleep_s = max((number(hook) for hook in self.hooks if hook != "?"), default=0)
+        return ManagedProcess(
+            target=name.target,
+            key=f"{name.namespace}/{self.name}",
+            name=name.short,
+            namespace=name.namespace,
+            status=status,
+            pid=None,
+            started_at_ms=last_start_ms if starts and status != "errored" else None,
+            restarts=sum(container.restarts for container in self.containers),
+            mode="",
+            stop_signal="SIGTERM",
+            # The grace period begins before the hook, and how long most hooks take is unknown.
+            kill_timeout_ms=None
+            if "?" in self.hooks
+            else int(max(self.grace_s - sleep_s, 0) * 1000),
+            ready_timeout_ms=rollout_timeout_ms(workload, self.grace_s),
+            cpu_percent=None,
+            rss_bytes=None,
+            last_start_ms=last_start_ms,
+            addresses=self.addresses,
+            signal_trouble=next(
+                (t for words in self.commands if (t := trouble_of(words, "SIGTERM", None))), ""
+            ),
+        )
+
+
+def rollout_timeout_ms(workload: Workload, grace_s: float) -> int:
+    """How long a rollout may take without being a failure."""
+    if workload.deadline_s is not None:
+        return int(workload.deadline_s * 1000)
+    # A stateful set has no limit, and replaces one pod after another.
+    return int(max(_MIN_ROLLOUT_S, workload.replicas * (grace_s + _START_S)) * 1000)
+
+
+# As long as a deployment may be without progress, by default; and the start of one pod.
+_MIN_ROLLOUT_S, _START_S = 600.0, 60.0
+
+
+def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
+    """The pods that the workload owns, without those that have finished.
+
+    The selector alone does not decide: those of two workloads may overlap.
+
+    Raises:
+        ManagerUnreachableError: as ``Kubectl.print``, or the answer is not understood.
+    """
+    kinds = "pods" if workload.name.kind == "statefulset" else "replicasets.apps,pods"
+    rows = kubectl.print([*workload.name.options, kinds, "-l", workload.selector], _TEMPLATE)
+    try:
+        revisions = {
+            uid: number(revision)
+            for kind, uid, owner, revision in (row for row in rows if row[0] == "set")
+            if kind and owner == workload.uid
+        }
+        newest = max(revisions, key=lambda uid: revisions[uid], default="")
+        return [
+            _pod(row[1:], is_new=row[2] == newest or row[3] == workload.revision != "")
+            for row in rows
+            if row[0] == "pod"
+            and row[2] in {*revisions, workload.uid}
+            and row[5] not in {"Succeeded", "Failed"}
+        ]
+    except (ValueError, IndexError, SyntaxError):
+        raise not_understood(workload.name.target) from None
+
+
+def _pod(fields: Sequence[str], *, is_new: bool) -> Pod:
+    name, _, _, deleted, phase, ready, unscheduled, ips, grace, hooks, commands, states = fields
+    return Pod(
+        name=name,
+        is_new=is_new,
+        is_leaving=bool(deleted),
+        is_ready=ready == "True",
+        phase=phase,
+        unscheduled=unscheduled,
+        addresses=tuple(ips.split()),
+        grace_s=float(grace or 0),
+        hooks=tuple(hooks.split()),
+        commands=tuple(tuple(words) for words in literal_eval(commands)),
+        containers=tuple(_container(state.split("|")) for state in states.split(";") if state),
+    )
+
+
+def _container(fields: Sequence[str]) -> Container:
+    name, restarts, started_at, waiting, end, last_end = fields
+    return Container(name, number(restarts), started_at, waiting, _end(end), _end(last_end))
+
+
+def _end(text: str) -> _End | None:
+    if not text:
+        return None
+    code, reason, started_at = text.split(" ")
+    return _End(number(code), reason, started_at)
+
+
+def _epoch_ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
