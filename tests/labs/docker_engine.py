@@ -32,7 +32,19 @@ IMAGE = "qctl-lab"
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT_S = 20.0
 _SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_OWN_FOLDERS = ("dev", "proc", "sys", "run", "tmp", "root", "etc", "usr", "var/log", "var/tmp")
+_OWN_FOLDERS = (
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "root",
+    "etc",
+    "usr",
+    "var",
+    "var/log",
+    "var/tmp",
+)
 _ETC_FILES = ("passwd", "group", "ld.so.cache", "nsswitch.conf", "localtime")
 # systemd would otherwise ask for a machine id at its first start.
 _MACHINE_ID = "c0ffee" * 5 + "01\n"

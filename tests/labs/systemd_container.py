@@ -41,6 +41,8 @@ _CGROUPS_WRITABLE = (
     "for at in /sys/fs/cgroup/systemd /sys/fs/cgroup; "
     "do mountpoint -q $at && mount -o remount,bind,rw $at && break; done;"
 )
+# Nothing on the bus starts polkit, which needs a seat: other users than root have no rights.
+_WITHOUT_POLKIT = "mount -t tmpfs none /usr/share/dbus-1/system-services;"
 _RUNTIME_DIR = "/run/user/0"
 # The manager of root's own units, without the login that usually starts it. Its name and slice are
 # the usual ones, by which journald recognizes it.
@@ -79,9 +81,10 @@ class Machine:
             (self._settings / level).mkdir()
         for unit in _MASKED:
             (self._settings / "system" / unit).symlink_to("/dev/null")
+        init = f"exec {self._systemd} --unit=basic.target"
         engine.run(
             name,
-            ["/bin/sh", "-c", f"{_CGROUPS_WRITABLE} exec {self._systemd} --unit=basic.target"],
+            ["/bin/sh", "-c", f"{_CGROUPS_WRITABLE} {_WITHOUT_POLKIT} {init}"],
             {"container": "docker"},
             folders=folders,
             options=[
@@ -194,9 +197,9 @@ class Machine:
             units = [unit for unit, of_user in self._units.items() if of_user == user]
             running = [unit for unit in units if "@." not in unit]
             # No unit starts again once its stop has begun.
-            self.systemctl("stop", "--no-block", *running, user=user)
+            self.systemctl("stop", "--no-block", *running, user=user, check=False)
             self._kill_all()
-            self.systemctl("stop", *running, user=user)
+            self.systemctl("stop", *running, user=user, check=False)
             self.systemctl("reset-failed", *running, user=user, check=False)
             for unit in units:
                 self._file(unit.removesuffix(".service"), user=user).unlink(missing_ok=True)

@@ -19,6 +19,8 @@ class Kind:
         grace: how to make the manager wait longer between the stop signal and SIGKILL; ``{s}``
             stands for seconds, ``{ms}`` for milliseconds.
         errored: what the status ``errored`` means.
+        spares_children: what it means that ``tree_kill`` is False.
+        tree_kill: how to make it True.
     """
 
     title: str
@@ -29,6 +31,8 @@ class Kind:
     start: str
     grace: str
     errored: str = "its manager has given it up (errored)"
+    spares_children: str = "treekill is off"
+    tree_kill: str = "remove treekill: false from the app's ecosystem file"
 
 
 def _systemd(title: str, systemctl: str, journalctl: str) -> Kind:
@@ -41,6 +45,8 @@ def _systemd(title: str, systemctl: str, journalctl: str) -> Kind:
         start=f"{systemctl} start {{name}}",
         grace="set TimeoutStopSec={s} or more in the unit",
         errored="it has failed, and systemd does not start it again (errored)",
+        spares_children="systemd stops only its main process",
+        tree_kill="set KillMode=control-group in the unit",
     )
 
 

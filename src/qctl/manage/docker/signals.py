@@ -12,12 +12,11 @@ import re
 import signal
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from qctl.manage.programs import MANAGERS, RUNNERS, SHELLS, command_line, program_of
 
 _INITS = frozenset({"tini", "tini-static", "docker-init", "dumb-init", "catatonit"})
-_SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh"})
-_RUNNERS = frozenset({"npm", "npx", "yarn", "pnpm", "corepack"})
-_MANAGERS = frozenset({"pm2-runtime", "pm2", "supervisord"})
 _DEFAULT = "SIGTERM"
 
 
@@ -38,7 +37,7 @@ def has_init(words: Sequence[str], pid: int | None) -> bool:
     Args:
         words, pid: as for ``trouble_of``. Docker's own init is not in ``words``.
     """
-    return _program((_running_words(pid) if pid else []) or words) in _INITS
+    return program_of((command_line(pid) if pid else []) or words) in _INITS
 
 
 def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
@@ -51,16 +50,16 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
     """
     if stop_signal == "SIGKILL":
         return "its stop signal is SIGKILL, which no worker can handle"
-    words = (_running_words(pid) if pid else []) or words
+    words = (command_line(pid) if pid else []) or words
     below = _below_init(words)
-    program = _program(below)
-    if program in _RUNNERS:
+    program = program_of(below)
+    if program in RUNNERS:
         return f"its command is {program}, which may not pass {stop_signal} on"
-    if program in _MANAGERS:
+    if program in MANAGERS:
         return f"its command is {program}, which stops the workers by its own time limits"
-    has_own_init = _program(words) in _INITS
+    has_own_init = program_of(words) in _INITS
     # A shell that is PID 1 of this host shows itself whether it has a handler.
-    if program in _SHELLS and (has_own_init or not pid) and _keeps_running(below):
+    if program in SHELLS and (has_own_init or not pid) and _keeps_running(below):
         return f"its command is `{program} -c`, which may not pass {stop_signal} on"
     if pid and not has_own_init and _is_ignored(pid, stop_signal):
         return f"its PID 1, {program}, has no handler for {stop_signal}, so the kernel ignores it"
@@ -85,38 +84,13 @@ def _is_ignored(pid: int, stop_signal: str) -> bool:
     return len(pids) > 1 and pids[-1] == "1" and not handled & bit
 
 
-def _running_words(pid: int) -> list[str]:
-    """The command line of a process; empty if it is gone. npm replaces its own by one word."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
-    return [word for word in words if word]
-
-
 def _below_init(words: Sequence[str]) -> Sequence[str]:
     """The command without an init in front of it, and without the entry point of Node's image."""
-    while words and (_program(words) in _INITS or _program(words) == "docker-entrypoint.sh"):
+    while words and (program_of(words) in _INITS or program_of(words) == "docker-entrypoint.sh"):
         words = words[1:]
         while words and words[0].startswith("-"):
             words = words[1:]
     return words
-
-
-def _program(words: Sequence[str]) -> str:
-    """The program's name without path and ending; of ``node /…/npm-cli.js``, ``npm``."""
-    names = [_base(word) for word in words[:2]]
-    if names and names[0] == "node" and names[1:] and names[1] in _RUNNERS | _MANAGERS:
-        return names[1]
-    return names[0] if names else ""
-
-
-def _base(word: str) -> str:
-    # npm's command line is the one word "npm start".
-    name = PurePosixPath(word.split(maxsplit=1)[0] if word.strip() else "").name
-    for ending in (".js", ".cjs", "-cli"):
-        name = name.removesuffix(ending)
-    return name
 
 
 def _keeps_running(words: Sequence[str]) -> bool:

@@ -56,10 +56,7 @@ class RestartJob(SignalCall):
         if now is None or now.status != "errored" or now.was_started_since(self._before):
             # The caller reports what has become of the service, with the end of its log.
             return None
-        return (
-            f"{text.rstrip('.')}, and started nothing; if it was started too often of late: "
-            f"systemctl reset-failed {self._before.name}"
-        )
+        return f"{text.rstrip('.')}, and started nothing"
 
 
 class Refusal:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from qctl.errors import NotFoundError, RefusedError
+from qctl.errors import ManagerUnreachableError, NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.manage.systemd.calls import Refusal, RestartJob, SignalCall
 from qctl.manage.systemd.groups import groups_of, service_of
@@ -40,16 +40,18 @@ class Systemd:
         self.kind = kind
         self._is_user = kind == "systemd-user"
         self._timeout_s = timeout_s
+        # Unit → the target by which the operator named it.
+        self._targets: dict[str, str] = {}
 
     def processes(self) -> Sequence[ManagedProcess]:
         """See ``Manager``; all services that run, even if they have no worker."""
-        found = [to_process(self.kind, unit) for unit in self._show("*.service")]
+        found = [self._process(unit) for unit in self._show("*.service")]
         return [process for process in found if process.pid]
 
     def process(self, key: str) -> ManagedProcess | None:
         """See ``Manager``; the key is that of ``ManagedProcess.key``."""
         unit = self._unit(key.removeprefix("user/"))
-        return to_process(self.kind, unit) if _exists(unit) else None
+        return self._process(unit) if _exists(unit) else None
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """See ``Manager``; ``name`` as in ``unit_pattern``.
@@ -62,8 +64,10 @@ class Systemd:
             raise self._not_found(pattern)
         for unit in units:
             self._require_usable(unit)
-        target = f"{self.kind}:{name}"
-        return [replace(to_process(self.kind, unit), target=target) for unit in units]
+        self._targets |= dict.fromkeys([unit["Id"] for unit in units], f"{self.kind}:{name}")
+        found = [self._process(unit) for unit in units]
+        # Instance 10 after instance 9.
+        return sorted(found, key=lambda process: (len(process.name), process.name))
 
     def targets(self) -> Sequence[str]:
         """See ``Manager``; all services that systemd has loaded, even if they have no worker."""
@@ -84,13 +88,14 @@ class Systemd:
         if not names:
             return ()
         units = [unit for unit in self._show(*sorted(names)) if unit.get("ControlGroup") in groups]
-        return [to_process(self.kind, unit) for unit in units]
+        return [self._process(unit) for unit in units]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """See ``Manager``; this also starts a stopped service."""
         reason = why_not_restartable(self._unit(process.name))
         if reason:
             return Refusal(f"{reason}; set KillMode=control-group in the unit")
+        self._forget_starts(process.name)
         argv = self._systemctl("restart", "--", process.name)
         return RestartJob(argv, _ENV, lambda: self.process(process.key), process)
 
@@ -98,17 +103,18 @@ class Systemd:
         """See ``Signaller``: have systemd send the stop signal to the main process alone.
 
         For systemd this is no stop: it sets no time limit, and starts the service again if the
-        settings allow it (see ``why_not_rollable``). This start counts for StartLimitBurst.
+        settings allow it (see ``why_not_rollable``).
         """
+        self._forget_starts(process.name)
         # The short form of --kill-whom: before version 252, the option had this name.
         options = ("--kill-who=main", f"--signal={process.stop_signal}")
         return SignalCall(self._systemctl("kill", *options, "--", process.name), _ENV)
 
     def why_not_rollable(self, process: ManagedProcess) -> str:
         """See ``Signaller``."""
-        if process.stop_signal == "SIGKILL":
-            return "its stop signal is SIGKILL"
-        return why_not_started_again(self._unit(process.name), time.time() * 1000)
+        if process.signal_trouble:
+            return process.signal_trouble
+        return why_not_started_again(self._unit(process.name))
 
     def log_since(self, process: ManagedProcess, since_s: float) -> list[str]:
         """See ``LogSource``; includes what systemd itself reports of the service.
@@ -121,6 +127,20 @@ class Systemd:
             *(f"--since=@{since_s:.6f}", f"{option}={process.name}"),
         ]
         return run_tool(argv, timeout_s=self._timeout_s, env=_ENV).splitlines()
+
+    def _process(self, unit: Properties) -> ManagedProcess:
+        process = to_process(self.kind, unit)
+        return replace(process, target=self._targets.get(process.name, process.target))
+
+    def _forget_starts(self, unit: str) -> None:
+        """Reset systemd's count of starts, which also counts starts by hand.
+
+        At its limit (StartLimitBurst), systemd would stop the old process and start no new one. If
+        this fails, so does the request that follows.
+        """
+        with contextlib.suppress(ManagerUnreachableError):
+            argv = self._systemctl("reset-failed", "--", unit)
+            run_tool(argv, timeout_s=self._timeout_s, env=_ENV)
 
     def _show(self, *units: str) -> list[Properties]:
         argv = self._systemctl("show", f"--property={','.join(PROPERTIES)}", "--", *units)

@@ -38,7 +38,8 @@ def unit_pattern(name: str) -> str:
     template, at, instance = name.removesuffix(SUFFIX).partition("@")
     if at and instance in {"", "*"}:
         instance = "*"
-    if not template or any(char in "*?[]/ " for char in template + instance.removesuffix("*")):
+    rest = template + ("" if instance == "*" else instance)
+    if not template or any(char in "*?[]/ " for char in rest):
         raise NotFoundError(
             f"{name!r} is not the name of a service",
             why="a name is a unit, such as emails.service, or all instances of a template",

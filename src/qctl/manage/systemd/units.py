@@ -10,8 +10,8 @@ import contextlib
 import math
 import signal
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
+from qctl.manage.programs import RUNNERS, SHELLS, command_line, program_of
 from qctl.manage.protocol import ManagedProcess
 from qctl.manage.systemd.names import family_of
 from qctl.manage.systemd.spans import parse_span_s, parse_time_ms
@@ -27,8 +27,6 @@ PROPERTIES = (
     "Restart",
     "RestartUSec",
     "RestartPreventExitStatus",
-    "StartLimitBurst",
-    "StartLimitIntervalUSec",
     "KillMode",
     "KillSignal",
     "RestartKillSignal",
@@ -59,8 +57,6 @@ _STATES = {
 }
 # A service of these types is ready when it says so, or when its first process has ended.
 _TYPES_WITH_READINESS = {"dbus", "forking", "notify", "notify-reload"}
-# Programs that start another one, wait for it, and do not reliably pass signals on.
-_WRAPPERS = {"ash", "bash", "dash", "npm", "npm-cli.js", "npx", "pnpm", "sh", "yarn", "zsh"}
 
 
 def parse_units(text: str) -> Iterator[Properties]:
@@ -112,7 +108,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
     )
 
 
-def why_not_started_again(unit: Properties, now_ms: float) -> str:
+def why_not_started_again(unit: Properties) -> str:
     """Why systemd may not start a service again soon after it has exited; "" if it does."""
     restart = unit.get("Restart", "no")
     if restart not in {"always", "on-success"}:
@@ -122,13 +118,6 @@ def why_not_started_again(unit: Properties, now_ms: float) -> str:
     delay = unit.get("RestartUSec", "")
     if (parse_span_s(delay) or 0) > _MAX_RESTART_DELAY_S:
         return f"systemd starts it again only {delay} after it has exited (RestartSec=)"
-    interval = unit.get("StartLimitIntervalUSec", "")
-    started_ms = parse_time_ms(unit.get("ExecMainStartTimestamp", "")) or 0
-    # With more than one start allowed, systemd does not show how many are left.
-    if unit.get("StartLimitBurst") == "1" and (
-        now_ms - started_ms <= (parse_span_s(interval) or 0) * 1000
-    ):
-        return f"systemd starts it only once in {interval} (StartLimitBurst=1)"
     return ""
 
 
@@ -157,17 +146,9 @@ def _signal_trouble(unit: Properties, pid: int | None) -> str:
 
 
 def _wrapper(pid: int | None) -> str:
-    """The name of the program if it only starts another one, such as ``npm``; else ""."""
-    if not pid:
-        return ""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return ""
-    # A script is an argument of its interpreter; npm replaces its arguments by one text.
-    names = [Path(word.split(" ")[0]).name for word in words[:2]]
-    candidates = names if names[0] in {"node", "env"} else names[:1]
-    return next((name for name in candidates if name in _WRAPPERS), "")
+    """The name of the program if it runs the worker in a child, such as ``npm``; else ""."""
+    program = program_of(command_line(pid)) if pid else ""
+    return program if program in SHELLS | RUNNERS else ""
 
 
 def _stop_signal(unit: Properties) -> str:

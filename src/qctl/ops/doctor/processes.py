@@ -86,6 +86,14 @@ def signal_path(exam: Examination) -> Iterator[Finding]:
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         troubles = grouped([p for p in processes if p.signal_trouble], lambda p: p.signal_trouble)
         for trouble, own in troubles.items():
+            fix = (
+                "make the worker the process that the manager starts, and close it on the signal; "
+                "until then restart it through qctl"
+            )
+            commands: tuple[str, ...] = (exam.command("restart", target),)
+            if not all(p.tree_kill for p in own):
+                # After a restart, the old workers would still be there.
+                fix, commands = words_of(own[0].kind).tree_kill, ()
             yield Finding(
                 severity="warning",
                 subject=Subject("process", target),
@@ -95,9 +103,8 @@ def signal_path(exam: Examination) -> Iterator[Finding]:
                     "kill_timeout_ms": own[0].kill_timeout_ms,
                     "processes": [p.key for p in own][:MAX_EXAMPLES],
                 },
-                remedy="make the worker the process that the manager starts, and close it on the "
-                "signal; until then restart it through qctl",
-                commands=(exam.command("restart", target),),
+                remedy=fix,
+                commands=commands,
             )
 
 
@@ -193,15 +200,15 @@ def treekill(exam: Examination) -> Iterator[Finding]:
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
             continue
-        children = _children(loose)
+        children, words = _children(loose), words_of(loose[0].kind)
         yield Finding(
             severity="warning" if children else "info",
             subject=Subject("process", target),
-            what="treekill is off: if its processors are sandboxed (a file in place of a "
+            what=f"{words.spares_children}: if its processors are sandboxed (a file in place of a "
             "function), a killed worker leaves them running, and their jobs run twice"
             + (f"; it has {len(children)} child processes now" if children else ""),
             evidence={"children": len(children), "pids": children[:MAX_EXAMPLES]},
-            remedy="remove treekill: false from the app's ecosystem file",
+            remedy=words.tree_kill,
         )
 
 

@@ -73,6 +73,14 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
 
 def _is_present(kind: str, settings: Settings) -> bool:
     """Whether a file shows that this manager is on this host; asks no manager."""
+    try:
+        return _has_files(kind, settings)
+    except OSError:
+        # This user may not look into the folder, and so not use the manager.
+        return False
+
+
+def _has_files(kind: str, settings: Settings) -> bool:
     if kind == "pm2":
         return (settings.pm2_home / "rpc.sock").exists()
     if kind == "qctl":
@@ -137,8 +145,11 @@ def managed_processes(
         located, more_remarks = _located(locators, workers, processes)
         processes = [*processes, *located]
         remarks += more_remarks
-    # A configured target may also be found by its workers.
-    return list({(each.kind, each.key): each for each in processes}.values()), remarks
+    # A configured target may also be found by its workers; it keeps its name from the config.
+    found: dict[tuple[str, str], ManagedProcess] = {}
+    for process in processes:
+        found.setdefault((process.kind, process.key), process)
+    return list(found.values()), remarks
 
 
 def _configured(

@@ -1,0 +1,127 @@
+"""What only systemd has: names of units, its ways to stop a service, and rights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.labs.docker_engine import worker_command
+from tests.labs.drains import Done, Lab, is_alive
+from tests.labs.managed_by_systemd import SystemdApp
+from tests.labs.systemd_container import Machine
+
+
+@pytest.fixture
+def app(lab: Lab, machine: Machine) -> SystemdApp:
+    return SystemdApp(lab, machine)
+
+
+def run(app: SystemdApp, *words: str) -> Done:
+    return app.start_qctl(*words).finish()
+
+
+def test_roll(app: SystemdApp, lab: Lab) -> None:
+    """The app lets its jobs end on SIGTERM, in more time than systemd gives it."""
+    env = {"QUEUES": "q", "CONCURRENCY": 2, "HANDLE_SIGTERM": 1}
+    app.unit("app@", env, instances=2, Restart="always", TimeoutStopSec="100ms")
+    lab.wait_workers(count=2)
+    before = app.pids()
+    held = lab.hold(4)
+    words = ("--target", "systemd:app@", "--strategy", "roll", "--output", "ndjson")
+    drain = app.start_qctl("drain", "q", "--then-restart", *words)
+    drain.await_step("waiting")
+    lab.release()
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert (done.report["interrupted"], done.report["lost"]) == (0, 0)
+    assert done.report["target"] == "systemd:app@"
+    assert not any(map(is_alive, before))
+    lab.prove(held)
+
+
+def test_no_roll_if_systemd_would_not_start_it_again(app: SystemdApp, lab: Lab) -> None:
+    app.unit("app@", {}, instances=2, Restart="on-failure")
+    lab.wait_workers(count=2)
+    words = ("--target", "systemd:app@", "--strategy", "roll", "--json")
+    done = run(app, "drain", "q", "--then-restart", *words)
+    assert done.code == 5
+    assert "Restart=on-failure" in done.out + done.err
+
+
+def test_a_restart_counts_for_no_start_limit(app: SystemdApp, lab: Lab) -> None:
+    app.unit("one", {}, StartLimitInterval="1h", StartLimitBurst=1)
+    lab.wait_workers()
+    done = run(app, "restart", "systemd:one", "--json")
+    assert done.code == 0, done.err
+    assert done.report["target"] == "systemd:one"
+
+
+def test_workers_that_a_stop_would_spare(app: SystemdApp, lab: Lab) -> None:
+    shell = ["/bin/sh", "-c", f"{' '.join(worker_command())}; true"]
+    app.unit("one", {}, command=shell, KillMode="process")
+    lab.wait_workers()
+    (pid,) = [pid for pid in app.pids() if Path(f"/proc/{pid}/comm").read_text() != "sh\n"]
+    findings = run(app, "doctor", "--json").json["findings"]
+    (path,) = [each for each in findings if each["check"] == "signal-path"]
+    assert "only sh" in path["what"]
+    assert "KillMode=control-group" in path["remedy"]
+    done = run(app, "restart", "systemd:one.service", "--json")
+    assert done.code == 1
+    assert "KillMode=control-group" in done.report["error"]
+    assert is_alive(pid)
+    assert lab.count_workers() == 1
+
+
+def test_a_user_without_rights(app: SystemdApp, machine: Machine, lab: Lab) -> None:
+    app.unit("one", {})
+    lab.wait_workers()
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    command = (*nobody, sys.executable, "-m", "qctl", "drain", "q", "--then-restart", "--json")
+    # Root's runtime folder may not be read.
+    env = {"QCTL_REDIS_URL": lab.url, "HOME": "/nobody", "XDG_RUNTIME_DIR": "/run/user/0"}
+    done = machine.exec(*command, "--target", "systemd:one", env=env)
+    assert done.returncode == 1, done.stderr
+    assert "Access denied; run qctl as root" in done.stdout
+    lab.prove_tidy("q")
+    assert lab.count_workers() == 1
+
+
+def test_units_of_a_user_are_not_those_of_the_system(machine: Machine, lab: Lab) -> None:
+    app = SystemdApp(lab, machine, user=True)
+    app.unit("one", {})
+    lab.wait_workers()
+    rows = run(app, "status", "--json").json["processes"]
+    assert [row["target"] for row in rows] == ["systemd-user:one.service"]
+    done = run(app, "restart", "systemd:one", "--json")
+    assert done.code == 3
+    assert "systemd-user:one.service" in done.err
+
+
+def test_a_systemctl_that_hangs(app: SystemdApp, machine: Machine, lab: Lab) -> None:
+    app.unit("one", {})
+    lab.wait_workers()
+    script = lab.folder / "systemctl"
+    script.write_text("#!/bin/sh\nexec sleep 100\n")
+    script.chmod(0o755)
+    env = {"QCTL_REDIS_URL": lab.url, "PATH": f"{lab.folder}:/usr/bin:/bin", "XDG_RUNTIME_DIR": ""}
+    done = machine.qctl("status", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "no systemd processes shown" in done.stdout + done.stderr
+    assert "within 2 s" in done.stdout + done.stderr
+
+
+def test_a_configured_target(app: SystemdApp, machine: Machine, lab: Lab) -> None:
+    """It is shown even while it has no worker, under the name that the config gives it."""
+    app.unit("one", {}, start=False)
+    config = lab.folder / "qctl/config.toml"
+    config.parent.mkdir()
+    config.write_text('[targets.mail]\nprocess = "systemd:one"\nqueues = ["q"]\n')
+    env = {"QCTL_REDIS_URL": lab.url, "XDG_CONFIG_HOME": str(lab.folder)}
+    lab.add(1)
+    done = machine.qctl("status", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["processes"]
+    assert (row["target"], row["status"], row["pid"]) == ("systemd:one", "stopped", None)
