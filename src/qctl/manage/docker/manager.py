@@ -93,11 +93,11 @@ class Docker:
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """See ``Manager``; Docker waits as long as the container's own grace says."""
-        return ToolCall(["docker", "restart", process.key])
+        return _Restart(["docker", "restart", process.key])
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """See ``Signaller``; Docker itself starts the container again, whatever its policy is."""
-        call = ToolCall(["docker", "restart", "-t", "-1", process.key])
+        call = _Restart(["docker", "restart", "-t", "-1", process.key])
         self._exits[process.key] = call
         return call
 
@@ -148,6 +148,18 @@ class Docker:
 
     def _docker(self, *words: str, with_stderr: bool = False) -> str:
         return run_tool(["docker", *words], timeout_s=self._timeout_s, with_stderr=with_stderr)
+
+
+class _Restart(ToolCall):
+    """A ``docker restart`` that goes on when qctl no longer waits for it, and even without qctl.
+
+    It ends when the container has been started. An engine may break off a restart whose client has
+    gone away, and leave the container stopped.
+    """
+
+    def close(self) -> None:
+        """See ``RestartCall``."""
+        self._errors.close()
 
 
 @dataclass(frozen=True, slots=True)
