@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.errors import NotFoundError
+from qctl.manage.systemd import units
 from qctl.manage.systemd.groups import service_of
 from qctl.manage.systemd.names import family_of, unit_pattern
 from qctl.manage.systemd.spans import parse_span_s, parse_time_ms
@@ -236,6 +237,28 @@ def test_whether_it_is_started_again(changes: dict[str, str], reason: str) -> No
     assert bool(found) == bool(reason)
     again = changes.get("Restart") in {None, "always"} and "PreventExit" not in reason
     assert process(**changes).starts_again == again
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "trouble"),
+    [
+        (["/usr/bin/node", "worker.js"], "process", ""),
+        (["npm start"], "control-group", ""),
+        (["npm start"], "process", "only npm"),
+        (["/bin/sh", "-c", "token=hunter2 node worker.js"], "mixed", "only sh"),
+        (["node", "/usr/lib/node_modules/npm/bin/npm-cli.js", "run"], "mixed", "only npm"),
+        (["PM2 v6.0.8: God Daemon (/root/.pm2)"], "control-group", "own time limits"),
+        (["node", "/usr/bin/pm2-runtime", "app.js"], "mixed", "pm2-runtime"),
+    ],
+)
+def test_main_processes_that_pass_no_signal_on(
+    words: list[str], mode: str, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "command_line", lambda _pid: words)
+    found = process(KillMode=mode).signal_trouble
+    assert trouble in found
+    assert bool(found) == bool(trouble)
+    assert "hunter2" not in found
 
 
 def test_a_kill_mode_that_spares_workers() -> None:

@@ -11,7 +11,7 @@ import math
 import signal
 from collections.abc import Iterator, Mapping
 
-from qctl.manage.programs import RUNNERS, SHELLS, command_line, program_of
+from qctl.manage.programs import MANAGERS, RUNNERS, SHELLS, command_line, program_of
 from qctl.manage.protocol import ManagedProcess
 from qctl.manage.systemd.names import family_of
 from qctl.manage.systemd.spans import parse_span_s, parse_time_ms
@@ -126,8 +126,9 @@ def why_not_restartable(unit: Properties) -> str:
     mode = unit.get("KillMode")
     if mode == "none":
         return "with KillMode=none, systemd stops no process, and would start new workers beside it"
-    if mode == "process" and (wrapper := _wrapper(_number(unit.get("MainPID")))):
-        return f"with KillMode=process, systemd would stop only {wrapper}, not the worker it runs"
+    program = _program(_number(unit.get("MainPID")))
+    if mode == "process" and program in SHELLS | RUNNERS:
+        return f"with KillMode=process, systemd would stop only {program}, not the worker it runs"
     return ""
 
 
@@ -137,18 +138,20 @@ def _signal_trouble(unit: Properties, pid: int | None) -> str:
         return "systemd sends no signal (KillMode=none)"
     if _stop_signal(unit) == "SIGKILL":
         return "systemd kills it without asking it to stop first (KillSignal=SIGKILL)"
-    if mode in {"process", "mixed"} and (wrapper := _wrapper(pid)):
+    program = _program(pid)
+    if program.lower() in MANAGERS:
+        return f"its main process is {program}, which stops the workers by its own time limits"
+    if mode in {"process", "mixed"} and program in SHELLS | RUNNERS:
         return (
-            f"systemd signals only {wrapper}, which may not pass the signal on to the worker "
+            f"systemd signals only {program}, which may not pass the signal on to the worker "
             f"(KillMode={mode})"
         )
     return ""
 
 
-def _wrapper(pid: int | None) -> str:
-    """The name of the program if it runs the worker in a child, such as ``npm``; else ""."""
-    program = program_of(command_line(pid)) if pid else ""
-    return program if program in SHELLS | RUNNERS else ""
+def _program(pid: int | None) -> str:
+    """The name of the program that a process runs; "" if there is none."""
+    return program_of(command_line(pid)) if pid else ""
 
 
 def _stop_signal(unit: Properties) -> str:
