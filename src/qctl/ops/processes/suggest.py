@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from qctl.config.prefixes import Prefixes, escaped
 from qctl.config.settings import Settings
-from qctl.connection.address import Address, parse_url
+from qctl.connection.address import EMBEDDED, Address, parse_url
 from qctl.errors import UnreachableError
 
 # Options of the recommended commands. Other words that begin with a dash are names.
@@ -52,7 +52,9 @@ def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
     if _settings is not None and _settings.context and _by_flag("context"):
         options += ["--context", _settings.context]
     if _settings is not None and not redis and _by_flag("redis.url"):
-        redis = str(parse_url(_settings.redis_url))
+        url = _settings.redis_url
+        # The URL of an embedded server has no password, and is no address by itself.
+        redis = url if url.startswith(EMBEDDED) else str(parse_url(url))
     if redis:
         options += ["--redis", redis]
     if _by_flag("kubernetes.context") and any(word.startswith("kubernetes:") for word in words):

@@ -1,7 +1,7 @@
-"""Serves fakeredis on a unix socket, for machines without a real Redis. Keeps data in memory only.
+"""Serves fakeredis on a unix socket, for an app's own tests. Keeps data in memory only.
 
 fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
-BullMQ needs. This server answers INFO, CLIENT and SHUTDOWN itself, and passes all other commands to
+BullMQ needs. This server answers INFO and CLIENT itself, and passes all other commands to
 fakeredis' client, which is a redis-py client.
 """
 
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import socketserver
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +41,17 @@ class StandIn:
         socket: the path to listen on.
     """
 
-    kind = "fakeredis"
-
     def __init__(self, socket: Path) -> None:
-        self.pid = os.getpid()
         socket.unlink(missing_ok=True)
         self._server = _Server(str(socket))
         # The server checks every 0.05 s whether ``shutdown`` was called.
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def alive(self) -> bool:
-        return True
-
-    def describe(self, _: str) -> str:
-        return f"fakeredis {version('fakeredis')} (in memory only, as no real Redis was found)"
-
-    def stop(self, signal_number: int) -> None:
+    def stop(self) -> None:
+        """Stop listening, and remove the socket."""
         self._server.shutdown()
         self._server.server_close()
-        # SIGKILL means that the path may already be another server's.
-        if signal_number == signal.SIGTERM:
-            Path(str(self._server.server_address)).unlink(missing_ok=True)
+        Path(str(self._server.server_address)).unlink(missing_ok=True)
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -73,7 +61,6 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: str) -> None:
         self.data = fakeredis.FakeServer()
         self.ids = itertools.count(1)
-        self.received = 0
         self.connections: dict[int, _Connection] = {}
         super().__init__(path, _Connection)
 
@@ -91,7 +78,6 @@ class _Connection(socketserver.BaseRequestHandler):
         )
         # redis-py would convert some replies to dicts, booleans and dates.
         self.client.response_callbacks.clear()
-        self.server.received += 1
         self.server.connections[self.id] = self
 
     def handle(self) -> None:
@@ -128,9 +114,6 @@ class _Connection(socketserver.BaseRequestHandler):
             return self._info()
         if name == "CLIENT":
             return self._client_command([_text(word) for word in words])
-        if name == "SHUTDOWN":
-            os.kill(os.getpid(), signal.SIGTERM)
-            return "OK"
         reply = self.client.execute_command(name, *words)
         if name == "SELECT":
             self.db = int(words[0])
@@ -141,8 +124,6 @@ class _Connection(socketserver.BaseRequestHandler):
             "redis_version": _REDIS_VERSION,
             "redis_mode": "standalone",
             "process_id": os.getpid(),
-            "connected_clients": len(self.server.connections),
-            "total_connections_received": self.server.received,
             "role": "master",
             "maxmemory": 0,
             "maxmemory_policy": "noeviction",
