@@ -107,8 +107,9 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         )
     else:
         yield (
-            f"all of them if the app exits at once on {signals}, {len(best):,} if it finishes its "
-            f"jobs (qctl cannot know which): jobs running {limit} later are killed"
+            f"all of them if the app exits at once on {signals}; if it finishes its jobs (qctl "
+            f"cannot know which), {counted(len(best), 'job outlives', 'jobs outlive')} the {limit} "
+            "before SIGKILL"
         )
 
 
