@@ -22,6 +22,7 @@ from qctl.cli.program import COMMANDS, build
 from qctl.connection.address import Client
 from qctl.manage.qctl.state import MasterFolder
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.discovery import Survey
 from tests.labs.cli import run
 from tests.labs.servers import wait_until
 
@@ -295,7 +296,8 @@ def test_a_long_scan_goes_on_in_the_background(
         "qctl.ops.queues.names.QueueNameCache.scan_in_background",
         lambda memory: started.append(memory),  # noqa: PLW0108 - a method
     )
-    monkeypatch.setattr("qctl.wire.read.discovery.discover_within", lambda *_: (["emails"], False))
+    seen = Survey((QueueKeys("bull", "emails"),), (), is_complete=False)
+    monkeypatch.setattr("qctl.wire.read.discovery.survey", lambda *_: seen)
     assert tab("qctl pause ") == ["emails"]
     assert len(started) == 1
 

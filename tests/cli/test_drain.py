@@ -16,6 +16,7 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain import plan
 from qctl.ops.processes import targets
 from qctl.wire.drain_record import read_drain_record
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient
 from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, is_paused, put, row
@@ -44,7 +45,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> None:
         started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGINT", kill_timeout_ms=1600,
         ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
     )  # fmt: skip
-    worker = WorkerClient("q", None, 9, "127.0.0.1:9", 1, 1)
+    worker = WorkerClient(QueueKeys("bull", "q"), None, 9, "127.0.0.1:9", 1, 1)
 
     class Manager:
         kind = "pm2"

@@ -74,7 +74,7 @@ def test_printed_once(redis_url: str, client: Client) -> None:
     put(client, "1")
     ran = typed(redis_url)
     assert (ran.code, ran.err) == (0, "")
-    assert get(parsed(ran.out), "qctl_queue_jobs", queue="q", state="waiting") == 1
+    assert get(parsed(ran.out), "qctl_queue_jobs", queue="q", prefix="bull", state="waiting") == 1
     assert "qctl_jobs_finished" not in ran.out
 
 
@@ -142,7 +142,8 @@ class Served:
             return parsed(answer.read().decode())
 
     def finished(self, result: str = "completed") -> float | None:
-        return get(self.scrape(), "qctl_jobs_finished_total", queue="q", result=result)
+        labels = {"queue": "q", "prefix": "bull", "result": result}
+        return get(self.scrape(), "qctl_jobs_finished_total", **labels)
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -174,12 +175,12 @@ def test_served_until_sigterm(redis_url: str, client: Client, serve: Callable[..
     before = clients(client)
     served = serve(redis_url)
     assert served.first_line == f"serving http://127.0.0.1:{served.port}/metrics\n"
-    assert get(served.scrape(), "qctl_queue_jobs", queue="q", state="waiting") == 1
+    assert get(served.scrape(), "qctl_queue_jobs", queue="q", prefix="bull", state="waiting") == 1
     wait_until(lambda: served.finished() == 0, "the queue to be followed")
     for name in ("active", "completed"):
         client.call("XADD", Q("events"), "*", "event", name, "jobId", "1")
     wait_until(lambda: served.finished() == 1, "the job to be counted")
-    assert get(served.scrape(), "qctl_job_duration_seconds_count", queue="q") == 1
+    assert get(served.scrape(), "qctl_job_duration_seconds_count", queue="q", prefix="bull") == 1
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(served.scrape) for _ in range(8)]:
             assert get(future.result(), "qctl_up") == 1
@@ -213,7 +214,7 @@ def test_redis_comes_and_goes(
     series = served.scrape()
     assert get(series, "qctl_up") == 0
     assert get(series, "qctl_scrape_errors_total", kind="unreachable") == 1
-    assert get(series, "qctl_jobs_finished_total", queue="q", result="failed") == 1
+    assert get(series, "qctl_jobs_finished_total", queue="q", prefix="bull", result="failed") == 1
     assert get(series, "qctl_queues") is None
     server.start()
     with contextlib.closing(connect(url)[1]) as client:

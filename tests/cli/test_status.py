@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
+from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.ops.queues import names as known
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.wire.read.clients import client_name
+from qctl.wire.read.discovery import Survey
 from tests.labs.cli import Ran, run
 from tests.labs.servers import wait_until
 
@@ -55,7 +57,7 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
     assert ran.code == 0
     report = json.loads(ran.out)
     assert ran.out.count("\n") == 1
-    assert list(report) == ["redis", "queues", "processes", "queues_known_at"]
+    assert list(report) == ["redis", "queues", "processes", "queues_known_at", "other_prefixes"]
     assert report["queues_known_at"] is None
     assert report["redis"]["url"] == url
     assert re.match(r"\d+\.\d+", report["redis"]["version"])
@@ -85,14 +87,14 @@ def test_a_look_that_takes_long_says_what_it_does(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qctl.cli.status.PATIENCE_S", 0)
-    inner = known.discover
+    inner = known.survey
 
-    def slow(client: Client, prefix: str) -> list[str]:
+    def slow(client: Client, prefixes: Prefixes, *, look_beyond: bool) -> Survey:
         wait_until(lambda: threading.active_count() == before, "the remark")
-        return inner(client, prefix)
+        return inner(client, prefixes, look_beyond=look_beyond)
 
     before = threading.active_count()
-    monkeypatch.setattr(known, "discover", slow)
+    monkeypatch.setattr(known, "survey", slow)
     ran = run("status", "--redis", url, terminal=True, PM2_HOME="/nonexistent")
     assert ran.err == "finding and reading the queues …\n"
     said = "searching all keys of this Redis for queues …\n"
@@ -188,7 +190,10 @@ def test_pm2_trouble_is_a_remark(url: str, tmp_path: object) -> None:
 def test_queues(url: str) -> None:
     assert run("queues", "--redis", url).out == "email\nev\\x1b[31mil\\n\\u202e[bold]\n"
     ran = run("queues", "--redis", url, "--json")
-    assert json.loads(ran.out) == {"queues": ["email", HOSTILE]}
+    assert json.loads(ran.out) == {
+        "queues": ["email", HOSTILE],
+        "by_prefix": {"bull": ["email", HOSTILE]},
+    }
 
 
 def test_workers(url: str, client: Client) -> None:

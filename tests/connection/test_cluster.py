@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker
+from qctl.config.prefixes import EVERY_PREFIX
 from qctl.config.settings import Settings
 from qctl.connection.address import parse_url
 from qctl.connection.cluster import key_slot
@@ -23,7 +24,7 @@ from qctl.wire.events import last_event_id, read_events
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name, list_workers
-from qctl.wire.read.discovery import discover, prefixes_in_use
+from qctl.wire.read.discovery import discover, survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
 from qctl.wire.write.transitions import retry_finished, retry_stalled
@@ -50,7 +51,7 @@ def test_queues_are_found_on_every_node(cluster: Cluster) -> None:
     assert all(sizes), "the keys should be spread over all nodes"
     assert discover(cluster.client, "{bull}") == [keys.name for keys in TAGGED]
     assert discover(cluster.client, "bull") == sorted(keys.name for keys in SPREAD)
-    assert prefixes_in_use(cluster.client) == (["bull", "{bull}"], True)
+    assert {q.prefix for q in survey(cluster.client, EVERY_PREFIX).queues} == {"bull", "{bull}"}
 
 
 def test_snapshots_of_queues_on_several_nodes(cluster: Cluster) -> None:
@@ -179,7 +180,8 @@ def test_the_commands_on_jobs(cluster: Cluster, keys: QueueKeys) -> None:
     assert counted["counts"] | {"waiting": 4, "failed": 3, "delayed": 3} == counted["counts"]
     for line in ("cleaned", "removed", "waiting"):
         assert line in qctl("events", name)
-    assert f'qctl_queue_jobs{{queue="{name}",state="failed"}} 3' in qctl("metrics")
+    labels = f'prefix="{keys.prefix}",queue="{name}",state="failed"'
+    assert f"qctl_queue_jobs{{{labels}}} 3" in qctl("metrics")
     assert "nothing is active" in qctl("wait", name, "--for", "idle")
 
     with contextlib.closing(Queue(name, redis_url=cluster.url, prefix=keys.prefix)) as q:

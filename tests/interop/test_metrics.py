@@ -14,7 +14,7 @@ Q = QueueKeys("bull", "q")
 
 
 def test_finished_jobs_are_counted_as_bullmq_counts_them(client: Client, bullmq: NodeBull) -> None:
-    finished = FinishedJobs(client, "bull", QueueLabels())
+    finished = FinishedJobs(client, QueueLabels())
     finished.begin()
     assert read_finished_counts(client, [Q]) == [FinishedCounts(None, None)]
     for ms in (1, 1, 700):
@@ -34,7 +34,7 @@ def test_finished_jobs_are_counted_as_bullmq_counts_them(client: Client, bullmq:
         return read_finished_counts(client, [Q])[0]
 
     wait_until(lambda: counts() == FinishedCounts(4, 1), "the jobs to finish")
-    finished.poll(["q"])
+    finished.poll([Q])
     (row,) = finished.figures()
     assert (row.completed, row.failed, row.stalls, row.gaps) == (4, 1, 0, 0)
     # Of the job that was retried only the second attempt is one; one job took longer than 0.5 s.

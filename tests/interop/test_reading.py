@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from qctl.config.prefixes import EVERY_PREFIX
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from qctl.wire.events import last_event_id, read_events
@@ -14,7 +15,7 @@ from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.clients import list_workers
-from qctl.wire.read.discovery import discover, prefixes_in_use
+from qctl.wire.read.discovery import discover, survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.pausing import pause
 from tests.labs.node import NodeBull
@@ -51,7 +52,7 @@ def guarded(
 def test_a_user_who_may_only_read(guarded: RedisServer, user: str) -> None:
     with contextlib.closing(connect(guarded.url_for(user, "pw"))[1]) as client:
         assert discover(client, "bull") == ["other", "q"]
-        assert prefixes_in_use(client) == (["bull"], True)
+        assert {queue.prefix for queue in survey(client, EVERY_PREFIX).queues} == {"bull"}
         (found,) = read_snapshots(client, [Q])
         assert isinstance(found, QueueSnapshot), found
         assert (found.counts.active, found.counts.stalled, found.counts.delayed) == (1, 0, 1)

@@ -72,7 +72,7 @@ class Apps:
 
     @staticmethod
     def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:
-        return WorkerClient(queue, name, number, f"127.0.0.1:{number}", 5, 1)
+        return WorkerClient(QueueKeys("bull", queue), name, number, f"127.0.0.1:{number}", 5, 1)
 
     def find(self, name: str) -> list[ManagedProcess]:
         found = [process for process in self.processes if process.name == name]

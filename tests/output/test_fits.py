@@ -69,18 +69,18 @@ def test_status_fits(rows: list[QueueStatus], managed: list[ProcessStatus], widt
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(NAMES, NAMES, NAMES), min_size=1, max_size=6), WIDTHS)
-def test_workers_fit(rows: list[tuple[str, str, str]], width: int) -> None:
+@given(st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES), min_size=1, max_size=6), WIDTHS)
+def test_workers_fit(rows: list[tuple[str, str, str, str]], width: int) -> None:
     report = WorkersReport(
         tuple(
             WorkerStatus(
-                *(queue, name, "255.255.255.255:65535", 4_194_304, process),
+                *(queue, prefix, name, "255.255.255.255:65535", 4_194_304, process),
                 cpu_percent=399.5,
                 rss_bytes=2**40,
                 jobs=("1",) * 99,
                 age_s=10**8,
             )
-            for queue, name, process in rows
+            for queue, prefix, name, process in rows
         )
     )
     lines = workers_text(report, width=width, colour=False).splitlines()

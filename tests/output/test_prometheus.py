@@ -36,19 +36,19 @@ DRAINS = Drains(
         failed=0, retried=0, interrupted=1, recovered=1, lost=2, paused_s=4.1, idle_s=0.6,
     ),
 )  # fmt: skip
-QUEUE = QueueFigures("q", 1, Counts(5, 3, 1, 4, 2, 6, 7, 8), 12.5, 1, 2, 3, 100, None)
+QUEUE = QueueFigures("q", "bull", 1, Counts(5, 3, 1, 4, 2, 6, 7, 8), 12.5, 1, 2, 3, 100, None)
 READING = MetricsReading(
     datetime.now(UTC),
     0.25,
     up=True,
     queues=(QUEUE,),
     queues_unreadable=1,
-    own_workers=(OwnWorkers("q", "qctl:w", 2, 10, 3, 24),),
+    own_workers=(OwnWorkers("q", "bull", "qctl:w", 2, 10, 3, 24),),
     processes=(ProcessStatus("pm2:w", "0", 42, "online", 60.0, 2, 1.5, 1000, ("q",)),),
     drains=DRAINS,
 )
 BUCKETS = tuple(range(len(BUCKETS_S) + 1))
-FINISHED = FinishedFigures("q", 9, 1, 2, 3, BUCKETS, 500.5)
+FINISHED = FinishedFigures("q", "bull", 9, 1, 2, 3, BUCKETS, 500.5)
 FULL = Scrape(READING, (FINISHED,), {"timeout": 4})
 
 
@@ -63,6 +63,9 @@ def value(scrape: Scrape, name: str, **labels: str) -> float | None:
     return found[0] if found else None
 
 
+Q_LABELS = {"queue": "q", "prefix": "bull"}
+
+
 def test_every_figure_is_there() -> None:
     for name, labels, expected in (
         ("qctl_up", {}, 1),
@@ -71,32 +74,40 @@ def test_every_figure_is_there() -> None:
         ("qctl_scrape_errors_total", {"kind": "unreachable"}, 0),
         ("qctl_queues", {}, 1),
         ("qctl_queues_unreadable", {}, 1),
-        ("qctl_queue_jobs", {"queue": "q", "state": "active"}, 2),
-        ("qctl_queue_jobs", {"queue": "q", "state": "stalled"}, 1),
-        ("qctl_queue_jobs", {"queue": "q", "state": "failed"}, 8),
-        ("qctl_queue_oldest_waiting_seconds", {"queue": "q"}, 12.5),
-        ("qctl_queue_paused", {"queue": "q"}, 1),
-        ("qctl_queue_schedulers", {"queue": "q"}, 2),
-        ("qctl_queue_workers", {"queue": "q"}, 3),
-        ("qctl_bullmq_finished_jobs_total", {"queue": "q", "result": "completed"}, 100),
-        ("qctl_bullmq_finished_jobs_total", {"queue": "q", "result": "failed"}, None),
-        ("qctl_jobs_finished_total", {"queue": "q", "result": "completed"}, 9),
-        ("qctl_jobs_finished_total", {"queue": "q", "result": "failed"}, 1),
-        ("qctl_jobs_stalled_total", {"queue": "q"}, 2),
-        ("qctl_event_gaps_total", {"queue": "q"}, 3),
-        ("qctl_job_duration_seconds_bucket", {"queue": "q", "le": "0.5"}, 1),
-        ("qctl_job_duration_seconds_bucket", {"queue": "q", "le": "1.0"}, 3),
-        ("qctl_job_duration_seconds_count", {"queue": "q"}, sum(BUCKETS)),
-        ("qctl_job_duration_seconds_sum", {"queue": "q"}, 500.5),
+        ("qctl_queue_jobs", {"queue": "q", "prefix": "bull", "state": "active"}, 2),
+        ("qctl_queue_jobs", {"queue": "q", "prefix": "bull", "state": "stalled"}, 1),
+        ("qctl_queue_jobs", {"queue": "q", "prefix": "bull", "state": "failed"}, 8),
+        ("qctl_queue_oldest_waiting_seconds", {"queue": "q", "prefix": "bull"}, 12.5),
+        ("qctl_queue_paused", {"queue": "q", "prefix": "bull"}, 1),
+        ("qctl_queue_schedulers", {"queue": "q", "prefix": "bull"}, 2),
+        ("qctl_queue_workers", {"queue": "q", "prefix": "bull"}, 3),
+        (
+            "qctl_bullmq_finished_jobs_total",
+            {"queue": "q", "prefix": "bull", "result": "completed"},
+            100,
+        ),
+        (
+            "qctl_bullmq_finished_jobs_total",
+            {"queue": "q", "prefix": "bull", "result": "failed"},
+            None,
+        ),
+        ("qctl_jobs_finished_total", {"queue": "q", "prefix": "bull", "result": "completed"}, 9),
+        ("qctl_jobs_finished_total", {"queue": "q", "prefix": "bull", "result": "failed"}, 1),
+        ("qctl_jobs_stalled_total", {"queue": "q", "prefix": "bull"}, 2),
+        ("qctl_event_gaps_total", {"queue": "q", "prefix": "bull"}, 3),
+        ("qctl_job_duration_seconds_bucket", {"queue": "q", "prefix": "bull", "le": "0.5"}, 1),
+        ("qctl_job_duration_seconds_bucket", {"queue": "q", "prefix": "bull", "le": "1.0"}, 3),
+        ("qctl_job_duration_seconds_count", {"queue": "q", "prefix": "bull"}, sum(BUCKETS)),
+        ("qctl_job_duration_seconds_sum", {"queue": "q", "prefix": "bull"}, 500.5),
         ("qctl_process_up", {"target": "pm2:w", "process": "0"}, 1),
         ("qctl_process_restarts", {"target": "pm2:w", "process": "0"}, 2),
         ("qctl_process_uptime_seconds", {"target": "pm2:w", "process": "0"}, 60),
         ("qctl_process_cpu_percent", {"target": "pm2:w", "process": "0"}, 1.5),
         ("qctl_process_resident_memory_bytes", {"target": "pm2:w", "process": "0"}, 1000),
-        ("qctl_own_workers", {"queue": "q", "target": "qctl:w"}, 2),
-        ("qctl_own_worker_slots", {"queue": "q", "target": "qctl:w"}, 10),
-        ("qctl_own_worker_busy", {"queue": "q", "target": "qctl:w"}, 3),
-        ("qctl_own_worker_jobs_done", {"queue": "q", "target": "qctl:w"}, 24),
+        ("qctl_own_workers", {"queue": "q", "prefix": "bull", "target": "qctl:w"}, 2),
+        ("qctl_own_worker_slots", {"queue": "q", "prefix": "bull", "target": "qctl:w"}, 10),
+        ("qctl_own_worker_busy", {"queue": "q", "prefix": "bull", "target": "qctl:w"}, 3),
+        ("qctl_own_worker_jobs_done", {"queue": "q", "prefix": "bull", "target": "qctl:w"}, 24),
     ):
         assert value(FULL, name, **labels) == expected, (name, labels)
 
@@ -136,12 +147,12 @@ def test_the_page_names_no_metric_that_there_is_not() -> None:
 def test_what_is_unknown_is_absent() -> None:
     unknown = replace(QUEUE, workers=None, oldest_waiting_s=None)
     scrape = Scrape(replace(READING, queues=(unknown,)))
-    assert value(scrape, "qctl_queue_workers", queue="q") is None
+    assert value(scrape, "qctl_queue_workers", queue="q", prefix="bull") is None
     # Jobs wait, and nobody could tell since when.
-    assert value(scrape, "qctl_queue_oldest_waiting_seconds", queue="q") is None
+    assert value(scrape, "qctl_queue_oldest_waiting_seconds", queue="q", prefix="bull") is None
     idle = replace(unknown, counts=Counts(0, 0, 0, 0, 0, 0, 0, 0))
     scrape = Scrape(replace(READING, queues=(idle,)))
-    assert value(scrape, "qctl_queue_oldest_waiting_seconds", queue="q") == 0
+    assert value(scrape, "qctl_queue_oldest_waiting_seconds", queue="q", prefix="bull") == 0
     assert not [s for s in samples(text_of(scrape)) if s.name.startswith("qctl_jobs_finished")]
 
 
@@ -171,18 +182,19 @@ def test_no_series_appears_twice_when_names_look_the_same() -> None:
     scrape = Scrape(replace(READING, queues=rows), finished, {})
     seen = Counter((s.name, *sorted(s.labels.items())) for s in samples(text_of(scrape)))
     assert set(seen.values()) == {1}
-    assert value(scrape, "qctl_queue_workers", queue="a\\n") == 6
-    assert value(scrape, "qctl_job_duration_seconds_count", queue="a\\n") == 2 * sum(BUCKETS)
-    assert value(scrape, "qctl_bullmq_finished_jobs_total", queue="a\\n", result="completed") == 200
+    same = {"queue": "a\\n", "prefix": "bull"}
+    assert value(scrape, "qctl_queue_workers", **same) == 6
+    assert value(scrape, "qctl_job_duration_seconds_count", **same) == 2 * sum(BUCKETS)
+    assert value(scrape, "qctl_bullmq_finished_jobs_total", **same, result="completed") == 200
 
 
 def test_of_queues_summed_bullmqs_total_is_not_told() -> None:
     """The sum falls while one of them cannot be read, and would seem to begin anew."""
-    row = replace(QUEUE, name=OTHER, completed_total=9)
+    row = replace(QUEUE, name=OTHER.name, prefix=OTHER.prefix, completed_total=9)
     scrape = Scrape(replace(READING, queues=(row,)), (), {})
-    assert value(scrape, "qctl_queue_workers", queue=OTHER) is not None
+    assert value(scrape, "qctl_queue_workers", queue=OTHER.name, prefix="") is not None
     name = "qctl_bullmq_finished_jobs_total"
-    assert value(scrape, name, queue=OTHER, result="completed") is None
+    assert value(scrape, name, queue=OTHER.name, prefix="", result="completed") is None
 
 
 @pytest.mark.parametrize(

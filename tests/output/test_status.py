@@ -78,7 +78,7 @@ def test_processes_and_workers_show_names_harmlessly() -> None:
         *("pm2:w\\x1b[2J", "3", "4711", "online", "1m1s", "2", "12", "%", "93", "MiB", "email")
     ]
     workers = WorkersReport(
-        (WorkerStatus("q", "w\n", "1.2.3.4:5", None, None, None, None, None, 61),)
+        (WorkerStatus("q", "bull", "w\n", "1.2.3.4:5", None, None, None, None, None, 61),)
     )
     row = workers_text(workers, width=200, colour=False).splitlines()[1]
     assert row.split() == ["q", "w\\n", "1.2.3.4:5", "-", "-", "-", "-", "-", "1m1s"]

@@ -9,6 +9,7 @@ the failure, often none. TAB starts no server, runs no password command, and wai
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -72,37 +73,41 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
 def queue_names(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
     """The names of the queues, from the cache if a cache exists."""
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
-    from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
+    from qctl.wire.read.discovery import survey  # noqa: PLC0415
 
     with _connected(settings) as (address, client):
-        cache = QueueNameCache(settings.state_home, address, settings.prefix)
+        cache = QueueNameCache(settings.state_home, address, settings.prefixes)
         cached = cache.read()
-        if cached is not None:
-            if cached.is_scan_due:
-                cache.scan_in_background()
-            return cached.names
-        names, is_complete = discover_within(client, settings.prefix, _MAX_SCAN_S)
-        if not is_complete:
+        if cached is not None and cached.is_scan_due:
             cache.scan_in_background()
-        return names
+        if cached is None:
+            seen = survey(client, settings.prefixes, _MAX_SCAN_S)
+            if not seen.is_complete:
+                cache.scan_in_background()
+    queues = seen.queues if cached is None else cached.queues
+    counts = Counter(queue.name for queue in queues)
+    return [queue.name if counts[queue.name] == 1 else queue.full_name for queue in queues]
 
 
 @_in_time
 def prefixes(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
-    """The key prefixes under which Redis holds queues."""
-    from qctl.wire.read.discovery import prefixes_in_use  # noqa: PLC0415
+    """The key prefixes under which Redis holds queues, as ``--prefix`` takes them."""
+    from qctl.config.prefixes import EVERY_PREFIX, escaped  # noqa: PLC0415
+    from qctl.wire.read.discovery import survey  # noqa: PLC0415
 
     with _connected(settings) as (_, client):
-        return prefixes_in_use(client, _MAX_SCAN_S)[0]
+        return {escaped(queue.prefix) for queue in survey(client, EVERY_PREFIX, _MAX_SCAN_S).queues}
 
 
 @_in_time
 def scheduler_ids(settings: Settings, ctx: typer.Context) -> Iterable[str]:
     """The ids of the schedulers of the queue on the command line."""
+    from qctl.ops.queues.select import select_queues  # noqa: PLC0415
     from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
 
     with _connected(settings) as (_, client):
-        found, _ = list_schedules(client, settings.prefix, [ctx.params["queue"]])
+        (keys,) = select_queues(client, settings.prefixes, [ctx.params["queue"]])
+        found, _ = list_schedules(client, keys.prefix, [keys.name])
     return [schedule.id for schedule in found.schedules]
 
 

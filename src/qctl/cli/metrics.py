@@ -76,7 +76,7 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
     _, events = connect(address.url)
     labels = QueueLabels(max_queues)
     readings = SharedReadings(lambda: read_metrics(client, address, env.settings, labels))
-    finished = FinishedJobs(events, env.settings.prefix, labels)
+    finished = FinishedJobs(events, labels)
     # A signal is the normal end, so there is no message.
     with stop_on_signals(lambda _: None) as stop:
         stop_serving = serve(

@@ -14,6 +14,7 @@ from qctl.cli.frame import App
 from qctl.cli.help import optional_value
 from qctl.cli.options import QueuesOrAll
 from qctl.durations import parse_duration_s
+from qctl.grouping import grouped
 
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
@@ -77,17 +78,23 @@ def queues(env: Environment) -> None:
     Scans every key of the database, which takes seconds if there are millions of keys. For a few
     minutes, other commands reuse the names.
     """
-    from qctl.ops.queues.find import no_queues  # noqa: PLC0415
+    from qctl.ops.queues.missing import no_queues  # noqa: PLC0415
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
     from qctl.output.text import visible  # noqa: PLC0415
 
     address, client = env.redis()
     with _remark_if_slow(env, "searching all keys of this Redis for queues …"):
-        cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
-        names = cache.scan(client).names
-    if not names:
+        cache = QueueNameCache(env.settings.state_home, address, env.settings.prefixes)
+        found = cache.scan(client).queues
+    if not found:
         raise no_queues(client, env.settings.prefixes)
-    env.show({"queues": names}, map(visible, names))
+    is_single = env.settings.prefixes.single is not None
+    names = [queue.name if is_single else queue.full_name for queue in found]
+    by_prefix = {
+        prefix: [queue.name for queue in queues]
+        for prefix, queues in grouped(found, lambda queue: queue.prefix).items()
+    }
+    env.show({"queues": names, "by_prefix": by_prefix}, map(visible, names))
 
 
 @app.command("workers")

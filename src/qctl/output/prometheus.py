@@ -100,7 +100,11 @@ class _Collector:
             yield self._totals.family(reading.queues)
             of_process = {"target": lambda p: p.target, "process": lambda p: p.key}
             yield from _of_each(reading.processes, of_process, _OF_A_PROCESS)
-            of_workers = {"queue": lambda g: g.queue, "target": lambda g: g.target}
+            of_workers = {
+                "queue": lambda g: g.queue,
+                "prefix": lambda g: g.prefix,
+                "target": lambda g: g.target,
+            }
             yield from _of_each(reading.own_workers, of_workers, _OF_OWN_WORKERS)
             if reading.drains is not None:
                 yield from _drains(reading.drains)
@@ -112,20 +116,20 @@ class _Totals:
     """BullMQ's totals, kept from falling: BullMQ starts at 0 again after an obliterate."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], tuple[int, int]] = {}
+        self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def family(self, queues: Sequence[QueueFigures]) -> Metric:
         samples: list[Sample] = []
         with self._lock:
             # Leave out (other), a sum of queues: it falls when one of them cannot be read.
-            for queue in (queue for queue in queues if queue.name != OTHER):
+            for queue in (q for q in queues if (q.prefix, q.name) != (OTHER.prefix, OTHER.name)):
                 for result, now in (
                     ("completed", queue.completed_total),
                     ("failed", queue.failed_total),
                 ):
                     if now is not None:
-                        key = (queue.name, result)
+                        key = (queue.name, queue.prefix, result)
                         # Reinserted at the end, so that the least recently seen come first.
                         total, last = self._seen.pop(key, (0, 0))
                         total += now - last if now >= last else now
@@ -138,7 +142,7 @@ class _Totals:
             "qctl_bullmq_finished_jobs",
             "Jobs finished since BullMQ began to keep metrics of the queue; absent when the "
             "workers keep no metrics (the worker option metrics).",
-            ("queue", "result"),
+            ("queue", "prefix", "result"),
             samples,
         )
 
@@ -234,34 +238,35 @@ _OF_OWN_WORKERS: Figures[OwnWorkers] = (
 
 def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
     jobs: list[Sample] = []
-    oldest: dict[str, float] = {}
+    oldest: dict[tuple[str, str], float] = {}
     for queue in queues:
         counts = queue.counts
         # A stalled job is counted once, as stalled and not as active.
         by_state = asdict(counts) | {"active": counts.active - counts.stalled}
-        jobs += [((queue.name, state), number) for state, number in by_state.items()]
-        name, oldest_s = visible(queue.name), queue.oldest_waiting_s
+        jobs += [((queue.name, queue.prefix, state), number) for state, number in by_state.items()]
+        label, oldest_s = (visible(queue.name), visible(queue.prefix)), queue.oldest_waiting_s
         if oldest_s is not None or counts.waiting + counts.prioritized == 0:
-            oldest[name] = max(oldest.get(name, 0.0), oldest_s or 0.0)
+            oldest[label] = max(oldest.get(label, 0.0), oldest_s or 0.0)
     yield _gauge(
         "qctl_queue_jobs",
         "Jobs by state; stalled: in active, and no lock exists.",
-        ("queue", "state"),
+        ("queue", "prefix", "state"),
         jobs,
     )
     yield _gauge(
         "qctl_queue_oldest_waiting_seconds",
         "How long the oldest waiting job has waited; 0 when none waits.",
-        ["queue"],
-        (((name,), oldest_s) for name, oldest_s in oldest.items()),
+        ("queue", "prefix"),
+        oldest.items(),
     )
-    yield from _of_each(queues, {"queue": lambda q: q.name}, _OF_A_QUEUE)
+    of_queue = {"queue": lambda q: q.name, "prefix": lambda q: q.prefix}
+    yield from _of_each(queues, of_queue, _OF_A_QUEUE)
 
 
 def _drains(record: Drains) -> Iterator[Metric]:
     yield _counter(
         "qctl_drains",
-        "Drains that ended, by outcome, since the record under this prefix began.",
+        "Drains that ended, by outcome, since the record under these prefixes began.",
         ["outcome"],
         (((outcome,), number) for outcome, number in record.drains.items()),
     )
@@ -288,9 +293,9 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     yield _counter(
         "qctl_jobs_finished",
         "Jobs that finished since this server began, from the queue's events.",
-        ("queue", "result"),
+        ("queue", "prefix", "result"),
         (
-            ((queue.queue, result), number)
+            ((queue.queue, queue.prefix, result), number)
             for queue in queues
             for result, number in (("completed", queue.completed), ("failed", queue.failed))
         ),
@@ -298,33 +303,33 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     yield _counter(
         "qctl_jobs_stalled",
         "Times a job was found stalled since this server began, from the queue's events.",
-        ["queue"],
-        (((queue.queue,), queue.stalls) for queue in queues),
+        ("queue", "prefix"),
+        (((queue.queue, queue.prefix), queue.stalls) for queue in queues),
     )
     yield _counter(
         "qctl_event_gaps",
         "Times that events may have been trimmed before this server read them; its counts are then "
         "too low.",
-        ["queue"],
-        (((queue.queue,), queue.gaps) for queue in queues),
+        ("queue", "prefix"),
+        (((queue.queue, queue.prefix), queue.gaps) for queue in queues),
     )
     family = HistogramMetricFamily(
         "qctl_job_duration_seconds",
         "How long the last attempt of each finished job ran, if this server saw its start and its "
         "end in the queue's events.",
-        labels=["queue"],
+        labels=["queue", "prefix"],
     )
-    buckets: dict[str, list[int]] = {}
-    sums: dict[str, float] = {}
+    buckets: dict[tuple[str, str], list[int]] = {}
+    sums: dict[tuple[str, str], float] = {}
     for queue in queues:
-        name = visible(queue.queue)
-        before = buckets.get(name, [0] * len(queue.buckets))
-        buckets[name] = [a + b for a, b in zip(before, queue.buckets, strict=True)]
-        sums[name] = sums.get(name, 0.0) + queue.duration_sum_s
+        label = (visible(queue.queue), visible(queue.prefix))
+        before = buckets.get(label, [0] * len(queue.buckets))
+        buckets[label] = [a + b for a, b in zip(before, queue.buckets, strict=True)]
+        sums[label] = sums.get(label, 0.0) + queue.duration_sum_s
     bounds = [*map(str, BUCKETS_S), "+Inf"]
-    for name, counts in buckets.items():
+    for label, counts in buckets.items():
         # A queue without durations would take thirteen lines that say nothing.
         if any(counts):
             totals = accumulate(map(float, counts))
-            family.add_metric([name], list(zip(bounds, totals, strict=True)), sums[name])
+            family.add_metric(label, list(zip(bounds, totals, strict=True)), sums[label])
     yield family

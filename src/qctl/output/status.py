@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qctl.output.console import Cell, Column, Value, if_known, styled, table
-from qctl.output.text import short_duration, size, visible
+from qctl.output.text import listed, short_duration, size, visible
 
 if TYPE_CHECKING:
     from qctl.ops.masters.listing import Master, MasterProcess
@@ -22,11 +22,16 @@ def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
     about = f"{redis.url}" + (f", {redis.product}" if redis.version else "")
     if redis.replica_of is not None:
         about += f", a replica of {redis.replica_of}"
-    if len({queue.prefix for queue in report.queues}) == 1:
-        about += f", prefix {report.queues[0].prefix}"
+    prefixes = list(dict.fromkeys(queue.prefix for queue in report.queues))
+    if prefixes:
+        about += f", prefix {prefixes[0]}" if len(prefixes) == 1 else f", {len(prefixes)} prefixes"
+    if report.other_prefixes:
+        about += f"; queues also under {listed(report.other_prefixes)}"
     parts = [styled(visible(about), "dim", colour=colour) + "\n"]
     if report.queues:
-        parts.append(table(_QUEUES, report.queues, width=width, colour=colour))
+        named = _queue_name(report.queues)
+        columns = (Column("QUEUE", lambda q: Cell(named(q), "bold"), keep_end=True), *_QUEUES)
+        parts.append(table(columns, report.queues, width=width, colour=colour))
         parts += _notes(report.queues, colour)
     if report.processes:
         parts += ["\n", table(_PROCESSES, report.processes, width=width, colour=colour)]
@@ -35,7 +40,13 @@ def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
 
 def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
     """The workers as the lines of a terminal ``width`` cells wide."""
-    return table(WORKERS, report.workers, width=width, colour=colour)
+    prefixes = {worker.prefix for worker in report.workers}
+
+    def name_of(worker: WorkerStatus) -> str:
+        return worker.queue if len(prefixes) == 1 else f"{worker.queue}@{worker.prefix}"
+
+    columns = (Column("QUEUE", name_of, keep_end=True), *WORKERS[1:])
+    return table(columns, report.workers, width=width, colour=colour)
 
 
 def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour: bool) -> str:
@@ -67,12 +78,20 @@ def state_cell(queue: QueueStatus) -> Cell:
     return Cell(name, _STATE_STYLES.get(name, "yellow"))
 
 
+def _queue_name(queues: Sequence[QueueStatus]) -> Callable[[QueueStatus], str]:
+    """How a queue is shown among these: by its name, or by ``NAME@PREFIX`` if prefixes differ."""
+    if len({queue.prefix for queue in queues}) == 1:
+        return lambda queue: queue.name
+    return lambda queue: f"{queue.name}@{queue.prefix}"
+
+
 def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:
     """Remarks below the table; commands have their own lines, so that they can be copied."""
     lines = [""]
+    named = _queue_name(queues)
     for queue in queues:
         for note in queue.notes:
-            name = styled(visible(queue.name), "bold", colour=colour)
+            name = styled(visible(named(queue)), "bold", colour=colour)
             lines.append(f"{name}: {visible(note.text)}")
             lines += [f"    {visible(command)}" for command in note.commands]
     return [f"{line}\n" for line in lines] if len(lines) > 1 else []
@@ -116,7 +135,6 @@ def _oldest(queue: QueueStatus) -> Value:
 
 
 _QUEUES: tuple[Column[QueueStatus], ...] = (
-    Column("QUEUE", lambda q: Cell(q.name, "bold"), keep_end=True),
     Column("STATE", state_cell),
     Column("WAITING", lambda q: q.counts.waiting, right=True, short="WAIT"),
     Column("ACTIVE", lambda q: q.counts.active, right=True, short="ACT"),

@@ -9,7 +9,7 @@ command. After an error, the numbers are unknown, not zero.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -130,9 +130,18 @@ def _resumer_field(queue: str, target: str) -> str:
     return _RESUMER + json.dumps([queue, target])
 
 
+def read_drain_records(client: Client, prefixes: Sequence[str]) -> list[DrainRecord]:
+    """The record of each prefix; all numbers are zero if no drain has been recorded."""
+    commands = [("HGETALL", drain_record(prefix)) for prefix in prefixes]
+    return [_record(to_dict(row)) for row in read_checked(client, commands)]
+
+
 def read_drain_record(client: Client, prefix: str) -> DrainRecord:
-    """The record; all numbers are zero if no drain has been recorded."""
-    row = to_dict(client.call("HGETALL", drain_record(prefix)))
+    """The record of one prefix."""
+    return read_drain_records(client, [prefix])[0]
+
+
+def _record(row: Mapping[str, str]) -> DrainRecord:
 
     def count(name: str) -> int:
         return max(to_int(row.get(name)) or 0, 0)

@@ -17,6 +17,11 @@ class QueueKeys:
     prefix: str
     name: str
 
+    @property
+    def full_name(self) -> str:
+        """``NAME@PREFIX``, as a command line takes it."""
+        return f"{self.name}@{self.prefix}"
+
     def __call__(self, suffix: str) -> str:
         """The queue's key ``suffix``, e.g. ``wait`` or a job id."""
         return f"{self.prefix}:{self.name}:{suffix}"

@@ -261,7 +261,7 @@ def test_a_queue_that_cannot_be_read_is_not_safe(client: Client, apps: Apps) -> 
     client.call("SET", OTHER("meta"), "text")
     found = look(client, "q")
     assert (found.impact.unread, found.impact.verdict.word) == (("other",), "not now")
-    assert [name for name, _ in found.queues.broken] == ["other"]
+    assert [keys.name for keys, _ in found.queues.broken] == ["other"]
 
 
 def test_broken_extras_are_unknown_and_hide_nothing(client: Client, apps: Apps) -> None:

@@ -11,6 +11,7 @@ from qctl.manage.pm2.manager import Pm2
 from qctl.ops.impact.downtime import BOOT_S, downtime
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.read.clients import WorkerClient
+from tests.labs.build import Q
 from tests.labs.impact import NOW, PROCESS
 
 UP_S = 300
@@ -25,7 +26,7 @@ def boot(
         for number in range(len(ages_s))
     ]
     owned = {
-        process.key: (WorkerClient("q", None, number, f"127.0.0.1:{number}", age_s, 1),)
+        process.key: (WorkerClient(Q, None, number, f"127.0.0.1:{number}", age_s, 1),)
         for number, (process, age_s) in enumerate(zip(processes, ages_s, strict=True))
     }
     workers = tuple(worker for each in owned.values() for worker in each)

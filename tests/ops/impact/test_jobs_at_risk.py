@@ -11,6 +11,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, jobs_at_risk
 from qctl.ops.processes.targets import Connections
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import WorkerClient
 from tests.labs.build import Q, put
@@ -18,7 +19,7 @@ from tests.labs.impact import BEAT, NOW, PROCESS
 
 
 def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:
-    return WorkerClient(queue, name, number, f"127.0.0.1:{number}", 1, 1)
+    return WorkerClient(QueueKeys("bull", queue), name, number, f"127.0.0.1:{number}", 1, 1)
 
 
 def connections(own: list[WorkerClient], *others: WorkerClient) -> Connections:

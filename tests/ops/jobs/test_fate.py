@@ -15,10 +15,10 @@ from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.stalled_check import StalledClock
 from tests.labs.jobs import KEYS, add, snapshot
 
-WORKER = WorkerClient("q", "w1", 7, "10.0.0.1:5", 60, 1)
+WORKER = WorkerClient(QueueKeys("bull", "q"), "w1", 7, "10.0.0.1:5", 60, 1)
 # None has run within an interval: perhaps none ever does.
 SILENT = StalledClock(KEYS, None, 0, frozenset())
-OTHER = WorkerClient("other", None, 8, "10.0.0.1:6", 60, 1)
+OTHER = WorkerClient(QueueKeys("bull", "other"), None, 8, "10.0.0.1:6", 60, 1)
 
 
 def checked(keys: QueueKeys = KEYS, interval_ms: int = 30_000) -> StalledClock:

@@ -18,6 +18,10 @@ from tests.labs.servers import wait_until
 QUEUES = [QueueKeys("bull", name) for name in ("a", "b", "c")]
 
 
+def named(*names: str) -> list[QueueKeys]:
+    return [QueueKeys("bull", name) for name in names]
+
+
 def tell(client: Client, name: str, job: str = "", *, keys: QueueKeys = Q, entry: str = "*") -> str:
     fields = ("jobId", job) if job else ()
     return str(client.call("XADD", keys("events"), entry, "event", name, *fields, "prev", "active"))
@@ -29,7 +33,7 @@ def now_ms(client: Client) -> int:
 
 
 def follow(client: Client, labels: QueueLabels | None = None) -> FinishedJobs:
-    found = FinishedJobs(client, "bull", labels or QueueLabels())
+    found = FinishedJobs(client, labels or QueueLabels())
     found.begin()
     return found
 
@@ -42,12 +46,14 @@ def only(finished: FinishedJobs) -> FinishedFigures:
 def test_only_what_finishes_from_now_on_is_counted(client: Client) -> None:
     tell(client, "completed", "old", entry=f"{now_ms(client) - 1000}-0")
     finished = follow(client)
-    finished.poll(["q"])
-    assert only(finished) == FinishedFigures("q", 0, 0, 0, 0, [0] * (len(BUCKETS_S) + 1), 0.0)
+    finished.poll(named("q"))
+    assert only(finished) == FinishedFigures(
+        "q", "bull", 0, 0, 0, 0, [0] * (len(BUCKETS_S) + 1), 0.0
+    )
     for name in ("completed", "completed", "failed", "stalled", "drained", "progress", "retries-x"):
         tell(client, name, "1")
-    finished.poll(["q"])
-    finished.poll(["q"])
+    finished.poll(named("q"))
+    finished.poll(named("q"))
     row = only(finished)
     assert (row.completed, row.failed, row.stalls, row.gaps) == (2, 1, 1, 0)
 
@@ -72,7 +78,7 @@ def test_durations_are_those_of_the_last_attempt(client: Client) -> None:
     step(4001, "failed", "older")
     step(5000, "active", "long")
     step(5000 + 86_400_000, "failed", "long")
-    finished.poll(["q"])
+    finished.poll(named("q"))
     row = only(finished)
     assert (row.completed, row.failed) == (2, 2)
     assert row.duration_sum_s == pytest.approx(86_400.7)
@@ -85,34 +91,34 @@ def test_durations_are_those_of_the_last_attempt(client: Client) -> None:
 
 def test_a_queue_that_becomes_known_later_is_counted_from_the_start(client: Client) -> None:
     finished = follow(client)
-    finished.poll([])
+    finished.poll(named())
     tell(client, "completed", "1")
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert only(finished).completed == 1
 
 
 def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(client: Client) -> None:
     labels = QueueLabels(1)
     finished = follow(client, labels)
-    finished.poll(["a", "b", "c"])
+    finished.poll(named("a", "b", "c"))
     for keys in QUEUES:
         tell(client, "completed", "1", keys=keys)
-    finished.poll(["a", "b", "c"])
-    labels.keep_only({"c"})
+    finished.poll(named("a", "b", "c"))
+    labels.keep_only(named("c"))
     for keys in QUEUES[:2]:
         client.call("DEL", keys("events"))
-    finished.poll(["c"])
-    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2)]
-    finished.poll(["c", "d"])
-    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("d", 0)]
+    finished.poll(named("c"))
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER.name, 2)]
+    finished.poll(named("c", "d"))
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER.name, 2), ("d", 0)]
 
 
 def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(client: Client) -> None:
     labels = QueueLabels(2)
     finished = follow(client, labels)
     for number in range(50):
-        labels.keep_only({f"q{number}"})
-        finished.poll([f"q{number}"])
+        labels.keep_only(named(f"q{number}"))
+        finished.poll(named(f"q{number}"))
     sizes = len(labels.labels), len(finished._cursors), len(finished.figures())
     assert sizes == (1, 1, 1)
 
@@ -124,7 +130,7 @@ def test_more_events_than_one_read_takes(client: Client, monkeypatch: pytest.Mon
     for keys, count in zip(QUEUES, (50, 1, 9), strict=True):
         for number in range(count):
             tell(client, "completed", str(number), keys=keys)
-    finished.poll([keys.name for keys in QUEUES])
+    finished.poll(QUEUES)
     assert [(row.queue, row.completed) for row in finished.figures()] == [
         *(("a", 50), ("b", 1), ("c", 9)),
     ]
@@ -138,25 +144,25 @@ def test_one_busy_queue_cannot_hold_a_poll_for_ever(
     finished = follow(client)
     for number in range(20):
         tell(client, "completed", str(number))
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert only(finished).completed == 6
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert only(finished).completed == 12
 
 
 def test_events_cut_off_before_they_were_read_are_told(client: Client) -> None:
     finished = follow(client)
     tell(client, "completed", "1")
-    finished.poll(["q"])
+    finished.poll(named("q"))
     tell(client, "completed", "2")
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert only(finished).gaps == 0
     tell(client, "completed", "3")
     tell(client, "completed", "4")
     client.call("XTRIM", Q("events"), "MAXLEN", 1)
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert (only(finished).completed, only(finished).gaps) == (3, 1)
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert only(finished).gaps == 1
 
 
@@ -166,7 +172,7 @@ def test_a_broken_stream_does_not_hide_the_others(client: Client) -> None:
     for _ in range(2):
         for keys in (QUEUES[0], QUEUES[2]):
             tell(client, "failed", "1", keys=keys)
-        finished.poll([keys.name for keys in QUEUES])
+        finished.poll(QUEUES)
     assert [(row.queue, row.failed, row.gaps) for row in finished.figures()] == [
         *(("a", 2, 0), ("b", 0, 1), ("c", 2, 0)),
     ]
@@ -176,8 +182,8 @@ def test_queues_beyond_the_limit_are_counted_together(client: Client) -> None:
     finished = follow(client, QueueLabels(1))
     for keys in QUEUES:
         tell(client, "completed", "1", keys=keys)
-    finished.poll([keys.name for keys in QUEUES])
-    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("a", 1)]
+    finished.poll(QUEUES)
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER.name, 2), ("a", 1)]
 
 
 def test_starts_are_forgotten_before_they_fill_the_memory(
@@ -189,7 +195,7 @@ def test_starts_are_forgotten_before_they_fill_the_memory(
         tell(client, "active", job)
     for job in ("1", "2", "3"):
         tell(client, "completed", job)
-    finished.poll(["q"])
+    finished.poll(named("q"))
     assert (only(finished).completed, sum(only(finished).buckets)) == (3, 2)
 
 
@@ -210,12 +216,12 @@ def test_a_redis_that_is_away_is_sat_out(fake: Client, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "_STOP_POLL_S", 0.001)
     flaky = Flaky(fake)
-    finished = FinishedJobs(flaky, "bull", QueueLabels())  # type: ignore[arg-type]
+    finished = FinishedJobs(flaky, QueueLabels())  # type: ignore[arg-type]
     failures: list[bool] = []
     ended = threading.Event()
     thread = threading.Thread(
         target=finished.run,
-        args=(lambda: ["q"], ended.is_set, lambda: failures.append(True)),
+        args=(lambda: [Q], ended.is_set, lambda: failures.append(True)),
     )
     thread.start()
     try:

@@ -63,7 +63,7 @@ def test_queues_beyond_the_limit_are_summed(client: Client) -> None:
     client.call("HSET", queues[3]("metrics:completed"), "count", "3")
     client.call("HSET", queues[4]("1"), "timestamp", "1600000000000")
     rows = read(client, QueueLabels(2)).queues
-    assert [(row.name, row.queues) for row in rows] == [("q00", 1), ("q01", 1), (OTHER, 3)]
+    assert [(row.name, row.queues) for row in rows] == [("q00", 1), ("q01", 1), (OTHER.name, 3)]
     rest = rows[-1]
     assert rest.counts == Counts(3, 3, 0, 0, 0, 0, 0, 0)
     assert (rest.paused, rest.completed_total, rest.failed_total) == (1, None, 9)
@@ -83,27 +83,27 @@ def test_a_queue_keeps_its_name_when_others_come(client: Client) -> None:
     fill(client, 2)
     read(client, labels)
     put(client, "1", keys=QueueKeys("bull", "a-first"))
-    assert [row.name for row in read(client, labels).queues] == [OTHER, "q00", "q01"]
+    assert [row.name for row in read(client, labels).queues] == [OTHER.name, "q00", "q01"]
 
 
 def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(client: Client) -> None:
     labels = QueueLabels(2)
     first, second, third = fill(client, 3)
-    assert [row.name for row in read(client, labels).queues] == ["q00", "q01", OTHER]
+    assert [row.name for row in read(client, labels).queues] == ["q00", "q01", OTHER.name]
     # One that cannot be read is not gone.
     client.call("DEL", second("meta"))
     client.call("SET", second("meta"), "x")
     for key in client.call("KEYS", first("*")):
         client.call("DEL", key)
-    assert [row.name for row in read(client, labels).queues] == [OTHER]
-    assert labels.labels == {"q01": "q01", "q02": OTHER}
+    assert [row.name for row in read(client, labels).queues] == [OTHER.name]
+    assert labels.labels == {second: second, third: OTHER}
     for name in ("new", "newer"):
         put(client, "1", keys=QueueKeys("bull", name))
     assert [(row.name, row.queues) for row in read(client, labels).queues] == [
         ("new", 1),
-        (OTHER, 2),
+        (OTHER.name, 2),
     ]
-    assert third.name in labels.labels
+    assert third in labels.labels
     # Nor are they kept when all are gone at once.
     client.call("FLUSHALL")
     assert read(client, labels).queues == ()
@@ -145,10 +145,10 @@ def test_own_workers_by_queue_and_target(client: Client, most: int) -> None:
     beat("a", "q00", "qctl:w", 1)
     beat("b", "q00", "qctl:w", 2)
     beat("c", "q01", "", 3)
-    name = "q01" if most > 1 else OTHER
+    last = QueueKeys("bull", "q01") if most > 1 else OTHER
     assert set(read(client, QueueLabels(most)).own_workers) == {
-        OwnWorkers("q00", "qctl:w", 2, 10, 3, 24),
-        OwnWorkers(name, "", 1, 5, 3, 12),
+        OwnWorkers("q00", "bull", "qctl:w", 2, 10, 3, 24),
+        OwnWorkers(last.name, last.prefix, "", 1, 5, 3, 12),
     }
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qctl.config.prefixes import only
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.connect import connect
@@ -356,7 +357,6 @@ def test_processes_are_joined_with_the_workers_they_hold(
 ) -> None:
     def mine(
         _client: Client,
-        _prefix: str,
         workers: Sequence[WorkerClient],
         processes: Sequence[ManagedProcess],
     ) -> dict[int, ManagedProcess]:
@@ -415,7 +415,7 @@ def test_lookup_names_the_nearest(client: Client) -> None:
 def test_lookup_names_prefixes_in_use(client: Client) -> None:
     make_queue(client, "q", "other prefix")
     with pytest.raises(NotFoundError) as caught:
-        all_queues(client, "bull")
+        all_queues(client, only("bull"))
     assert "'other prefix'" in caught.value.why
     assert caught.value.hint == "qctl queues --prefix 'other prefix'"
     # The nearest prefix is the one that is spelled most like the chosen one, and has the queue.
@@ -432,7 +432,7 @@ def test_lookup_names_prefixes_in_use(client: Client) -> None:
 def test_a_broken_queue_among_all_is_collected_and_a_named_one_raised(client: Client) -> None:
     make_queue(client, "good")
     client.call("SET", "bull:bad:meta", "text")
-    queues = all_queues(client, "bull")
+    queues = all_queues(client, only("bull"))
     assert [queue.keys.name for queue in queues.readable] == ["good"]
     with pytest.raises(PartialError, match="1 of 2 queues") as caught:
         queues.raise_if_broken()
@@ -467,12 +467,12 @@ def test_what_was_not_looked_through_is_not_called_empty(
     fake: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.pipeline([("SET", f"other:{number}", "x") for number in range(5000)])
-    monkeypatch.setattr("qctl.ops.queues.find._MAX_SEARCH_S", -1.0)
+    monkeypatch.setattr("qctl.ops.queues.missing._MAX_SEARCH_S", -1.0)
     with pytest.raises(NotFoundError) as caught:
         find_queues(fake, "bull", ["q"])
     said = f"{caught.value.what} {caught.value.why}"
     assert said == "no queue is called 'q' under the prefix 'bull'"
     assert caught.value.hint == "qctl queues"
     with pytest.raises(NotFoundError) as caught:
-        all_queues(fake, "bull")
+        all_queues(fake, only("bull"))
     assert "no BullMQ queue at all" not in caught.value.why

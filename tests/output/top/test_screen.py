@@ -78,7 +78,8 @@ class Feed:
             ),
         )
         worker = WorkerStatus(
-            "emails", "mailer", "10.0.0.1:4711", 411, "pm2:mailer", 12.0, 99 << 20, ("41",), 60
+            *("emails", "bull", "mailer", "10.0.0.1:4711"),
+            *(411, "pm2:mailer", 12.0, 99 << 20, ("41",), 60),
         )
         changes = {"paused": self.paused_by is not None, "paused_by": self.paused_by}
         return Reading(

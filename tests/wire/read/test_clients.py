@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
     WorkerClient,
     client_name,
     list_foreign,
     list_workers,
-    parse_workers,
 )
 from tests.labs.servers import RedisServer
 
@@ -58,7 +58,7 @@ def line(name: str, number: int = 7, db: int = 0) -> str:
 @given(PRINTABLE, QUEUE_NAMES, st.none() | PRINTABLE)
 def test_names_round_trip(prefix: str, queue: str, worker: str | None) -> None:
     found = list_workers(Listing(line(client_name(prefix, queue, worker))), prefix, [queue])
-    assert found == [WorkerClient(queue, worker, 7, "10.0.0.1:57", 60, 2, "x")]
+    assert found == [WorkerClient(QueueKeys(prefix, queue), worker, 7, "10.0.0.1:57", 60, 2, "x")]
 
 
 @given(PRINTABLE)
@@ -78,7 +78,6 @@ def test_under_some_prefixes_nobody_can_tell(redis_url: str, prefix: str) -> Non
         with pytest.raises(ReplyError, match="CLIENT SETNAME"):
             client.call("CLIENT", "SETNAME", client_name(prefix, "q"))
         assert list_workers(client, prefix, ["q"]) is None
-    assert parse_workers([line("")], prefix, ["q"]) is None
 
 
 def test_only_workers_of_this_prefix_and_database() -> None:

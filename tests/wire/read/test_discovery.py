@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.config.prefixes import EVERY_PREFIX, parse_prefixes
+from qctl.config.prefixes import EVERY_PREFIX, only, parse_prefixes
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.discovery import discover, discover_queues, discover_within, prefixes_in_use
+from qctl.wire.read.discovery import Survey, discover, survey
 from tests.labs.build import put
+from tests.labs.clients import Spy
 
 
 @pytest.mark.parametrize("prefix", ["bull", "{bull}", "a:b", "x*?[y]^-\\z", "ünï"])
@@ -50,20 +51,37 @@ def test_many_other_keys(store: Client) -> None:
 
 
 def test_prefixes_for_a_message(store: Client) -> None:
-    assert prefixes_in_use(store) == ([], True)
+    assert survey(store, EVERY_PREFIX) == Survey((), (), True)
     put(store, "1", keys=QueueKeys("bull", "mail"))
     put(store, "1", keys=QueueKeys("{jobs}", "a"))
     put(store, "1", keys=QueueKeys("{jobs}", "b"))
     store.call("SET", "no:queue:meta", "text")
-    assert prefixes_in_use(store) == (["bull", "{jobs}"], True)
+    seen = survey(store, only("bull"), look_beyond=True)
+    assert seen == Survey((QueueKeys("bull", "mail"),), ("{jobs}",), True)
+    assert survey(store, only("bull")).other_prefixes == ()
+
+
+def test_a_scan_that_finds_much_does_not_look_beyond_its_prefixes(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qctl.wire.read.discovery._MAX_BEYOND", 10)
+    store.pipeline([("SET", f"user:{number}:id", "x") for number in range(5000)])
+    for name in ("a", "b"):
+        put(store, "1", keys=QueueKeys("bull", name))
+    client = Spy(store)
+    assert [queue.name for queue in survey(client, only("bull"), look_beyond=True).queues] == [
+        "a",
+        "b",
+    ]
+    patterns = [command[3] for command in client.sent if command[0] == "SCAN"]
+    assert patterns[-1] == "bull:*:[mi][ed]*" != patterns[0]
 
 
 def test_a_pass_for_a_message_ends_in_time(fake: Client) -> None:
     fake.pipeline([("SET", f"other:{number}", "x") for number in range(5000)])
     put(fake, "1", keys=QueueKeys("bull", "mail"))
-    assert discover_within(fake, "bull", -1.0)[1] is False
-    assert prefixes_in_use(fake, -1.0)[1] is False
-    assert discover_within(fake, "bull", 60.0) == (["mail"], True)
+    assert not survey(fake, only("bull"), -1.0).is_complete
+    assert survey(fake, only("bull"), 60.0) == Survey((QueueKeys("bull", "mail"),), (), True)
 
 
 def test_queues_under_prefixes_that_match(store: Client) -> None:
@@ -75,7 +93,7 @@ def test_queues_under_prefixes_that_match(store: Client) -> None:
         put(store, "1", keys=keys)
 
     def found(*words: str) -> list[QueueKeys]:
-        return discover_queues(store, parse_prefixes(words))[0]
+        return list(survey(store, parse_prefixes(words)).queues)
 
     assert found("*") == sorted(queues)
     assert found("bul*") == [QueueKeys("bulk", "mail"), QueueKeys("bull", "mail")]
@@ -101,6 +119,6 @@ def test_keys_of_other_programs_are_no_queues_under_a_pattern(store: Client) -> 
         *(QueueKeys("bull", name) for name in ("mail", "old")),
         QueueKeys("bull:mail", "inner"),
     ]
-    assert discover_queues(store, EVERY_PREFIX) == (expected, True)
+    assert survey(store, EVERY_PREFIX) == Survey(tuple(expected), (), True)
     # Under a prefix that is named, an id counter is enough.
-    assert QueueKeys("user", "17") in discover_queues(store, parse_prefixes(["*", "user"]))[0]
+    assert QueueKeys("user", "17") in survey(store, parse_prefixes(["*", "user"])).queues

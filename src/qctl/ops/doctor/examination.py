@@ -172,7 +172,7 @@ class Examination:
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:
-            return holders(self.client, self.settings.prefix, self.workers, self.all_processes)
+            return holders(self.client, self.workers, self.all_processes)
         except (CannotCheckError, NothingToCheckError, UnreachableError):
             raise
         except Exception as error:

@@ -15,7 +15,6 @@ from qctl.plurals import counted
 from qctl.wire.checks.key_types import wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
@@ -27,7 +26,7 @@ _REMEDY = "find out which program writes there, stop the queue's workers, and re
 
 def unreadable(exam: Examination) -> Iterator[Finding]:
     """Queues that this user may not read, or that have a key of the wrong type."""
-    broken = {QueueKeys(exam.settings.prefix, name): error for name, error in exam.queues.broken}
+    broken = dict(exam.queues.broken)
     queues = [*broken, *exam.keys]
     for keys, found in zip(queues, wrong_keys(exam.client, queues), strict=True):
         error = broken.get(keys)

@@ -38,7 +38,9 @@ from qctl.ops.doctor.findings import (
     denied,
 )
 from qctl.ops.processes.targets import Target, open_target, read_connections
-from qctl.ops.queues.find import Queues, all_queues, no_such_queue, read_queues
+from qctl.ops.queues.find import Queues, all_queues, read_queues
+from qctl.ops.queues.missing import no_such_queue
+from qctl.wire.keys import QueueKeys
 
 CHECKS: tuple[Check, ...] = (
     redis.eviction,
@@ -137,13 +139,14 @@ def examine(
 def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
     """The named queues, or all. Unreadable queues are included, because a check reports them."""
     if not names:
-        return all_queues(client, prefix)
-    found, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
+        return all_queues(client, only(prefix))
+    wanted = [QueueKeys(prefix, name) for name in dict.fromkeys(names)]
+    found, missing = read_queues(client, wanted)
     for _, error in found.broken:
         if is_outage(error):
             raise error
     if missing:
-        raise no_such_queue(client, only(prefix), missing)
+        raise no_such_queue(client, only(prefix), [keys.name for keys in missing])
     return found
 
 

@@ -230,7 +230,7 @@ class _Assessor:
             queues=queues,
             also=scope.also,
             foreign=tuple(dict.fromkeys(map(str, scope.foreign))),
-            unread=tuple(name for name, _ in scope.queues.broken),
+            unread=tuple(keys.name for keys, _ in scope.queues.broken),
             bull=scope.queues.bull,
             jobs=jobs,
             interrupted=_refs(worst),

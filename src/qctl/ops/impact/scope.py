@@ -24,11 +24,12 @@ from qctl.ops.processes.targets import (
 from qctl.ops.queues.find import (
     Queues,
     find_queues,
-    no_queues,
     queues_named_or_all,
     read_queues,
     require_bullmq,
 )
+from qctl.ops.queues.missing import no_queues
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, list_foreign
 
 _MAX_NAMED = 5
@@ -97,7 +98,7 @@ def find_scope(
             why = error.what
         else:
             return _of_target(client, settings, names, found, connections, remarks)
-    queues = queues_named_or_all(client, settings.prefix, names)
+    queues = queues_named_or_all(client, settings.prefixes, names)
     may_serve_more, others = _others_served(client, address, settings, connections, queues, names)
     return Scope(
         queues,
@@ -127,16 +128,16 @@ def _of_target(
             why=f"its workers are connected to {', '.join(sorted(connected))}",
             hint="name another --target, or leave the queues out",
         )
-    missing: Sequence[str] = ()
+    missing: Sequence[QueueKeys] = ()
     if wanted := list(dict.fromkeys([*names, *sorted(served)])):
-        queues, missing = read_queues(client, settings.prefix, wanted)
+        queues, missing = read_queues(client, [QueueKeys(settings.prefix, name) for name in wanted])
     else:
-        queues = queues_named_or_all(client, settings.prefix, ())
+        queues = queues_named_or_all(client, settings.prefixes, ())
         remarks += (f"it is unknown which queues {target.label} serves, so all queues are read",)
-    if missing := [name for name in missing if name in connected]:
+    if absent := [keys.name for keys in missing if keys.name in connected]:
         # A BullMQ worker creates its queue, so this worker belongs to another library.
         may_serve_more = may_serve_more or (
-            f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so it "
+            f"a worker of {target.label} serves {', '.join(absent)}, which does not exist, so it "
             "is unknown which jobs this worker runs"
         )
     if not queues.readable and not queues.broken:
@@ -192,7 +193,7 @@ def _others_served(
     """
     if connections is None:
         return "it is unknown which other queues these workers serve", ()
-    meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
+    meant = {keys.name for keys in queues.keys}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
     if names and not hosts:
         why = "no worker of these queues is seen in this Redis"

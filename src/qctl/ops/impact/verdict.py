@@ -120,8 +120,8 @@ def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
             )
         elif is_writable(server) is False:
             yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
-    for name, error in scope.queues.broken:
-        yield f"{name} cannot be read: {error.message}"
+    for keys, error in scope.queues.broken:
+        yield f"{keys.name} cannot be read: {error.message}"
     if not facts.is_gapless:
         for name in scope.queues.bull:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
@@ -203,7 +203,7 @@ def _commands_instead(facts: Facts) -> Iterator[str]:
     """The commands to type if even a drain should not begin."""
     scope, address = facts.scope, facts.address
     leased = [snapshot.keys.name for snapshot in scope.queues.bullmq if snapshot.lease]
-    if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.queues.bull]:
+    if odd := [*leased, *(keys.name for keys, _ in scope.queues.broken), *scope.queues.bull]:
         yield facts.qctl("status", *odd)
     for server in facts.masters or ():
         if server.master is not None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from qctl.config.prefixes import only
 from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.grouping import grouped
@@ -121,7 +122,7 @@ def plan_retry(
         NotFoundError: a named queue does not exist, or no queue is named and none exists.
         RefusedError: a named queue is Bull 3/4's.
     """
-    found = queues_named_or_all(client, prefix, names)
+    found = queues_named_or_all(client, only(prefix), names)
     if names:
         require_bullmq(found.readable)
     snapshots = found.bullmq

@@ -50,6 +50,7 @@ class FinishedFigures:
     """
 
     queue: str
+    prefix: str
     completed: int = 0
     failed: int = 0
     stalls: int = 0
@@ -61,15 +62,14 @@ class FinishedFigures:
 class FinishedJobs:
     """Counts the events of queues, by label. One thread polls; any thread may call ``figures``."""
 
-    def __init__(self, client: Client, prefix: str, labels: QueueLabels) -> None:
+    def __init__(self, client: Client, labels: QueueLabels) -> None:
         self._client = client
-        self._prefix = prefix
         self._labels = labels
         self._cursors: dict[QueueKeys, str] = {}
         self._broken: set[QueueKeys] = set()
         self._begin_id = ""
         self._starts: dict[tuple[QueueKeys, str], int] = {}
-        self._figures: dict[str, FinishedFigures] = {}
+        self._figures: dict[QueueKeys, FinishedFigures] = {}
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -80,13 +80,13 @@ class FinishedJobs:
         """
         self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
-    def poll(self, queues: Iterable[str]) -> None:
+    def poll(self, queues: Iterable[QueueKeys]) -> None:
         """Count the new events of ``queues``. All other queues are gone, and are forgotten.
 
         Raises:
             QctlError: Redis is away or refuses a command. The next poll continues here.
         """
-        existing = [QueueKeys(self._prefix, name) for name in queues]
+        existing = list(queues)
         self._forget_all_but(set(existing))
         for keys in existing:
             if keys not in self._broken and keys not in self._cursors:
@@ -101,14 +101,14 @@ class FinishedJobs:
 
     def run(
         self,
-        queues: Callable[[], Iterable[str]],
+        queues: Callable[[], Iterable[QueueKeys]],
         stop: Callable[[], bool],
         failed: Callable[[], None],
     ) -> None:
         """Poll until ``stop`` returns True, even while Redis is away.
 
         Args:
-            queues: returns the names of the queues that exist; called before each poll.
+            queues: returns the queues that exist; called before each poll.
             failed: called after each poll that failed.
         """
         while not stop():
@@ -135,10 +135,9 @@ class FinishedJobs:
             del self._cursors[gone]
         self._broken &= existing
         # (other) keeps the counts of queues that are gone, because a counter must not fall.
-        kept = {keys.name for keys in existing} | {OTHER}
         with self._lock:
-            for name in self._figures.keys() - kept:
-                del self._figures[name]
+            for gone in self._figures.keys() - existing - {OTHER}:
+                del self._figures[gone]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
         # Until a queue's first event is read, the cursor is no event's id: no gap is noticed.
@@ -189,8 +188,8 @@ class FinishedJobs:
         return []
 
     def _tally(self, keys: QueueKeys) -> FinishedFigures:
-        label = self._labels.of(keys.name)
-        return self._figures.setdefault(label, FinishedFigures(label))
+        label = self._labels.of(keys)
+        return self._figures.setdefault(label, FinishedFigures(label.name, label.prefix))
 
     def _count(self, keys: QueueKeys, event: Event) -> None:
         if event.job_id is None or event.name not in _ATTEMPT_EVENTS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from qctl.errors import NotFoundError, ReplyError
 from qctl.grouping import grouped
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, inspect_queues
 from qctl.ops.times import utc_datetime
-from qctl.wire.drain_record import RESULTS, read_drain_record
+from qctl.wire.drain_record import OUTCOMES, RESULTS, read_drain_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.finished import FinishedCounts, read_finished_counts
@@ -26,7 +26,8 @@ from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.snapshot import Counts
 
 DEFAULT_MAX_QUEUES = 1000
-OTHER = "(other)"
+# The label of all queues beyond the limit.
+OTHER = QueueKeys("", "(other)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class QueueFigures:
     A sum is None (unknown) if one of its parts is unknown.
 
     Args:
-        name: the queue's label.
+        name, prefix: the queue's label.
         queues: the number of queues in the sum; 1 for one queue.
         oldest_waiting_s: how long the oldest waiting job has waited; None when no job waits, or if
             unknown.
@@ -47,6 +48,7 @@ class QueueFigures:
     """
 
     name: str
+    prefix: str
     queues: int
     counts: Counts
     oldest_waiting_s: float | None
@@ -62,6 +64,7 @@ class OwnWorkers:
     """qctl's own workers of one queue in one process target, as their heartbeats show.
 
     Args:
+        queue, prefix: the queue's label.
         target: e.g. ``qctl:emails``; "" for workers without a supervisor.
         slots: how many jobs the workers can run at once.
         busy: how many jobs the workers run now.
@@ -69,6 +72,7 @@ class OwnWorkers:
     """
 
     queue: str
+    prefix: str
     target: str
     workers: int
     slots: int
@@ -97,7 +101,7 @@ class LastDrain:
 
 @dataclass(frozen=True, slots=True)
 class Drains:
-    """All drains under a prefix since qctl began to record them.
+    """All drains under the prefixes since qctl began to record them.
 
     Args:
         drains: number of drains by outcome; 0 for outcomes that never occurred.
@@ -135,18 +139,18 @@ class MetricsReading:
 
 @dataclass
 class QueueLabels:
-    """The label of each queue: its name, or ``(other)`` when ``max_queues`` names are in use.
+    """The label of each queue: itself, or ``(other)`` when ``max_queues`` queues have their own.
 
     A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
     """
 
     max_queues: int = DEFAULT_MAX_QUEUES
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[QueueKeys, QueueKeys] = field(default_factory=dict)
     _with_own_label: int = 0
     # Readings and events are processed in different threads.
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def of(self, queue: str) -> str:
+    def of(self, queue: QueueKeys) -> QueueKeys:
         """The label of one queue, which may be new."""
         with self._lock:
             if queue not in self.labels:
@@ -155,7 +159,7 @@ class QueueLabels:
                 self.labels[queue] = queue if has_own else OTHER
             return self.labels[queue]
 
-    def keep_only(self, queues: Collection[str]) -> None:
+    def keep_only(self, queues: Collection[QueueKeys]) -> None:
         """Forget all other queues, which are gone, so that new queues can have their own label."""
         with self._lock:
             for gone in self.labels.keys() - queues:
@@ -181,23 +185,24 @@ def read_metrics(
             datetime.now(UTC),
             round(time.monotonic() - began, 6),
             up=True,
-            drains=_drains(client, settings.prefix),
+            drains=_drains(client, _prefixes_used(settings, ())),
         )
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
+    existing = set(found.queues.keys)
+    prefixes = _prefixes_used(settings, existing)
     figures = list(map(_figures, statuses, totals))
     beats: Sequence[Heartbeat] = ()
     beat_remarks: tuple[str, ...] = ()
     try:
-        beats = heartbeats.read_all(client, settings.prefix)
+        beats = heartbeats.read_all(client, *prefixes)
     except ReplyError as error:
         # This Redis user may read the queues, but perhaps not qctl's keys.
         beat_remarks = (f"it is unknown whether qctl's own workers run: {error.what}",)
     broken = found.queues.broken
-    broken_remarks = [f"queue {name!r} cannot be read: {why.message}" for name, why in broken]
+    broken_remarks = [f"queue {keys.name!r} cannot be read: {why.message}" for keys, why in broken]
     # A queue that cannot be read still exists, and keeps its label.
-    existing = {status.name for status in statuses} | {name for name, _ in broken}
-    labels.keep_only(existing | {beat.queue for beat in beats})
+    labels.keep_only(existing | {QueueKeys(beat.prefix, beat.queue) for beat in beats})
     return MetricsReading(
         read_at=datetime.now(UTC),
         duration_s=round(time.monotonic() - began, 6),
@@ -206,7 +211,7 @@ def read_metrics(
         queues_unreadable=len(broken),
         own_workers=_own_workers(beats, labels),
         processes=found.report.processes,
-        drains=_drains(client, settings.prefix),
+        drains=_drains(client, prefixes),
         remarks=(*found.remarks, *broken_remarks, *beat_remarks),
     )
 
@@ -214,6 +219,7 @@ def read_metrics(
 def _figures(status: QueueStatus, totals: FinishedCounts) -> QueueFigures:
     return QueueFigures(
         name=status.name,
+        prefix=status.prefix,
         queues=1,
         counts=status.counts,
         oldest_waiting_s=status.oldest_waiting_s,
@@ -226,10 +232,11 @@ def _figures(status: QueueStatus, totals: FinishedCounts) -> QueueFigures:
 
 
 def _by_label(figures: Sequence[QueueFigures], labels: QueueLabels) -> tuple[QueueFigures, ...]:
-    rows: dict[str, QueueFigures] = {}
+    rows: dict[QueueKeys, QueueFigures] = {}
     for row in figures:
-        name = labels.of(row.name)
-        rows[name] = _sum(rows[name], row) if name in rows else replace(row, name=name)
+        label = labels.of(QueueKeys(row.prefix, row.name))
+        labelled = replace(row, name=label.name, prefix=label.prefix)
+        rows[label] = _sum(rows[label], labelled) if label in rows else labelled
     return tuple(rows.values())
 
 
@@ -248,14 +255,24 @@ def _oldest(*rows: QueueFigures) -> float | None:
     return max(ages_s, default=None) if len(ages_s) == len(waiting) else None
 
 
-def _drains(client: Client, prefix: str) -> Drains | None:
+def _prefixes_used(settings: Settings, queues: Iterable[QueueKeys]) -> list[str]:
+    """The prefixes of these queues, and the one of the settings, if there is one."""
+    single = settings.prefixes.single
+    return sorted({*(queue.prefix for queue in queues), *([] if single is None else [single])})
+
+
+def _drains(client: Client, prefixes: Sequence[str]) -> Drains | None:
     try:
-        record = read_drain_record(client, prefix)
+        records = read_drain_records(client, prefixes)
     except ReplyError:
-        # This Redis user may not read the record, so the figures are unknown and not 0.
+        # This Redis user may not read the records, so the figures are unknown and not 0.
         return None
-    if (result := record.last) is None:
-        return Drains(record.drains, record.jobs, None)
+    drains = {name: sum(record.drains[name] for record in records) for name in OUTCOMES}
+    jobs = {name: sum(record.jobs[name] for record in records) for name in RESULTS}
+    results = [record.last for record in records if record.last is not None]
+    if not results:
+        return Drains(drains, jobs, None)
+    result = max(results, key=lambda result: result.at_ms)
     last = LastDrain(
         ended_at=utc_datetime(result.at_ms),
         outcome=result.outcome,
@@ -263,19 +280,22 @@ def _drains(client: Client, prefix: str) -> Drains | None:
         paused_s=result.paused_ms / 1000,
         idle_s=None if result.idle_ms is None else result.idle_ms / 1000,
     )
-    return Drains(record.drains, record.jobs, last)
+    return Drains(drains, jobs, last)
 
 
 def _own_workers(beats: Sequence[Heartbeat], labels: QueueLabels) -> tuple[OwnWorkers, ...]:
-    groups = grouped(beats, lambda beat: (labels.of(beat.queue), beat.target))
+    groups = grouped(
+        beats, lambda beat: (labels.of(QueueKeys(beat.prefix, beat.queue)), beat.target)
+    )
     return tuple(
         OwnWorkers(
-            queue=queue,
+            queue=label.name,
+            prefix=label.prefix,
             target=target,
             workers=len(group),
             slots=sum(beat.concurrency for beat in group),
             busy=sum(beat.busy for beat in group),
             done=sum(beat.completed + beat.failed for beat in group),
         )
-        for (queue, target), group in sorted(groups.items())
+        for (label, target), group in sorted(groups.items())
     )

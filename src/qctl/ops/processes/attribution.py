@@ -9,15 +9,13 @@ from qctl.config.settings import TargetConfig
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import WorkerClient
 
 
 def holders(
-    client: Client,
-    prefix: str,
-    workers: Sequence[WorkerClient],
-    processes: Sequence[ManagedProcess],
+    client: Client, workers: Sequence[WorkerClient], processes: Sequence[ManagedProcess]
 ) -> dict[int, ManagedProcess]:
     """Client id of a worker's connection → the process that holds it, perhaps through a child.
 
@@ -29,42 +27,39 @@ def holders(
     rest = [worker for worker in workers if worker.client_id not in found]
     ours = {p.pid: p for p in processes if p.pid and p.target.startswith("qctl:")}
     if rest and ours:
-        names = _by_heartbeat(client, prefix, ours)
+        names = _by_heartbeat(client, {worker.keys.prefix for worker in rest}, ours)
         for worker in rest:
-            process = names.get((worker.queue, worker.worker_name))
+            process = names.get((worker.keys, worker.worker_name))
             if process is not None:
                 found[worker.client_id] = process
     return found
 
 
 def known_holders(
-    client: Client,
-    prefix: str,
-    workers: Sequence[WorkerClient],
-    processes: Sequence[ManagedProcess],
+    client: Client, workers: Sequence[WorkerClient], processes: Sequence[ManagedProcess]
 ) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
     """Like ``holders``, but a failure becomes a remark, so that the workers are still shown."""
     if not workers or not processes:
         return {}, ()
     try:
-        return holders(client, prefix, workers, processes), ()
+        return holders(client, workers, processes), ()
     except Exception as error:
         # psutil raises errors of many kinds, for example if the system denies access.
         return {}, (f"which process holds which worker is unknown: {error}",)
 
 
 def _by_heartbeat(
-    client: Client, prefix: str, processes: dict[int, ManagedProcess]
-) -> dict[tuple[str, str | None], ManagedProcess]:
+    client: Client, prefixes: Collection[str], processes: dict[int, ManagedProcess]
+) -> dict[tuple[QueueKeys, str | None], ManagedProcess]:
     """Queue and name of qctl's own workers → the process that their heartbeats report."""
     host = socket.gethostname()
     try:
-        beats = heartbeats.read_all(client, prefix)
+        beats = heartbeats.read_all(client, *prefixes)
     except ReplyError:
         # This Redis user may read the queues, but perhaps not qctl's keys.
         return {}
     return {
-        (beat.queue, beat.name): processes[beat.pid]
+        (QueueKeys(beat.prefix, beat.queue), beat.name): processes[beat.pid]
         for beat in beats
         if beat.host == host and beat.pid in processes
     }

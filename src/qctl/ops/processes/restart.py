@@ -277,7 +277,7 @@ class Restart:
         if self._by_address and fresh:
             from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
-            mine = holders(self._client, self._prefix, fresh, [new])
+            mine = holders(self._client, fresh, [new])
             fresh = [worker for worker in fresh if worker.client_id in mine]
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]

@@ -143,7 +143,7 @@ def read_connections(
         FailedError: Redis does not list the connected workers, so no restart can be proved.
     """
     workers = listed_workers(client, settings.prefix, db)
-    found = holders(client, settings.prefix, workers, processes)
+    found = holders(client, workers, processes)
     owned: dict[str, list[WorkerClient]] = {}
     for worker in workers:
         if worker.client_id in found:

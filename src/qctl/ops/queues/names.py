@@ -20,15 +20,17 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from qctl.config.prefixes import Prefixes, parse_prefixes
 from qctl.connection.address import Address, Client
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
-from qctl.wire.read.discovery import discover
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.discovery import survey
 
 # The names are cached if the scan took longer than this.
 SLOW_SCAN_S = 0.25
@@ -43,25 +45,32 @@ _MAX_FILE_NAME = 150
 
 @dataclass(frozen=True, slots=True)
 class QueueNames:
-    """The names of all queues under a prefix, sorted.
+    """All queues under the prefixes of a command, sorted.
 
     Args:
         scanned_at_s: when the scan that found the names began, epoch seconds.
         took_s: how long the scan took.
         server: see ``server_id``; empty if unknown, or if the scan was quick.
         is_cached: whether the names were found by an earlier command.
+        other_prefixes: other prefixes that hold queues, as far as the scan noticed them.
     """
 
-    names: tuple[str, ...]
+    queues: tuple[QueueKeys, ...]
     scanned_at_s: float
     took_s: float
     server: str = ""
     is_cached: bool = False
+    other_prefixes: tuple[str, ...] = ()
 
-    def including(self, names: Iterable[str]) -> QueueNames:
-        """Adds ``names``, except those with a colon: no queue has such a name (trap T6)."""
-        more = {name for name in names if ":" not in name}
-        return replace(self, names=tuple(sorted(more.union(self.names))))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names without the prefixes."""
+        return tuple(queue.name for queue in self.queues)
+
+    def including(self, queues: Iterable[QueueKeys]) -> QueueNames:
+        """Adds ``queues``, except names with a colon: no queue has such a name (trap T6)."""
+        more = {queue for queue in queues if ":" not in queue.name}
+        return replace(self, queues=tuple(sorted(more.union(self.queues))))
 
     @property
     def age_s(self) -> float:
@@ -73,17 +82,17 @@ class QueueNames:
 
 
 class QueueNameCache:
-    """The cached names of the queues under one prefix, for one address of Redis and one user.
+    """The cached queues of some prefixes, for one address of Redis and one user.
 
     Args:
         address: the address of Redis. Neither the file nor its name contains the password.
     """
 
-    def __init__(self, state_home: Path, address: Address, prefix: str) -> None:
+    def __init__(self, state_home: Path, address: Address, prefixes: Prefixes) -> None:
         self._address = address
-        self._prefix = prefix
-        # A long file name is cut, so the content repeats the address and the prefix.
-        self._about = [str(address), prefix]
+        self._prefixes = prefixes
+        # A long file name is cut, so the content repeats the address and the prefixes.
+        self._about = [str(address), str(prefixes)]
         name = quote(" ".join(self._about), safe="", errors="surrogateescape")
         self.path = state_home / "queues" / name[-_MAX_FILE_NAME:]
 
@@ -103,11 +112,12 @@ class QueueNameCache:
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
             record = json.loads(text)
             found = QueueNames(
-                names=tuple(map(str, record["names"])),
+                queues=tuple(QueueKeys(str(p), str(name)) for p, name in record["queues"]),
                 scanned_at_s=float(record["scanned_at_s"]),
                 took_s=float(record["took_s"]),
                 server=str(record["server"]),
                 is_cached=True,
+                other_prefixes=tuple(map(str, record["other_prefixes"])),
             )
             # If the clock was set back, the names may be from the future: do not use them.
             is_current = -1.0 < time.time() - found.scanned_at_s < MAX_AGE_S
@@ -118,8 +128,9 @@ class QueueNameCache:
     def scan(self, client: Client) -> QueueNames:
         """Scan all keys for the names. A slow scan writes the file, a quick scan deletes it."""
         at_s, began = time.time(), time.monotonic()
-        names = tuple(discover(client, self._prefix))
-        found = QueueNames(names, at_s, time.monotonic() - began)
+        seen = survey(client, self._prefixes, look_beyond=True)
+        took_s = time.monotonic() - began
+        found = QueueNames(seen.queues, at_s, took_s, other_prefixes=seen.other_prefixes)
         # If the file cannot be written, the next command scans again.
         with contextlib.suppress(OSError):
             if found.took_s > SLOW_SCAN_S:
@@ -159,7 +170,11 @@ class QueueNameCache:
         import subprocess  # noqa: PLC0415 - takes 5 ms, rarely needed
 
         state_home = str(self.path.parent.parent)
-        task = {"url": self._address.url, "prefix": self._prefix, "state_home": state_home}
+        task = {
+            "url": self._address.url,
+            "prefixes": self._prefixes.patterns,
+            "state_home": state_home,
+        }
         # -P: import nothing from the operator's current folder.
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "qctl.ops.queues.names"],
@@ -178,7 +193,8 @@ class QueueNameCache:
         process.returncode = 0
 
     def _write(self, found: QueueNames) -> None:
-        record = {"about": self._about} | asdict(found)
+        pairs = [astuple(queue) for queue in found.queues]
+        record = {"about": self._about} | asdict(found) | {"queues": pairs}
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
@@ -207,7 +223,8 @@ def main() -> None:
 
     task = json.load(sys.stdin)
     address, client = connect(task["url"], start=False)
-    QueueNameCache(Path(task["state_home"]), address, task["prefix"]).scan(client)
+    prefixes = parse_prefixes(task["prefixes"])
+    QueueNameCache(Path(task["state_home"]), address, prefixes).scan(client)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Client
-from qctl.errors import NotFoundError, UsageError
-from qctl.ops.queues.find import no_such_queue
+from qctl.errors import NotFoundError, ReplyError, UsageError
+from qctl.ops.queues.missing import no_such_queue
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.discovery import discover_queues
-from qctl.wire.read.snapshot import read_snapshots
+from qctl.wire.read.discovery import survey
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 Find = Callable[[], Collection[QueueKeys]]
 _MAX_CANDIDATES = 10
@@ -35,7 +35,10 @@ def select_queues(
     Raises:
         NotFoundError: a word names no queue.
     """
-    chosen = _choose(client, prefixes, words, find)
+    if prefixes.single is not None and not any("@" in word for word in words):
+        # The caller reads these queues anyway.
+        return [QueueKeys(prefixes.single, word) for word in dict.fromkeys(words)]
+    chosen = choose_queues(client, prefixes, words, find)
     return list(dict.fromkeys(keys for word in words for keys in chosen[word]))
 
 
@@ -52,14 +55,14 @@ def select_one(
         UsageError: the word names several queues, or the prefix of the new queue is not clear.
     """
     try:
-        found = _choose(client, prefixes, [word])[word]
+        found = [*choose_queues(client, prefixes, [word])[word]]
     except NotFoundError:
         if not may_create:
             raise
         return _new_queue(prefixes, word)
     if len(found) == 1:
         return found[0]
-    shown = [f"{keys.name}@{keys.prefix}" for keys in found[:_MAX_CANDIDATES]]
+    shown = [keys.full_name for keys in found[:_MAX_CANDIDATES]]
     shown += ["…"] * (len(found) > _MAX_CANDIDATES)
     raise UsageError(
         f"{len(found)} queues are called {word!r}",
@@ -68,24 +71,24 @@ def select_one(
     )
 
 
-def _choose(
+def choose_queues(
     client: Client, prefixes: Prefixes, words: Sequence[str], find: Find | None = None
-) -> dict[str, list[QueueKeys]]:
-    """Of each word, the queues that it names."""
+) -> dict[str, dict[QueueKeys, QueueSnapshot | ReplyError]]:
+    """Of each word, the queues that it names, as ``read_snapshots`` reads them.
+
+    Args and raises: see ``select_queues``.
+    """
     found: Collection[QueueKeys] = ()
     if prefixes.needs_scan:
-        found = find() if find is not None else discover_queues(client, prefixes)[0]
+        found = find() if find is not None else survey(client, prefixes).queues
     readings = {word: [*_readings(prefixes, word, found)] for word in dict.fromkeys(words)}
-    if prefixes.single is not None and not any("@" in word for word in words):
-        # The caller reads these queues anyway.
-        return {word: first for word, (first,) in readings.items()}
-    possible = list({keys for each in readings.values() for some in each for keys in some})
+    possible = list({keys: None for each in readings.values() for some in each for keys in some})
     snapshots = read_snapshots(client, possible) if possible else []
-    existing = {k for k, found in zip(possible, snapshots, strict=True) if found is not None}
+    existing = {k: s for k, s in zip(possible, snapshots, strict=True) if s is not None}
     chosen = {}
     for word, each in readings.items():
-        matches = ([keys for keys in some if keys in existing] for some in each)
-        chosen[word] = next(filter(None, matches), [])
+        matches = ({keys: existing[keys] for keys in some if keys in existing} for some in each)
+        chosen[word] = next(filter(None, matches), {})
     if missing := [word for word, queues in chosen.items() if not queues]:
         raise no_such_queue(client, prefixes, missing)
     return chosen

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from qctl.config.prefixes import Prefixes
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info
-from qctl.errors import ReplyError, is_outage
+from qctl.errors import NotFoundError, ReplyError, is_outage
 from qctl.grouping import grouped
-from qctl.ops.processes.attribution import known_holders, queues_served
+from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
@@ -28,7 +29,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
     LIST_CLIENTS,
     WorkerClient,
+    is_listed,
     list_workers,
+    list_workers_under,
     parse_workers,
 )
 from qctl.wire.read.info import INFO_REPLICATION, product, upstream
@@ -131,7 +134,10 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One process under a manager, and the queues whose workers run in it."""
+    """One process under a manager, and the queues whose workers run in it.
+
+    ``queues`` has names; if the command works on several prefixes, ``NAME@PREFIX``.
+    """
 
     target: str
     key: str
@@ -150,12 +156,15 @@ class StatusReport:
 
     Args:
         queues_known_at: if the names of the queues are cached, when they were read; else None.
+        other_prefixes: other prefixes that hold queues, as far as the search for the queues noticed
+            them; None if there was no search.
     """
 
     redis: RedisInfo
     queues: tuple[QueueStatus, ...]
     processes: tuple[ProcessStatus, ...]
     queues_known_at: datetime | None = None
+    other_prefixes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,28 +179,37 @@ class Inspection:
 def inspect_queues(
     client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
 ) -> Inspection:
-    """The named queues, or all under the prefix, with their workers and this host's processes.
+    """The named queues, or all of the prefixes, with their workers and this host's processes.
 
     Raises:
         NotFoundError: a named queue does not exist, or without names the prefix has no queues.
         ReplyError: a named queue cannot be read.
     """
-    cache = QueueNameCache(settings.state_home, address, settings.prefix)
-    known = None if names else cache.read() or cache.scan(client)
+    prefixes = settings.prefixes
+    cache = QueueNameCache(settings.state_home, address, prefixes)
+    needs_scan = not names or prefixes.needs_scan
+    known = (cache.read() or cache.scan(client)) if needs_scan else None
     prober = _Prober(client)
-    queues = queues_named_or_all(prober, settings.prefix, names, known)
-    if known is not None and known.is_cached and known.server != prober.server_id():
-        # The first pipeline has shown that the names are from another run of the server.
+    try:
+        queues = queues_named_or_all(prober, prefixes, names, known)
+        is_stale = known is not None and known.is_cached and known.server != prober.server_id()
+    except NotFoundError:
+        if known is None or not known.is_cached:
+            raise
+        is_stale = True
+    if is_stale:
+        # A named queue is new, or the first pipeline has shown that the names are from another run
+        # of the server.
         known = cache.scan(client)
-        queues = queues_named_or_all(client, settings.prefix, names, known)
+        queues = queues_named_or_all(client, prefixes, names, known)
     redis = prober.redis(address)
-    workers = prober.workers(settings.prefix, names if known is None else known.names, address.db)
+    workers = prober.workers(prefixes, queues.keys if known is None else known.queues, address.db)
     if known is not None and known.is_cached:
         # A queue that is newer than the cached names is found if it has workers.
-        more = known.including(worker.queue for worker in workers or ())
-        if len(more.names) > len(known.names):
+        more = known.including(worker.keys for worker in workers or ())
+        if len(more.queues) > len(known.queues):
             known = more
-            queues = queues_named_or_all(client, settings.prefix, names, known)
+            queues = queues_named_or_all(client, prefixes, names, known)
     processes, remarks = _processes(client, settings, workers or [])
     remarks += redis.remarks
     known_at = None
@@ -204,12 +222,16 @@ def inspect_queues(
             f"search for all takes {known.took_s:.1f} s; to search now: `qctl queues`",
         )
     now_s = time.time()
-    by_queue = None if workers is None else grouped(workers, lambda worker: worker.queue)
+    by_queue = None if workers is None else grouped(workers, lambda worker: worker.keys)
+
+    def workers_of(keys: QueueKeys) -> Sequence[WorkerClient] | None:
+        return by_queue.get(keys, ()) if by_queue is not None and is_listed(keys.prefix) else None
+
     statuses = tuple(
-        queue_status(queue, None if by_queue is None else by_queue.get(queue.keys.name, ()), now_s)
-        for queue in queues.readable
+        queue_status(queue, workers_of(queue.keys), now_s) for queue in queues.readable
     )
-    return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
+    others = None if known is None else known.other_prefixes
+    return Inspection(StatusReport(redis, statuses, processes, known_at, others), queues, remarks)
 
 
 class _Prober(ForwardingClient):
@@ -239,16 +261,18 @@ class _Prober(ForwardingClient):
             return redis_info(self.inner, address)
         return _redis_info(self._replies[0], self._replies[2], address)
 
-    def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
-        """Like ``list_workers``."""
+    def workers(
+        self, prefixes: Prefixes, queues: Sequence[QueueKeys], db: int
+    ) -> list[WorkerClient] | None:
+        """Like ``list_workers_under``."""
         if not self._replies:
-            return list_workers(self.inner, prefix, names, db)
+            return list_workers_under(self.inner, prefixes, queues, db)
         reply = self._replies[1]
         if isinstance(reply, ReplyError):
             if is_outage(reply):
                 raise reply
             return None
-        found = parse_workers([str(reply)], prefix, names, db)
+        found = parse_workers([str(reply)], prefixes, queues, db)
         # On a replica, an empty list proves nothing: workers are connected to its master.
         return found if found or upstream(self._replies[2]) is None else None
 
@@ -318,8 +342,12 @@ def _processes(
     client: Client, settings: Settings, workers: Sequence[WorkerClient]
 ) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
     managed, remarks = managed_processes(settings, lambda: [w.address for w in workers])
-    holders, more_remarks = known_holders(client, settings.prefix, workers, managed)
-    served = queues_served(workers, holders)
+    holders, more_remarks = known_holders(client, workers, managed)
+    is_single = settings.prefixes.single is not None
+    served: dict[str, set[str]] = {}
+    for worker in (worker for worker in workers if worker.client_id in holders):
+        name = worker.queue if is_single else worker.keys.full_name
+        served.setdefault(holders[worker.client_id].key, set()).add(name)
     statuses = []
     for process in managed:
         started_ms = process.started_at_ms

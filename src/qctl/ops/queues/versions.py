@@ -54,7 +54,7 @@ def _installed(
         processes, _ = managed_processes(settings, lambda: [w.address for w in workers])
         if not processes:
             return {}
-        connected = queues_served(workers, holders(client, settings.prefix, workers, processes))
+        connected = queues_served(workers, holders(client, workers, processes))
     except Exception as error:
         # psutil raises many kinds of exceptions.
         if is_outage(error):

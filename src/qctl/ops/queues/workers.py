@@ -17,17 +17,17 @@ from qctl.errors import FailedError, ReplyError
 from qctl.grouping import grouped
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
-from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.find import queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import read_active
-from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
+from qctl.wire.read.clients import WorkerClient, is_listed, list_workers_under, why_unknown
 from qctl.wire.read.heartbeats import Heartbeat
 
 # The queue and the name of a worker.
-_Name = tuple[str, str | None]
+_Name = tuple[QueueKeys, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class WorkerStatus:
     """
 
     queue: str
+    prefix: str
     name: str | None
     address: str | None = None
     pid: int | None = None
@@ -80,10 +81,10 @@ def inspect_workers(
     with_jobs: bool = True,
     connected: Sequence[WorkerClient] | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
-    """The workers of the named queues, or of all under the prefix; and remarks on what failed.
+    """The workers of the named queues, or of all of the prefixes; and remarks on what failed.
 
     Args:
-        exist: whether the named queues are known to exist.
+        exist: whether the named queues are known to exist, under the one prefix of the settings.
         with_jobs: include the jobs of each worker; to find them, every active job is read.
         connected: the connected workers, if just read; workers of other queues are ignored.
 
@@ -91,38 +92,56 @@ def inspect_workers(
         NotFoundError: a named queue does not exist.
         FailedError: Redis does not list its clients, and there are no heartbeats.
     """
-    prefix = settings.prefix
-    if names and not exist:
-        find_queues(client, prefix, names)
-    wanted = set(names)
-    # ``list_workers`` needs the queues' names to decode the names of connections.
-    cache = QueueNameCache(settings.state_home, address, prefix)
-    known = sorted(wanted) or cache.get(client).names
+    prefixes = settings.prefixes
+    cache = QueueNameCache(settings.state_home, address, prefixes)
+    if exist:
+        known = [QueueKeys(settings.prefix, name) for name in names]
+    elif names:
+        known = queues_named_or_all(client, prefixes, names).keys
+    else:
+        # The queues' names are needed to decode the names of connections.
+        known = [*cache.get(client).queues]
+    wanted = set(known) if names else None
+    used = dict.fromkeys([keys.prefix for keys in known] or filter(None, [prefixes.single]))
     try:
-        beats = [b for b in heartbeats.read_all(client, prefix) if not wanted or b.queue in wanted]
+        beats = [
+            beat
+            for beat in heartbeats.read_all(client, *used)
+            if wanted is None or QueueKeys(beat.prefix, beat.queue) in wanted
+        ]
     except ReplyError:
         # This Redis user may be allowed to read the queues, but not qctl's own keys.
         beats = []
     remarks: tuple[str, ...] = ()
-    workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
+    unlisted = [prefix for prefix in used if not is_listed(prefix)]
+    workers = None if connected is None else [*connected]
+    if connected is None and len(unlisted) < len(used):
+        workers = list_workers_under(client, prefixes, known, address.db)
+        remarks = tuple(f"only qctl's own workers: {why_unknown(p)[0]}" for p in unlisted)
     if workers is None:
-        what, hint = why_unknown(prefix, client)
+        what, hint = why_unknown(next(iter(unlisted or used)), client)
         if not beats:
             raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
         workers, remarks = [], (f"only qctl's own workers: {what}",)
-    if wanted:
-        workers = [worker for worker in workers if worker.queue in wanted]
-    workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))
+    if wanted is not None:
+        workers = [worker for worker in workers if worker.keys in wanted]
+    workers.sort(key=lambda w: (w.queue, w.keys.prefix, w.worker_name or "", w.client_id))
     managed, remarks_on_managers = managed_processes(settings, lambda: [w.address for w in workers])
-    holders, remarks_on_holders = known_holders(client, prefix, workers, managed)
+    holders, remarks_on_holders = known_holders(client, workers, managed)
     beat_of, unconnected = _matched(workers, beats)
-    jobs = _active_jobs(client, prefix, workers, beats) if with_jobs else {}
+    jobs = _active_jobs(client, workers, beats) if with_jobs else {}
     rows = []
     for worker in workers:
-        queue, name, client_id = worker.queue, worker.worker_name, worker.client_id
+        keys, name, client_id = worker.keys, worker.worker_name, worker.client_id
         beat = beat_of.get(client_id)
-        row = WorkerStatus(queue=queue, name=name, address=worker.address, age_s=worker.age_s)
-        row = replace(row, jobs=jobs.get(beat.owner if beat else (queue, name)))
+        row = WorkerStatus(
+            queue=keys.name,
+            prefix=keys.prefix,
+            name=name,
+            address=worker.address,
+            age_s=worker.age_s,
+            jobs=jobs.get(beat.owner if beat else (keys, name)),
+        )
         if (process := holders.get(client_id)) is not None:
             row = replace(
                 row,
@@ -134,9 +153,15 @@ def inspect_workers(
         rows.append(_add_heartbeat(row, beat) if beat else row)
     for beat in unconnected:
         age_s = max(int(time.time() - beat.started_ms / 1000), 0)
-        row = WorkerStatus(queue=beat.queue, name=beat.name, age_s=age_s, jobs=jobs.get(beat.owner))
+        row = WorkerStatus(
+            queue=beat.queue,
+            prefix=beat.prefix,
+            name=beat.name,
+            age_s=age_s,
+            jobs=jobs.get(beat.owner),
+        )
         rows.append(_add_heartbeat(row, beat))
-    rows.sort(key=lambda row: (row.queue, row.name or ""))
+    rows.sort(key=lambda row: (row.queue, row.prefix, row.name or ""))
     return WorkersReport(tuple(rows)), remarks + remarks_on_managers + remarks_on_holders
 
 
@@ -148,15 +173,19 @@ def _matched(
     A connection and a heartbeat match by queue and name. If the name of a connected worker is not
     unique in its queue, the heartbeats with this name are in neither result.
     """
-    by_name: dict[_Name, list[Heartbeat]] = grouped(beats, lambda beat: (beat.queue, beat.name))
-    counts = Counter((worker.queue, worker.worker_name) for worker in workers)
+    by_name: dict[_Name, list[Heartbeat]] = grouped(beats, _name_of)
+    counts = Counter((worker.keys, worker.worker_name) for worker in workers)
     beat_of = {
         worker.client_id: found[0]
         for worker in workers
-        if counts[worker.queue, worker.worker_name] == 1
-        and len(found := by_name.get((worker.queue, worker.worker_name), [])) == 1
+        if counts[worker.keys, worker.worker_name] == 1
+        and len(found := by_name.get((worker.keys, worker.worker_name), [])) == 1
     }
-    return beat_of, [beat for beat in beats if not counts[beat.queue, beat.name]]
+    return beat_of, [beat for beat in beats if not counts[_name_of(beat)]]
+
+
+def _name_of(beat: Heartbeat) -> _Name:
+    return QueueKeys(beat.prefix, beat.queue), beat.name
 
 
 def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
@@ -173,24 +202,24 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
 
 
 def _active_jobs(
-    client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
+    client: Client, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> dict[str | _Name, tuple[str, ...]]:
     """Ids of active jobs, by the owner of their lock, and by queue and name of their worker.
 
     Owners without a heartbeat are left out; so are workers without a unique name in their queue.
     """
-    counts = Counter((worker.queue, worker.worker_name) for worker in workers)
+    counts = Counter((worker.keys, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]
     jobs: dict[str | _Name, list[str]] = {name: [] for name in unique}
     jobs |= {beat.owner: [] for beat in beats}
-    queues = {queue for queue, _ in unique} | {beat.queue for beat in beats}
+    queues = {keys for keys, _ in (*unique, *map(_name_of, beats))}
     try:
-        active = read_active(client, [QueueKeys(prefix, queue) for queue in sorted(queues)])
+        active = read_active(client, sorted(queues))
     except ReplyError:
         # If a queue cannot be read, the workers are shown without jobs.
         return {}
     for job in active:
-        for key in ((job.keys.name, job.worker), heartbeats.owner_of(job.lock_token)):
+        for key in ((job.keys, job.worker), heartbeats.owner_of(job.lock_token)):
             if key in jobs:
                 jobs[key].append(job.id)
     return {key: tuple(ids) for key, ids in jobs.items()}

@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from qctl.config.prefixes import only
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.processes.suggest import command
@@ -112,7 +113,7 @@ def list_schedules(
     Raises:
         NotFoundError: a queue does not exist.
     """
-    queues = queues_named_or_all(client, prefix, names)
+    queues = queues_named_or_all(client, only(prefix), names)
     now_ms = time.time_ns() // 1_000_000
     found = [
         _schedule(snapshot.keys, entry, now_ms)

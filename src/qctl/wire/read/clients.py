@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 
+from qctl.config.prefixes import Prefixes, only
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.info import read_upstream
 
 # This leaves out pub/sub and replication connections, with which no worker fetches jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 # A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. Not
 # PFX:<base64>:qe, a connection of QueueEvents.
+_NAMED = ":w:"
 _WORKER_NAME = re.compile(
-    r"(?!.+:[A-Za-z0-9+/]+={0,2}:qe$)(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?"
+    r"(?!.+:[A-Za-z0-9+/]+={0,2}:qe$)"
+    r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:(?P<worker>.*))?"
 )
 
 
@@ -26,6 +30,7 @@ class WorkerClient:
     """A worker's blocking connection. A worker that shuts down closes this connection first.
 
     Args:
+        keys: the queue that the worker serves.
         worker_name: the worker's own name, if it has one.
         client_id: Redis' number of the connection; later connections have higher numbers.
         address: ``ip:port`` of the worker's end, as Redis sees it.
@@ -34,13 +39,18 @@ class WorkerClient:
         last_command: name of that command, ``bzpopmin`` while the worker waits for a job.
     """
 
-    queue: str
+    keys: QueueKeys
     worker_name: str | None
     client_id: int
     address: str
     age_s: int
     idle_s: int
     last_command: str = ""
+
+    @property
+    def queue(self) -> str:
+        """The queue's name, for what works under one prefix."""
+        return self.keys.name
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,11 +66,8 @@ class ForeignWorker:
 
         The prefix ends at the last colon before the queue, because base64 has no colon.
         """
-        match = _WORKER_NAME.fullmatch(self.name)
-        queue = _queue_name(match["queue"], frozenset()) if match else None
-        if match is None or queue is None or not queue.isprintable():
-            return None
-        return match["prefix"], queue, self.db
+        keys, _ = _decoded(self.name) or (None, None)
+        return None if keys is None or not keys.name.isprintable() else (*astuple(keys), self.db)
 
     def __str__(self) -> str:
         if self.place is None:
@@ -72,15 +79,28 @@ class ForeignWorker:
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> list[WorkerClient] | None:
-    """Workers connected to queues of ``prefix``; None if that is unknown (see ``why_unknown``).
+    """``list_workers_under`` for one prefix; also None if Redis cannot list its workers.
 
     Args:
-        queues: known names of queues. They distinguish base64 from the plain names that the
-            official Python port of BullMQ uses.
-        db: the database of the queues. Workers in another database serve other queues.
+        queues: known names of queues.
     """
     if not is_listed(prefix):
         return None
+    return list_workers_under(client, only(prefix), [QueueKeys(prefix, q) for q in queues], db)
+
+
+def list_workers_under(
+    client: Client, prefixes: Prefixes, queues: Iterable[QueueKeys] = (), db: int = 0
+) -> list[WorkerClient] | None:
+    """Workers connected to queues of ``prefixes``; None if that is unknown (see ``why_unknown``).
+
+    Under a prefix for which ``is_listed`` is False, Redis lists no worker.
+
+    Args:
+        queues: known queues. They distinguish base64 from the plain names that the official Python
+            port of BullMQ uses.
+        db: the database of the queues. Workers in another database serve other queues.
+    """
     try:
         lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
     except ReplyError as error:
@@ -88,7 +108,7 @@ def list_workers(
         if is_outage(error):
             raise
         return None
-    found = parse_workers(lists, prefix, queues, db)
+    found = parse_workers(lists, prefixes, queues, db)
     # On a replica, an empty list proves nothing: workers are connected to the replica's master.
     return found if found or read_upstream(client) is None else None
 
@@ -117,18 +137,13 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
 
 
 def parse_workers(
-    lists: Iterable[str], prefix: str, queues: Iterable[str] = (), db: int = 0
-) -> list[WorkerClient] | None:
-    """What ``list_workers`` returns, from the reply of each master to ``LIST_CLIENTS``.
-
-    None only if Redis cannot list workers with this prefix; a replica is not noticed.
-    """
-    if not is_listed(prefix):
-        return None
-    known = frozenset(queues)
+    lists: Iterable[str], prefixes: Prefixes, queues: Iterable[QueueKeys] = (), db: int = 0
+) -> list[WorkerClient]:
+    """The workers in the reply of each master to ``LIST_CLIENTS``; see ``list_workers_under``."""
+    served = _Served(prefixes, queues)
     workers: dict[tuple[str, int], WorkerClient] = {}
     for line in (line for text in lists for line in text.split("\n")):
-        worker = _parse(line, prefix, known, db)
+        worker = _parse(_fields(line), served, db)
         if worker is not None:
             workers[worker.address, worker.client_id] = worker
     return list(workers.values())
@@ -137,12 +152,13 @@ def parse_workers(
 def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, ForeignWorker]]:
     """The address and the worker of each connection that serves another prefix or database."""
     found = []
+    served = _Served(only(prefix))
     for node in client.masters():
         for line in str(node.call(*LIST_CLIENTS)).split("\n"):
             fields = _fields(line)
             name = fields.get("name", "")
             is_worker = _WORKER_NAME.fullmatch(name) is not None
-            if is_worker and _parse(line, prefix, frozenset(), db) is None:
+            if is_worker and _parse(fields, served, db) is None:
                 foreign = ForeignWorker(name, int(fields.get("db", 0)))
                 found.append((fields.get("addr", ""), foreign))
     return found
@@ -178,20 +194,46 @@ def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
     return name is not None and None not in connected and name not in connected
 
 
-def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClient | None:
-    fields = _fields(line)
-    name = fields.get("name", "")
-    if not name.startswith(f"{prefix}:") or fields.get("db") != str(db):
+class _Served:
+    """Finds the queue in the name of a worker's connection."""
+
+    def __init__(self, prefixes: Prefixes, queues: Iterable[QueueKeys] = ()) -> None:
+        self._prefixes = prefixes
+        known = [*queues]
+        self._encoded = {client_name(keys.prefix, keys.name): keys for keys in known}
+        self._plain = {f"{keys.prefix}:{keys.name}": keys for keys in known}
+
+    def find(self, name: str) -> tuple[QueueKeys, str | None] | None:
+        """The queue and the worker's own name; None for other connections."""
+        end = len(name)
+        while end > 0:
+            if keys := self._encoded.get(name[:end]) or self._plain.get(name[:end]):
+                return keys, name[end + len(_NAMED) :] or None
+            end = name.rfind(_NAMED, 0, end)
+        found = _decoded(name)
+        return found if found and self._prefixes.include(found[0].prefix, found[0].name) else None
+
+
+def _decoded(name: str) -> tuple[QueueKeys, str | None] | None:
+    """The queue and the worker's own name, if the queue's name is in base64."""
+    match = _WORKER_NAME.fullmatch(name)
+    if match is None:
         return None
-    encoded, _, role = name[len(prefix) + 1 :].partition(":")
-    if role and not role.startswith("w:"):
+    try:
+        queue = base64.b64decode(match["queue"], validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
         return None
-    queue = _queue_name(encoded, known)
-    if queue is None:
+    return (QueueKeys(match["prefix"], queue), match["worker"] or None) if queue else None
+
+
+def _parse(fields: Mapping[str, str], served: _Served, db: int) -> WorkerClient | None:
+    found = served.find(fields.get("name", "")) if fields.get("db") == str(db) else None
+    if found is None:
         return None
+    keys, worker_name = found
     return WorkerClient(
-        queue=queue,
-        worker_name=role[2:] or None,
+        keys=keys,
+        worker_name=worker_name,
         client_id=int(fields.get("id", 0)),
         address=fields.get("addr", ""),
         age_s=int(fields.get("age", 0)),
@@ -202,13 +244,3 @@ def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClie
 
 def _fields(line: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
-
-
-def _queue_name(encoded: str, known: frozenset[str]) -> str | None:
-    try:
-        decoded = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
-    except (binascii.Error, ValueError):
-        return encoded if encoded in known else None
-    if encoded in known and decoded not in known:
-        return encoded
-    return decoded or None

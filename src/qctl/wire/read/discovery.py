@@ -6,8 +6,9 @@ import math
 import re
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from qctl.config.prefixes import EVERY_PREFIX, Prefixes, tokens
+from qctl.config.prefixes import Prefixes, only, tokens
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
@@ -19,28 +20,31 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 # BullMQ writes at least one of these fields into the ``meta`` of each queue (wire format 2.2).
 _META_FIELDS = ("opts.maxLenEvents", "version", "paused", "concurrency", "max")
 _MAX_BATCH = 1000
+# Matches ``meta``, ``id``, and little else that queues have.
+_SUFFIXES = "[mi][ed]*"
+# After this many keys, a scan does not look beyond the chosen prefixes any more.
+_MAX_BEYOND = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a scan has found.
+
+    Args:
+        queues: sorted by prefix and name.
+        other_prefixes: prefixes of further queues, sorted; empty unless they were asked for, and
+            not complete if the database holds many keys of other programs that look like a queue's.
+        is_complete: whether the scan ended in time.
+    """
+
+    queues: tuple[QueueKeys, ...]
+    other_prefixes: tuple[str, ...]
+    is_complete: bool
 
 
 def discover(client: Client, prefix: str) -> list[str]:
-    """Names of the queues under ``prefix``, sorted.
-
-    A queue has a ``meta`` hash or, if it is of Bull 3/4 or its ``meta`` was deleted, an ``id``
-    counter. One slow scan of all keys finds both. Names with colons are artefacts (trap T6) and not
-    returned. A name may be no queue, because other keys can look like a queue's.
-    """
-    return discover_within(client, prefix, math.inf)[0]
-
-
-def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[str], bool]:
-    """The names that a scan finds in ``within_s`` seconds, and whether the scan is complete."""
-    pattern = f"{literal(prefix)}:*:[mi][ed]*"
-    names = set()
-    keys, is_complete = _scan(client, pattern, within_s)
-    for key in keys:
-        name, _, suffix = key[len(prefix) + 1 :].rpartition(":")
-        if suffix in {"meta", "id"} and name and ":" not in name:
-            names.add(name)
-    return sorted(names), is_complete
+    """Names of the queues under one prefix, sorted; see ``survey``."""
+    return [queue.name for queue in survey(client, only(prefix)).queues]
 
 
 def literal(text: str) -> str:
@@ -48,45 +52,56 @@ def literal(text: str) -> str:
     return _GLOB.sub(r"\\\1", text)
 
 
-def discover_queues(
-    client: Client, prefixes: Prefixes, within_s: float = math.inf
-) -> tuple[list[QueueKeys], bool]:
-    """The queues under several prefixes, sorted, by one scan; and whether the scan is complete.
+def survey(
+    client: Client, prefixes: Prefixes, within_s: float = math.inf, *, look_beyond: bool = False
+) -> Survey:
+    """Find the queues under these prefixes, in one slow scan of all keys.
 
-    Under a prefix that ``*`` or ``?`` matches, keys of other programs may look like a queue's. So
-    ``meta`` must have a field of BullMQ's there, and an ``id`` counter alone makes a queue only
-    under a prefix that has such a ``meta``. What lies within the keys of a queue is its own (trap
-    T6), unless it has both ``meta`` and ``id``.
+    A queue has a ``meta`` hash or, if it is of Bull 3/4 or its ``meta`` was deleted, an ``id``
+    counter. Names with colons are artefacts (trap T6) and not returned. A name may be no queue,
+    because other keys can look like a queue's.
+
+    Under a prefix that only ``*`` or ``?`` matches, keys of other programs are likely. So ``meta``
+    must have a field of BullMQ's there, and an ``id`` counter alone makes a queue only under a
+    prefix that has such a ``meta``. What lies within the keys of a queue is its own, unless it has
+    both ``meta`` and ``id``.
+
+    Args:
+        within_s: end the scan after this time, in seconds.
+        look_beyond: also find the prefixes of other queues, without a longer scan.
     """
-    if (prefix := prefixes.single) is not None:
-        names, is_complete = discover_within(client, prefix, within_s)
-        return [QueueKeys(prefix, name) for name in names], is_complete
-    keys, is_complete = _scan(client, f"{_scan_pattern(prefixes)}:*:[mi][ed]*", within_s)
+    pattern = f"{_scan_pattern(prefixes)}:*:{_SUFFIXES}"
+    first = f"*:*:{_SUFFIXES}" if look_beyond else pattern
+    keys, is_complete = _scan(client, first, pattern, within_s)
+    certain: set[QueueKeys] = set()
     found: dict[str, set[QueueKeys]] = {"meta": set(), "id": set()}
-    certain = set()
     for key in keys:
         base, _, suffix = key.rpartition(":")
         prefix, _, name = base.rpartition(":")
-        if suffix not in found or not prefix or not name or not prefixes.include(prefix, name):
+        if suffix not in found or not prefix or not name:
             continue
         if prefix in prefixes.of_queue(name):
             certain.add(QueueKeys(prefix, name))
-        else:
+        elif look_beyond or prefixes.include(prefix, name):
             found[suffix].add(QueueKeys(prefix, name))
-    likely = _with_queue_meta(client, found["meta"])
+    queues = certain | _likely_queues(client, certain, found["meta"], found["id"])
+    chosen = {queue for queue in queues if prefixes.include(queue.prefix, queue.name)}
+    used = {queue.prefix for queue in chosen}
+    others = {queue.prefix for queue in queues - chosen} - used
+    return Survey(tuple(sorted(chosen)), tuple(sorted(others)), is_complete)
+
+
+def _likely_queues(
+    client: Client, certain: set[QueueKeys], with_meta: set[QueueKeys], with_id: set[QueueKeys]
+) -> set[QueueKeys]:
+    """Which of the queues that may exist probably exist."""
+    likely = _with_queue_meta(client, with_meta)
     used = {queue.prefix for queue in likely}
-    likely |= {queue for queue in found["id"] if queue.prefix in used}
+    likely |= {queue for queue in with_id if queue.prefix in used}
     outer = {above for queue in likely for above in _above(queue)}
     owners = certain | likely | _with_queue_meta(client, outer - certain - likely)
-    whole = found["meta"] & found["id"]
-    certain |= {q for q in likely if q in whole or not owners.intersection(_above(q))}
-    return sorted(certain), is_complete
-
-
-def prefixes_in_use(client: Client, within_s: float = math.inf) -> tuple[list[str], bool]:
-    """Prefixes under which there are queues, sorted, and whether the scan is complete."""
-    queues, is_complete = discover_queues(client, EVERY_PREFIX, within_s)
-    return sorted({queue.prefix for queue in queues}), is_complete
+    whole = with_meta & with_id
+    return {q for q in likely if q in whole or not owners.intersection(_above(q))}
 
 
 def _scan_pattern(prefixes: Prefixes) -> str:
@@ -117,12 +132,14 @@ def _with_queue_meta(client: Client, queues: Collection[QueueKeys]) -> set[Queue
     return found
 
 
-def _scan(client: Client, pattern: str, within_s: float) -> tuple[list[str], bool]:
+def _scan(client: Client, first: str, then: str, within_s: float) -> tuple[list[str], bool]:
+    """Keys that match ``first``; once there are many, only keys that match ``then`` are added."""
     found: list[str] = []
     deadline = time.monotonic() + within_s
     for node in client.masters():
         cursor = "0"
         while True:
+            pattern = first if len(found) <= _MAX_BEYOND else then
             cursor, keys = node.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
             found += keys
             if cursor == "0":

@@ -13,7 +13,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import worker_heartbeat, worker_index
-from qctl.wire.replies import read_checked, read_values, to_int, value_or
+from qctl.wire.replies import read_checked, read_values, to_int
 
 BEAT_S = 5.0
 TTL_S = 15
@@ -89,11 +89,12 @@ def owner_of(token: str | None) -> str:
     return token.rpartition(":")[0] if token else ""
 
 
-def read_all(client: Client, prefix: str) -> list[Heartbeat]:
-    """All living workers of qctl under a prefix, sorted by queue and name."""
-    owners = value_or(client.call("ZRANGE", worker_index(prefix), 0, -1), [])
+def read_all(client: Client, *prefixes: str) -> list[Heartbeat]:
+    """All living workers of qctl under these prefixes, sorted by queue and name."""
+    commands = [("ZRANGE", worker_index(prefix), 0, -1) for prefix in prefixes]
+    owners = chain.from_iterable(read_values(client, commands, []))
     found = read(client, owners).values()
-    return sorted(found, key=lambda h: (h.queue, h.name, h.owner))
+    return sorted(found, key=lambda h: (h.queue, h.prefix, h.name, h.owner))
 
 
 def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
