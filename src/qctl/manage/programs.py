@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +29,25 @@ def program_of(words: Sequence[str]) -> str:
     if names and names[0] == "node" and names[1:] and names[1] in RUNNERS | MANAGERS:
         return names[1]
     return names[0] if names else ""
+
+
+def is_shell_without_trap(pid: int, stop_signal: str) -> bool:
+    """Whether the process is a shell that ends at a signal, and passes it on to no child.
+
+    False if that is unknown.
+
+    Args:
+        stop_signal: e.g. ``SIGTERM``.
+    """
+    if program_of(command_line(pid)) not in SHELLS:
+        return False
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        caught = int(fields["SigCgt"], 16) | int(fields["SigIgn"], 16)
+        return not caught & 1 << (signal.Signals[stop_signal] - 1)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _base(word: str) -> str:

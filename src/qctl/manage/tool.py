@@ -136,6 +136,20 @@ class ToolCall:
         self._errors.close()
 
 
+class Refusal:
+    """A ``RestartCall`` that was not made."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def error(self) -> str:
+        """The reason."""
+        return self._reason
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 def first_line(stderr: bytes) -> str:
     """The first line with text in a tool's error output, without characters that do not print."""
     lines = stderr.decode(errors="replace").splitlines()

@@ -11,7 +11,14 @@ from qctl.manage.supervisord import rpc
 from qctl.manage.supervisord.address import Address, find_socket, parse_url
 from qctl.manage.supervisord.call import HelperCall
 from qctl.manage.supervisord.find import select
-from qctl.manage.supervisord.rows import Program, targets_of, to_process, to_program
+from qctl.manage.supervisord.rows import (
+    Program,
+    targets_of,
+    to_process,
+    to_program,
+    why_not_restartable,
+)
+from qctl.manage.tool import Refusal
 
 _LISTS = ("supervisor.getPID", "supervisor.getAllProcessInfo", "supervisor.getAllConfigInfo")
 
@@ -67,6 +74,8 @@ class Supervisord:
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """See ``Manager``; this also starts a process that has ended."""
+        if reason := why_not_restartable(process):
+            return Refusal(reason)
         return HelperCall(self._address, process.key, process.pid)
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:

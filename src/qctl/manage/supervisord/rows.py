@@ -13,6 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qctl.manage.programs import (
+    RUNNERS,
+    SHELLS,
+    command_line,
+    is_shell_without_trap,
+    program_of,
+)
 from qctl.manage.protocol import ManagedProcess
 
 # supervisord's defaults, for versions before 4, which report neither.
@@ -28,8 +35,6 @@ _STATUS = {
     "STOPPED": "stopped",
     "FATAL": "errored",
 }
-# Programs that start the app as a child, and may not pass a signal on to it.
-_WRAPPERS = {"sh", "bash", "dash", "ash", "zsh", "npm", "npm-cli.js", "npx", "yarn", "pnpm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,29 +170,27 @@ def _error_log(row: Mapping[str, object], program: Program) -> Path | None:
     return Path(name) if is_file else None
 
 
-def _signal_trouble(pid: int | None, program: Program) -> str:
-    """Why the stop signal may not reach the workers; "" if nothing speaks for it.
-
-    Args:
-        pid: of the process, whose program may be another than the configured one by now: ``sh -c``
-            with a single command, or with ``exec``, becomes the app itself.
-    """
-    if pid is None or program.signals_group is not False:
-        return ""
-    import psutil  # noqa: PLC0415 - costs 30 ms
-
-    try:
-        words = psutil.Process(pid).cmdline()[:2]
-    except (psutil.Error, OSError):
-        words = [program.command]
-    # npm renames its process, to "npm start".
-    names = [Path(word.split(maxsplit=1)[0]).name for word in words if word.strip()]
-    wrapper = next((name for name in names if name in _WRAPPERS), "")
-    if not wrapper:
+def why_not_restartable(process: ManagedProcess) -> str:
+    """Why a restart would leave the workers running beside the new ones; "" if it would not."""
+    pid = process.pid
+    if pid is None or process.tree_kill or not is_shell_without_trap(pid, process.stop_signal):
         return ""
     return (
-        f"its process is {wrapper}, which may not pass {program.stop_signal} on to the worker, and "
-        "supervisord signals only that process: set stopasgroup=true"
+        f"supervisord would stop only {program_of(command_line(pid))}, not the worker it runs; set "
+        "stopasgroup=true in the program's section, or begin its command with exec"
+    )
+
+
+def _signal_trouble(pid: int | None, program: Program) -> str:
+    if program.stop_signal == "SIGKILL":
+        return "supervisord kills it without asking it to stop first (stopsignal=KILL)"
+    # ``sh -c`` with a single command has become the app itself, so look at the process.
+    running = program_of(command_line(pid)) if pid and program.signals_group is False else ""
+    if running not in SHELLS | RUNNERS:
+        return ""
+    return (
+        f"supervisord signals only {running}, which may not pass the signal on to the worker "
+        "(stopasgroup is not true)"
     )
 
 

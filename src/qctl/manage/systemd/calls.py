@@ -57,17 +57,3 @@ class RestartJob(SignalCall):
             # The caller reports what has become of the service, with the end of its log.
             return None
         return f"{text.rstrip('.')}, and started nothing"
-
-
-class Refusal:
-    """A ``RestartCall`` that was not made."""
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def error(self) -> str:
-        """The reason."""
-        return self._reason
-
-    def close(self) -> None:
-        """Nothing to do."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from qctl.errors import ManagerUnreachableError, NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall
-from qctl.manage.systemd.calls import Refusal, RestartJob, SignalCall
+from qctl.manage.systemd.calls import RestartJob, SignalCall
 from qctl.manage.systemd.groups import groups_of, service_of
 from qctl.manage.systemd.names import family_of, is_pattern, unit_pattern
 from qctl.manage.systemd.units import (
@@ -19,7 +19,7 @@ from qctl.manage.systemd.units import (
     why_not_restartable,
     why_not_started_again,
 )
-from qctl.manage.tool import run_tool
+from qctl.manage.tool import Refusal, run_tool
 from qctl.similar import similar_names
 
 TIMEOUT_S = 10.0

@@ -91,6 +91,17 @@ def by_address(
     return found
 
 
+def children_holding(workers: Iterable[WorkerClient], pid: int) -> set[int]:
+    """Pids of the descendants of a process that hold a worker's connection themselves."""
+    from qctl.manage.host import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
+
+    tree = process_tree(pid)
+    if len(tree) == 1:
+        return set()
+    owners = local_endpoints(tree)
+    return {owners[worker.address] for worker in workers if worker.address in owners} - {pid}
+
+
 def host_of(address: str) -> str:
     """The IP address in the address of a connection, as CLIENT LIST shows it."""
     return address.rpartition(":")[0].strip("[]")

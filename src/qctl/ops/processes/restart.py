@@ -17,7 +17,7 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import LogWatch
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
-from qctl.ops.processes.stopped import POLL_S, StoppedError, deleted, label, remedy
+from qctl.ops.processes.stopped import POLL_S, STOPPED_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.info import run_ids
@@ -127,6 +127,7 @@ class Restart:
         db: int,
     ) -> None:
         from qctl.manage.host import is_running, read_birth_s  # noqa: PLC0415 - psutil costs 30 ms
+        from qctl.ops.processes.attribution import children_holding  # noqa: PLC0415
 
         self._client = client
         self._manager = manager
@@ -141,7 +142,12 @@ class Restart:
         self.old_birth_s = read_birth_s(process.pid) if process.pid else None
         self._log = LogWatch(manager, process)
         self._started = _NewProcesses(process)
-        self._last_client_id = max((w.client_id for w in self._workers() or ()), default=0)
+        workers = self._workers() or ()
+        self._last_client_id = max((w.client_id for w in workers), default=0)
+        # Some managers stop only the process itself, and its workers may run in a child.
+        children = children_holding(workers, process.pid) if by_address and process.pid else ()
+        births_s = {pid: read_birth_s(pid) for pid in children}
+        self._children = {pid: birth_s for pid, birth_s in births_s.items() if birth_s is not None}
         self._servers = run_ids(client)
 
     def run(self) -> Ready:
@@ -158,9 +164,16 @@ class Restart:
             return self.await_ready(call, began)
 
     def old_is_gone(self) -> bool:
-        """Whether the old process has ended, even if its pid is in use again."""
+        """Whether the old process has ended, and its children with workers; not by pids alone."""
+        return self._main_is_gone() and not self._children_left()
+
+    def _main_is_gone(self) -> bool:
         pid, birth_s = self._process.pid, self.old_birth_s
         return pid is None or birth_s is None or not self._is_running(pid, birth_s)
+
+    def _children_left(self) -> list[int]:
+        """Pids of the old process's children that held its workers and still run."""
+        return [pid for pid, birth_s in self._children.items() if self._is_running(pid, birth_s)]
 
     def await_old_gone(self, call: RestartCall) -> None:
         """Wait until the old process has ended.
@@ -168,9 +181,12 @@ class Restart:
         ``stop`` is called only afterwards: if the drain ended earlier, it would resume the queues,
         and a worker that is being stopped could take one more job.
         """
+        killed = time.monotonic() + self._process.max_stop_s + STOPPED_S
         deadline = time.monotonic() + self._process.max_stop_s + BOOT_S
         while not self.old_is_gone():
             self.raise_refusal(call)
+            if time.monotonic() > killed and self._main_is_gone():
+                raise self._workers_left()
             if time.monotonic() > deadline:
                 raise FailedError(
                     f"{self._label} did not stop",
@@ -180,6 +196,16 @@ class Restart:
             self._rest()
         if self._stop():
             raise Interrupted
+
+    def _workers_left(self) -> FailedError:
+        """The error for workers that go on although the manager has ended their process."""
+        pids = " ".join(map(str, self._children_left()))
+        return FailedError(
+            f"old workers of {self._label} still run",
+            why=f"its manager ended only pid {self._process.pid}; the workers are in its children: "
+            f"{pids}",
+            hint=f"let the manager signal the children too; to end these now: kill {pids}",
+        )
 
     def await_ready(self, call: RestartCall, began: float) -> Ready:
         """Wait until the restart is proved; raises as ``run`` does.

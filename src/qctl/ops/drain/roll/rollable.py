@@ -10,6 +10,7 @@ from __future__ import annotations
 from qctl.errors import RefusedError
 from qctl.manage.kinds import words_of
 from qctl.manage.protocol import ManagedProcess, Signaller
+from qctl.ops.processes.attribution import children_holding
 from qctl.ops.processes.targets import Connections, Target
 
 
@@ -43,10 +44,5 @@ def require_rollable(target: Target, connections: Connections) -> None:
 
 def _has_workers_in_child(connections: Connections, process: ManagedProcess) -> bool:
     """Whether a child of the process holds one of its worker connections."""
-    from qctl.manage.host import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
-
     workers = connections.owned.get(process.key, ())
-    if not workers or process.pid is None:
-        return False
-    holders = local_endpoints(process_tree(process.pid))
-    return any(holders.get(worker.address, process.pid) != process.pid for worker in workers)
+    return bool(workers and process.pid and children_holding(workers, process.pid))
