@@ -86,9 +86,11 @@ class Supervisord:
         """
         return HelperCall(self._address, process.key, process.pid, process.stop_signal)
 
-    def why_not_rollable(self, process: ManagedProcess) -> str:  # noqa: ARG002 - see Signaller
+    def why_not_rollable(self, process: ManagedProcess) -> str:
         """See ``Signaller``."""
-        return ""
+        if process.stop_signal == "SIGKILL":
+            return "supervisord kills it without asking it to stop first (stopsignal=KILL)"
+        return "" if process.stop_signal else "supervisord does not report its stop signal"
 
     @property
     def _address(self) -> Address:

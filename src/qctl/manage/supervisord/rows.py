@@ -22,9 +22,6 @@ from qctl.manage.programs import (
 )
 from qctl.manage.protocol import ManagedProcess
 
-# supervisord's defaults, for versions before 4, which report neither.
-_STOP_SIGNAL = signal.SIGTERM
-_STOP_WAIT_S = 10
 # Whether supervisord starts a process again that has exited, it decides within a second.
 _DECIDED_S = 3
 _STATUS = {
@@ -43,8 +40,8 @@ class Program:
 
     Args:
         key: ``group:name``.
-        stop_signal: e.g. ``SIGTERM``.
-        stop_wait_s: how long after the stop signal supervisord sends SIGKILL.
+        stop_signal: e.g. ``SIGTERM``; "" if unknown. supervisord reports it since version 4.
+        stop_wait_s: how long after the stop signal supervisord sends SIGKILL; None if unknown.
         start_s: how long a new process must stay up before supervisord calls it running.
         signals_group: whether the whole process group gets the signals; None if unknown.
         command: the program, without its arguments.
@@ -54,8 +51,8 @@ class Program:
     """
 
     key: str
-    stop_signal: str = _STOP_SIGNAL.name
-    stop_wait_s: int = _STOP_WAIT_S
+    stop_signal: str = ""
+    stop_wait_s: int | None = None
     start_s: int = 1
     signals_group: bool | None = None
     command: str = field(default="", repr=False)
@@ -69,11 +66,10 @@ def to_program(row: object) -> Program | None:
     if not isinstance(row, dict) or not (key := key_of(row)):
         return None
     command = _text(row.get("command"))
-    stop_wait_s = _number(row.get("stopwaitsecs"))
     return Program(
         key,
         stop_signal=_signal(row.get("stopsignal")),
-        stop_wait_s=_STOP_WAIT_S if stop_wait_s is None else stop_wait_s,
+        stop_wait_s=_number(row.get("stopwaitsecs")),
         start_s=_number(row.get("startsecs")) or 0,
         # supervisord refuses a configuration with stopasgroup and without killasgroup. It reports
         # only the second.
@@ -121,7 +117,7 @@ def to_process(
         restarts=0,
         mode="fork",
         stop_signal=program.stop_signal,
-        kill_timeout_ms=program.stop_wait_s * 1000,
+        kill_timeout_ms=None if program.stop_wait_s is None else program.stop_wait_s * 1000,
         ready_timeout_ms=program.start_s * 1000,
         cpu_percent=None,
         rss_bytes=None,
@@ -204,9 +200,9 @@ def _first_word(command: str) -> str:
 
 def _signal(value: object) -> str:
     try:
-        return signal.Signals(_number(value) or _STOP_SIGNAL).name
+        return signal.Signals(_number(value) or 0).name
     except ValueError:
-        return str(value)
+        return ""
 
 
 def _text(value: object) -> str:

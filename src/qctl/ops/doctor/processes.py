@@ -201,6 +201,9 @@ def treekill(exam: Examination) -> Iterator[Finding]:
         if not loose:
             continue
         children, words = _children(loose), words_of(loose[0].kind)
+        if not children and loose[0].kind == "supervisord":
+            # That is supervisord's default, and most apps have no children.
+            continue
         yield Finding(
             severity="warning" if children else "info",
             subject=Subject("process", target),
