@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from qctl.errors import ExitStatus
 from tests.labs.drains import SECRET, Done, Lab, is_alive, kill
 from tests.labs.managed_by_supervisord import SupervisordApp
-from tests.labs.node import runs
 from tests.labs.servers import wait_until
 from tests.labs.supervisord import WORKER
 
@@ -141,8 +141,20 @@ def test_a_wrong_password_is_a_remark(app: SupervisordApp, lab: Lab) -> None:
     done = lab.start("status", "--json", env={"QCTL_SUPERVISORD_URL": url}).finish()
     assert done.code == 0
     assert "another user or password" in done.err
-    assert "wrong-password" not in done.out + done.err
-    assert runs(lab.client, "q") == []
+    # Which process serves q is unknown then.
+    refused = lab.start(*DRAIN, env={"QCTL_SUPERVISORD_URL": url}).finish()
+    assert refused.code == ExitStatus.UNREACHABLE
+    assert "another user or password" in refused.out + refused.err
+    for each in (done, refused):
+        assert "wrong-password" not in each.out + each.err
+    lab.prove_tidy("q")
+
+
+def test_a_supervisord_that_cannot_be_read_blocks_no_drain_of_other_processes(lab: Lab) -> None:
+    lab.app()
+    done = lab.start(*DRAIN, env={"QCTL_SUPERVISORD_URL": "unix:///nonexistent/s.sock"}).finish()
+    assert done.code == 0, done.err
+    assert done.report["target"] == "pm2:app"
 
 
 def _helpers(app: SupervisordApp) -> list[psutil.Process]:

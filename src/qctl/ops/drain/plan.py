@@ -277,11 +277,11 @@ def _only_target(
         lambda: worker_addresses(client, settings.prefix, address.db),
         timeout_s=MANAGER_TIMEOUT_S,
     )
-    if remarks:
-        # Processes that qctl could not see may also serve these queues.
-        raise UnreachableError(what, why="; ".join(remarks), hint=hint)
     connections = read_connections(client, settings, address.db, processes)
     labels = targets_serving(settings, connections, processes, names)
+    if remarks and not (labels and connections.all_owned(names)):
+        # Processes that qctl could not see may also serve these queues.
+        raise UnreachableError(what, why="; ".join(remarks), hint=hint)
     if len(labels) == 1:
         return open_target(settings, labels.pop()), connections
     why = f"no managed process on this host holds a worker of {', '.join(names)}"

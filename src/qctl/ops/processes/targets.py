@@ -62,6 +62,12 @@ class Connections:
         """Names of the queues that these processes serve."""
         return {worker.queue for p in processes for worker in self.owned.get(p.key, ())}
 
+    def all_owned(self, queues: Collection[str]) -> bool:
+        """Whether the process of every worker of these queues is known; of all, if empty."""
+        owned = {worker.client_id for workers in self.owned.values() for worker in workers}
+        wanted = [worker for worker in self.workers if not queues or worker.queue in queues]
+        return all(worker.client_id in owned for worker in wanted)
+
     def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
         """Describe the queues that these processes serve under other prefixes or databases."""
         return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
