@@ -72,6 +72,16 @@ def test_a_password_is_masked_where_a_socket_has_an_at_sign() -> None:
     assert masked_url("unix://:pw@/tmp/a@b.sock") == "unix://:***@/tmp/a@b.sock"
 
 
+def test_view_masks_the_password_of_supervisord(setup: Setup) -> None:
+    url = "http://me:hunter2@127.0.0.1:9001"
+    ran = setup.run("config", "view", "--json", QCTL_SUPERVISORD_URL=url)
+    rows = {row["name"]: row for row in json.loads(ran.out)["settings"]}
+    assert rows["supervisord.url"]["value"] == "http://me:***@127.0.0.1:9001"
+    assert rows["supervisord.url"]["origin"]["name"] == "QCTL_SUPERVISORD_URL"
+    bad = setup.run("config", "view", "--json", QCTL_SUPERVISORD_URL="http://me:hunter2@elsewhere")
+    assert "hunter2" not in bad.out + bad.err
+
+
 def test_view_runs_no_password_command(setup: Setup) -> None:
     ran = setup.file.parent / "ran"
     setup.write(f'[redis]\npassword_command = ["touch", "{ran}"]')

@@ -182,6 +182,21 @@ def test_a_file_others_can_read_is_told_if_it_holds_a_password(place: Place) -> 
     assert place.load().warnings == ()
 
 
+def test_a_password_of_supervisord_that_others_can_read(place: Place) -> None:
+    place.write(user='[supervisord]\nurl = "unix://me:hunter2@/run/s.sock"')
+    place.user.chmod(0o604)
+    settings = place.load()
+    assert settings.supervisord_url == "unix://me:hunter2@/run/s.sock"
+    assert "hunter2" not in repr(settings)
+    (warning,) = settings.warnings
+    assert "holds a password" in warning
+    place.user.chmod(0o600)
+    assert place.load().warnings == ()
+    place.write(user='[contexts.prod.supervisord]\nurl = "unix://me:hunter2@/run/s.sock"')
+    place.user.chmod(0o604)
+    assert len(place.load().warnings) == 1
+
+
 def test_a_password_from_a_file(place: Place) -> None:
     place.write(user='[redis]\nurl = "redis://ops@h:1/2"\npassword_file = "pw"')
     secret = place.user.parent / "pw"

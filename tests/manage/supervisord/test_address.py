@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -82,3 +83,11 @@ def test_the_socket_is_found_in_its_places_and_in_the_configuration(
         usual.unlink()
         other.bind(str(usual))
         assert find_socket() == usual
+        # Every user could have put it there.
+        tmp_path.chmod(0o777)
+        if os.geteuid() == 0:
+            os.chown(usual, 4711, -1)
+            os.chown(tmp_path / "own.sock", 4711, -1)
+        else:
+            monkeypatch.setattr("os.geteuid", lambda: 4711)
+        assert find_socket() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import os
 import stat
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -106,9 +107,12 @@ def find_socket() -> Path | None:
 
 def _is_socket(path: Path) -> bool:
     try:
-        return stat.S_ISSOCK(path.stat().st_mode)
+        status = path.stat()
+        # In a folder such as /tmp, every user can put one that pretends to be supervisord.
+        is_open = path.parent.stat().st_mode & stat.S_IWOTH
     except (OSError, ValueError):
         return False
+    return stat.S_ISSOCK(status.st_mode) and (not is_open or status.st_uid in {0, os.geteuid()})
 
 
 def _configured(config: Path) -> Path | None:
