@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.labs.drains import SECRET
-from tests.labs.node import HERE, node, node_env
+from tests.labs.node import HERE, node_env
 
 NAMESPACE = "shop"
 # The real delays are 10 s, 20 s, 40 s …
@@ -37,6 +37,7 @@ class Pod:
     labels: dict[str, str]
     spec: dict[str, Any]
     folder: Path
+    program: Sequence[str]
     env: Mapping[str, str]
     ip: str
     uid: str = field(default_factory=lambda: f"uid-{next(NUMBERS)}")
@@ -63,8 +64,8 @@ class Pod:
         if self.process is None and self.deleted_at is None and not self.stuck and is_due:
             with self.log(len(self.ends)).open("wb") as log:
                 self.process = subprocess.Popen(
-                    [*node(), str(HERE / "worker.js")], cwd=HERE, stdin=subprocess.DEVNULL,
-                    env=node_env({**self.env, "SOURCE_IP": self.ip}), stdout=log, stderr=log,
+                    self.program, cwd=HERE, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    env=node_env({"SOURCE_IP": self.ip, **self.env}),
                 )  # fmt: skip
             self.started_at = _now()
         if self.deleted_at is not None and self.process is not None:
@@ -144,17 +145,21 @@ class Workload:
 
     Attributes:
         revisions: names of the revisions; the last one is the newest.
+        stuck: why no container of a new pod starts, e.g. ``ImagePullBackOff``.
+        progress: the reason in its condition ``Progressing``.
     """
 
     kind: str
     name: str
     spec: dict[str, Any]
+    program: Sequence[str]
     env: Mapping[str, str]
     uid: str = field(default_factory=lambda: f"uid-{next(NUMBERS)}")
     generation: int = 1
     pods: list[Pod] = field(default_factory=list)
     revisions: list[dict[str, Any]] = field(default_factory=list)
     stuck: str = ""
+    progress: str = ""
 
     @property
     def replicas(self) -> int:
@@ -163,8 +168,9 @@ class Workload:
     def to_json(self) -> dict[str, Any]:
         newest = self.revisions[-1]["name"] if self.revisions else ""
         ready = sum(pod.is_ready for pod in self.pods)
-        status = {"observedGeneration": self.generation, "readyReplicas": ready}
+        status: dict[str, Any] = {"observedGeneration": self.generation, "readyReplicas": ready}
         status |= {"updateRevision": newest} if self.kind == "StatefulSet" else {}
+        status["conditions"] = [{"type": "Progressing", "reason": self.progress, "message": SECRET}]
         return {
             "apiVersion": "apps/v1",
             "kind": self.kind,

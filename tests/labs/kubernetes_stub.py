@@ -15,7 +15,7 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ import pytest
 
 from tests.labs.drains import SECRET
 from tests.labs.kubernetes_pods import NAMESPACE, NUMBERS, Pod, Workload
+from tests.labs.node import HERE, node
 
 _PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet": "replicasets"}
 
@@ -86,31 +87,47 @@ class Cluster:
         (self.folder / "config").write_text(json.dumps(config))
 
     def create(
-        self, name: str, env: Mapping[str, object], *, kind: str = "Deployment", replicas: int = 1,
-        grace_s: int = 2, **spec: Any,
-    ) -> Workload:  # fmt: skip
-        """A workload whose pods run worker.js."""
-        labels = {"app": name}
+        self,
+        name: str,
+        env: Mapping[str, object] = {},
+        *,
+        kind: str = "Deployment",
+        replicas: int = 1,
+        program: Sequence[str] = (),
+        labels: Mapping[str, str] = {},
+        pod: Mapping[str, Any] = {},
+        container: Mapping[str, Any] = {},
+        stuck: str = "",
+        **spec: Any,
+    ) -> Workload:
+        """Create a workload.
+
+        Args:
+            env: of the container.
+            program: what the pods run; by default worker.js.
+            pod, container, spec: more fields of the pods' ``spec``, of their container, and of the
+                workload's ``spec``.
+            stuck: see ``Workload``.
+        """
+        labels = labels or {"app": name}
         text = {key: str(value) for key, value in env.items()}
+        variables = [{"name": key, "value": value} for key, value in text.items()]
         pod_spec = {
-            "terminationGracePeriodSeconds": grace_s,
-            "containers": [
-                {"name": "worker", "env": [{"name": k, "value": v} for k, v in text.items()]}
-            ],
+            "terminationGracePeriodSeconds": 2,
+            "containers": [{"name": "worker", "env": variables, **container}],
+            **pod,
         }
-        workload = Workload(
-            kind,
-            name,
-            {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels, "annotations": {}}, "spec": pod_spec},
-                **({"progressDeadlineSeconds": 600} if kind == "Deployment" else {}),
-                **({"updateStrategy": {"type": "RollingUpdate"}} if kind != "Deployment" else {}),
-                **spec,
-            },
-            text,
-        )
+        is_set = kind == "StatefulSet"
+        whole = {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels, "annotations": {}}, "spec": pod_spec},
+            **({"updateStrategy": {"type": "RollingUpdate"}} if is_set else {}),
+            **({} if is_set else {"progressDeadlineSeconds": 600}),
+            **spec,
+        }
+        program = program or (*node(), str(HERE / "worker.js"))
+        workload = Workload(kind, name, whole, program, text, stuck=stuck)
         with self._lock:
             self.workloads.append(workload)
         return workload
@@ -192,8 +209,8 @@ class Cluster:
         labels = {**template["metadata"]["labels"], label: newest["name"]}
         workload.pods.append(
             Pod(
-                name, owner, labels, template["spec"], self.folder, workload.env,
-                f"127.0.1.{next(self._ips)}", stuck=workload.stuck,
+                name, owner, labels, template["spec"], self.folder, workload.program,
+                workload.env, f"127.0.1.{next(self._ips)}", stuck=workload.stuck,
             )
         )  # fmt: skip
 

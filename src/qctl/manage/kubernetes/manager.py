@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -67,12 +68,26 @@ class Kubernetes:
     def restart_command(self, name: str) -> tuple[str, ...]:
         """See ``Rollout``."""
         workload = self._workload(parse_name(name))
-        if why := _why_not_replaced(workload):
-            raise RefusedError(
-                f"{workload.name.target} cannot be restarted", why=why[0], hint=why[1]
-            )
+        self._require_replaceable(workload)
         options = workload.name.options
         return self._kubectl.command(*options, "rollout", "restart", workload.name.short)
+
+    def _require_replaceable(self, workload: Workload) -> None:
+        """Raise a RefusedError if a rollout would not replace all pods."""
+        name, why, hint = workload.name, "", ""
+        if workload.paused:
+            why = "its rollouts are paused"
+            hint = self._shown(*name.options, "rollout", "resume", name.short)
+        elif workload.strategy == "OnDelete":
+            why = "its update strategy is OnDelete, so a rollout replaces no pod"
+            hint = "set the type of its updateStrategy to RollingUpdate"
+        elif workload.partition:
+            why = (
+                f"its partition is {workload.partition}: a rollout leaves the pods before that one"
+            )
+            hint = "set the partition of its updateStrategy to 0"
+        if why:
+            raise RefusedError(f"{name.target} cannot be restarted", why=why, hint=hint)
 
     def shortcoming(self, name: str, before: Sequence[ManagedProcess]) -> str:
         """See ``Rollout``."""
@@ -105,14 +120,14 @@ class Kubernetes:
             return
         what = f"the rollout of {name.target} made no progress for {workload.deadline_s or 0:g} s"
         why: list[str] = []
-        show = f"kubectl -n {name.namespace} describe {name.short}"
+        about = [name.short]
         if failed is not None:
             words = self._last_words(name.namespace, failed)
             crashes = any(container.crashes for container in failed.containers)
             does = "keeps crashing" if crashes else "does not start"
             what = f"a new pod of {name.target} {does}"
             why = [*words, f"{failed.name}: {failed.trouble()}"]
-            show = f"kubectl -n {name.namespace} describe pod {failed.name}"
+            about = ["pod", failed.name]
         raise FailedError(
             what,
             why="\n".join(
@@ -122,8 +137,13 @@ class Kubernetes:
                     "stopped, even if it runs jobs",
                 ]
             ),
-            hint=f"see {show}; fix the app, then qctl restart {name.target}",
+            hint=f"see {self._shown(*name.options, 'describe', *about)}; fix the app, then restart "
+            "it again",
         )
+
+    def _shown(self, *words: str) -> str:
+        """A command of kubectl for the same context, for the operator to type."""
+        return shlex.join(self._kubectl.command(*words))
 
     def _last_words(self, namespace: str, pod: Pod) -> list[str]:
         """The last lines of the container that has crashed, the error first."""
@@ -165,24 +185,6 @@ class Kubernetes:
 
 def _has_failed(pod: Pod) -> bool:
     return bool(pod.stuck) or any(each.crashes >= _MAX_CRASHES for each in pod.containers)
-
-
-def _why_not_replaced(workload: Workload) -> tuple[str, str] | None:
-    """Why a rollout would not replace all pods, and what to do; None if it would."""
-    kubectl = f"kubectl -n {workload.name.namespace}"
-    if workload.paused:
-        return "its rollouts are paused", f"{kubectl} rollout resume {workload.name.short}"
-    if workload.strategy == "OnDelete":
-        return (
-            "its update strategy is OnDelete, so a rollout replaces no pod",
-            "set its updateStrategy to RollingUpdate, or delete the pods with -- COMMAND",
-        )
-    if workload.partition:
-        return (
-            f"its partition is {workload.partition}, so a rollout leaves pods with a lower number",
-            "set the partition of its updateStrategy to 0",
-        )
-    return None
 
 
 def _without_pods(workload: Workload) -> ManagedProcess:

@@ -216,7 +216,7 @@ def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
             and row[2] in {*revisions, workload.uid}
             and row[5] not in {"Succeeded", "Failed"}
         ]
-    except (ValueError, IndexError, SyntaxError):
+    except (ValueError, IndexError, SyntaxError, TypeError):
         raise not_understood(workload.name.target) from None
 
 

@@ -390,6 +390,8 @@ def _down(exam: Examination) -> list[_App]:
         verb = "restart" if status == "errored" else "start"
         commands = [remedy(same[0], "log")] * (status == "errored")
         commands += [remedy(each, verb) for each in same[:MAX_EXAMPLES]]
+        # Processes that are replaced together have one command.
+        commands = list(dict.fromkeys(commands))
         found.append(_App(target, status, len(down), len(own), tuple(commands)))
     if exam.chosen is None:
         masters = Qctl(exam.settings.state_home).stopped()

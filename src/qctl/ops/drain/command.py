@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from qctl.ops.drain.wait import wait_for_jobs
 from qctl.ops.processes.replacement import Replacement
 from qctl.ops.processes.restart import Interrupted
 from qctl.ops.processes.run_command import OperatorCommand, run_command
+from qctl.ops.processes.targets import read_connections
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.server import clock_ms
 
@@ -62,14 +64,16 @@ class _Phase:
             yield from again
             overdue = yield from wait_for_jobs(context)
         if command.is_proved:
+            whose, at_least = self._workers_of_target()
             self._replacement = Replacement(
                 context.client,
                 context.prefix,
                 context.address.db,
                 context.plan.names,
                 command.expected_workers,
-                self._whose(),
+                whose,
                 command.shortcoming,
+                at_least=at_least,
                 stop=context.stop,
                 rest=context.tracker.rest,
             )
@@ -105,13 +109,23 @@ class _Phase:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
 
-    def _whose(self) -> set[int] | None:
-        """Client ids of the target's workers; None without a target or without known workers."""
-        target, connections = self._context.plan.target, self._context.plan.connections
-        if target is None or connections is None:
-            return None
-        owned = (connections.owned.get(process.key, ()) for process in target.processes)
-        return {worker.client_id for workers in owned for worker in workers} or None
+    def _workers_of_target(self) -> tuple[set[int] | None, Counter[str]]:
+        """Client ids of the target's workers, and how many of each queue the plan has found.
+
+        The ids are None without a target, and if no worker could be matched with its processes. The
+        workers are read again, because some may have crashed and come back since the plan.
+        """
+        context = self._context
+        target, planned = context.plan.target, context.plan.connections
+        if target is None or planned is None:
+            return None, Counter()
+        before = [w for p in target.processes for w in planned.owned.get(p.key, ())]
+        if not before:
+            return None, Counter()
+        processes = target.manager.find(target.name)
+        now = read_connections(context.client, context.settings, context.address.db, processes)
+        ids = {worker.client_id for p in processes for worker in now.owned.get(p.key, ())}
+        return ids, Counter(worker.queue for worker in before)
 
     def _announce(self, pid: int) -> None:
         # If qctl is killed, the command goes on, so the watchdog must wait for the command's end.

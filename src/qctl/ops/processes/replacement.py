@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
@@ -27,6 +27,11 @@ from qctl.wire.read.info import run_ids
 CONFIRM_S = 5.0
 # The end of the hint if Redis does not list the workers.
 WITHOUT_PROOF = "; or do without the proof: --no-expect"
+_HINT = "see the workers' own log"
+_HINT_ON_COMMAND = (
+    f"{_HINT}, and whether the command restarts every worker of these queues; for more time: "
+    "--ready-timeout D; for another number of workers: --expect-workers N"
+)
 # How often a manager is asked for the shortcoming: while workers are missing, and while none is.
 _ASK_S, _ASK_AGAIN_S = 2.0, 0.5
 # The client id and address of a worker's blocking connection.
@@ -63,6 +68,7 @@ class Replacement:
             Raises FailedError if the replacement cannot succeed.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
+        at_least: queue → how many workers are needed even if fewer are connected now.
 
     Raises:
         FailedError: Redis does not list the workers.
@@ -76,8 +82,9 @@ class Replacement:
         queues: Iterable[str],
         expected: int | None,
         whose: Collection[int] | None = None,
-        shortcoming: Callable[[], str] = lambda: "",
+        shortcoming: Callable[[], str] | None = None,
         *,
+        at_least: Mapping[str, int] = {},
         stop: Callable[[], bool] = lambda: False,
         rest: Callable[[], object] = lambda: time.sleep(POLL_S),
     ) -> None:
@@ -92,13 +99,17 @@ class Replacement:
         if whose is not None:
             self._not_meant = frozenset(_id(w) for w in workers if w.client_id not in whose)
             workers = [worker for worker in workers if worker.client_id in whose]
-        self._shortcoming = shortcoming
+        self._shortcoming = shortcoming or (lambda: "")
+        self._hint = _HINT if shortcoming else _HINT_ON_COMMAND
         self._lacks, self._asked_at = "", -math.inf
         self._old = {_id(worker) for worker in workers}
         self._before = Counter(w.queue for w in workers)
         self._elsewhere = self._read_elsewhere(workers)
         self._needed = {
-            queue: self._before[queue] if expected is None else expected for queue in self._queues
+            queue: max(self._before[queue], at_least.get(queue, 0))
+            if expected is None
+            else expected
+            for queue in self._queues
         }
         self._servers = run_ids(client)
         # Since when each queue has had enough new workers, and which workers these were then.
@@ -170,9 +181,7 @@ class Replacement:
                 raise FailedError(
                     "the command succeeded, but its workers are not in place",
                     why=self._why(now) or "the new workers do not stay connected",
-                    hint="see the workers' own log, and whether the command restarts every worker "
-                    "of these queues; for more time: --ready-timeout D; for another number of "
-                    "workers: --expect-workers N",
+                    hint=self._hint,
                 )
             self._raise_crashes(now)
             self._rest()

@@ -34,6 +34,7 @@ class OperatorCommand:
         expected_workers: how many new workers each queue needs; None: as many as the queue has.
         is_proved: whether new workers must be seen. If not, the exit code alone decides.
         shortcoming: asks a process manager why the restart is not complete; "" if it is complete.
+            None if there is no manager to ask.
     """
 
     argv: tuple[str, ...]
@@ -41,7 +42,7 @@ class OperatorCommand:
     ready_timeout_s: float = READY_TIMEOUT_S
     expected_workers: int | None = None
     is_proved: bool = True
-    shortcoming: Callable[[], str] = lambda: ""
+    shortcoming: Callable[[], str] | None = None
 
 
 def require_command(argv: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import time
 from qctl.errors import FailedError
 from qctl.manage.kinds import words_of
 from qctl.manage.protocol import ManagedProcess, Manager
-from qctl.ops.processes.suggest import quoted
+from qctl.ops.processes.suggest import kube_context, quoted
 
 # The longest wait for somebody else's stop or restart to end.
 MAX_STOP_S = 60.0
@@ -71,7 +71,9 @@ def label(process: ManagedProcess) -> str:
 def remedy(process: ManagedProcess, verb: str) -> str:
     """Its manager's command for a process; ``verb``: ``show``, ``log``, ``restart``, ``start``."""
     command: str = getattr(words_of(process.kind), verb)
+    context = kube_context()
     return command.format(
+        context=f" --context {quoted(context)}" if context else "",
         key=quoted(process.key),
         last=quoted(process.key.rpartition("/")[2]),
         name=quoted(process.name),

@@ -58,12 +58,17 @@ def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
     if redis:
         options += ["--redis", redis]
     if _by_flag("kubernetes.context") and any(word.startswith("kubernetes:") for word in words):
-        options += ["--kube-context", _settings.kube_context if _settings else ""]
+        options += ["--kube-context", kube_context()]
     # Names that would be taken for options come last, after a ``--``.
     dashed = [word for word in words if word.startswith("-") and word not in _OPTIONS]
     plain = [word for word in words if word not in dashed]
     ordered = [*plain, *options, *(["--", *dashed] if dashed else [])]
     return " ".join(["qctl", verb, *map(quoted, ordered)])
+
+
+def kube_context() -> str:
+    """The context of the kubeconfig that the settings of the command name; "" if they name none."""
+    return _settings.kube_context if _settings is not None else ""
 
 
 def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> str:
