@@ -10,12 +10,13 @@ import pytest
 from tests.labs.docker_engine import Engine
 from tests.labs.drains import Done, Lab, is_alive, kill
 from tests.labs.managed_apps import DockerApp, ManagedApp, Pm2App, pid_numbers
+from tests.labs.managed_by_command import CommandApp
 from tests.labs.managed_by_kubernetes import KubernetesApp
 from tests.labs.managed_by_supervisord import SupervisordApp
 from tests.labs.managed_by_systemd import SystemdApp
 from tests.labs.servers import wait_until
 
-MANAGERS = ["pm2", "docker", "supervisord", "systemd", "systemd-user", "kubernetes"]
+MANAGERS = ["pm2", "command", "docker", "supervisord", "systemd", "systemd-user", "kubernetes"]
 # No worker looks for stalled jobs while the test runs: what is recovered, qctl has recovered.
 QUIET = {"STALLED_MS": 600_000}
 
@@ -41,6 +42,8 @@ def app(request: pytest.FixtureRequest, lab: Lab) -> ManagedApp:
         return SystemdApp(lab, machine, user=request.param == "systemd-user")
     if request.param == "kubernetes":
         return KubernetesApp(lab, request.getfixturevalue("kubernetes"))
+    if request.param == "command":
+        return CommandApp(lab)
     return Pm2App(lab)
 
 
@@ -86,7 +89,9 @@ class TestManager:
         done = run(app, *drain_words(app))
         assert done.code == 1
         assert done.report["outcome"] == "aborted"
-        assert "crashing on purpose" in done.report["error"]
+        # The text in the app's log, where qctl can read the log.
+        words = getattr(app, "crash_words", "crashing on purpose")
+        assert words in done.report["error"]
         assert done.report["resumed"] is True
         lab.prove_tidy("q")
 

@@ -25,6 +25,12 @@ _KEYS = (
     "pm2.home",
     "supervisord.url",
     "kubernetes.context",
+    "commands.*.status",
+    "commands.*.restart",
+    "commands.*.stop",
+    "commands.*.start",
+    "commands.*.grace",
+    "commands.*.signal",
     "targets.*.process",
     "targets.*.queues",
 )
@@ -95,6 +101,27 @@ class Layer:
                 shown = ".".join(filter(None, (self.base, *map(_quoted, names[:depth]))))
                 raise UsageError(f"config: [{shown}] in {self.path} must be a table", hint=HINT)
         return table
+
+    def require_own(self, what: str, table: str) -> None:
+        """Refuse to run the commands in ``what`` if somebody other than the user may have set them.
+
+        Args:
+            table: where the user's own config can have them.
+
+        Raises:
+            UsageError: the file is a project's, or other users can change it.
+        """
+        if self.is_project:
+            raise UsageError(
+                f"config: {what} in {self.path} is not run",
+                why="a project's file may come from a stranger",
+                hint=f"put it into the user's own config, under [{table}]",
+            )
+        if self.path.stat().st_mode & 0o022:
+            raise UsageError(
+                f"config: {self.path} has {what}, and other users can change it",
+                hint=f"chmod go-w {self.path}",
+            )
 
     def origin(self, key: str) -> Origin:
         """Where the value of ``key`` comes from."""

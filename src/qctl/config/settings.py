@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from qctl.config.commands import AppCommands, argument_list, find_commands
 from qctl.config.files import (
     HINT,
     Layer,
@@ -57,6 +58,7 @@ class Settings:
         kube_context: the context of the kubeconfig; "" for its current context.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
+        commands: the apps that are managed by commands in the config.
         contexts: names of the contexts in the config files.
         context: the chosen context.
         guards: what keeps commands from writing.
@@ -74,6 +76,7 @@ class Settings:
     kube_context: str = ""
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
+    commands: tuple[AppCommands, ...] = ()
     contexts: tuple[str, ...] = ()
     context: str | None = None
     guards: Guards = field(default_factory=Guards)
@@ -200,6 +203,7 @@ def load_settings(
         kube_context=lookup.text("kubernetes.context") or "",
         state_home=state_home(environ),
         targets=_targets(lookup),
+        commands=find_commands(lookup.layers, lookup.origins),
         contexts=contexts,
         context=chosen,
         guards=guards,
@@ -267,27 +271,14 @@ def _password(lookup: Lookup) -> PasswordSource | None:
 def _source(layer: Layer, file: object, command: object) -> PasswordSource:
     path = layer.path
     if command is not None:
-        if layer.is_project:
-            raise UsageError(
-                f"config: password_command in {path} is not run",
-                why="a project's file may come from a stranger",
-                hint="put it into the user's own config, under [contexts.NAME.redis]",
-            )
-        if path.stat().st_mode & 0o022:
-            raise UsageError(
-                f"config: {path} has a password_command, and other users can change it",
-                hint=f"chmod go-w {path}",
-            )
-        if (
-            not isinstance(command, list)
-            or not command
-            or not all(isinstance(word, str) and word for word in command)
-        ):
+        layer.require_own("password_command", "contexts.NAME.redis")
+        words = argument_list(command)
+        if words is None:
             raise UsageError(
                 "config: password_command must be a list of strings",
                 hint='password_command = ["op", "read", "op://vault/redis/password"]',
             )
-        return PasswordSource(command=tuple(command))
+        return PasswordSource(command=words)
     if not isinstance(file, str) or not file:
         raise UsageError("config: password_file must be a string", hint=HINT)
     place = path_named_in(path, file)

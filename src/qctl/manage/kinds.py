@@ -93,6 +93,15 @@ KINDS: Mapping[str, Kind] = {
         spares_children="supervisord stops only the process itself",
         tree_kill="set stopasgroup=true in the program's section of supervisord's config",
     ),
+    "command": Kind(
+        title="command",
+        listing="qctl status",
+        show="the own manager of {name}",
+        log="the log of {name}",
+        restart="qctl restart command:{name}",
+        start="start {name} as you usually do",
+        grace="make its own manager wait {s} s or more, with the same grace in [commands.{name}]",
+    ),
     "systemd": _systemd("systemd", "systemctl", "journalctl -u"),
     "systemd-user": _systemd("the user's systemd", "systemctl --user", "journalctl --user-unit"),
     "kubernetes": Kind(

@@ -91,7 +91,8 @@ class ManagedProcess:
     @property
     def runs(self) -> bool:
         """Whether the process runs, here or on another host."""
-        return self.pid is not None or self.started_at_ms is not None
+        is_started = self.pid is not None or self.started_at_ms is not None
+        return is_started or self.status == "online"
 
     def was_started_since(self, before: ManagedProcess) -> bool:
         """Whether the process was started after ``before`` was read, even if it has ended again."""

@@ -67,11 +67,13 @@ class ToolFailedError(ManagerUnreachableError):
     """A tool ended with another exit code than 0.
 
     Args:
+        code: its exit code; negative if a signal ended the tool.
         message: the reason, from the tool's stderr; "" if there is none.
     """
 
     def __init__(self, argv: Sequence[str], code: int, message: str) -> None:
         super().__init__(f"`{shown(argv)}` ended with code {code}", why=message)
+        self.code = code
         self.message = message
 
 

@@ -73,6 +73,10 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         del values["redis.password"]
     for target in settings.targets:
         values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"
+    for app in settings.commands:
+        # The arguments are not shown: by mistake, they may contain a password.
+        restart = f", restart with {app.restart[0]}" if app.restart else ""
+        values[f"commands.{app.name}"] = f"status by {app.status[0]}{restart}"
     return tuple(Setting(name, value, origins.get(name, DEFAULT)) for name, value in values.items())
 
 

@@ -114,7 +114,8 @@ class DrainPlan:
             return self.beside
         processes = self.target.processes
         served = self.connections.queues_of(processes) | {*self.target.configured}
-        return (*sorted(served - {*self.names}), *self.connections.elsewhere(processes))
+        known = (*sorted(served - {*self.names}), *self.connections.elsewhere(processes))
+        return tuple(dict.fromkeys([*known, *self.beside]))
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
         """Convert active jobs for a step: those that have a worker, or only the ``orphans``."""
@@ -209,6 +210,14 @@ def make_plan(
                 without = f"drain … --no-expect -- {' '.join(operator_command.argv)}"
                 hint = f"start its workers first, or do without the proof: qctl {without}"
                 _require_workers(connections.workers, wanted, hint)
+                is_matched = bool(connections.queues_of(found.processes))
+                # Otherwise, any worker of these queues may be the target's.
+                where = (client, settings.prefix, address.db)
+                names, beside = (
+                    (wanted, ())
+                    if is_matched
+                    else _queues_of_command(*where, wanted, include_others)
+                )
     named = {snapshot.keys.name for snapshot in snapshots}
     if more := [name for name in names if name not in named]:
         snapshots += find_queues(client, settings.prefix, more)

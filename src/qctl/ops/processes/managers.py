@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -63,6 +64,10 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
         from qctl.manage.kubernetes.manager import Kubernetes  # noqa: PLC0415
 
         return Kubernetes(settings.kube_context, **limit)
+    if kind == "command":
+        from qctl.manage.command.manager import Command  # noqa: PLC0415
+
+        return Command(settings.commands, **limit)
     known = list(KINDS)
     raise UsageError(
         f"qctl cannot restart processes of {kind!r}",
@@ -72,7 +77,7 @@ def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -
 
 
 def _is_present(kind: str, settings: Settings) -> bool:
-    """Whether a file shows that this manager is on this host; asks no manager."""
+    """Whether a file, or the config, shows that this manager is there; asks no manager."""
     try:
         return _has_files(kind, settings)
     except OSError:
@@ -81,10 +86,11 @@ def _is_present(kind: str, settings: Settings) -> bool:
 
 
 def _has_files(kind: str, settings: Settings) -> bool:
-    if kind == "pm2":
-        return (settings.pm2_home / "rpc.sock").exists()
-    if kind == "qctl":
-        return (settings.state_home / "workers").exists()
+    files = {"pm2": settings.pm2_home / "rpc.sock", "qctl": settings.state_home / "workers"}
+    if kind in files:
+        return files[kind].exists()
+    if kind == "command":
+        return bool(settings.commands)
     if kind == "docker":
         is_named = bool(os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"))
         return (is_named or _DOCKER_SOCKET.exists()) and shutil.which("docker") is not None
@@ -105,7 +111,14 @@ def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
     Args:
         timeout_s: how long each manager may take to answer later.
     """
-    return [manager_for(kind, settings, timeout_s) for kind in KINDS if _is_present(kind, settings)]
+    # One for each app with commands of its own, so that one that hangs hides no other.
+    alone = [replace(settings, commands=(app,)) for app in settings.commands]
+    return [
+        manager_for(kind, each, timeout_s)
+        for kind in KINDS
+        if _is_present(kind, settings)
+        for each in (alone if kind == "command" else [settings])
+    ]
 
 
 def known_targets(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
