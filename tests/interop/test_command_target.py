@@ -22,6 +22,9 @@ def test_without_pids_the_queues_are_named_and_redis_proves_the_restart(lab: Lab
     write_config(
         lab.folder, f'{hidden}[targets.app]\nprocess = "{app.target}"\nqueues = ["q", "other"]\n'
     )
+    roll = app.start_qctl("restart", app.target, "--strategy", "roll", "--json").finish()
+    assert roll.code == 5
+    assert "all of its processes are replaced together" in roll.err
     status = app.start_qctl("status", "--json").finish().json
     (row,) = [row for row in status["processes"] if row["target"] == app.target]
     assert (row["status"], row["pid"]) == ("online", None)

@@ -29,7 +29,9 @@ T = TypeVar("T")
 Found = tuple[Sequence[ManagedProcess], tuple[str, ...]]
 
 
-def manager_for(kind: str, settings: Settings, timeout_s: float | None = None) -> Manager:
+def manager_for(  # noqa: PLR0911 - a case a manager
+    kind: str, settings: Settings, timeout_s: float | None = None
+) -> Manager:
     """The process manager of this kind, the first part of ``MANAGER:NAME``.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from qctl.errors import RefusedError
 from qctl.manage.kinds import words_of
-from qctl.manage.protocol import ManagedProcess, Signaller
+from qctl.manage.protocol import ManagedProcess, Rollout, Signaller
 from qctl.ops.processes.attribution import children_holding
 from qctl.ops.processes.targets import Connections, Target
 
@@ -25,7 +25,9 @@ def require_rollable(target: Target, connections: Connections) -> None:
         return
     why = ""
     online = [process for process in target.processes if process.status == "online"]
-    if not isinstance(manager, Signaller):
+    if isinstance(manager, Rollout):
+        why = "all of its processes are replaced together"
+    elif not isinstance(manager, Signaller):
         name = words_of(manager.kind).title
         why = f"{name} kills each process that does not exit soon after its stop signal"
     elif len(online) < 2:
