@@ -13,7 +13,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.drain import plan
+from qctl.ops.drain import choose, plan
 from qctl.ops.processes import targets
 from qctl.wire.drain_record import read_drain_record
 from qctl.wire.keys import QueueKeys
@@ -57,8 +57,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> None:
 
     connections = targets.Connections((worker,), {"0": (worker,)}, {})
     monkeypatch.setattr(targets, "manager_for", lambda *_: Manager())
-    monkeypatch.setattr(plan, "managed_processes", lambda *_, **__: ([process], ()))
-    monkeypatch.setattr(plan, "read_connections", lambda *_: connections)
+    monkeypatch.setattr(choose, "managed_processes", lambda *_, **__: ([process], ()))
+    monkeypatch.setattr(choose, "read_connections", lambda *_: connections)
 
 
 def test_a_drain_tells_its_steps_on_stderr_and_the_proof_on_stdout(
@@ -245,7 +245,7 @@ def test_queues_that_cannot_be_found_are_to_be_named_for_the_same_command(
     qctl: Typed, app: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No worker of the app is connected."""
-    monkeypatch.setattr(plan, "read_connections", lambda *_: targets.Connections((), {}, {}))
+    monkeypatch.setattr(choose, "read_connections", lambda *_: targets.Connections((), {}, {}))
     restart = qctl("restart", "pm2:app", "--prefix", "bull")
     assert restart.code == 2
     hint = "qctl drain QUEUE --then-restart --target pm2:app --prefix bull"

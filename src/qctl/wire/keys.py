@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -21,6 +22,10 @@ class QueueKeys:
     def full_name(self) -> str:
         """``NAME@PREFIX``, as a command line takes it."""
         return f"{self.name}@{self.prefix}"
+
+    def label(self, prefix: str | None) -> str:
+        """The queue's name; with another prefix than this, its full name."""
+        return self.name if self.prefix == prefix else self.full_name
 
     def __call__(self, suffix: str) -> str:
         """The queue's key ``suffix``, e.g. ``wait`` or a job id."""
@@ -70,6 +75,12 @@ class QueueKeys:
     def pause_note(self) -> str:
         """The key that says who paused this queue with qctl, and when; qctl's resume deletes it."""
         return f"qctl:paused:{self.prefix}:{self.name}"
+
+
+def common_prefix(queues: Iterable[QueueKeys]) -> str | None:
+    """The prefix of all these queues; None if they have several prefixes, or there are none."""
+    prefixes = {keys.prefix for keys in queues}
+    return prefixes.pop() if len(prefixes) == 1 else None
 
 
 # Suffixes of the queue's own keys. A job cannot have any of these as its id.

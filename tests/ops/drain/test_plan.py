@@ -15,7 +15,7 @@ from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
 from qctl.ops.drain import plan as planning
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
-from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.find import read_existing
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.pausing import hold_lease, pause
@@ -31,7 +31,7 @@ def plan(client: Client, *names: str, **options: Any) -> DrainPlan:
 def test_a_plain_drain_needs_no_manager(client: Client) -> None:
     put(client, "1")
     made = plan(client, "q")
-    assert (made.names, made.queues) == (("q",), (Q,))
+    assert (made.labels, made.queues) == (("q",), (Q,))
     assert (made.target, made.guessed) == (None, "")
 
 
@@ -40,12 +40,12 @@ def test_each_queue_is_read_once(client: Client, monkeypatch: pytest.MonkeyPatch
         put(client, "1", keys=QueueKeys("bull", name))
     read: list[str] = []
 
-    def find(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
-        read.extend(names)
-        return find_queues(client, prefix, names)
+    def find(client: Client, queues: Sequence[QueueKeys]) -> list[QueueSnapshot]:
+        read.extend(keys.name for keys in queues)
+        return read_existing(client, queues)
 
-    monkeypatch.setattr(planning, "find_queues", find)
-    assert plan(client, "q", "r").names == ("q", "r")
+    monkeypatch.setattr(planning, "read_existing", find)
+    assert plan(client, "q", "r").labels == ("q", "r")
     assert read == ["q", "r"]
 
 
@@ -125,7 +125,7 @@ def test_a_user_who_may_not_ask_for_the_role_may_still_drain(
         return ask(*command, timeout_s=timeout_s)
 
     monkeypatch.setattr(fake, "call", call)
-    assert plan(fake, "q").names == ("q",)
+    assert plan(fake, "q").labels == ("q",)
 
 
 def test_the_numbers_of_now(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from qctl.errors import FailedError
 from qctl.ops.processes import replacement as module
 from qctl.ops.processes.replacement import QueueWorkers, Replacement
 from qctl.ops.processes.restart import Interrupted
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from tests.labs.servers import RedisServer, wait_until
 
@@ -47,7 +48,8 @@ def watch(
     stop: Callable[[], bool] = lambda: False,
     rest: Callable[[], object] = lambda: None,
 ) -> Replacement:
-    return Replacement(client, "bull", 0, queues or ("q",), expected, stop=stop, rest=rest)
+    meant = [QueueKeys("bull", name) for name in queues or ("q",)]
+    return Replacement(client, 0, meant, expected, stop=stop, rest=rest)
 
 
 class Steps:
@@ -174,7 +176,7 @@ def test_workers_of_another_prefix_that_went_too(client: Client, redis_url: str)
         other.call("CLIENT", "SETNAME", client_name("staging", "mails"))
         replacement = watch(client)
     wait_until(replacement.stopped_beside, "Redis to notice the end of the connection")
-    assert replacement.stopped_beside() == ("mails (prefix staging, database 0)",)
+    assert replacement.stopped_beside() == ("mails@staging",)
 
 
 def test_a_restart_of_redis_makes_it_unknown(start_redis: Callable[..., RedisServer]) -> None:

@@ -17,6 +17,7 @@ from qctl.connection.connect import connect
 from qctl.errors import FailedError
 from qctl.ops.processes import restart as module
 from qctl.ops.processes.restart import Interrupted, Restart
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from tests.labs.drains import is_alive
 from tests.labs.managers import FakeManager
@@ -52,7 +53,7 @@ def restart(
         manager,
         manager.row(),
         stop,
-        queues=queues,
+        queues=frozenset(QueueKeys("bull", name) for name in queues),
         by_address=by_address,
         prefix="bull",
         db=0,

@@ -157,8 +157,9 @@ class Examination:
 
         processes = self.all_processes if self.chosen is None else self.chosen
         connected = queues_served(self.workers, self.holders)
-        names = {snapshot.keys.name for snapshot in self.snapshots}
-        found = serving(processes, connected, self.settings.targets, names)
+        queues = [snapshot.keys for snapshot in self.snapshots]
+        served = serving(processes, connected, self.settings, queues)
+        found = {each: frozenset(keys.name for keys in served[each]) for each in served}
         if not found:
             raise NothingToCheckError(
                 "no managed process on this host is known to serve these queues"

@@ -159,7 +159,9 @@ def _served_by(
     except FailedError:
         # The checks that need the workers report the error.
         return ()
-    return sorted(connections.queues_of(target.processes) | set(target.configured))
+    connected = connections.queues_of(target.processes)
+    names = {keys.name for keys in connected if keys.prefix == settings.prefix}
+    return sorted(names.union(target.configured))
 
 
 def _run(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:

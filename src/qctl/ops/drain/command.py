@@ -19,6 +19,7 @@ from qctl.ops.processes.replacement import Replacement
 from qctl.ops.processes.restart import Interrupted
 from qctl.ops.processes.run_command import OperatorCommand, run_command
 from qctl.ops.processes.targets import read_connections
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.server import clock_ms
 
@@ -67,9 +68,8 @@ class _Phase:
             whose, at_least = self._workers_of_target()
             self._replacement = Replacement(
                 context.client,
-                context.prefix,
                 context.address.db,
-                context.plan.names,
+                context.queues,
                 command.expected_workers,
                 whose,
                 command.shortcoming,
@@ -85,7 +85,7 @@ class _Phase:
         yield RunningCommand(command.argv)
         self.done = Restarted(in_the_way=overdue, ran_command=True)
         began = time.monotonic()
-        names = "\n".join(context.plan.names)
+        names = "\n".join(context.plan.labels)
         run_command(
             command.argv,
             {"QCTL_QUEUES": names, "QCTL_REDIS_URL": str(context.address)},
@@ -109,7 +109,7 @@ class _Phase:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
 
-    def _workers_of_target(self) -> tuple[set[int] | None, Counter[str]]:
+    def _workers_of_target(self) -> tuple[set[int] | None, Counter[QueueKeys]]:
         """Client ids of the target's workers, and how many of each queue the plan has found.
 
         The ids are None without a target, and if no worker could be matched with its processes. The
@@ -125,7 +125,7 @@ class _Phase:
         processes = target.manager.find(target.name)
         now = read_connections(context.client, context.settings, context.address.db, processes)
         ids = {worker.client_id for p in processes for worker in now.owned.get(p.key, ())}
-        return ids, Counter(worker.queue for worker in before)
+        return ids, Counter(worker.keys for worker in before)
 
     def _announce(self, pid: int) -> None:
         # If qctl is killed, the command goes on, so the watchdog must wait for the command's end.

@@ -85,8 +85,13 @@ class DrainContext:
         return self.plan.queues
 
     @property
-    def prefix(self) -> str:
-        return self.plan.queues[0].prefix
+    def prefix(self) -> str | None:
+        """See ``DrainPlan.prefix``."""
+        return self.plan.prefix
+
+    def label(self, keys: QueueKeys) -> str:
+        """How messages name a queue of the drain; see ``QueueKeys.label``."""
+        return self.tracker.label(keys)
 
     @property
     def stays_paused(self) -> bool:

@@ -68,14 +68,15 @@ def put_back(
 
 def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
     queues = sorted(context.tracker.pauses.ours)
-    names = ", ".join(keys.name for keys in queues)
+    labels = [context.label(keys) for keys in queues]
+    names = ", ".join(labels)
     if names and is_outage(error):
         context.notes.append(
             f"{names} may still be paused ({error.what}); the watchdog (pid "
             f"{context.leases.watchdog_pid}) tries to resume until Redis accepts writes"
         )
     elif names:
-        remedy = command(context.prefix, "resume", *(keys.name for keys in queues))
+        remedy = command(context.prefix, "resume", *labels)
         context.notes.append(f"{names} may still be paused ({error.what}); try: {remedy}")
     context.leases.abandon()
     context.tracker.pauses.is_left_to_watchdog = True
@@ -98,7 +99,9 @@ def await_first_start(context: DrainContext) -> None:
             return
         if time.monotonic() > deadline:
             # The reason may be a rate limit, if qctl cannot see whether the limit is reached.
-            limits = [f"; {s.keys.name} {note.text}" for s in idle if (note := limited(s))]
+            limits = [
+                f"; {context.label(s.keys)} {note.text}" for s in idle if (note := limited(s))
+            ]
             context.notes.append(
                 f"jobs wait, but none has started within {FIRST_START_S:.0f} s{''.join(limits)}"
             )

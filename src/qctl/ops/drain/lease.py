@@ -136,9 +136,8 @@ class Leases:
 
     def _start_watchdog(self) -> None:
         self._close_pipe()
-        first = next(iter(self._leases))
-        leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
-        message = _line({"url": self._url, "prefix": first.prefix, "leases": leases})
+        leases = [(q.prefix, q.name, lease.to_json()) for q, lease in self._leases.items()]
+        message = _line({"url": self._url, "leases": leases})
         reader, writer = os.pipe()
         self._pipe = writer
         # Fill the pipe before the watchdog starts: if qctl is killed right afterwards, the watchdog

@@ -7,7 +7,7 @@ stream ids), so the clocks of other hosts do not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from qctl.wire.events import Event
@@ -242,8 +242,14 @@ class Ledger:
     def interrupted(self) -> int:
         return len(self._interrupted)
 
-    def outcomes(self) -> list[JobOutcome]:
-        """All followed jobs and all lost jobs. A job that is still unsettled counts as lost."""
+    def outcomes(
+        self, label: Callable[[QueueKeys], str] = lambda keys: keys.name
+    ) -> list[JobOutcome]:
+        """All followed jobs and all lost jobs. A job that is still unsettled counts as lost.
+
+        Args:
+            label: names the queue of a job.
+        """
         rows = []
         for (keys, job_id), result in self._outcomes.items():
             job = (keys, job_id)
@@ -254,9 +260,9 @@ class Ledger:
                 final = "interrupted"
             elif job in self._recovered:
                 final = "recovered"
-            rows.append(JobOutcome(keys.name, job_id, final, self._lost.get(job, "active")))
+            rows.append(JobOutcome(label(keys), job_id, final, self._lost.get(job, "active")))
         rest = self._lost.keys() - self._outcomes.keys()
-        rows += [JobOutcome(job[0].name, job[1], "lost", self._lost[job]) for job in sorted(rest)]
+        rows += [JobOutcome(label(job[0]), job[1], "lost", self._lost[job]) for job in sorted(rest)]
         return rows
 
     def idle_s(self, until_ms: int) -> float | None:

@@ -34,7 +34,7 @@ def pause_queues(context: DrainContext) -> Iterator[Step]:
         changed = pause_queue(context, keys)
         take_inventory(context.client, context.tracker, keys)
         _follow_active(context, keys, context.tracker.cursors[keys])
-        yield Paused(keys.name, changed)
+        yield Paused(context.label(keys), changed)
 
 
 def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
@@ -85,20 +85,20 @@ def keep_paused(context: DrainContext) -> list[Paused]:
             # The pause note is not ours, so only the event shows whether the resume was forced.
             tracker.catch_up()
         if keys in tracker.pauses.forced:
-            raise _forced(keys)
+            raise _forced(context, keys)
         # With ``again``, ``pause`` refuses if the queue runs and our note is gone.
         mode = "again" if is_ours else ""
         done = pause(context.client, keys, context.holder, mode, use_list=use_list)
         if done.is_refused:
             done = _pause_without_note(context, keys)
         if done.event_id and tracker.pauses.paused_again(keys, done.event_id):
-            again.append(Paused(keys.name, changed=True, again=True))
+            again.append(Paused(context.label(keys), changed=True, again=True))
             _follow_active(context, keys, done.event_id, again=True)
             resumes = tracker.pauses.paused_again_lately[keys]
             if resumes > MAX_RESUMES:
                 raise FailedError(
-                    f"queue {keys.name} was resumed by somebody else {resumes} times within one "
-                    "wait",
+                    f"queue {context.label(keys)} was resumed by somebody else {resumes} times "
+                    "within one wait",
                     why="it was paused again each time, and jobs started in between",
                     hint="find out what resumes it, such as an app that keeps restarting: "
                     f"{command(keys.prefix, 'status', keys.name)}; then drain it again",
@@ -112,14 +112,14 @@ def _pause_without_note(context: DrainContext, keys: QueueKeys) -> Pause:
     # If there is no event of a resume, Redis has lost the pause and the note.
     context.tracker.catch_up()
     if keys in context.tracker.pauses.resumed_by_others:
-        raise _forced(keys)
+        raise _forced(context, keys)
     context.tracker.pauses.lost_by_redis.add(keys)
     return pause(context.client, keys, context.holder, use_list=keys in context.plan.mixed)
 
 
-def _forced(keys: QueueKeys) -> FailedError:
+def _forced(context: DrainContext, keys: QueueKeys) -> FailedError:
     return FailedError(
-        f"queue {keys.name} was resumed with qctl resume --force during the drain",
+        f"queue {context.label(keys)} was resumed with qctl resume --force during the drain",
         why="jobs may have started again, so the drain went no further",
         hint=f"look at it with {command(keys.prefix, 'status', keys.name)}, then drain it again",
     )

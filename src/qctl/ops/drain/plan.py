@@ -12,50 +12,40 @@ from qctl.errors import (
     FailedError,
     RefusedError,
     ReplyError,
-    UnreachableError,
-    UsageError,
     is_outage,
 )
 from qctl.manage.kinds import words_of
 from qctl.manage.protocol import Rollout
+from qctl.ops.drain.choose import (
+    Choice,
+    choose_beside,
+    choose_for_command,
+    choose_for_target,
+    require_workers,
+)
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.jobs.estimate import remaining_s
-from qctl.ops.processes.beside import queues_beside
-from qctl.ops.processes.managers import managed_processes
-from qctl.ops.processes.replacement import WITHOUT_PROOF
 from qctl.ops.processes.run_command import READY_TIMEOUT_S, OperatorCommand
 from qctl.ops.processes.stopped import remedy
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
     Target,
-    listed_workers,
-    open_target,
-    read_connections,
-    targets_serving,
-    worker_addresses,
 )
 from qctl.ops.queues.advice import LATER_PAUSE
-from qctl.ops.queues.find import find_queues, require_bullmq
+from qctl.ops.queues.find import read_existing, require_bullmq
 from qctl.ops.queues.pause import require_rights
+from qctl.ops.queues.select import select_queues
 from qctl.ops.queues.versions import require_safe_pause
 from qctl.wire.drain_record import read_resumers
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read import rights
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.info import read_info
 from qctl.wire.read.snapshot import QueueSnapshot
-
-# A drain must know all processes before it begins, so it waits longer than ``status`` does.
-MANAGER_TIMEOUT_S = 10.0
-_NO_EXPECT_HINT = (
-    "say how many each queue should have afterwards, with --expect-workers N, or do without the "
-    "proof: --no-expect"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +65,8 @@ class DrainPlan:
         unchecked_user: the Redis user, if its rights are unknown; "" for the default user.
         not_restarted: the target that the operator named, if it is not restarted; else "".
         command: restarts the workers; either the operator's command or the rollout of the target.
-        beside: queues outside the drain whose jobs ``command`` may interrupt.
+        others: queues outside the drain that the workers also serve. The drain ignores their jobs.
+        foreign: descriptions of such queues in other databases.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -89,7 +80,8 @@ class DrainPlan:
     unchecked_user: str = ""
     not_restarted: str = ""
     command: OperatorCommand | None = None
-    beside: tuple[str, ...] = ()
+    others: tuple[QueueKeys, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     @property
     def restarts(self) -> bool:
@@ -101,21 +93,22 @@ class DrainPlan:
         return tuple(snapshot.keys for snapshot in self.snapshots)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(snapshot.keys.name for snapshot in self.snapshots)
+    def prefix(self) -> str | None:
+        """The key prefix of all queues; None if they have several."""
+        return common_prefix(self.queues)
+
+    def label(self, keys: QueueKeys) -> str:
+        """How steps and messages name a queue; see ``QueueKeys.label``."""
+        return keys.label(self.prefix)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(map(self.label, self.queues))
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Queues outside the drain that the workers also serve. The drain ignores their jobs.
-
-        For a queue under another prefix or database, a description stands in place of the name.
-        """
-        if self.target is None or self.connections is None:
-            return self.beside
-        processes = self.target.processes
-        served = self.connections.queues_of(processes) | {*self.target.configured}
-        known = (*sorted(served - {*self.names}), *self.connections.elsewhere(processes))
-        return tuple(dict.fromkeys([*known, *self.beside]))
+        """How messages name the queues outside the drain whose jobs a restart may interrupt."""
+        return (*map(self.label, self.others), *self.foreign)
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
         """Convert active jobs for a step: those that have a worker, or only the ``orphans``."""
@@ -127,7 +120,7 @@ class DrainPlan:
             runtime_s = job.runtime_s(now_ms)
             shown.append(
                 RunningJob(
-                    queue=job.keys.name,
+                    queue=self.label(job.keys),
                     id=job.id,
                     name=job.name,
                     runtime_s=round(runtime_s, 1) if runtime_s is not None else None,
@@ -143,7 +136,7 @@ def make_plan(
     client: Client,
     address: Address,
     settings: Settings,
-    names: Sequence[str],
+    words: Sequence[str],
     *,
     target: str | None,
     then_restart: bool,
@@ -155,6 +148,8 @@ def make_plan(
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
     Args:
+        words: the queues to drain, each as ``NAME`` or ``NAME@PREFIX``; empty for those that the
+            target serves.
         include_others: what to do if the workers also serve queues that are not named. True drains
             those queues, False lets their jobs be interrupted, None refuses the drain.
         strategy: ``pause`` or ``roll``. None means ``roll`` for qctl's own processes, and ``pause``
@@ -172,55 +167,32 @@ def make_plan(
     """
     # Look up the queues first, so that a misspelt name is reported as an unknown queue, not as one
     # that the process does not serve.
-    snapshots = find_queues(client, settings.prefix, names) if names else []
-    found: Target | None = None
-    connections: Connections | None = None
-    guessed = ""
-    beside: tuple[str, ...] = ()
+    queues = select_queues(client, settings.prefixes, words) if words else []
+    snapshots = read_existing(client, queues)
     if operator_command is not None:
-        if operator_command.is_proved:
-            workers = listed_workers(
-                client, settings.prefix, address.db, names, or_else=WITHOUT_PROOF
-            )
-            if operator_command.expected_workers is None:
-                _require_workers(workers, names, _NO_EXPECT_HINT)
-        names, beside = _queues_of_command(
-            client, settings.prefix, address.db, names, include_others
+        choice = choose_for_command(client, address.db, queues, operator_command, include_others)
+    elif target is not None or then_restart or not queues:
+        choice = choose_for_target(
+            client, address, settings, queues, target, then_restart, include_others
         )
-    elif target is not None:
-        found = open_target(settings, target)
-        connections = read_connections(client, settings, address.db, found.processes)
-    elif then_restart or not names:
-        found, connections = _only_target(client, address, settings, names, then_restart)
-        guessed = found.label
-    if found is not None and connections is not None:
-        wanted = _queues_of(
-            found, connections, settings.prefix, names, include_others, then_restart
-        )
-        if guessed and not names:
-            guessed += f" with {', '.join(wanted)}"
-        names = wanted
-        if then_restart:
-            strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
-            _require_here(found)
-            if strategy == "roll":
-                require_rollable(found, connections)
-            elif isinstance(found.manager, Rollout):
-                operator_command = _rollout(found, found.manager)
-                without = f"drain … --no-expect -- {' '.join(operator_command.argv)}"
-                hint = f"start its workers first, or do without the proof: qctl {without}"
-                _require_workers(connections.workers, wanted, hint)
-                is_matched = bool(connections.queues_of(found.processes))
-                # Otherwise, any worker of these queues may be the target's.
-                where = (client, settings.prefix, address.db)
-                names, beside = (
-                    (wanted, ())
-                    if is_matched
-                    else _queues_of_command(*where, wanted, include_others)
-                )
-    named = {snapshot.keys.name for snapshot in snapshots}
-    if more := [name for name in names if name not in named]:
-        snapshots += find_queues(client, settings.prefix, more)
+    else:
+        choice = Choice(tuple(queues))
+    found, connections = choice.target, choice.connections
+    if then_restart and found is not None and connections is not None:
+        strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
+        _require_here(found)
+        if strategy == "roll":
+            require_rollable(found, connections)
+        elif isinstance(found.manager, Rollout):
+            operator_command = _rollout(found, found.manager)
+            without = f"drain … --no-expect -- {' '.join(operator_command.argv)}"
+            hint = f"start its workers first, or do without the proof: qctl {without}"
+            require_workers(connections.workers, choice.queues, hint)
+            if not connections.queues_of(found.processes):
+                # Any worker of these queues may be the target's.
+                choice = choose_beside(client, address.db, choice, include_others)
+    named = {snapshot.keys for snapshot in snapshots}
+    snapshots += read_existing(client, [keys for keys in choice.queues if keys not in named])
     is_granted = _preflight(client, snapshots)
     mixed: dict[QueueKeys, str] = {}
     if strategy != "roll":
@@ -231,7 +203,7 @@ def make_plan(
         target=found if then_restart else None,
         connections=connections,
         durations=read_recent_runs(client, [snapshot.keys for snapshot in snapshots]),
-        guessed=guessed,
+        guessed=choice.guessed,
         strategy=strategy or "pause",
         mixed=mixed,
         # The default user nearly always has all rights.
@@ -242,7 +214,8 @@ def make_plan(
         ),
         not_restarted=found.label if found and target is not None and not then_restart else "",
         command=operator_command,
-        beside=beside,
+        others=choice.others,
+        foreign=choice.foreign,
     )
 
 
@@ -267,119 +240,6 @@ def _rollout(target: Target, manager: Rollout) -> OperatorCommand:
         ready_timeout_s=READY_TIMEOUT_S + longest_s,
         shortcoming=lambda: manager.shortcoming(target.name, processes),
     )
-
-
-def _only_target(
-    client: Client,
-    address: Address,
-    settings: Settings,
-    names: Sequence[str],
-    then_restart: bool,
-) -> tuple[Target, Connections]:
-    """The only managed app that serves the named queues; without names, any queue."""
-    what = "it is not clear " + ("which process to restart" if names else "which queues to drain")
-    hint = "name the process with --target MANAGER:NAME, for example pm2:worker"
-    if not then_restart:
-        hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
-    processes, remarks = managed_processes(
-        settings,
-        lambda: worker_addresses(client, settings.prefix, address.db),
-        timeout_s=MANAGER_TIMEOUT_S,
-    )
-    connections = read_connections(client, settings, address.db, processes)
-    labels = targets_serving(settings, connections, processes, names)
-    if remarks and not (labels and connections.all_owned(names)):
-        # Processes that qctl could not see may also serve these queues.
-        raise UnreachableError(what, why="; ".join(remarks), hint=hint)
-    if len(labels) == 1:
-        return open_target(settings, labels.pop()), connections
-    why = f"no managed process on this host holds a worker of {', '.join(names)}"
-    if labels:
-        why = f"several serve them: {', '.join(sorted(labels))}"
-    elif not names:
-        why = "no managed process on this host holds a worker"
-    raise UsageError(what, why=why, hint=hint)
-
-
-def _queues_of(
-    target: Target,
-    connections: Connections,
-    prefix: str,
-    names: Sequence[str],
-    include_others: bool | None,
-    then_restart: bool,
-) -> Sequence[str]:
-    """The queues to drain: the named ones, or all that the target serves."""
-    connected = connections.queues_of(target.processes)
-    serves = connected | set(target.configured)
-    foreign = connections.elsewhere(target.processes)
-    if not names and not serves:
-        # A drain without a restart needs no target.
-        restart = ("--then-restart", "--target", target.label) if then_restart else ()
-        raise UsageError(
-            f"it is not clear which queues {target.label} serves",
-            why="none of its processes holds a worker connection that can be matched here",
-            hint=f"name each of them: {command(prefix, 'drain', 'QUEUE', *restart)}",
-        )
-    names = names or sorted(serves)
-    if not then_restart:
-        return names
-    if connected and (strangers := set(names) - serves):
-        # Most likely the target is wrong.
-        raise RefusedError(
-            f"{target.label} does not serve {', '.join(sorted(strangers))}",
-            why=f"its workers are connected to {', '.join(sorted(connected))}",
-            hint="name another --target, or add the queues to its [targets.NAME] in qctl.toml",
-        )
-    rest = sorted(serves - set(names))
-    _require_choice(f"{target.label} also serves", rest, foreign, include_others)
-    return [*names, *rest] if include_others else names
-
-
-def _require_workers(workers: Sequence[WorkerClient], names: Sequence[str], hint: str) -> None:
-    """Refuse a command if no worker is connected, because then no proof is possible."""
-    if not any(worker.queue in names for worker in workers):
-        raise RefusedError(
-            f"no worker of {', '.join(names)} is connected",
-            why="so nothing would show whether the command has restarted any",
-            hint=hint,
-        )
-
-
-def _queues_of_command(
-    client: Client, prefix: str, db: int, names: Sequence[str], include_others: bool | None
-) -> tuple[Sequence[str], tuple[str, ...]]:
-    """The queues to drain, and other queues whose jobs the command may interrupt."""
-    rest, foreign = queues_beside(client, prefix, db, names)
-    _require_choice(f"the workers of {', '.join(names)} also serve", rest, foreign, include_others)
-    if include_others:
-        return [*names, *rest], ()
-    return names, (*rest, *foreign)
-
-
-def _require_choice(
-    what: str, rest: Sequence[str], foreign: Sequence[str], include_others: bool | None
-) -> None:
-    """Refuse to restart workers that also serve other queues, unless the operator has chosen.
-
-    Args:
-        rest: other queues of this prefix.
-        foreign: queues of another prefix or database.
-    """
-    if (rest or foreign) and include_others is None:
-        raise RefusedError(
-            f"{what} {', '.join([*rest, *foreign])}",
-            why="a restart would interrupt the jobs of those queues",
-            hint="drain them too with --include-others"
-            + (" (possible only for queues of this prefix and database)" if foreign else "")
-            + ", or let their jobs be interrupted with --ignore-others",
-        )
-    if foreign and include_others:
-        raise RefusedError(
-            f"{what} {', '.join(foreign)}",
-            why="they are under another prefix or database, which one drain cannot include",
-            hint="let their jobs be interrupted with --ignore-others",
-        )
 
 
 def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
@@ -416,10 +276,10 @@ def describe(plan: DrainPlan, client: Client) -> Planned:
     estimates = [job.estimate_s for job in active]
     known = [estimate for estimate in estimates if estimate is not None]
     return Planned(
-        queues=plan.names,
-        already_paused=tuple(s.keys.name for s in plan.snapshots if s.paused),
+        queues=plan.labels,
+        already_paused=tuple(plan.label(s.keys) for s in plan.snapshots if s.paused),
         target=plan.target.label if plan.target else None,
-        processes=process_plans(plan.target, plan.connections),
+        processes=process_plans(plan.target, plan.connections, plan.prefix),
         backlog=sum(snapshot.backlog for snapshot in plan.snapshots),
         active=active,
         orphans=plan.shown(jobs, orphans=True),
@@ -431,9 +291,13 @@ def describe(plan: DrainPlan, client: Client) -> Planned:
 
 
 def process_plans(
-    target: Target | None, connections: Connections | None
+    target: Target | None, connections: Connections | None, prefix: str | None
 ) -> tuple[ProcessPlan, ...]:
-    """The processes of a target; they have no queues if the connected workers are unknown."""
+    """The processes of a target; they have no queues if the connected workers are unknown.
+
+    Args:
+        prefix: the prefix that is left out of the queues' names.
+    """
     return tuple(
         ProcessPlan(
             target=process.target,
@@ -442,27 +306,33 @@ def process_plans(
             status=process.status,
             stop_signal=process.stop_signal or None,
             kill_timeout_ms=process.kill_timeout_ms,
-            queues=tuple(sorted(connections.queues_of([process]) if connections else ())),
+            queues=tuple(
+                keys.label(prefix)
+                for keys in (sorted(connections.queues_of([process])) if connections else ())
+            ),
             signal_trouble=process.signal_trouble,
         )
         for process in (target.processes if target else ())
     )
 
 
-def _resumed_at_start(plan: DrainPlan, client: Client) -> set[str]:
-    """Names of the queues that the target resumed at its start in an earlier drain."""
+def _resumed_at_start(plan: DrainPlan, client: Client) -> set[QueueKeys]:
+    """The queues that the target resumed at its start in an earlier drain."""
     if plan.target is None or plan.strategy == "roll":
         return set()
-    try:
-        seen = read_resumers(client, plan.queues[0].prefix)
-    except ReplyError as error:
-        if is_outage(error):
-            raise
-        return set()
-    return {each.queue for each in seen if each.target == plan.target.label}
+    found = set()
+    for prefix in {keys.prefix for keys in plan.queues}:
+        try:
+            seen = read_resumers(client, prefix)
+        except ReplyError as error:
+            if is_outage(error):
+                raise
+            continue
+        found |= {QueueKeys(prefix, s.queue) for s in seen if s.target == plan.target.label}
+    return found
 
 
-def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[str]:
+def _warnings(plan: DrainPlan, resumed_at_start: Collection[QueueKeys]) -> Iterable[str]:
     if plan.not_restarted:
         yield not_restarted(plan.not_restarted)
     if plan.unchecked_user:
@@ -476,19 +346,19 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
             "drain does not wait for them, and they are not in the figures"
         )
     for snapshot in plan.snapshots:
-        name = snapshot.keys.name
+        name = plan.label(snapshot.keys)
         if snapshot.keys in plan.mixed:
             yield plan.mixed[snapshot.keys]
         if snapshot.keys in plan.left_behind:
             yield f"{name} was left paused by {snapshot.pause_note}: this drain takes it over"
-        elif snapshot.paused and name in resumed_at_start and plan.target:
+        elif snapshot.paused and snapshot.keys in resumed_at_start and plan.target:
             yield (
                 f"{name} was paused before, but {plan.target.label} seems to resume it when it "
                 "starts, as in an earlier drain; if so, the queue runs at the end. To keep it "
                 "paused: --keep-paused"
             )
         elif snapshot.paused:
-            yield stays_paused(snapshot)
+            yield stays_paused(snapshot, name)
 
 
 def not_restarted(label: str) -> str:
@@ -496,13 +366,12 @@ def not_restarted(label: str) -> str:
     return f"{label} is not restarted: that needs --then-restart"
 
 
-def stays_paused(snapshot: QueueSnapshot) -> str:
-    """The note on a queue that somebody paused before the drain."""
+def stays_paused(snapshot: QueueSnapshot, name: str) -> str:
+    """The note on a queue that somebody paused before the drain; ``name`` is how it names it."""
     by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
     if snapshot.uncertain_note:
         by = f", by {snapshot.uncertain_note} or {LATER_PAUSE},"
-    name = snapshot.keys.name
     return (
         f"{name} was paused before{by} and stays paused at the end; to resume it later: "
-        f"{command(snapshot.keys.prefix, 'resume', name)}"
+        f"{command(snapshot.keys.prefix, 'resume', snapshot.keys.name)}"
     )

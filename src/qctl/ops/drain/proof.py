@@ -95,7 +95,8 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
     unsettled = set(ledger.unsettled)
     deleted = [job for job, left in nowhere.items() if left == DELETED and job not in unsettled]
     doubts = [
-        f"{keys.name} is a queue of {library}, which may keep jobs where qctl does not look"
+        f"{tracker.label(keys)} is a queue of {library}, which may keep jobs where qctl does not "
+        "look"
         for keys, library in others.items()
     ]
     return _verdict(tracker, deleted, doubts)
@@ -103,7 +104,9 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
 
 def unproved(tracker: Tracker, why: str) -> Verdict:
     """The verdict when nothing could be checked."""
-    return Verdict(None, Proof(resumed_by_others=_names(tracker.pauses.resumed_by_others), why=why))
+    return Verdict(
+        None, Proof(resumed_by_others=_names(tracker, tracker.pauses.resumed_by_others), why=why)
+    )
 
 
 def _settle(client: Client, tracker: Tracker) -> None:
@@ -173,20 +176,21 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
     results = [job.result for job in tracker.ledger.outcomes()]
     lost = results.count("lost")
     doubts = doubts + [
-        f"the jobs of {keys.name} could not be counted"
+        f"the jobs of {tracker.label(keys)} could not be counted"
         if keys in tracker.cursors
-        else f"{keys.name} was not reached"
+        else f"{tracker.label(keys)} was not reached"
         for keys in tracker.queues
         if keys not in known
     ]
     for keys, queue in known.items():
+        name = tracker.label(keys)
         if keys in missed:
             doubts.append(
-                f"events of {keys.name} are missing: they were cut off before they could be read "
+                f"events of {name} are missing: they were cut off before they could be read "
                 "(a larger streams.events.maxLen keeps more), or their stream was deleted"
             )
         elif queue.is_disturbed:
-            doubts.append(f"{keys.name} was resumed by somebody else before its jobs were counted")
+            doubts.append(f"{name} was resumed by somebody else before its jobs were counted")
         elif not queue.is_complete:
             known_lost = tracker.ledger.lost_of(keys)
             if known_lost and not any(job[0] == keys for job in deleted):
@@ -195,7 +199,7 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
             elif not queue.is_balanced:
                 less = "fewer" if queue.missing > 0 else "more"
                 jobs = counted(abs(queue.missing), "job")
-                doubts.append(f"{keys.name} has {jobs} {less} than its events explain")
+                doubts.append(f"{name} has {jobs} {less} than its events explain")
     ids = sum(queue.seen for queue in known.values())
     checked = "all ids"
     if not known:
@@ -212,12 +216,12 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
         checked=checked,
         ids=ids,
         deleted=silent,
-        events_missed=_names(missed),
-        resumed_by_others=_names(tracker.pauses.resumed_by_others),
+        events_missed=_names(tracker, missed),
+        resumed_by_others=_names(tracker, tracker.pauses.resumed_by_others),
         why="; ".join(doubts),
     )
     return Verdict(None if doubts and not lost else lost, proof)
 
 
-def _names(queues: Iterable[QueueKeys]) -> tuple[str, ...]:
-    return tuple(sorted(keys.name for keys in queues))
+def _names(tracker: Tracker, queues: Iterable[QueueKeys]) -> tuple[str, ...]:
+    return tuple(sorted(map(tracker.label, queues)))

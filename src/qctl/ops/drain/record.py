@@ -6,10 +6,12 @@ Later commands show these records. A failure to write them does not fail the dra
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError, is_outage
+from qctl.grouping import grouped
 from qctl.ops.drain.ownership import Pauses
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.steps import DrainReport
@@ -18,27 +20,26 @@ from qctl.wire.drain_record import RESULTS, DrainResult, add_drain
 
 
 def record_result(
-    client: Client, prefix: str, report: DrainReport, error: QctlError | None
+    client: Client, prefixes: Iterable[str], report: DrainReport, error: QctlError | None
 ) -> None:
     """Record the result of a drain for metrics, unless Redis went away.
 
     Args:
+        prefixes: the prefixes of the queues; the whole result is recorded under each.
         error: why the drain ended early; None if it did not.
     """
     if error is not None and is_outage(error):
         return
+    result = DrainResult(
+        at_ms=int(time.time() * 1000),
+        outcome=report.outcome,
+        **{name: getattr(report, name) for name in RESULTS},
+        paused_ms=round(report.paused_s * 1000),
+        idle_ms=None if report.idle_s is None else round(report.idle_s * 1000),
+    )
     with suppress(QctlError):
-        add_drain(
-            client,
-            prefix,
-            DrainResult(
-                at_ms=int(time.time() * 1000),
-                outcome=report.outcome,
-                **{name: getattr(report, name) for name in RESULTS},
-                paused_ms=round(report.paused_s * 1000),
-                idle_ms=None if report.idle_s is None else round(report.idle_s * 1000),
-            ),
-        )
+        for prefix in prefixes:
+            add_drain(client, prefix, result)
 
 
 def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: bool) -> None:
@@ -49,14 +50,16 @@ def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: 
     """
     if plan.target is None or plan.strategy == "roll":
         return
-    resumed = {keys.name for keys in pauses.resumed_at_start}
-    quiet = {keys.name for keys in plan.queues if keys not in pauses.resumed_by_others}
+    at_ms = int(time.time() * 1000)
     with suppress(QctlError):
-        drain_record.record_starts(
-            client,
-            plan.queues[0].prefix,
-            plan.target.label,
-            int(time.time() * 1000),
-            resumed=resumed,
-            kept=quiet - resumed if complete else (),
-        )
+        for prefix, queues in grouped(plan.queues, lambda keys: keys.prefix).items():
+            resumed = {keys.name for keys in queues if keys in pauses.resumed_at_start}
+            quiet = {keys.name for keys in queues if keys not in pauses.resumed_by_others}
+            drain_record.record_starts(
+                client,
+                prefix,
+                plan.target.label,
+                at_ms,
+                resumed=resumed,
+                kept=quiet - resumed if complete else (),
+            )

@@ -27,7 +27,7 @@ def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterato
         done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
         context.tracker.ledger.note_recovered((keys, job_id) for job_id in done)
         if done:
-            yield Recovered(keys.name, done)
+            yield Recovered(context.label(keys), done)
 
 
 def recover_orphans(context: DrainContext) -> Iterator[Step]:
@@ -75,8 +75,8 @@ def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step
             time.sleep(BLOCK_MS / 1000)
     for keys, job_id in sorted(pending):
         context.notes.append(
-            f"job {job_id} of {keys.name} may have been interrupted; to put it back once its lock "
-            f"has expired: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
+            f"job {job_id} of {context.label(keys)} may have been interrupted; to put it back once "
+            f"its lock has expired: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
         )
 
 
@@ -84,14 +84,14 @@ def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]
     """The queues whose workers were all restarted."""
     if restarted.replacement is not None:
         # Every old worker of these queues is gone.
-        return [keys for keys in context.queues if restarted.replacement.had_workers(keys.name)]
+        return [keys for keys in context.queues if restarted.replacement.had_workers(keys)]
     connections, target = context.plan.connections, context.plan.target
     # A process that was not restarted may still work on its jobs.
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):
         return []
     own = {w.client_id for p in target.processes for w in connections.owned.get(p.key, ())}
     workers = {
-        keys: {w.client_id for w in connections.workers if w.queue == keys.name}
+        keys: {w.client_id for w in connections.workers if w.keys == keys}
         for keys in context.queues
     }
     return [keys for keys, ids in workers.items() if ids and ids <= own]

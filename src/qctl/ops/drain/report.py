@@ -16,7 +16,7 @@ from qctl.ops.processes.suggest import command
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import list_workers
+from qctl.wire.read.clients import is_listed, list_all_workers
 from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 
@@ -66,7 +66,7 @@ def make_report(
     end = _read_end(context, restarted)
     trouble, verdict = end.trouble, end.verdict
     ended = _pauses_ended(context, end.paused)
-    jobs = ledger.outcomes()
+    jobs = ledger.outcomes(plan.label)
     results = [job.result for job in jobs]
     until_ms = pauses.ended_ms or end.now_ms
     # A drain that could not put everything back has failed.
@@ -76,7 +76,7 @@ def make_report(
         error = trouble
     return DrainReport(
         outcome=outcome.name,
-        queues=plan.names,
+        queues=plan.labels,
         target=plan.target.label if plan.target else None,
         strategy=plan.strategy,
         active_at_start=ledger.active_at_start,
@@ -95,7 +95,7 @@ def make_report(
         resumed=_is_resumed(context, put_back, ended),
         still_paused=None
         if end.paused is None
-        else tuple(keys.name for keys in context.queues if keys in end.paused),
+        else tuple(context.label(keys) for keys in context.queues if keys in end.paused),
         unserved=end.unserved,
         still_active=plan.shown(end.active) if outcome.name == "timeout" else (),
         paused_again=pauses.times_paused_again.total(),
@@ -133,15 +133,13 @@ def _read_end(context: DrainContext, restarted: Restarted) -> _End:
 def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str, ...] | None:
     """Queues that run although no worker is connected to them; None when that is unknown."""
     try:
-        workers = list_workers(
-            context.client, context.prefix, context.plan.names, context.address.db
-        )
+        connected = list_all_workers(context.client, context.queues, context.address.db)
     except ReplyError:
         return None
-    if workers is None:
+    if connected is None or not all(is_listed(keys.prefix) for keys in context.queues):
         return None
-    served = {worker.queue for worker in workers}
-    return tuple(q.name for q in context.queues if q not in paused and q.name not in served)
+    served = {worker.keys for worker in connected.workers}
+    return tuple(context.label(q) for q in context.queues if q not in paused and q not in served)
 
 
 def _interrupted(
@@ -230,42 +228,44 @@ def _notes_on_pauses_before(context: DrainContext, ended: set[QueueKeys]) -> Ite
     taken_over = context.plan.left_behind & (pauses.ours | pauses.resumed)
     for snapshot in context.plan.snapshots:
         keys, note = snapshot.keys, snapshot.pause_note
+        name = context.label(keys)
         if keys in taken_over:
-            yield f"{keys.name} had been left paused by {note}; this drain took the pause over"
+            yield f"{name} had been left paused by {note}; this drain took the pause over"
         elif snapshot.paused and keys not in ended:
-            yield stays_paused(snapshot)
+            yield stays_paused(snapshot, name)
 
 
 def _notes_on_resumes(context: DrainContext, ended: set[QueueKeys]) -> Iterator[str]:
     """Notes on resumes by somebody else."""
     pauses = context.tracker.pauses
     for keys in context.queues:
+        name = context.label(keys)
         end = "; it was paused before the drain, and runs now" if keys in ended else ""
         if keys in pauses.lost_by_redis:
             yield (
-                f"Redis had lost the pause of {keys.name}, as after a failover, so the queue was "
+                f"Redis had lost the pause of {name}, as after a failover, so the queue was "
                 "paused again"
             )
         count, target = pauses.times_paused_again.get(keys, 0), pauses.resumed_at_start.get(keys)
         again = f", and paused again {'once' if count == 1 else f'{count} times'}" if count else ""
         if target is not None:
             yield (
-                f"{keys.name} was resumed while {target} started{again}: the app seems to resume "
+                f"{name} was resumed while {target} started{again}: the app seems to resume "
                 f"its queues when it starts, which ends any pause{end}"
             )
         elif keys in pauses.resumed_by_others:
             during = f" during the drain{again}" if count else ""
-            yield f"{keys.name} was resumed by somebody else{during}{end}"
+            yield f"{name} was resumed by somebody else{during}{end}"
         elif keys in ended:
-            yield f"{keys.name} was paused before the drain, and runs now"
+            yield f"{name} was paused before the drain, and runs now"
 
 
 def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
     """Notes on how to find lost jobs and put them back, and on deleted jobs."""
     proof, prefix = verdict.proof, context.prefix
-    lost = [job for job in context.tracker.ledger.outcomes() if job.result == "lost"]
+    lost = [job for job in context.tracker.ledger.outcomes(context.label) if job.result == "lost"]
     if lost or (verdict.lost is None and proof.checked != "nothing"):
-        names = sorted({job.queue for job in lost} or {keys.name for keys in context.queues})
+        names = sorted({job.queue for job in lost} or {*context.plan.labels})
         note = f"to find jobs that are in no state: {command(prefix, 'doctor', *names, '--full')}"
         if lost:
             queue = lost[0].queue

@@ -17,7 +17,6 @@ from qctl.ops.processes.replacement import QueueWorkers, Replacement
 from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import StoppedError, current_process
 from qctl.ops.processes.targets import Connections, Target
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
@@ -110,7 +109,7 @@ def prepare_restart(
         connections: the connected workers, including those of the process.
     """
     planned = context.plan.connections
-    names = frozenset(context.plan.names)
+    wanted = frozenset(context.queues)
     by_address = bool(planned and planned.queues_of(target.processes))
     served = connections.queues_of([process]) if connections else set()
     return Restart(
@@ -120,9 +119,9 @@ def prepare_restart(
         context.stop,
         context.tracker.rest,
         # If no worker could be matched to a process, every queue must get a new worker.
-        queues=frozenset(served & names) if by_address else names,
+        queues=wanted.intersection(served) if by_address else wanted,
         by_address=by_address,
-        prefix=context.settings.prefix,
+        prefix=context.prefix,
         db=context.address.db,
     )
 
@@ -209,12 +208,11 @@ class _Phase:
     def _count_ignored(self) -> None:
         """Count the jobs outside the drain that the restart may interrupt."""
         context = self._context
-        if not context.plan.ignored:
+        if not context.plan.others:
             return
-        queues = [QueueKeys(context.settings.prefix, name) for name in context.plan.ignored]
         # The report only mentions the number in a note, so a failure does not matter.
         with suppress(QctlError):
-            jobs = read_active(context.client, queues)
+            jobs = read_active(context.client, context.plan.others)
             self._note(ignored_running=sum(not job.is_orphan for job in jobs))
 
 

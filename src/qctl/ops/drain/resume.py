@@ -42,8 +42,8 @@ def resume_own(context: DrainContext) -> Iterator[Step]:
             continue
         if not done.changed and are_paused(client, [keys])[0]:
             context.notes.append(
-                f"{keys.name} was also paused by somebody else, so it stays paused; to resume "
-                f"it: {command(keys.prefix, 'resume', keys.name)}"
+                f"{context.label(keys)} was also paused by somebody else, so it stays paused; to "
+                f"resume it: {command(keys.prefix, 'resume', keys.name)}"
             )
             continue
         pauses.ours.discard(keys)
@@ -54,7 +54,7 @@ def resume_own(context: DrainContext) -> Iterator[Step]:
         if done.changed or event_id:
             at_ms = int(event_id.partition("-")[0] or 0) or clock_ms(client)
             pauses.resumed_by_us(keys, event_id, at_ms)
-            yield Resumed(keys.name, done.moved)
+            yield Resumed(context.label(keys), done.moved)
         elif keys in tracker.cursors:
             pauses.resumed_by_others.add(keys)
     tracker.ledger.note_resumed()
@@ -67,7 +67,9 @@ def _resume(context: DrainContext, keys: QueueKeys) -> Resume:
         if is_outage(error) or are_paused(context.client, [keys])[0]:
             raise
         # The resume failed half way, but workers can take jobs again.
-        context.notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
+        context.notes.append(
+            f"{context.label(keys)} runs again, but its resume failed half way: {error.why}"
+        )
         return Resume(changed=True, moved=0, owned=True, event_id="")
 
 
@@ -97,7 +99,7 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
         resume(context.client, keys, owner=context.holder.owner)
     if confirmed:
         return True, WATCH_S
-    names = ", ".join(keys.name for keys in resumed)
+    names = ", ".join(map(context.label, resumed))
     doubt = (
         "it is unknown whether every replica has the resume: this Redis user may not run INFO, WAIT"
         if confirmed is None

@@ -12,7 +12,7 @@ from qctl.ops.drain.ownership import Pauses
 from qctl.ops.patience import PatientClient
 from qctl.ops.processes.stopped import POLL_S
 from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read_events, read_gaps
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.write.pausing import disown_pause
 
 # How long one read waits for events. A request to stop is noticed only after the read.
@@ -49,6 +49,10 @@ class Tracker:
         self.has_started = False
         # Queue → the event id after which its stream must still be checked for trimmed events.
         self._unchecked: dict[QueueKeys, str] = {}
+
+    def label(self, keys: QueueKeys) -> str:
+        """How messages name a queue of the drain; see ``QueueKeys.label``."""
+        return keys.label(common_prefix(self.queues))
 
     def follow(self, *, wait: bool = False) -> list[tuple[QueueKeys, Event]]:
         """Read new events.

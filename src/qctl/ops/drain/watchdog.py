@@ -6,11 +6,11 @@ before qctl has sent its last message (kill -9, a lost terminal, out of memory),
 resumes the queues that the drain paused and deletes the leases. If Redis is away, the watchdog
 tries again. A note in Redis names the owner of a pause, so the watchdog leaves other pauses alone.
 
-The messages on the pipe are lines of JSON. The first has ``url``, ``prefix`` and ``leases`` (queue
-name → the lease to renew, as JSON text). ``{"stopping": …}`` comes before each restart. The last is
-``{"goodbye": true}``, with ``watch_s`` if a failover may bring a pause back: for that time, the
-watchdog resumes any queue whose pause comes back. The Redis URL, which may hold a password, is sent
-through the pipe, so that no process list shows it.
+The messages on the pipe are lines of JSON. The first has ``url`` and ``leases``: for each queue its
+prefix, its name, and the lease to renew as JSON text. ``{"stopping": …}`` comes before each
+restart. The last is ``{"goodbye": true}``, with ``watch_s`` if a failover may bring a pause back:
+for that time, the watchdog resumes any queue whose pause comes back. The Redis URL, which may hold
+a password, is sent through the pipe, so that no process list shows it.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def main() -> None:
         first = json.loads(pipe.readline())
     address, client = connect(first["url"])
     leases = {
-        QueueKeys(first["prefix"], name): holder
-        for name, text in first["leases"].items()
+        QueueKeys(prefix, name): holder
+        for prefix, name, text in first["leases"]
         if (holder := parse_holder(text)) is not None
     }
     # If qctl has died already, writing fails, but the watchdog must go on.

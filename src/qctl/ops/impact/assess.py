@@ -223,7 +223,7 @@ class _Assessor:
             asked_at=from_epoch_ms(self._now_ms),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
-            processes=process_plans(target, scope.connections),
+            processes=process_plans(target, scope.connections, self._settings.prefix),
             handles_signal=handles or None,
             kill_after_s=None if is_gapless else kill_after_s,
             last_restarts=self._or_remark("what the last restart did", self._last_restarts),
@@ -295,8 +295,8 @@ class _Assessor:
             return ()
         served = {}
         for process in target.processes:
-            names = connections.queues_of([process])
-            served[process] = [keys for keys in self._keys if keys.name in names]
+            connected = connections.queues_of([process])
+            served[process] = [keys for keys in self._keys if keys in connected]
         return tuple(map(restart_row, past_restarts(self._client, served)))
 
     def _resumers(self) -> list[Resumer]:

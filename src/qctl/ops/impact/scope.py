@@ -30,7 +30,12 @@ from qctl.ops.queues.find import (
 )
 from qctl.ops.queues.missing import no_queues
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import ForeignWorker, list_foreign
+from qctl.wire.read.clients import (
+    ForeignWorker,
+    WorkerClient,
+    client_name,
+    list_foreign,
+)
 
 _MAX_NAMED = 5
 
@@ -81,12 +86,11 @@ def find_scope(
         found = open_target(settings, target)
         connections, remarks = _connections(client, address, settings, found.processes)
         return _of_target(client, settings, names, found, connections, remarks)
-    processes, remarks = managed_processes(
-        settings, lambda: worker_addresses(client, settings.prefix, address.db)
-    )
+    processes, remarks = managed_processes(settings, lambda: worker_addresses(client))
     connections, more = _connections(client, address, settings, processes)
     remarks += more
-    labels = targets_serving(settings, connections, processes, names)
+    wanted = [QueueKeys(settings.prefix, name) for name in names]
+    labels = targets_serving(settings, connections, processes, wanted)
     why = "no managed process on this host is known to serve these queues"
     if len(labels) > 1:
         why = f"several apps serve these queues: {', '.join(sorted(labels))}"
@@ -119,7 +123,8 @@ def _of_target(
     connections: Connections | None,
     remarks: tuple[str, ...],
 ) -> Scope:
-    connected = connections.queues_of(target.processes) if connections else set()
+    serves = connections.queues_of(target.processes) if connections else set()
+    connected = {keys.name for keys in serves}
     served = connected | set(target.configured)
     may_serve_more = _may_serve_more(target, connections)
     if connected and names and not served & set(names):
@@ -213,6 +218,24 @@ def _others_served(
     ), tuple(others)
 
 
+def _as_foreign(worker: WorkerClient, db: int) -> ForeignWorker:
+    return ForeignWorker(client_name(worker.keys.prefix, worker.keys.name), db)
+
+
+def _under_one_prefix(connections: Connections, prefix: str, db: int) -> Connections:
+    """The workers of one prefix; those under other prefixes count as foreign."""
+    foreign = {key: [*workers] for key, workers in connections.foreign.items()}
+    owned = {}
+    for key, workers in connections.owned.items():
+        if mine := [worker for worker in workers if worker.keys.prefix == prefix]:
+            owned[key] = mine
+        others = [_as_foreign(worker, db) for worker in workers if worker.keys.prefix != prefix]
+        if others:
+            foreign[key] = [*foreign.get(key, ()), *others]
+    here = [worker for worker in connections.workers if worker.keys.prefix == prefix]
+    return Connections(here, owned, foreign)
+
+
 def _host(address: str) -> str:
     return address.rpartition(":")[0]
 
@@ -221,7 +244,8 @@ def _connections(
     client: Client, address: Address, settings: Settings, processes: Sequence[ManagedProcess]
 ) -> tuple[Connections | None, tuple[str, ...]]:
     try:
-        return read_connections(client, settings, address.db, processes), ()
+        found = read_connections(client, settings, address.db, processes)
+        return _under_one_prefix(found, settings.prefix, address.db), ()
     except QctlError as error:
         if is_outage(error):
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from qctl.config.settings import TargetConfig
+from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
@@ -109,34 +109,49 @@ def host_of(address: str) -> str:
 
 def queues_served(
     workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
-) -> dict[str, set[str]]:
-    """Key of each process that has workers → names of the queues that the process serves."""
-    served: dict[str, set[str]] = {}
+) -> dict[str, set[QueueKeys]]:
+    """Key of each process that has workers → the queues that the process serves."""
+    served: dict[str, set[QueueKeys]] = {}
     for worker in workers:
         process = holders.get(worker.client_id)
         if process is not None:
-            served.setdefault(process.key, set()).add(worker.queue)
+            served.setdefault(process.key, set()).add(worker.keys)
     return served
 
 
 def serving(
     processes: Iterable[ManagedProcess],
-    connected: Mapping[str, Collection[str]],
-    targets: Iterable[TargetConfig],
-    names: Collection[str],
-) -> dict[ManagedProcess, frozenset[str]]:
-    """Each running process that serves queues in ``names`` → the names of these queues.
+    connected: Mapping[str, Collection[QueueKeys]],
+    settings: Settings,
+    queues: Collection[QueueKeys],
+) -> dict[ManagedProcess, frozenset[QueueKeys]]:
+    """Each running process that serves some of ``queues`` → these queues.
 
     Args:
-        connected: process key → names of the queues that the process serves now.
-        targets: the configured targets. The queues of a target count as served by its processes.
+        connected: process key → the queues that the process serves now.
+        settings: they have the configured targets. The queues of a target count as served by its
+            processes.
     """
-    configured: dict[str, set[str]] = {}
-    for target in targets:
-        configured.setdefault(target.process, set()).update(target.queues)
     found = {}
     for process in processes:
-        served = {*connected.get(process.key, ()), *configured.get(process.target, ())}
-        if process.runs and served & set(names):
-            found[process] = frozenset(served & set(names))
+        served = configured(settings, process.target, queues)
+        served |= set(queues).intersection(connected.get(process.key, ()))
+        if process.runs and served:
+            found[process] = frozenset(served)
     return found
+
+
+def configured(settings: Settings, target: str, queues: Iterable[QueueKeys]) -> set[QueueKeys]:
+    """Those of ``queues`` that a target serves according to the config.
+
+    Args:
+        target: ``pm2:worker``. The config names its queues as a command line does: ``NAME``, or
+            ``NAME@PREFIX``.
+    """
+    words = {word for each in settings.targets if each.process == target for word in each.queues}
+    return {
+        keys
+        for keys in queues
+        if f"{keys.name}@{keys.prefix}" in words
+        or (keys.name in words and settings.prefixes.include(keys.prefix, keys.name))
+    }

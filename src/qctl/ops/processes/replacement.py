@@ -20,7 +20,8 @@ from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
 from qctl.ops.processes.stopped import POLL_S
 from qctl.ops.processes.targets import listed_workers
 from qctl.plurals import counted
-from qctl.wire.read.clients import WorkerClient, list_foreign
+from qctl.wire.keys import QueueKeys, common_prefix
+from qctl.wire.read.clients import Connected, ForeignWorker, WorkerClient
 from qctl.wire.read.info import run_ids
 
 # How long the new workers must stay connected in all: some apps crash seconds after their start.
@@ -60,8 +61,7 @@ class Replacement:
     """Watches the workers of some queues, from before they are replaced until the new ones stay up.
 
     Args:
-        prefix, db: the key prefix and the database of the queues.
-        queues: names of the queues.
+        db: the database of the queues.
         expected: how many new workers each queue needs; None: as many as the queue has, even 0.
         whose: client ids of the workers to replace; None for all workers of the queues.
         shortcoming: asks a manager why the replacement is not complete; "" if it is complete.
@@ -77,56 +77,55 @@ class Replacement:
     def __init__(
         self,
         client: Client,
-        prefix: str,
         db: int,
-        queues: Iterable[str],
+        queues: Iterable[QueueKeys],
         expected: int | None,
         whose: Collection[int] | None = None,
         shortcoming: Callable[[], str] | None = None,
         *,
-        at_least: Mapping[str, int] = {},
+        at_least: Mapping[QueueKeys, int] = {},
         stop: Callable[[], bool] = lambda: False,
         rest: Callable[[], object] = lambda: time.sleep(POLL_S),
     ) -> None:
         self._client = client
-        self._prefix = prefix
         self._db = db
         self._stop = stop
         self._rest = rest
         self._queues = tuple(queues)
+        self._prefix = common_prefix(self._queues)
         self._not_meant: frozenset[_Id] = frozenset()
-        workers = self._read()
+        connected = self._read()
+        workers = connected.workers
         if whose is not None:
             self._not_meant = frozenset(_id(w) for w in workers if w.client_id not in whose)
-            workers = [worker for worker in workers if worker.client_id in whose]
+            workers = tuple(worker for worker in workers if worker.client_id in whose)
         self._shortcoming = shortcoming or (lambda: "")
         self._hint = _HINT if shortcoming else _HINT_ON_COMMAND
         self._lacks, self._asked_at = "", -math.inf
         self._old = {_id(worker) for worker in workers}
-        self._before = Counter(w.queue for w in workers)
-        self._elsewhere = self._read_elsewhere(workers)
+        self._before = Counter(w.keys for w in workers)
+        self._elsewhere = self._elsewhere_of(workers, connected.foreign)
         self._needed = {
-            queue: max(self._before[queue], at_least.get(queue, 0))
-            if expected is None
-            else expected
-            for queue in self._queues
+            keys: max(self._before[keys], at_least.get(keys, 0)) if expected is None else expected
+            for keys in self._queues
         }
         self._servers = run_ids(client)
         # Since when each queue has had enough new workers, and which workers these were then.
         self._complete_since: float | None = None
         self._complete: frozenset[_Id] = frozenset()
-        self._seen: dict[_Id, str] = {}
+        self._seen: dict[_Id, QueueKeys] = {}
 
-    def had_workers(self, queue: str) -> bool:
+    def had_workers(self, keys: QueueKeys) -> bool:
         """Whether a worker of the queue was connected before."""
-        return self._before[queue] > 0
+        return self._before[keys] > 0
 
     def stopped_beside(self) -> tuple[str, ...]:
         """Other queues that have lost workers, which may have interrupted jobs.
 
-        Queues under another prefix or in another database are included, with a description.
+        Queues in another database are included, with a description.
         """
-        now = self._read_elsewhere(self._read())
+        connected = self._read()
+        now = self._elsewhere_of(connected.workers, connected.foreign)
         gone = {queue for key, queue in self._elsewhere.items() if key not in now}
         return tuple(sorted(gone))
 
@@ -145,16 +144,16 @@ class Replacement:
             )
         workers = [
             worker
-            for worker in self._read()
-            if worker.queue in self._needed and _id(worker) not in self._not_meant
+            for worker in self._read().workers
+            if worker.keys in self._needed and _id(worker) not in self._not_meant
         ]
         new = [worker for worker in workers if _id(worker) not in self._old]
-        left = Counter(w.queue for w in workers if _id(w) in self._old)
-        self._seen |= {_id(worker): worker.queue for worker in new}
+        left = Counter(w.keys for w in workers if _id(w) in self._old)
+        self._seen |= {_id(worker): worker.keys for worker in new}
         self._note_complete(left.total() == 0, new)
-        count = Counter(worker.queue for worker in new)
+        count = Counter(worker.keys for worker in new)
         return tuple(
-            QueueWorkers(q, self._before[q], left[q], count[q], self._needed[q])
+            QueueWorkers(q.label(self._prefix), self._before[q], left[q], count[q], self._needed[q])
             for q in self._queues
         )
 
@@ -213,7 +212,7 @@ class Replacement:
             self._rest()
 
     def _note_complete(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
-        count = Counter(worker.queue for worker in new)
+        count = Counter(worker.keys for worker in new)
         present = frozenset(_id(worker) for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
         if is_complete and self._complete_since is None:
@@ -231,7 +230,7 @@ class Replacement:
 
     def _raise_crashes(self, now: Sequence[QueueWorkers]) -> None:
         """Raise a FailedError if the new workers of a queue keep going away."""
-        ever = Counter(self._seen.values())
+        ever = Counter(keys.label(self._prefix) for keys in self._seen.values())
         for each in now:
             # More than ``MAX_CRASHES`` new workers have gone for each worker that is needed.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
@@ -253,16 +252,19 @@ class Replacement:
     def _why(self, now: Iterable[QueueWorkers]) -> str:
         return "; ".join(part for part in (_shortage(now), self._lacks) if part)
 
-    def _read_elsewhere(self, workers: Iterable[WorkerClient]) -> dict[str, str]:
+    def _elsewhere_of(
+        self, workers: Iterable[WorkerClient], foreign: Iterable[tuple[str, ForeignWorker]]
+    ) -> dict[str, str]:
         """Address of each worker of another queue → that queue."""
-        here = {w.address: w.queue for w in workers if w.queue not in self._queues}
-        foreign = list_foreign(self._client, self._prefix, self._db)
-        return here | {address: str(worker) for address, worker in foreign}
+        others = {
+            worker.address: worker.keys.label(self._prefix)
+            for worker in workers
+            if worker.keys not in self._queues
+        }
+        return others | {address: str(worker) for address, worker in foreign}
 
-    def _read(self) -> list[WorkerClient]:
-        return listed_workers(
-            self._client, self._prefix, self._db, self._queues, or_else=WITHOUT_PROOF
-        )
+    def _read(self) -> Connected:
+        return listed_workers(self._client, self._db, self._queues, or_else=WITHOUT_PROOF)
 
 
 def _shortage(now: Iterable[QueueWorkers]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +19,8 @@ from qctl.manage.last_words import LogWatch
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
 from qctl.ops.processes.stopped import POLL_S, STOPPED_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
-from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import WorkerClient, list_all_workers
 from qctl.wire.read.info import run_ids
 
 # A new process must have been up this long. PM2 calls a process unstable if it ends within 1 s.
@@ -110,7 +111,8 @@ class Restart:
         rest: waits between two readings, for about ``POLL_S``.
         queues: queues that need a new worker.
         by_address: whether addresses show which workers a process holds.
-        prefix, db: the queues' key prefix and database.
+        prefix: the prefix that messages leave out; see ``QueueKeys.label``.
+        db: the queues' database.
     """
 
     def __init__(
@@ -121,9 +123,9 @@ class Restart:
         stop: Callable[[], bool],
         rest: Callable[[], object] = lambda: time.sleep(POLL_S),
         *,
-        queues: frozenset[str],
+        queues: frozenset[QueueKeys],
         by_address: bool,
-        prefix: str,
+        prefix: str | None,
         db: int,
     ) -> None:
         from qctl.manage.host import is_running, read_birth_s  # noqa: PLC0415 - psutil costs 30 ms
@@ -227,7 +229,7 @@ class Restart:
             old_pid=self._process.pid,
             new_pid=new_pid,
             took_s=round(time.monotonic() - began, 3),
-            workers=tuple(sorted(self._queues)),
+            workers=self._labels(self._queues),
         )
 
     def confirm(self) -> int:
@@ -308,11 +310,15 @@ class Restart:
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
         # Otherwise another Redis server answers now, so all connections to it are new.
-        absent = self._queues - {worker.queue for worker in fresh}
-        return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
+        absent = self._queues - {worker.keys for worker in fresh}
+        return f"no worker has connected for {', '.join(self._labels(absent))}" if absent else ""
 
     def _workers(self) -> Sequence[WorkerClient] | None:
-        return list_workers(self._client, self._prefix, self._queues, self._db)
+        connected = list_all_workers(self._client, self._queues, self._db)
+        return None if connected is None else connected.workers
+
+    def _labels(self, queues: Iterable[QueueKeys]) -> tuple[str, ...]:
+        return tuple(keys.label(self._prefix) for keys in sorted(queues))
 
     def row(self) -> ManagedProcess | None:
         """The process as its manager reports it now; None if it was deleted."""
@@ -340,8 +346,8 @@ class Restart:
         workers: Sequence[WorkerClient] | None = None
         with contextlib.suppress(QctlError):
             workers = self._workers()
-        if workers is not None and (unserved := self._queues - {w.queue for w in workers}):
-            reason += f"; no worker of {', '.join(sorted(unserved))} is connected now"
+        if workers is not None and (unserved := self._queues - {w.keys for w in workers}):
+            reason += f"; no worker of {', '.join(self._labels(unserved))} is connected now"
         return "\n".join([*words, reason])
 
     def _remedy(self, verb: str) -> str:

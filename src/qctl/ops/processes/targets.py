@@ -10,15 +10,17 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError
 from qctl.manage.kinds import KINDS
 from qctl.manage.protocol import ManagedProcess, Manager
-from qctl.ops.processes.attribution import by_address, holders
+from qctl.ops.processes.attribution import by_address, configured, holders
 from qctl.ops.processes.managers import known_targets, manager_for
 from qctl.ops.processes.stopped import remedy
 from qctl.similar import similar_names
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
+    Connected,
     ForeignWorker,
     WorkerClient,
-    list_foreign,
-    list_workers,
+    is_listed,
+    list_all_workers,
     why_unknown,
 )
 
@@ -30,7 +32,8 @@ class Target:
     Args:
         label: ``pm2:worker``.
         processes: the processes of the app, except those that are stopped or stopping.
-        configured: names of the queues that these processes serve according to the config.
+        configured: the queues that these processes serve according to the config, each as ``NAME``
+            or ``NAME@PREFIX``.
     """
 
     label: str
@@ -49,27 +52,27 @@ class Connections:
     """The workers that are connected to Redis.
 
     Args:
-        workers: all workers under this prefix.
+        workers: all workers of queues in this database, whatever their prefix.
         owned: process key → the process's workers. Processes without a matched worker are missing.
-        foreign: process key → the process's workers under other prefixes or databases.
+        foreign: process key → the process's workers in other databases or of unknown queues.
     """
 
     workers: Sequence[WorkerClient]
     owned: Mapping[str, Sequence[WorkerClient]]
     foreign: Mapping[str, Sequence[ForeignWorker]]
 
-    def queues_of(self, processes: Sequence[ManagedProcess]) -> set[str]:
-        """Names of the queues that these processes serve."""
-        return {worker.queue for p in processes for worker in self.owned.get(p.key, ())}
+    def queues_of(self, processes: Sequence[ManagedProcess]) -> set[QueueKeys]:
+        """The queues that these processes serve."""
+        return {worker.keys for p in processes for worker in self.owned.get(p.key, ())}
 
-    def all_owned(self, queues: Collection[str]) -> bool:
+    def all_owned(self, queues: Collection[QueueKeys]) -> bool:
         """Whether the process of every worker of these queues is known; of all, if empty."""
         owned = {worker.client_id for workers in self.owned.values() for worker in workers}
-        wanted = [worker for worker in self.workers if not queues or worker.queue in queues]
+        wanted = [worker for worker in self.workers if not queues or worker.keys in queues]
         return all(worker.client_id in owned for worker in wanted)
 
     def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
-        """Describe the queues that these processes serve under other prefixes or databases."""
+        """Describe what these processes serve in other databases, and queues that are unknown."""
         return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
 
 
@@ -122,69 +125,94 @@ def _nearest(settings: Settings, text: str) -> str:
 
 
 def listed_workers(
-    client: Client, prefix: str, db: int, queues: Iterable[str] = (), *, or_else: str = ""
-) -> list[WorkerClient]:
-    """Like ``list_workers``, but raises if the workers are unknown: they must prove a restart.
+    client: Client, db: int, queues: Iterable[QueueKeys], *, or_else: str = ""
+) -> Connected:
+    """Like ``list_all_workers``, but raises if workers are unknown: they must prove a restart.
 
     Args:
+        queues: the queues whose workers must be listed.
         or_else: what the operator can do instead; becomes the end of the error's hint.
 
     Raises:
         FailedError: Redis does not list the connected workers.
     """
-    workers = list_workers(client, prefix, queues, db)
-    if workers is None:
-        what, hint = why_unknown(prefix, client)
-        why = "so qctl cannot prove that the new workers are connected"
-        raise FailedError(what, why=why, hint=f"{hint}{or_else}")
-    return workers
+    known = [*queues]
+    for keys in known:
+        if not is_listed(keys.prefix):
+            raise _unlisted(client, keys.prefix, or_else)
+    connected = list_all_workers(client, known, db)
+    if connected is None:
+        raise _unlisted(client, "", or_else)
+    return connected
+
+
+def _unlisted(client: Client, prefix: str, or_else: str = "") -> FailedError:
+    what, hint = why_unknown(prefix, client)
+    why = "so qctl cannot prove that the new workers are connected"
+    return FailedError(what, why=why, hint=f"{hint}{or_else}")
 
 
 def read_connections(
-    client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
+    client: Client,
+    settings: Settings,
+    db: int,
+    processes: Sequence[ManagedProcess],
+    queues: Iterable[QueueKeys] = (),
 ) -> Connections:
     """Read the connected workers, and match them with these processes.
+
+    Args:
+        queues: queues whose workers must be listed.
 
     Raises:
         FailedError: Redis does not list the connected workers, so no restart can be proved.
     """
-    workers = listed_workers(client, settings.prefix, db)
-    found = holders(client, workers, processes)
+    prefix = settings.prefixes.single
+    if prefix is not None and not is_listed(prefix):
+        raise _unlisted(client, prefix)
+    connected = listed_workers(client, db, queues)
+    found = holders(client, connected.workers, processes)
     owned: dict[str, list[WorkerClient]] = {}
-    for worker in workers:
+    for worker in connected.workers:
         if worker.client_id in found:
             owned.setdefault(found[worker.client_id].key, []).append(worker)
     foreign: dict[str, list[ForeignWorker]] = {}
-    elsewhere = list_foreign(client, settings.prefix, db)
-    addresses = by_address(processes, [address for address, _ in elsewhere])
-    for address, worker_elsewhere in elsewhere:
+    addresses = by_address(processes, [address for address, _ in connected.foreign])
+    for address, worker_elsewhere in connected.foreign:
         if address in addresses:
             foreign.setdefault(addresses[address].key, []).append(worker_elsewhere)
-    return Connections(workers, owned, foreign)
+    return Connections(connected.workers, owned, foreign)
 
 
-def worker_addresses(client: Client, prefix: str, db: int) -> list[str]:
-    """The addresses of all worker connections, including other prefixes and databases."""
-    here = [worker.address for worker in list_workers(client, prefix, (), db) or ()]
-    return here + [address for address, _ in list_foreign(client, prefix, db)]
+def worker_addresses(client: Client) -> list[str]:
+    """The addresses of all worker connections; empty if Redis does not list them."""
+    connected = list_all_workers(client)
+    if connected is None:
+        return []
+    here = [worker.address for worker in connected.workers]
+    return here + [address for address, _ in connected.foreign]
 
 
 def targets_serving(
     settings: Settings,
     connections: Connections | None,
     processes: Sequence[ManagedProcess],
-    queues: Collection[str],
+    queues: Collection[QueueKeys],
 ) -> set[str]:
     """Labels of the targets that serve one of these queues, by the config or by their workers.
 
     Args:
         connections: the connected workers; if None (unknown), only the config counts.
-        queues: names of queues; if empty, every target with a connected worker is returned.
+        queues: if empty, every target that serves a queue under the prefixes in force is returned.
     """
     wanted = set(queues)
-    labels = {target.process for target in settings.targets if wanted & set(target.queues)}
+    prefixes = settings.prefixes
+    targets = {target.process for target in settings.targets}
+    labels = {target for target in targets if configured(settings, target, wanted)}
     for process in processes:
         served = connections.queues_of([process]) if connections else set()
+        if not wanted:
+            served = {keys for keys in served if prefixes.include(keys.prefix, keys.name)}
         if served & wanted or (served and not wanted):
             labels.add(process.target)
     return labels

@@ -68,12 +68,22 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
         NotFoundError: a queue does not exist; the message suggests similar names.
         ReplyError: a queue cannot be read.
     """
-    wanted = [QueueKeys(prefix, name) for name in dict.fromkeys(names)]
+    return read_existing(client, [QueueKeys(prefix, name) for name in dict.fromkeys(names)])
+
+
+def read_existing(client: Client, wanted: Sequence[QueueKeys]) -> list[QueueSnapshot]:
+    """These queues, in this order; they may have several prefixes.
+
+    Raises:
+        NotFoundError, ReplyError: see ``find_queues``.
+    """
     queues, missing = read_queues(client, wanted)
     if queues.broken:
         raise queues.broken[0][1]
     if missing:
-        raise no_such_queue(client, only(prefix), [keys.name for keys in missing])
+        prefix = missing[0].prefix
+        names = [keys.name for keys in missing if keys.prefix == prefix]
+        raise no_such_queue(client, only(prefix), names)
     return list(queues.readable)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
@@ -14,7 +15,7 @@ from qctl.ops.processes.attribution import holders, queues_served, serving
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.suggest import command
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import list_workers
+from qctl.wire.read.clients import list_all_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.read.versions import BullMQ5Traces, other_libraries, read_bullmq5_traces
 from qctl.wire.replies import to_int
@@ -22,26 +23,28 @@ from qctl.wire.replies import to_int
 # Older traces of BullMQ 5 are ignored: they may be from before an update.
 LATELY_MS = 600_000
 
+Queue = TypeVar("Queue", QueueKeys, str)
+
 
 def installed_by_queue(
-    served: Mapping[ManagedProcess, Collection[str]],
-) -> dict[str, list[tuple[str, str]]]:
+    served: Mapping[ManagedProcess, Collection[Queue]],
+) -> dict[Queue, list[tuple[str, str]]]:
     """Queue → targets of the processes that serve it, each with its installed BullMQ version.
 
     Args:
-        served: process → names of the queues that the process serves.
+        served: process → the queues that the process serves, or their names.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
-    for process, names in served.items():
+    found: dict[Queue, list[tuple[str, str]]] = {}
+    for process, queues in served.items():
         version = installed_bullmq(process)
-        for name in names if version is not None else ():
-            found.setdefault(name, []).append((process.target, str(version)))
+        for queue in queues if version is not None else ():
+            found.setdefault(queue, []).append((process.target, str(version)))
     return found
 
 
 def _installed(
-    client: Client, settings: Settings, db: int, names: Collection[str]
-) -> dict[str, list[tuple[str, str]]]:
+    client: Client, settings: Settings, db: int, queues: Collection[QueueKeys]
+) -> dict[QueueKeys, list[tuple[str, str]]]:
     """``installed_by_queue`` for all processes of this host that serve these queues.
 
     Empty if the processes cannot be read. Redis has other signs, so a pause need not fail.
@@ -50,7 +53,8 @@ def _installed(
         UnreachableError: Redis cannot be reached.
     """
     try:
-        workers = list_workers(client, settings.prefix, names, db) or ()
+        found = list_all_workers(client, queues, db)
+        workers = found.workers if found is not None else ()
         processes, _ = managed_processes(settings, lambda: [w.address for w in workers])
         if not processes:
             return {}
@@ -60,7 +64,7 @@ def _installed(
         if is_outage(error):
             raise
         return {}
-    return installed_by_queue(serving(processes, connected, settings.targets, names))
+    return installed_by_queue(serving(processes, connected, settings, queues))
 
 
 def version_signs(
@@ -123,13 +127,13 @@ def require_safe_pause(
     if not running:
         return {}
     queues = [snapshot.keys for snapshot in running]
-    installed = _installed(client, settings, db, [keys.name for keys in queues])
+    installed = _installed(client, settings, db, queues)
     traces = read_bullmq5_traces(client, queues, int(time.time() * 1000) - LATELY_MS)
     others = other_libraries(client, queues)
     warnings = {}
     for snapshot in running:
         keys = snapshot.keys
-        signs = version_signs(snapshot, traces[keys], installed.get(keys.name, ()))
+        signs = version_signs(snapshot, traces[keys], installed.get(keys, ()))
         # The version number of another library, such as BullMQ Pro, is no sign.
         if not (signs[5] and signs[6]) or keys in others:
             continue

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from qctl.config.prefixes import Prefixes, only
+from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.keys import QueueKeys
@@ -111,6 +111,48 @@ def list_workers_under(
     found = parse_workers(lists, prefixes, queues, db)
     # On a replica, an empty list proves nothing: workers are connected to the replica's master.
     return found if found or read_upstream(client) is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """All workers that are connected to a Redis.
+
+    Args:
+        workers: those of the queues in one database, whatever their prefix.
+        foreign: the address and the worker of each connection in another database, and of each
+            connection whose name does not show the queue.
+    """
+
+    workers: tuple[WorkerClient, ...]
+    foreign: tuple[tuple[str, ForeignWorker], ...]
+
+
+def list_all_workers(
+    client: Client, queues: Iterable[QueueKeys] = (), db: int = 0
+) -> Connected | None:
+    """Every connected worker; None if that is unknown, as for ``list_workers_under``."""
+    try:
+        lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return None
+    known = {*queues}
+    served = _Served(EVERY_PREFIX, known)
+    workers: dict[tuple[str, int], WorkerClient] = {}
+    foreign = []
+    for line in (line for text in lists for line in text.split("\n")):
+        fields = _fields(line)
+        name = fields.get("name", "")
+        worker = _parse(fields, served, db)
+        # If the queue's name is not printable, it is probably not base64 but a plain name.
+        if worker is not None and (worker.keys in known or worker.queue.isprintable()):
+            workers[worker.address, worker.client_id] = worker
+        elif _WORKER_NAME.fullmatch(name):
+            of_db = int(fields.get("db", 0))
+            foreign.append((fields.get("addr", ""), ForeignWorker(name, of_db)))
+    found = Connected((*workers.values(),), (*foreign,))
+    return found if workers or read_upstream(client) is None else None
 
 
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from qctl.connection.connect import connect
 from qctl.errors import RefusedError
 from qctl.manage.pm2.manager import Pm2
 from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.ops.drain import choose
 from qctl.ops.drain import finish as drain_end
-from qctl.ops.drain import plan as planning
 from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import describe, make_plan
 from qctl.ops.drain.roll.ledger import RollLedger
@@ -129,7 +129,7 @@ def master(
     named = "names" in request.node.name
     made = Master(int(redis_url.rpartition(":")[2].split("/")[0]), named=named)
     target = Target("qctl:app", made, tuple(made.processes()), ())
-    monkeypatch.setattr(planning, "open_target", lambda *_: target)
+    monkeypatch.setattr(choose, "open_target", lambda *_: target)
     # Nobody takes jobs here.
     monkeypatch.setattr(drain_end, "FIRST_START_S", 0.1)
     yield made

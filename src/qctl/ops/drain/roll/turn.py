@@ -80,7 +80,7 @@ class Turn:
             yield from self._find_harmed(self._active_after_exit())
             return
         connections = read_connections(
-            context.client, context.settings, context.address.db, [process]
+            context.client, context.settings, context.address.db, [process], context.queues
         )
         names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
         # If any worker has no name, the names do not show which jobs are this process's own.
@@ -259,7 +259,9 @@ class Turn:
             if pending:
                 self._tracker.rest()
         for keys, job_id in sorted(pending):
-            context.notes.append(f"it is unknown whether job {job_id} of {keys.name} still runs")
+            context.notes.append(
+                f"it is unknown whether job {job_id} of {context.label(keys)} still runs"
+            )
         self._tracker.catch_up()
         for key in self._ledger.take_stalled() - self._orphans:
             self.harmed[key] = None

@@ -1,0 +1,241 @@
+"""Which queues a drain means, and which processes it restarts.
+
+A restart interrupts the jobs of all queues that the processes serve, so other queues than those
+that the operator has named need a decision: drain them too, or let their jobs be interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from qctl.config.settings import Settings
+from qctl.connection.address import Address, Client
+from qctl.errors import (
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from qctl.ops.processes.beside import queues_beside
+from qctl.ops.processes.managers import managed_processes
+from qctl.ops.processes.replacement import WITHOUT_PROOF
+from qctl.ops.processes.run_command import OperatorCommand
+from qctl.ops.processes.suggest import command
+from qctl.ops.processes.targets import (
+    Connections,
+    Target,
+    listed_workers,
+    open_target,
+    read_connections,
+    targets_serving,
+    worker_addresses,
+)
+from qctl.ops.queues.select import select_queues
+from qctl.wire.keys import QueueKeys, common_prefix
+from qctl.wire.read.clients import WorkerClient
+
+# A drain must know all processes before it begins, so it waits longer than ``status`` does.
+MANAGER_TIMEOUT_S = 10.0
+_NO_EXPECT_HINT = (
+    "say how many each queue should have afterwards, with --expect-workers N, or do without the "
+    "proof: --no-expect"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The queues to drain, and the processes to restart; see ``DrainPlan``."""
+
+    queues: tuple[QueueKeys, ...]
+    others: tuple[QueueKeys, ...] = ()
+    foreign: tuple[str, ...] = ()
+    target: Target | None = None
+    connections: Connections | None = None
+    guessed: str = ""
+
+    def include(self, include_others: bool | None, what: str) -> Choice:
+        """Drain the other queues too if the operator has chosen that; refuse without a choice."""
+        _require_choice(what, self, include_others)
+        if not include_others:
+            return self
+        return replace(self, queues=(*self.queues, *self.others), others=())
+
+
+def choose_for_command(
+    client: Client,
+    db: int,
+    queues: Sequence[QueueKeys],
+    operator_command: OperatorCommand,
+    include_others: bool | None,
+) -> Choice:
+    if operator_command.is_proved:
+        listed = listed_workers(client, db, queues, or_else=WITHOUT_PROOF)
+        if operator_command.expected_workers is None:
+            require_workers(listed.workers, queues, _NO_EXPECT_HINT)
+    return choose_beside(client, db, Choice(tuple(queues)), include_others)
+
+
+def choose_beside(client: Client, db: int, choice: Choice, include_others: bool | None) -> Choice:
+    """Decide on the queues that the workers of the chosen queues also serve."""
+    others, unreached = queues_beside(client, db, choice.queues)
+    foreign = [*choice.foreign, *sorted({str(worker) for worker in unreached})]
+    choice = replace(
+        choice,
+        others=tuple(dict.fromkeys([*choice.others, *others])),
+        foreign=tuple(dict.fromkeys(foreign)),
+    )
+    what = f"the workers of {_listed(choice.queues)} also serve"
+    return choice.include(include_others, what)
+
+
+def choose_for_target(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    named: Sequence[QueueKeys],
+    target: str | None,
+    then_restart: bool,
+    include_others: bool | None,
+) -> Choice:
+    guessed = ""
+    if target is not None:
+        found = open_target(settings, target)
+        connections = read_connections(client, settings, address.db, found.processes, named)
+    else:
+        found, connections = _only_target(client, address, settings, named, then_restart)
+        guessed = found.label
+    by_config: list[QueueKeys] = []
+    if found.configured:
+        by_config = select_queues(client, settings.prefixes, found.configured)
+    serves = connections.queues_of(found.processes) | {*by_config}
+    queues = named
+    if not queues:
+        prefixes = settings.prefixes
+        chosen = {keys for keys in serves if prefixes.include(keys.prefix, keys.name)}
+        queues = sorted(chosen.union(by_config))
+        if not queues:
+            raise _no_queues(found, serves, then_restart)
+        guessed += f" with {_listed(queues)}" if guessed else ""
+    choice = Choice(tuple(queues), (), (), found, connections, guessed)
+    if not then_restart:
+        return choice
+    _require_served(found, connections, queues, serves)
+    others = tuple(sorted(serves.difference(queues)))
+    foreign = tuple(connections.elsewhere(found.processes))
+    choice = replace(choice, others=others, foreign=foreign)
+    return choice.include(include_others, f"{found.label} also serves")
+
+
+def _only_target(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    queues: Sequence[QueueKeys],
+    then_restart: bool,
+) -> tuple[Target, Connections]:
+    """The only managed app that serves the named queues; without names, any queue."""
+    what = "it is not clear " + ("which process to restart" if queues else "which queues to drain")
+    hint = "name the process with --target MANAGER:NAME, for example pm2:worker"
+    if not then_restart:
+        hint = f"name each queue: {command(None, 'drain', 'QUEUE')}"
+    processes, remarks = managed_processes(
+        settings,
+        lambda: worker_addresses(client),
+        timeout_s=MANAGER_TIMEOUT_S,
+    )
+    connections = read_connections(client, settings, address.db, processes, queues)
+    labels = targets_serving(settings, connections, processes, queues)
+    if remarks and not (labels and connections.all_owned(queues)):
+        # Processes that qctl could not see may also serve these queues.
+        raise UnreachableError(what, why="; ".join(remarks), hint=hint)
+    if len(labels) == 1:
+        return open_target(settings, labels.pop()), connections
+    why = f"no managed process on this host holds a worker of {_listed(queues)}"
+    if labels:
+        why = f"several serve them: {', '.join(sorted(labels))}"
+    elif not queues:
+        why = "no managed process on this host holds a worker"
+    raise UsageError(what, why=why, hint=hint)
+
+
+def _no_queues(target: Target, serves: Collection[QueueKeys], then_restart: bool) -> UsageError:
+    """The error for a target that serves no queue under the prefixes in force."""
+    # A drain without a restart needs no target.
+    restart = ("--then-restart", "--target", target.label) if then_restart else ()
+    if serves:
+        shown = ", ".join(keys.label(None) for keys in sorted(serves))
+        return UsageError(
+            f"{target.label} serves no queue under the key prefixes in force",
+            why=f"it serves {shown}",
+            hint="choose their prefixes with --prefix, which may be a pattern, or name each queue "
+            "as NAME@PREFIX",
+        )
+    return UsageError(
+        f"it is not clear which queues {target.label} serves",
+        why="none of its processes holds a worker connection that can be matched here",
+        hint=f"name each of them: {command(None, 'drain', 'QUEUE', *restart)}",
+    )
+
+
+def _require_served(
+    target: Target,
+    connections: Connections,
+    queues: Collection[QueueKeys],
+    serves: Collection[QueueKeys],
+) -> None:
+    """Refuse to restart a target that does not serve the queues: most likely, it is the wrong one.
+
+    Args:
+        serves: the queues that the target serves, by its connections or by the config.
+    """
+    connected = connections.queues_of(target.processes)
+    if connected and (strangers := set(queues).difference(serves)):
+        raise RefusedError(
+            f"{target.label} does not serve {_listed(strangers, queues)}",
+            why=f"its workers are connected to {_listed(connected, queues)}",
+            hint="name another --target, or add the queues to its [targets.NAME] in qctl.toml",
+        )
+
+
+def require_workers(
+    workers: Iterable[WorkerClient], queues: Collection[QueueKeys], hint: str
+) -> None:
+    """Refuse a command if no worker is connected, because then no proof is possible."""
+    if not any(worker.keys in queues for worker in workers):
+        raise RefusedError(
+            f"no worker of {_listed(queues)} is connected",
+            why="so nothing would show whether the command has restarted any",
+            hint=hint,
+        )
+
+
+def _require_choice(what: str, choice: Choice, include_others: bool | None) -> None:
+    """Refuse to restart workers that also serve other queues, unless the operator has chosen."""
+    foreign = choice.foreign
+    shown = [_listed(choice.others, choice.queues)] if choice.others else []
+    shown += foreign
+    if shown and include_others is None:
+        raise RefusedError(
+            f"{what} {', '.join(shown)}",
+            why="a restart would interrupt the jobs of those queues",
+            hint="drain them too with --include-others"
+            + (" (possible only for queues of this database)" if foreign else "")
+            + ", or let their jobs be interrupted with --ignore-others",
+        )
+    if foreign and include_others:
+        raise RefusedError(
+            f"{what} {', '.join(foreign)}",
+            why="they are in another database, which one drain cannot include",
+            hint="let their jobs be interrupted with --ignore-others",
+        )
+
+
+def _listed(queues: Collection[QueueKeys], others: Collection[QueueKeys] = ()) -> str:
+    """Names of queues for a message.
+
+    Args:
+        others: the queues of the drain, if ``queues`` may have other prefixes.
+    """
+    prefix = common_prefix(others or queues)
+    order = queues if isinstance(queues, Sequence) else sorted(queues)
+    return ", ".join(keys.label(prefix) for keys in order)
