@@ -7,6 +7,7 @@ most one line of the tool's stderr, and nothing of the stdout.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,8 @@ def run_tool(
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout_s:g} s"
     except OSError as error:
-        why = error.strerror or str(error)
+        is_there = shutil.which(argv[0]) is not None
+        why = error.strerror or str(error) if is_there else f"there is no command {argv[0]}"
     else:
         if not done.returncode:
             return done.stdout.decode(errors="replace")

@@ -91,8 +91,12 @@ def test_an_answer_that_is_not_understood(answers: Answers, nonsense: str) -> No
 def test_docker_is_not_asked_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert Docker().holding([1], ["127.0.0.1", "::1"]) == []
-    with pytest.raises(ManagerUnreachableError, match="`docker ps` gave no answer"):
+    with pytest.raises(ManagerUnreachableError, match="`docker ps` gave no answer") as caught:
         Docker().holding([], ["172.18.0.3"])
+    assert (caught.value.why, caught.value.hint) == (
+        "there is no command docker",
+        "see whether `docker ps` works for this user",
+    )
 
 
 def test_the_holder_of_an_address(answers: Answers) -> None:

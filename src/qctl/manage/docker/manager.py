@@ -147,7 +147,11 @@ class Docker:
         return [_listed(row) for row in rows if len(row) == len(_LISTED) + 2]
 
     def _docker(self, *words: str, with_stderr: bool = False) -> str:
-        return run_tool(["docker", *words], timeout_s=self._timeout_s, with_stderr=with_stderr)
+        try:
+            return run_tool(["docker", *words], timeout_s=self._timeout_s, with_stderr=with_stderr)
+        except ManagerUnreachableError as error:
+            error.hint = "see whether `docker ps` works for this user"
+            raise
 
 
 class _Restart(ToolCall):
