@@ -16,7 +16,7 @@ from tests.labs.managed_by_supervisord import SupervisordApp
 from tests.labs.managed_by_systemd import SystemdApp
 from tests.labs.servers import wait_until
 
-MANAGERS = ["pm2", "command", "docker", "supervisord", "systemd", "systemd-user", "kubernetes"]
+MANAGERS = ["pm2", "command", "docker", "supervisord", "systemd", "kubernetes"]
 # No worker looks for stalled jobs while the test runs: what is recovered, qctl has recovered.
 QUIET = {"STALLED_MS": 600_000}
 
@@ -37,9 +37,8 @@ def app(request: pytest.FixtureRequest, lab: Lab) -> ManagedApp:
     if request.param == "supervisord":
         supervised: SupervisordApp = request.getfixturevalue("supervised")
         return supervised
-    if request.param in {"systemd", "systemd-user"}:
-        machine = request.getfixturevalue("machine")
-        return SystemdApp(lab, machine, user=request.param == "systemd-user")
+    if request.param == "systemd":
+        return SystemdApp(lab, request.getfixturevalue("machine"))
     if request.param == "kubernetes":
         return KubernetesApp(lab, request.getfixturevalue("kubernetes"))
     if request.param == "command":

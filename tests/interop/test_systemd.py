@@ -89,15 +89,31 @@ def test_a_user_without_rights(app: SystemdApp, machine: Machine, lab: Lab) -> N
     assert lab.count_workers() == 1
 
 
-def test_units_of_a_user_are_not_those_of_the_system(machine: Machine, lab: Lab) -> None:
+def test_units_of_a_user(machine: Machine, lab: Lab) -> None:
+    """The system's systemd does not offer them, nor the user's manager that holds them."""
     app = SystemdApp(lab, machine, user=True)
-    app.unit("one", {})
+    flag = lab.folder / "crash"
+    app.unit("one", {"CRASH_MS": 1, "CRASH_IF": flag}, Restart="always")
     lab.wait_workers()
     rows = run(app, "status", "--json").json["processes"]
     assert [row["target"] for row in rows] == ["systemd-user:one.service"]
-    done = run(app, "restart", "systemd:one", "--json")
-    assert done.code == 3
-    assert "systemd-user:one.service" in done.err
+    wrong = run(app, "restart", "systemd:one", "--json")
+    assert wrong.code == 3
+    assert "systemd-user:one.service" in wrong.err
+    done = run(app, "drain", "q", "--then-restart", "--yes", "--json")
+    assert done.code == 0, done.err
+    assert done.report["target"] == "systemd-user:one.service"
+    flag.touch()
+    crashed = run(app, "restart", "systemd-user:one", "--json")
+    assert crashed.code == 1
+    assert "crashing on purpose" in crashed.report["error"]
+
+
+def test_a_user_manager_that_does_not_run(machine: Machine, lab: Lab) -> None:
+    env = {"QCTL_REDIS_URL": lab.url, "XDG_RUNTIME_DIR": ""}
+    done = machine.qctl("restart", "systemd-user:one", env=env)
+    assert done.returncode == 6
+    assert "XDG_RUNTIME_DIR" in done.stderr
 
 
 def test_a_systemctl_that_hangs(app: SystemdApp, machine: Machine, lab: Lab) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+# A day: stands for "no time limit" in ``kill_timeout_ms``.
+NO_LIMIT_MS = 86_400_000
 # Longer than the default kill timeout of any manager: the longest is systemd's, 90 s.
 _UNKNOWN_STOP_S = 180.0
 
@@ -35,7 +37,8 @@ class ManagedProcess:
         restarts: how often the manager has restarted the process.
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop the process; "" if unknown.
-        kill_timeout_ms: how long after the stop signal the manager sends SIGKILL; None if unknown.
+        kill_timeout_ms: how long after the stop signal the manager sends SIGKILL; None if unknown,
+            ``NO_LIMIT_MS`` if it never does.
         ready_timeout_ms: how long the manager waits for the app to be ready; 0 if it does not wait.
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.

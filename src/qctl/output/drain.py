@@ -58,6 +58,8 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
             then = "no SIGKILL"
         elif process.kill_timeout_ms is None:
             then = "SIGKILL after an unknown time"
+        elif process.is_never_killed:
+            then = "no SIGKILL"
         else:
             then = f"SIGKILL after {duration(process.kill_timeout_ms / 1000)}"
         # A process on another host has no pid here.

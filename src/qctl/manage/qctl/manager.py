@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import NotFoundError, UnreachableError
-from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess, RestartCall
 from qctl.manage.qctl.state import (
     READY_TIMEOUT_S,
     MasterFolder,
@@ -21,8 +21,6 @@ from qctl.manage.qctl.state import (
     master_names,
 )
 
-# A day: stands for "no time limit" in ``kill_timeout_ms``.
-_NO_LIMIT_MS = 86_400_000
 # A master that is ending may run this long without answering.
 _ENDING_S = 10.0
 _POLL_S = 0.05
@@ -176,7 +174,7 @@ def _process(
         mode="fork",
         stop_signal="SIGTERM",
         # A process that is replaced has no time limit: grace_s applies only when the master stops.
-        kill_timeout_ms=_NO_LIMIT_MS,
+        kill_timeout_ms=NO_LIMIT_MS,
         ready_timeout_ms=int(READY_TIMEOUT_S * 1000),
         cpu_percent=None,
         rss_bytes=row["rss_bytes"],

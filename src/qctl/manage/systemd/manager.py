@@ -19,7 +19,7 @@ from qctl.manage.systemd.units import (
     why_not_restartable,
     why_not_started_again,
 )
-from qctl.manage.tool import Refusal, run_tool
+from qctl.manage.tool import Refusal, ToolFailedError, run_tool
 from qctl.similar import similar_names
 
 TIMEOUT_S = 10.0
@@ -144,7 +144,14 @@ class Systemd:
 
     def _show(self, *units: str) -> list[Properties]:
         argv = self._systemctl("show", f"--property={','.join(PROPERTIES)}", "--", *units)
-        return list(parse_units(run_tool(argv, timeout_s=self._timeout_s, env=_ENV)))
+        try:
+            return list(parse_units(run_tool(argv, timeout_s=self._timeout_s, env=_ENV)))
+        except ToolFailedError as error:
+            hint = "a host without systemd has no such targets"
+            if self._is_user:
+                hint = "run qctl as this user, with XDG_RUNTIME_DIR as a login sets it: "
+                hint += "/run/user/UID"
+            raise ManagerUnreachableError(error.what, why=error.why, hint=hint) from None
 
     def _unit(self, name: str) -> Properties:
         return next(iter(self._show(name)), {})

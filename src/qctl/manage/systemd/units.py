@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping
 
 from qctl.manage.programs import MANAGERS, RUNNERS, SHELLS, command_line, program_of
-from qctl.manage.protocol import ManagedProcess
+from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess
 from qctl.manage.systemd.names import family_of
 from qctl.manage.systemd.spans import parse_span_s, parse_time_ms
 
@@ -39,8 +39,6 @@ PROPERTIES = (
 )
 Properties = Mapping[str, str]
 
-# A day: stands for "no time limit" in ``kill_timeout_ms``.
-_NO_LIMIT_MS = 86_400_000
 # systemd's defaults, for a property that an old systemd does not have.
 _STOP_TIMEOUT_S = 90.0
 _START_TIMEOUT_S = 90.0
@@ -169,7 +167,7 @@ def _kill_timeout_ms(unit: Properties) -> int:
     if limit_s is None:
         limit_s = _STOP_TIMEOUT_S
     if unit.get("SendSIGKILL") == "no" or math.isinf(limit_s):
-        return _NO_LIMIT_MS
+        return NO_LIMIT_MS
     return int(limit_s * 1000)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qctl.manage.protocol import NO_LIMIT_MS
 from qctl.ops.drain.ledger import JobOutcome
 from qctl.ops.processes.replacement import QueueWorkers
 from qctl.ops.processes.restart import Ready
@@ -48,6 +49,11 @@ class ProcessPlan:
     kill_timeout_ms: int | None
     queues: tuple[str, ...]
     signal_trouble: str
+
+    @property
+    def is_never_killed(self) -> bool:
+        """Whether the manager never sends SIGKILL."""
+        return self.kill_timeout_ms is not None and self.kill_timeout_ms >= NO_LIMIT_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
         then = "then as long as its jobs take"
         if process.kill_timeout_ms is None:
             then = "SIGKILL after an unknown time"
+        elif process.is_never_killed and not process.target.startswith("qctl:"):
+            then = "no SIGKILL"
         elif not process.target.startswith("qctl:"):
             then = f"SIGKILL {duration(process.kill_timeout_ms / 1000)} later"
         about = f"id {visible(process.key)}, pid {process.pid or '-'}, {process.status}"
