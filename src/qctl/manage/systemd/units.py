@@ -11,7 +11,14 @@ import math
 import signal
 from collections.abc import Iterator, Mapping
 
-from qctl.manage.programs import MANAGERS, RUNNERS, SHELLS, command_line, program_of
+from qctl.manage.programs import (
+    MANAGERS,
+    RUNNERS,
+    SHELLS,
+    command_line,
+    is_shell_without_trap,
+    program_of,
+)
 from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess
 from qctl.manage.systemd.names import family_of
 from qctl.manage.systemd.spans import parse_span_s, parse_time_ms
@@ -124,9 +131,12 @@ def why_not_restartable(unit: Properties) -> str:
     mode = unit.get("KillMode")
     if mode == "none":
         return "with KillMode=none, systemd stops no process, and would start new workers beside it"
-    program = _program(_number(unit.get("MainPID")))
-    if mode == "process" and program in SHELLS | RUNNERS:
-        return f"with KillMode=process, systemd would stop only {program}, not the worker it runs"
+    pid = _number(unit.get("MainPID"))
+    if mode == "process" and pid and is_shell_without_trap(pid, _stop_signal(unit)):
+        return (
+            f"with KillMode=process, systemd would stop only {_program(pid)}, not the worker it "
+            "runs"
+        )
     return ""
 
 
