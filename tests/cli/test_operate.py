@@ -320,7 +320,18 @@ def test_schedules_as_json(redis_url: str, client: Client) -> None:
     make(client, "nightly", Rule(cron="0 3 * * *"), data={"a": 1}, attempts=2)
     (found,) = json.loads(qctl(redis_url, "schedules", "list", "--json").out)["schedules"]
     assert list(found) == [
-        *("queue", "id", "kind", "name", "pattern", "every_ms", "tz", "offset_ms", "state"),
+        *(
+            "queue",
+            "prefix",
+            "id",
+            "kind",
+            "name",
+            "pattern",
+            "every_ms",
+            "tz",
+            "offset_ms",
+            "state",
+        ),
         *("next_at", "pending_id", "pending_state", "iterations", "limit", "last_run_at"),
         *("skipped", "start_at", "end_at", "data", "opts"),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ExitStatus
@@ -204,7 +205,7 @@ def test_what_is_followed_is_what_queue_events_tell(
 
 
 def listed(client: Client) -> dict[str, Schedule]:
-    return {schedule.id: schedule for schedule in list_schedules(client, "bull")[0].schedules}
+    return {schedule.id: schedule for schedule in list_schedules(client, Prefixes())[0].schedules}
 
 
 def test_schedulers_of_node_are_what_node_says(bullmq: NodeBull, client: Client) -> None:

@@ -14,6 +14,7 @@ from qctl.output.schedules import columns, detail_lines
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 SCHEDULE = ScheduleDetail(
     queue="q",
+    prefix="bull",
     id="sync",
     kind="scheduler",
     name="sync",
@@ -50,7 +51,7 @@ def test_an_unknown_number_of_skipped_times_is_not_shown_as_none(
     skipped: int | None, cell: str, line: str | None
 ) -> None:
     schedule = replace(SCHEDULE, skipped=skipped)
-    (column,) = (column for column in columns(NOW) if column.heading == "SKIPPED")
+    (column,) = (column for column in columns([SCHEDULE], NOW) if column.heading == "SKIPPED")
     assert cell_text(column.value(schedule), short=False) == cell
     facts = dict(text.split("  ", 1) for text in detail_lines(schedule, NOW))
     assert (facts.get("skipped") or "").strip() == (line or "")

@@ -102,12 +102,13 @@ def prefixes(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
 @_in_time
 def scheduler_ids(settings: Settings, ctx: typer.Context) -> Iterable[str]:
     """The ids of the schedulers of the queue on the command line."""
+    from qctl.config.prefixes import only  # noqa: PLC0415
     from qctl.ops.queues.select import select_queues  # noqa: PLC0415
     from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
 
     with _connected(settings) as (_, client):
         (keys,) = select_queues(client, settings.prefixes, [ctx.params["queue"]])
-        found, _ = list_schedules(client, keys.prefix, [keys.name])
+        found, _ = list_schedules(client, only(keys.prefix), [keys.name])
     return [schedule.id for schedule in found.schedules]
 
 

@@ -46,7 +46,8 @@ def impact(
 
     away_s = None if away is None else parse_duration_s(away, "--away")
     address, client = env.redis()
-    found = assess(client, address, env.settings, queues or [], target=target, away_s=away_s)
+    names = env.under_one_prefix(queues or [])
+    found = assess(client, address, env.settings, names, target=target, away_s=away_s)
     if env.output == "table":
         from qctl.output.impact.page import impact_text  # noqa: PLC0415
 

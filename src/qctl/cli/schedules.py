@@ -23,14 +23,14 @@ def list_command(
     from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
-    found, searched = list_schedules(client, env.settings.prefix, queues or [])
+    found, searched = list_schedules(client, env.settings.prefixes, queues or [])
     if env.output != "table":
         env.emit_json(found, found.schedules)
     else:
         from qctl.output.schedules import attention_lines, columns  # noqa: PLC0415
 
         if found.schedules:
-            env.table(columns(datetime.now(UTC)), found.schedules)
+            env.table(columns(found.schedules, datetime.now(UTC)), found.schedules)
         else:
             env.note("no schedulers")
         env.print(*attention_lines(found.schedules))

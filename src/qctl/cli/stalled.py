@@ -44,11 +44,11 @@ def retry_stalled(
     from qctl.output.changes import retry_lines  # noqa: PLC0415
 
     address, client = env.redis()
-    prefix = env.settings.prefix
-    plan = plan_retry(client, prefix, queues or [], db=address.db, failed=failed)
+    prefixes = env.settings.prefixes
+    plan = plan_retry(client, prefixes, queues or [], db=address.db, failed=failed)
     if wait and not dry_run:
         _await_locks(env, client, plan)
-        plan = plan_retry(client, prefix, queues or [], db=address.db, failed=failed)
+        plan = plan_retry(client, prefixes, queues or [], db=address.db, failed=failed)
     if not dry_run:
         _confirm(env, plan, yes=yes)
     limit = env.settings.max_stalled_count if count_stall else None

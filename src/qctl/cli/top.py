@@ -53,10 +53,11 @@ def top(
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.ops.live.view import LiveReader  # noqa: PLC0415
 
+    names = env.under_one_prefix(names or [])
     # Readings use a second connection, because a drain blocks the first.
     address, client = connect(env.settings.full_url())
     with contextlib.closing(client):
-        reader = LiveReader(client, address, env.settings, names or [])
+        reader = LiveReader(client, address, env.settings, names)
         reader.check()
         if not env.may_colour():
             # Textual has no other switch for colours.

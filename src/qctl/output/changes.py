@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from qctl.output.json import iso_time
 from qctl.output.text import count, listed, visible
 from qctl.plurals import counted
+from qctl.wire.keys import QueueKeys
 
 if TYPE_CHECKING:
     from qctl.ops.bulk.actions import Action, Selection
@@ -77,8 +78,9 @@ def add_lines(report: AddReport) -> list[str]:
 
 def retry_risk_lines(plan: RetryPlan) -> Iterator[str]:
     """Why it is risky to put these jobs back: they may still be running."""
+    is_single = len({queue.keys.prefix for queue in plan.queues}) == 1
     for queue in plan.risky:
-        name = visible(queue.keys.name)
+        name = visible(queue.keys.name if is_single else queue.keys.full_name)
         jobs = counted(len(queue.stalled), "stalled job")
         ids = listed([job.id for job in queue.stalled], _MAX_SHOWN)
         workers = (
@@ -97,11 +99,13 @@ def retry_risk_lines(plan: RetryPlan) -> Iterator[str]:
 def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) -> Iterator[str]:
     """Which stalled jobs were put back, or would be in a dry run, queue by queue."""
     done = "would be put back" if dry_run else "put back"
-    waiting = {queue.keys.name: queue.waiting_for for queue in plan.queues}
+    waiting = {queue.keys: queue.waiting_for for queue in plan.queues}
+    is_single = len({keys.prefix for keys in waiting}) == 1
     quiet = 0
     for queue in report.queues:
-        name = visible(queue.name)
-        later = waiting.get(queue.name, ())
+        keys = QueueKeys(queue.prefix, queue.name)
+        name = visible(keys.name if is_single else keys.full_name)
+        later = waiting.get(keys, ())
         if not queue.retried and not queue.skipped and not later:
             quiet += 1
         if queue.retried:

@@ -21,11 +21,16 @@ _STATE_TEXTS = {
 }
 
 
-def columns(now: datetime) -> tuple[Column[Schedule], ...]:
+def columns(schedules: Sequence[Schedule], now: datetime) -> tuple[Column[Schedule], ...]:
     """The columns of ``schedules list``."""
+    is_single = len({schedule.prefix for schedule in schedules}) == 1
+
+    def queue(schedule: Schedule) -> str:
+        return schedule.queue if is_single else f"{schedule.queue}@{schedule.prefix}"
+
     return (
         Column("ID", lambda s: s.id, keep_end=True),
-        Column("QUEUE", lambda s: s.queue, keep_end=True),
+        Column("QUEUE", queue, keep_end=True),
         Column("NAME", lambda s: "" if s.name == s.id else s.name, optional=True),
         Column("SCHEDULE", rule),
         Column("NEXT", lambda s: _next(s, now), right=True),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, RefusedError
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
@@ -28,7 +29,7 @@ from tests.labs.schedules import MD5_KEY, at, legacy, make, now_ms
 
 
 def listed(client: Client) -> dict[str, Schedule]:
-    return {schedule.id: schedule for schedule in list_schedules(client, "bull")[0].schedules}
+    return {schedule.id: schedule for schedule in list_schedules(client, Prefixes())[0].schedules}
 
 
 def one(client: Client, scheduler_id: str = "s") -> ScheduleDetail:
@@ -175,7 +176,7 @@ def test_many_are_read_in_windows(client: Client) -> None:
     for number in range(510):
         make(client, f"s{number}", Rule(every=3600 + number))
     spy = Spy(client)
-    found = list_schedules(spy, "bull", ["q"])[0].schedules
+    found = list_schedules(spy, Prefixes(), ["q"])[0].schedules
     assert {schedule.id for schedule in found} == {f"s{number}" for number in range(510)}
     assert [sent[2:4] for sent in spy.sent if sent[:2] == ("ZRANGE", Q("repeat"))] == [
         (0, 499),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from qctl.config.prefixes import only
+from qctl.config.prefixes import Prefixes, only
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
@@ -38,9 +38,10 @@ from qctl.ops.doctor.findings import (
     denied,
 )
 from qctl.ops.processes.targets import Target, open_target, read_connections
-from qctl.ops.queues.find import Queues, all_queues, read_queues
-from qctl.ops.queues.missing import no_such_queue
+from qctl.ops.queues.find import Queues, all_queues
+from qctl.ops.queues.select import choose_queues
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.snapshot import QueueSnapshot
 
 CHECKS: tuple[Check, ...] = (
     redis.eviction,
@@ -88,6 +89,10 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+# How checks can end, the most important first.
+_BY_RANK = ("failed", "found", "ok", "skipped")
+
+
 def examine(
     client: Client,
     address: Address,
@@ -112,20 +117,28 @@ def examine(
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
     # Read the queues before the target, so that a misspelt queue is reported as such.
-    chosen_queues = _queues(client, settings.prefix, names) if names else None
+    chosen_queues = _queues(client, settings.prefixes, names) if names or not target else None
     found = open_target(settings, target) if target else None
     if chosen_queues is None:
         served = () if found is None else _served_by(client, address, settings, found)
-        chosen_queues = _queues(client, settings.prefix, served)
-    exam = Examination(
-        client=client,
-        address=address,
-        settings=settings,
-        queues=chosen_queues,
-        chosen=None if found is None else found.processes,
-        full=full,
-        sleep=sleep,
-    )
+        chosen_queues = _queues(client, only(settings.prefix), served)
+    exams = [
+        Examination(
+            client=client,
+            address=address,
+            settings=settings.under(prefix),
+            queues=queues,
+            chosen=None if found is None else found.processes,
+            full=full,
+            sleep=sleep,
+        )
+        for prefix, queues in chosen_queues.by_prefix().items()
+    ]
+    return _merged([(exam.settings.prefix, _diagnose(exam)) for exam in exams])
+
+
+def _diagnose(exam: Examination) -> Diagnosis:
+    """Run every check on the queues of one prefix."""
     findings: list[Finding] = []
     results = []
     for check in CHECKS:
@@ -136,18 +149,50 @@ def examine(
     return Diagnosis(tuple(findings), tuple(results), _examined(exam))
 
 
-def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
+def _merged(diagnoses: Sequence[tuple[str, Diagnosis]]) -> Diagnosis:
+    """One diagnosis from those of several prefixes, whose queues become ``NAME@PREFIX``."""
+    if len(diagnoses) == 1:
+        return diagnoses[0][1]
+    findings: list[Finding] = []
+    for prefix, diagnosis in diagnoses:
+        for finding in diagnosis.findings:
+            if finding.subject.kind == "queue":
+                keys = QueueKeys(prefix, finding.subject.name)
+                findings.append(replace(finding, subject=Subject("queue", keys.full_name)))
+            elif finding not in findings:
+                # A finding about Redis is the same for each prefix.
+                findings.append(finding)
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    results = []
+    for own in zip(*(diagnosis.checks for _, diagnosis in diagnoses), strict=True):
+        status = min((result.status for result in own), key=_BY_RANK.index)
+        whys = dict.fromkeys(result.why for result in own if result.status == status and result.why)
+        results.append(CheckResult(own[0].check, status, "; ".join(whys)))
+    sizes = [diagnosis.examined for _, diagnosis in diagnoses]
+    workers = [size.workers for size in sizes]
+    processes = [size.processes for size in sizes]
+    examined = Examined(
+        queues=sum(size.queues for size in sizes),
+        workers=None if None in workers else sum(filter(None, workers)),
+        # The processes of this host are the same for each prefix.
+        processes=None if None in processes else max(filter(None, processes), default=0),
+    )
+    return Diagnosis(tuple(findings), tuple(results), examined)
+
+
+def _queues(client: Client, prefixes: Prefixes, names: Sequence[str]) -> Queues:
     """The named queues, or all. Unreadable queues are included, because a check reports them."""
     if not names:
-        return all_queues(client, only(prefix))
-    wanted = [QueueKeys(prefix, name) for name in dict.fromkeys(names)]
-    found, missing = read_queues(client, wanted)
-    for _, error in found.broken:
+        return all_queues(client, prefixes)
+    chosen: dict[QueueKeys, QueueSnapshot | ReplyError] = {}
+    for each in choose_queues(client, prefixes, names).values():
+        chosen |= each
+    broken = {keys: error for keys, error in chosen.items() if isinstance(error, ReplyError)}
+    for error in broken.values():
         if is_outage(error):
             raise error
-    if missing:
-        raise no_such_queue(client, only(prefix), [keys.name for keys in missing])
-    return found
+    readable = (found for found in chosen.values() if not isinstance(found, ReplyError))
+    return Queues(tuple(readable), tuple(broken.items()))
 
 
 def _served_by(

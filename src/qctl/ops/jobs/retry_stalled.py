@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from qctl.config.prefixes import only
+from qctl.config.prefixes import Prefixes, only
 from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.grouping import grouped
@@ -19,7 +19,7 @@ from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all, requi
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, is_absent, list_workers
+from qctl.wire.read.clients import WorkerClient, is_absent, is_listed, list_workers_under
 from qctl.wire.read.finished import failed_with
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 
@@ -46,6 +46,7 @@ class RetriedQueue:
     """
 
     name: str
+    prefix: str
     stalled: int
     retried: tuple[str, ...]
     skipped: tuple[Skipped, ...]
@@ -107,13 +108,13 @@ class RetryPlan:
 
 def plan_retry(
     client: Client,
-    prefix: str,
+    prefixes: Prefixes,
     names: Sequence[str],
     *,
     db: int = 0,
     failed: bool = False,
 ) -> RetryPlan:
-    """Find the stalled jobs of the named queues, or of all queues. Writes nothing.
+    """Find the stalled jobs of the named queues, or of all of the prefixes. Writes nothing.
 
     Args:
         failed: also find jobs that have failed for stalling too often.
@@ -122,17 +123,25 @@ def plan_retry(
         NotFoundError: a named queue does not exist, or no queue is named and none exists.
         RefusedError: a named queue is Bull 3/4's.
     """
-    found = queues_named_or_all(client, only(prefix), names)
+    found = queues_named_or_all(client, prefixes, names)
     if names:
         require_bullmq(found.readable)
+    return _plan(client, prefixes, found, db=db, failed=failed)
+
+
+def _plan(
+    client: Client, prefixes: Prefixes, found: Queues, *, db: int, failed: bool = False
+) -> RetryPlan:
     snapshots = found.bullmq
-    workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
+    workers = list_workers_under(client, prefixes, [s.keys for s in snapshots], db)
     active = grouped(read_active(client, [s.keys for s in snapshots]), lambda job: job.keys)
     queues = []
     for keys in (snapshot.keys for snapshot in snapshots):
         own = active.get(keys, [])
         failed_ids = [*failed_with(client, keys, STALLED_TOO_OFTEN)] if failed else []
-        queue_workers = None if workers is None else [w for w in workers if w.queue == keys.name]
+        queue_workers = None
+        if workers is not None and is_listed(keys.prefix):
+            queue_workers = [worker for worker in workers if worker.keys == keys]
         queues.append(
             QueueToRetry(
                 keys=keys,
@@ -152,7 +161,9 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
         NotFoundError: the queue does not exist.
         RefusedError: the job is not stalled, or the queue is Bull 3/4's.
     """
-    plan = plan_retry(client, prefix, [queue], db=db)
+    queues = find_queues(client, prefix, [queue])
+    require_bullmq(queues)
+    plan = _plan(client, only(prefix), Queues(tuple(queues)), db=db)
     found = plan.queues[0]
     own = tuple(job for job in found.stalled if job.id == job_id)
     if not own:
@@ -237,6 +248,7 @@ def _retry_queue(
         )
     return RetriedQueue(
         name=queue.keys.name,
+        prefix=queue.keys.prefix,
         stalled=len(ids),
         retried=tuple(job_id for job_id, answer in answers.items() if answer == "retried"),
         skipped=tuple(

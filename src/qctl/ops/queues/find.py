@@ -45,6 +45,16 @@ class Queues:
         """Names of the queues of Bull 3/4."""
         return tuple(queue.keys.name for queue in self.readable if queue.format == "bull")
 
+    def by_prefix(self) -> dict[str, Queues]:
+        """The queues of each prefix."""
+        return {
+            prefix: Queues(
+                tuple(queue for queue in self.readable if queue.keys.prefix == prefix),
+                tuple(pair for pair in self.broken if pair[0].prefix == prefix),
+            )
+            for prefix in dict.fromkeys(keys.prefix for keys in self.keys)
+        }
+
     def raise_if_broken(self) -> None:
         """Fail if some queues cannot be read. Call it after the readable ones have been shown.
 

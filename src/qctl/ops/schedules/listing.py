@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from qctl.config.prefixes import only
+from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.processes.suggest import command
@@ -70,6 +70,7 @@ class Schedule:
     """
 
     queue: str
+    prefix: str
     id: str
     kind: str
     name: str
@@ -106,14 +107,16 @@ class ScheduleList:
 
 
 def list_schedules(
-    client: Client, prefix: str, names: Sequence[str] = ()
+    client: Client, prefixes: Prefixes, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named queues (or of all), ordered by due time; and the queues.
+    """The schedulers of the named queues (or of all of the prefixes), ordered by due time.
+
+    Also returns the queues.
 
     Raises:
         NotFoundError: a queue does not exist.
     """
-    queues = queues_named_or_all(client, only(prefix), names)
+    queues = queues_named_or_all(client, prefixes, names)
     now_ms = time.time_ns() // 1_000_000
     found = [
         _schedule(snapshot.keys, entry, now_ms)
@@ -198,6 +201,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         skipped = skipped_count(pattern, tz, every_ms, since_ms=entry.next_ms, now_ms=now_ms)
     return Schedule(
         queue=keys.name,
+        prefix=keys.prefix,
         id=entry.id,
         kind="legacy" if scheduler is None else "scheduler",
         name=record.get("name") or job.name or legacy.get("name", entry.id),
