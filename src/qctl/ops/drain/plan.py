@@ -221,7 +221,7 @@ def make_plan(
 
 def _require_here(target: Target) -> None:
     """Refuse to restart processes whose end qctl could not see, because they run elsewhere."""
-    away = [each for each in target.processes if each.status == "online" and each.pid is None]
+    away = [each for each in target.processes if each.runs and each.pid is None]
     if away and not isinstance(target.manager, Rollout):
         words = words_of(target.manager.kind)
         raise RefusedError(
