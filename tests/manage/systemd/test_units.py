@@ -224,7 +224,7 @@ def test_the_time_to_get_ready() -> None:
     ("changes", "reason"),
     [
         ({}, ""),
-        ({"Restart": "on-success"}, ""),
+        ({"Restart": "on-success"}, "Restart=on-success"),
         ({"Restart": "on-failure"}, "Restart=on-failure"),
         ({"Restart": "no"}, "Restart=no"),
         ({"RestartPreventExitStatus": "0 TERM"}, "RestartPreventExitStatus"),

@@ -116,8 +116,8 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
 def why_not_started_again(unit: Properties) -> str:
     """Why systemd may not start a service again soon after it has exited; "" if it does."""
     restart = unit.get("Restart", "no")
-    if restart not in {"always", "on-success"}:
-        return f"systemd does not start it again when it exits (Restart={restart})"
+    if restart != "always":
+        return f"systemd does not start it again after every exit (Restart={restart})"
     if _prevents_restart(unit):
         return "systemd does not start it again after some exit codes (RestartPreventExitStatus=)"
     delay = unit.get("RestartUSec", "")
