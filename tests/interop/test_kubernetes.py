@@ -73,6 +73,26 @@ def test_an_image_that_cannot_be_pulled_ends_the_drain(lab: Lab, kubernetes: Clu
     lab.prove(ids)
 
 
+def test_the_jobs_of_another_app_are_not_taken_for_interrupted(
+    lab: Lab, kubernetes: Cluster
+) -> None:
+    """After the timeout, only the job of the pod is put back; the other worker runs on."""
+    app = KubernetesApp(lab, kubernetes)
+    app.start(CONCURRENCY=1, LOCK_MS=2000, WORKER_NAME="pod", **QUIET)
+    lab.app("other", LOCK_MS=2000, WORKER_NAME="other", **QUIET)
+    held = lab.hold(2)
+    (mine,) = [i for i in held if lab.rows(i)[0]["worker"] == "pod"]
+    words = ("--timeout", "1s", "--on-timeout", "restart")
+    drain = app.start_qctl(*restart_words(app), *words)
+    drain.await_step("recovered", ids=[mine])
+    lab.release()
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert (done.report["lost"], done.report["recovered"]) == (0, 1)
+    assert done.report["workers"][0]["before"] == 1
+    lab.prove(held, again=[mine])
+
+
 def test_only_a_named_cluster_is_asked(lab: Lab, kubernetes: Cluster) -> None:
     app = KubernetesApp(lab, kubernetes)
     app.start()

@@ -96,10 +96,12 @@ class Kubernetes:
             pods = read_pods(self._kubectl, workload)
         except ManagerUnreachableError as error:
             return f"it is unknown how far the rollout is: {error.what} ({error.why})"
-        self._raise_failure(workload, pods)
+        # The pods of a stateful set keep their names.
         gone = {each.key for each in before} if workload.name.kind == "deployment" else set()
         old = [p for p in pods if not p.is_new or f"{workload.name.namespace}/{p.name}" in gone]
         new = [p for p in pods if p not in old and not p.is_leaving]
+        if workload.is_seen:
+            self._raise_failure(workload, new)
         ready = sum(pod.is_ready for pod in new)
         lacks = []
         if not workload.is_seen:
@@ -112,10 +114,10 @@ class Kubernetes:
             lacks.append(f"{len(old)} {are} still there")
         return "; ".join(lacks)
 
-    def _raise_failure(self, workload: Workload, pods: Sequence[Pod]) -> None:
-        """Raise a FailedError if the rollout cannot succeed."""
+    def _raise_failure(self, workload: Workload, new: Sequence[Pod]) -> None:
+        """Raise a FailedError if the rollout cannot succeed; ``new`` are its pods."""
         name = workload.name
-        failed = next((p for p in pods if p.is_new and not p.is_leaving and _has_failed(p)), None)
+        failed = next(filter(_has_failed, new), None)
         if failed is None and workload.progress != "ProgressDeadlineExceeded":
             return
         what = f"the rollout of {name.target} made no progress for {workload.deadline_s or 0:g} s"

@@ -84,7 +84,7 @@ def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]
     """The queues whose workers were all restarted."""
     if restarted.replacement is not None:
         # Every old worker of these queues is gone.
-        return [keys for keys in context.queues if restarted.replacement.had_workers(keys)]
+        return [keys for keys in context.queues if restarted.replacement.replaces_all(keys)]
     connections, target = context.plan.connections, context.plan.target
     # A process that was not restarted may still work on its jobs.
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):

@@ -93,11 +93,11 @@ class Replacement:
         self._rest = rest
         self._queues = tuple(queues)
         self._prefix = common_prefix(self._queues)
-        self._not_meant: frozenset[_Id] = frozenset()
+        self._not_meant: dict[_Id, QueueKeys] = {}
         connected = self._read()
         workers = connected.workers
         if whose is not None:
-            self._not_meant = frozenset(_id(w) for w in workers if w.client_id not in whose)
+            self._not_meant = {_id(w): w.keys for w in workers if w.client_id not in whose}
             workers = tuple(worker for worker in workers if worker.client_id in whose)
         self._shortcoming = shortcoming or (lambda: "")
         self._hint = _HINT if shortcoming else _HINT_ON_COMMAND
@@ -115,9 +115,9 @@ class Replacement:
         self._complete: frozenset[_Id] = frozenset()
         self._seen: dict[_Id, QueueKeys] = {}
 
-    def had_workers(self, keys: QueueKeys) -> bool:
-        """Whether a worker of the queue was connected before."""
-        return self._before[keys] > 0
+    def replaces_all(self, keys: QueueKeys) -> bool:
+        """Whether the queue had workers before, and all of them are to be replaced."""
+        return self._before[keys] > 0 and keys not in self._not_meant.values()
 
     def stopped_beside(self) -> tuple[str, ...]:
         """Other queues that have lost workers, which may have interrupted jobs.
