@@ -28,6 +28,7 @@ from qctl.ops.drain.steps import DrainReport
 from qctl.ops.processes import restart
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire import scripts
+from qctl.wire.read.clients import Workers
 from qctl.wire.read.finished import read_recent_runs
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.labs.build import Q, events, is_paused, put
@@ -97,7 +98,7 @@ class Stage:
         plan = DrainPlan(
             (snapshot,),
             Target("fake:app", manager, (manager.row(),), ()),
-            Connections((), {}, {}),
+            Connections(Workers(), {}, {}),
             read_recent_runs(client, [Q]),
         )
         settings, options = load_settings(environ={}), DrainOptions(timeout_s=30)

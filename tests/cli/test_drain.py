@@ -17,7 +17,7 @@ from qctl.ops.drain import choose, plan
 from qctl.ops.processes import targets
 from qctl.wire.drain_record import read_drain_record
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.clients import WorkerClient, Workers
 from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, is_paused, put, row
 from tests.labs.cli import Ran, run
@@ -55,7 +55,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise NotFoundError(f"PM2 has no app named {name}")
             return [process]
 
-    connections = targets.Connections((worker,), {"0": (worker,)}, {})
+    connections = targets.Connections(Workers([worker]), {"0": (worker,)}, {})
     monkeypatch.setattr(targets, "manager_for", lambda *_: Manager())
     monkeypatch.setattr(choose, "managed_processes", lambda *_, **__: ([process], ()))
     monkeypatch.setattr(choose, "read_connections", lambda *_: connections)
@@ -245,7 +245,9 @@ def test_queues_that_cannot_be_found_are_to_be_named_for_the_same_command(
     qctl: Typed, app: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No worker of the app is connected."""
-    monkeypatch.setattr(choose, "read_connections", lambda *_: targets.Connections((), {}, {}))
+    monkeypatch.setattr(
+        choose, "read_connections", lambda *_: targets.Connections(Workers(), {}, {})
+    )
     restart = qctl("restart", "pm2:app", "--prefix", "bull")
     assert restart.code == 2
     hint = "qctl drain QUEUE --then-restart --target pm2:app --prefix bull"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -39,23 +38,6 @@ def test_valkey_is_shown_by_its_own_name(redis_server: RedisServer, client: Clie
         ran = run("status", QCTL_REDIS_URL=url)
     assert ran.code == 0
     assert "Valkey 8.1.1" in ran.out
-
-
-def test_a_server_that_cannot_list_workers(redis_server: RedisServer, client: Client) -> None:
-    """Its workers are unknown, and all else is shown."""
-    put(client, "1")
-    with rewriting_proxy(
-        redis_server.port,
-        requests=lambda sent: sent.replace(b"LIST\r\n$4\r\nTYPE", b"LIST\r\n$4\r\nNONE"),
-    ) as url:
-        environ = {"QCTL_REDIS_URL": url, "PM2_HOME": "/nonexistent"}
-        ran = run("status", "--json", **environ)
-        assert ran.code == 0, ran.err
-        (queue,) = json.loads(ran.out)["queues"]
-        assert (queue["counts"]["waiting"], queue["workers"]) == (1, None)
-        assert run("metrics", **environ).code == 0
-        ran = run("workers", **environ)
-        assert (ran.code, "CLIENT LIST" in ran.err) == (1, True)
 
 
 @pytest.mark.parametrize(

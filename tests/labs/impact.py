@@ -19,7 +19,7 @@ from qctl.ops.impact.jobs_at_risk import JobRef
 from qctl.ops.processes import targets
 from qctl.ops.processes.targets import Connections
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import ForeignWorker, WorkerClient
+from qctl.wire.read.clients import ForeignWorker, WorkerClient, Workers
 from qctl.wire.read.heartbeats import Heartbeat
 from tests.labs.build import Q, put
 
@@ -84,7 +84,7 @@ class Apps:
         if self.error is not None:
             raise self.error
         own = tuple(worker for workers in self.owned.values() for worker in workers)
-        return Connections((*own, *self.others), self.owned, self.foreign)
+        return Connections(Workers([*own, *self.others]), self.owned, self.foreign)
 
 
 def ids(refs: tuple[JobRef, ...] | None) -> list[str] | None:

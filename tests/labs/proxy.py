@@ -1,15 +1,16 @@
-"""TCP proxies before Redis: one loses packets, one rewrites them."""
+"""TCP proxies before Redis: one loses packets, one rewrites them, one answers commands itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from qctl.wire.scripts import sha
 
@@ -148,3 +149,64 @@ def rewriting_proxy(
         finally:
             server.shutdown()
             serving.join()
+
+
+# The reply to a command: its words, and what asks Redis for its reply.
+Answer = Callable[[Sequence[str], Callable[[], bytes]], bytes]
+
+
+def bulk(text: str) -> bytes:
+    """A text as a reply."""
+    data = text.encode()
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+@contextlib.contextmanager
+def answering_proxy(port: int, answer: Answer) -> Iterator[str]:
+    """The URL of a proxy before a Redis on 127.0.0.1 that may answer commands in its place."""
+
+    class Converse(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with (
+                contextlib.suppress(OSError, EOFError),
+                socket.create_connection(("127.0.0.1", port)) as redis,
+                redis.makefile("rb") as replies,
+            ):
+                while True:
+                    request = _read_value(self.rfile)
+
+                    def ask(request: bytes = request) -> bytes:
+                        redis.sendall(request)
+                        return _read_value(replies)
+
+                    self.wfile.write(answer(_words(request), ask))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Converse) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+        serving.start()
+        try:
+            yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def _read_value(stream: IO[bytes]) -> bytes:
+    """One value in Redis' protocol, version 2, with all that is inside it."""
+    line = stream.readline()
+    if not line:
+        raise EOFError
+    kind, size = line[:1], line[1:-2]
+    if kind == b"$" and size != b"-1":
+        return line + stream.read(int(size) + 2)
+    if kind == b"*":
+        return line + b"".join(_read_value(stream) for _ in range(int(size)))
+    return line
+
+
+def _words(request: bytes) -> list[str]:
+    stream = io.BytesIO(request)
+    count = int(stream.readline()[1:])
+    values = (_read_value(stream).partition(b"\r\n")[2] for _ in range(count))
+    return [value[:-2].decode("utf-8", "surrogateescape") for value in values]

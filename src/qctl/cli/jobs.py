@@ -20,6 +20,7 @@ from qctl.ops.jobs.fate import AnyJob, add_fates
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.status import workers_of
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -118,7 +119,7 @@ def _add_fates(
         client,
         keys,
         jobs,
-        list_workers(client, keys.prefix, [keys.name], address.db),
+        workers_of(snapshot, list_workers(client, keys.prefix, [keys.name], address.db)),
         max_stalled_count=env.settings.max_stalled_count,
         paused=snapshot.paused,
     )

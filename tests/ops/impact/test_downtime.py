@@ -10,7 +10,7 @@ import pytest
 from qctl.manage.pm2.manager import Pm2
 from qctl.ops.impact.downtime import BOOT_S, downtime
 from qctl.ops.processes.targets import Connections, Target
-from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.clients import WorkerClient, Workers
 from tests.labs.build import Q
 from tests.labs.impact import NOW, PROCESS
 
@@ -31,7 +31,7 @@ def boot(
     }
     workers = tuple(worker for each in owned.values() for worker in each)
     target = Target("pm2:app", Pm2(Path("/nonexistent")), tuple(processes), ())
-    told = downtime(target, Connections(workers, owned, {}), [], NOW, redis_up_s)
+    told = downtime(target, Connections(Workers(workers), owned, {}), [], NOW, redis_up_s)
     return told.boot_s, told.boot_is_assumed
 
 

@@ -13,7 +13,7 @@ from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, jobs_at_risk
 from qctl.ops.processes.targets import Connections
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.clients import WorkerClient, Workers
 from tests.labs.build import Q, put
 from tests.labs.impact import BEAT, NOW, PROCESS
 
@@ -23,7 +23,7 @@ def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClie
 
 
 def connections(own: list[WorkerClient], *others: WorkerClient) -> Connections:
-    return Connections((*own, *others), {"0": tuple(own)}, {})
+    return Connections(Workers([*own, *others]), {"0": tuple(own)}, {})
 
 
 def job(name: str | None = None, token: str | None = "uuid:1") -> ActiveJob:  # noqa: S107
@@ -63,7 +63,7 @@ def test_a_name_proves_nothing_while_one_process_shows_no_worker_of_the_queue() 
     others = worker(2, "b")
     for hidden in ([], [worker(3, "a", queue="elsewhere")]):
         owned = {"0": (worker(1, "a"),), "1": tuple(hidden)}
-        known = Connections((*owned["0"], *hidden, others), owned, {})
+        known = Connections(Workers([*owned["0"], *hidden, others]), owned, {})
         assert Holders([PROCESS], known, {}).holder_of(job("b")) == "other"
         assert Holders([PROCESS, second], known, {}).holder_of(job("b")) == "unknown"
         # Its own name is enough for the worst case.

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qctl.config.prefixes import only
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
@@ -20,7 +21,9 @@ from qctl.wire.read.clients import (
     client_name,
     list_foreign,
     list_workers,
+    parse_workers,
 )
+from tests.labs.build import Q
 from tests.labs.servers import RedisServer
 
 # Redis allows no blanks and no control characters in a connection's name.
@@ -129,6 +132,38 @@ def test_a_raw_name_that_looks_like_base64(queue: str) -> None:
     assert [worker.queue for worker in found] == [queue]
 
 
+def test_a_connection_without_a_name_that_waits_for_jobs_may_serve_any_queue() -> None:
+    waiting = line("").replace("cmd=x", "cmd=bzpopmin")
+    found = parse_workers([f"{waiting}\n{line(client_name('bull', 'mail'), 8)}"], only("bull"))
+    assert found is not None
+    assert (len(found), found.any_queue) == (1, 1)
+    assert found.of(QueueKeys("bull", "sms"), running=0) is None
+    # It may serve this queue too, but then the queue has workers in any case.
+    mail = found.of(QueueKeys("bull", "mail"), running=1)
+    assert mail is not None
+    assert [worker.client_id for worker in mail] == [8]
+
+
+def test_other_connections_without_a_name_are_no_workers() -> None:
+    elsewhere = line("", db=1).replace("cmd=x", "cmd=bzpopmin")
+    found = parse_workers([f"{line('')}\n{elsewhere}"], only("bull"))
+    assert found is not None
+    assert (found.any_queue, found.of(Q, running=1)) == (0, [])
+
+
+def test_a_locked_job_without_a_worker_in_a_cluster() -> None:
+    """BullMQ before 5.80 does not name the connections of its workers there."""
+    found = parse_workers([line(""), line("", 8)], only("bull"))
+    assert found is not None
+    assert (found.of(Q, running=1), found.of(Q, running=0)) == (None, [])
+
+
+@pytest.mark.parametrize("listed", ["", "OK", "id=7 addr=1.2.3.4:5 name= cmd=client"])
+def test_an_incomplete_list_shows_nothing(listed: str) -> None:
+    assert parse_workers([listed], only("bull")) is None
+    assert parse_workers([line(client_name("bull", "q")), listed], only("bull")) is None
+
+
 def test_real_connections(redis_url: str, client: Client) -> None:
     with contextlib.closing(connect(redis_url)[1]) as worker:
         worker.call("CLIENT", "SETNAME", client_name("bull", "über/queue", "w:1"))
@@ -145,11 +180,15 @@ def test_none_when_redis_does_not_grant_the_list(
     server = start_redis()
     with contextlib.closing(connect(server.url)[1]) as admin:
         admin.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+ping", "+scan")
-        admin.call("ACL", "SETUSER", "lister", "on", ">pw", "~*", "+@read", "+client|list")
+        admin.call("ACL", "SETUSER", "lister", "on", ">pw", "~*", "+client|list")
+        admin.call("ACL", "SETUSER", "both", "on", ">pw", "~*", "+client|list", "+info")
     with contextlib.closing(connect(server.url_for("reader", "pw"))[1]) as reader:
         assert list_workers(reader, "bull") is None
     with contextlib.closing(connect(server.url_for("lister", "pw"))[1]) as lister:
-        assert list_workers(lister, "bull") == []
+        # It may be a replica, to which no worker connects.
+        assert list_workers(lister, "bull") is None
+    with contextlib.closing(connect(server.url_for("both", "pw"))[1]) as both:
+        assert list_workers(both, "bull") == []
 
 
 def test_other_errors_are_not_swallowed() -> None:

@@ -21,9 +21,10 @@ from qctl.ops.doctor.findings import (
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import Queues
+from qctl.ops.queues.status import workers_of
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
+from qctl.wire.read.clients import WorkerClient, Workers, list_workers, why_unknown
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -114,8 +115,8 @@ class Examination:
 
     @property
     @read_once
-    def workers(self) -> Sequence[WorkerClient]:
-        """All workers that are connected under the prefix."""
+    def workers(self) -> Workers:
+        """All workers with a name that are connected under the prefix."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -124,8 +125,12 @@ class Examination:
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
-        """The workers that are connected to one queue."""
+        """The workers with a name that are connected to one queue."""
         return self._workers_by_queue().get(keys.name, [])
+
+    def all_workers_of(self, snapshot: QueueSnapshot) -> list[WorkerClient] | None:
+        """The workers that are connected to one queue; None if they perhaps have no names."""
+        return workers_of(snapshot, self.workers)
 
     @read_once
     def _workers_by_queue(self) -> dict[str, list[WorkerClient]]:

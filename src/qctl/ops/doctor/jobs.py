@@ -60,7 +60,8 @@ def stalled(exam: Examination) -> Iterator[Finding]:
         if not ids:
             continue
         try:
-            workers = len(exam.workers_of(snapshot.keys))
+            own = exam.all_workers_of(snapshot)
+            workers = None if own is None else len(own)
         except CannotCheckError:
             workers = None
         note = advice.stalled(snapshot, workers)
@@ -77,7 +78,7 @@ def stalled(exam: Examination) -> Iterator[Finding]:
 def gone_workers(exam: Examination) -> Iterator[Finding]:
     """Jobs locked by a worker that is not connected: the worker is closing, or has died."""
     for snapshot in exam.snapshots:
-        workers = exam.workers_of(snapshot.keys)
+        workers = exam.all_workers_of(snapshot)
         held = [
             job
             for job in exam.active(snapshot.keys)

@@ -18,7 +18,7 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.events import Event, recent_events
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.clients import WorkerClient, is_listed
+from qctl.wire.read.clients import WAIT_COMMAND, WorkerClient, is_listed, unnamed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 # A worker that misses its wake-up (the key ``marker``) fetches after drainDelay: 5 s, at most 10 s.
@@ -29,8 +29,10 @@ _EVENTS = 1000
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
 
-def no_workers(exam: Examination) -> Iterator[Finding]:
+def no_workers(exam: Examination) -> Iterator[Finding | str]:
     """Queues that are not paused, where jobs wait and no worker is connected."""
+    if exam.workers.any_queue:
+        yield f"{unnamed(exam.workers.any_queue)}; queues without another worker were not examined"
     for snapshot in exam.snapshots:
         if note := unserved_note(exam, snapshot):
             yield Finding(
@@ -71,7 +73,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
                 if snapshot.rate_limit is None or limit is None
                 else snapshot.rate_limit.left_ms / 1000,
                 "workers": len(workers),
-                "listening": sum(worker.last_command == "bzpopmin" for worker in workers),
+                "listening": sum(worker.last_command == WAIT_COMMAND for worker in workers),
                 "idle_s": [worker.idle_s for worker in workers[:MAX_EXAMPLES]],
             },
             remedy="was worker.pause() called, is its event loop blocked, or its other connection "
@@ -150,7 +152,8 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
 
 def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
     """A remark if jobs wait without a worker; None if they do not, or if the queue is paused."""
-    note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
+    workers = exam.all_workers_of(snapshot)
+    note = advice.unserved(snapshot, None if workers is None else len(workers))
     # A worker that Redis does not list may serve the queue.
     return None if note is None or snapshot.paused or jobs_of_unlisted(exam, snapshot) else note
 

@@ -6,7 +6,7 @@ that the operator has named need a decision: drain them too, or let their jobs b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from qctl.config.settings import Settings
@@ -32,7 +32,7 @@ from qctl.ops.processes.targets import (
 )
 from qctl.ops.queues.select import select_queues
 from qctl.wire.keys import QueueKeys, common_prefix
-from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.clients import Workers, unnamed
 
 # A drain must know all processes before it begins, so it waits longer than ``status`` does.
 MANAGER_TIMEOUT_S = 10.0
@@ -197,16 +197,14 @@ def _require_served(
         )
 
 
-def require_workers(
-    workers: Iterable[WorkerClient], queues: Collection[QueueKeys], hint: str
-) -> None:
+def require_workers(workers: Workers, queues: Collection[QueueKeys], hint: str) -> None:
     """Refuse a command if no worker is connected, because then no proof is possible."""
     if not any(worker.keys in queues for worker in workers):
-        raise RefusedError(
-            f"no worker of {_listed(queues)} is connected",
-            why="so nothing would show whether the command has restarted any",
-            hint=hint,
-        )
+        found = f"no worker of {_listed(queues)} is connected"
+        why = "so nothing would show whether the command has restarted any"
+        if workers.any_queue:
+            found, why = f"Redis shows no worker of {_listed(queues)}", unnamed(workers.any_queue)
+        raise RefusedError(found, why=why, hint=hint)
 
 
 def _require_choice(what: str, choice: Choice, include_others: bool | None) -> None:

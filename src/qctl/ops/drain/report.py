@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
@@ -16,7 +17,7 @@ from qctl.ops.processes.suggest import command
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import is_listed, list_all_workers
+from qctl.wire.read.clients import list_all_workers
 from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 
@@ -121,7 +122,7 @@ def _read_end(context: DrainContext, restarted: Restarted) -> _End:
         still_active = tuple(
             job for job in active if late.tokens is None or job.lock_token in late.tokens
         )
-        return _End(verdict, still_active, paused, _unserved(context, paused), now_ms)
+        return _End(verdict, still_active, paused, _unserved(context, paused, active), now_ms)
     except QctlError as failure:
         why = f"the outcome of the jobs could not be read: {failure.what}"
         for job in tracker.ledger.unsettled:
@@ -130,16 +131,21 @@ def _read_end(context: DrainContext, restarted: Restarted) -> _End:
         return _End(unproved(tracker, why), late.active, None, None, now_ms, failure)
 
 
-def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str, ...] | None:
+def _unserved(
+    context: DrainContext, paused: Container[QueueKeys], active: Iterable[ActiveJob]
+) -> tuple[str, ...] | None:
     """Queues that run although no worker is connected to them; None when that is unknown."""
     try:
         connected = list_all_workers(context.client, context.queues, context.address.db)
     except ReplyError:
         return None
-    if connected is None or not all(is_listed(keys.prefix) for keys in context.queues):
+    if connected is None:
         return None
-    served = {worker.keys for worker in connected.workers}
-    return tuple(context.label(q) for q in context.queues if q not in paused and q not in served)
+    running = Counter(job.keys for job in active if not job.is_orphan)
+    served = {keys: connected.workers.of(keys, running=running[keys]) for keys in context.queues}
+    if None in served.values():
+        return None
+    return tuple(context.label(q) for q in context.queues if q not in paused and not served[q])
 
 
 def _interrupted(

@@ -111,11 +111,13 @@ class Condition(ABC):
             the last state, if the event itself shows how the job ended; else None: call ``check``.
         """
 
-    def _count_workers(self) -> int | None:
+    def _count_workers(self, snapshot: QueueSnapshot) -> int | None:
         """How many workers are connected; None if unknown. The count may be ``POLL_S`` old."""
         # A count is slow, because it lists all clients.
         if time.monotonic() - self._counted_at >= POLL_S:
-            self._workers = count_workers(self._client, self.keys, self._db)
+            self._workers = count_workers(
+                self._client, self.keys, self._db, snapshot.counts.running
+            )
             self._counted_at = time.monotonic()
         return self._workers
 
@@ -275,7 +277,7 @@ class QueueCondition(Condition):
                 remaining["delayed"] = delayed
         if not any(number > 0 for number in remaining.values()):
             return CheckedState(outcome=self.condition, text=_at_rest(counts), counts=counts)
-        workers = self._count_workers()
+        workers = self._count_workers(snapshot)
         stuck = ""
         if workers == 0 and counts.stalled and counts.stalled >= sum(remaining.values()):
             stuck = (
@@ -325,7 +327,7 @@ class JobCondition(Condition):
             # ``read_ending`` reports an active job without a lock as waiting.
             if self._id in snapshot.stalled_ids:
                 state = "active, but stalled: its worker is gone"
-            remarks = _obstacles(snapshot, self._count_workers(), "job")
+            remarks = _obstacles(snapshot, self._count_workers(snapshot), "job")
         return CheckedState(outcome=None, text=f"job {self._id} is {state}", remarks=remarks)
 
     def await_event(self, timeout_s: float) -> CheckedState | None:
@@ -381,7 +383,7 @@ def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> 
     if snapshot.counts.stalled and workers is None:
         found.append(
             "active jobs have lost their worker, and it is unknown whether another is connected: "
-            "Redis does not answer CLIENT LIST"
+            "CLIENT LIST does not show it"
         )
     elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_recently:
         found.append("active jobs have lost their worker; other workers will put them back")

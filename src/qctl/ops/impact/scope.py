@@ -35,6 +35,7 @@ from qctl.wire.read.clients import (
     WorkerClient,
     client_name,
     list_foreign,
+    unnamed,
 )
 
 _MAX_NAMED = 5
@@ -198,6 +199,8 @@ def _others_served(
     """
     if connections is None:
         return "it is unknown which other queues these workers serve", ()
+    if connections.workers.any_queue:
+        return unnamed(connections.workers.any_queue), ()
     meant = {keys.name for keys in queues.keys}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
     if names and not hosts:
@@ -205,7 +208,7 @@ def _others_served(
         return f"{why}: it is unknown what else their workers serve", ()
     near = [worker for worker in connections.workers if _host(worker.address) in hosts]
     others = sorted({worker.queue for worker in near} - meant)
-    foreign = list_foreign(client, settings.prefix, address.db)
+    foreign = list_foreign(client, settings.prefix, address.db) or ()
     elsewhere = {str(worker) for place, worker in foreign if _host(place) in hosts}
     found = [*others, *sorted(elsewhere)]
     if not found:
@@ -232,8 +235,7 @@ def _under_one_prefix(connections: Connections, prefix: str, db: int) -> Connect
         others = [_as_foreign(worker, db) for worker in workers if worker.keys.prefix != prefix]
         if others:
             foreign[key] = [*foreign.get(key, ()), *others]
-    here = [worker for worker in connections.workers if worker.keys.prefix == prefix]
-    return Connections(here, owned, foreign)
+    return Connections(connections.workers.under(prefix), owned, foreign)
 
 
 def _host(address: str) -> str:

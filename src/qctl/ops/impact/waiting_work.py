@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from qctl.connection.address import Client
 from qctl.grouping import grouped
 from qctl.ops.impact.scope import Scope
 from qctl.ops.times import utc_datetime
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import Agenda, read_agendas
@@ -45,12 +46,12 @@ def queue_impacts(
     """The jobs and workers of each queue of a scope, in the scope's order."""
     due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
     running = grouped(active, lambda job: job.keys)
-    own_of, all_of = _workers(scope)
+    own_of, all_of = _workers(scope, running)
     found = []
     for snapshot in scope.queues.bullmq:
         keys, counts = snapshot.keys, snapshot.counts
         jobs = running.get(keys, [])
-        own = None if own_of is None else own_of[keys.name]
+        own = own_of[keys.name]
         found.append(
             QueueImpact(
                 name=keys.name,
@@ -112,13 +113,25 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
     return bool(snapshot.backlog or snapshot.counts.waiting_children)
 
 
-def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:
-    """Workers by queue: the target's (all without a target; None if unknown), and all."""
+def _workers(
+    scope: Scope, running: Mapping[QueueKeys, Sequence[ActiveJob]]
+) -> tuple[dict[str, int | None], Counter[str]]:
+    """Workers by queue: the target's (all without a target; None if unknown), and all.
+
+    Args:
+        running: the active jobs of each queue.
+    """
     connections, target = scope.connections, scope.target
+    queues = [snapshot.keys for snapshot in scope.queues.bullmq]
     if connections is None:
-        return None, Counter()
+        return {keys.name: None for keys in queues}, Counter()
     total = Counter(worker.queue for worker in connections.workers)
-    if target is None:
-        return total, total
-    owned = (connections.owned.get(process.key, ()) for process in target.processes)
-    return Counter(worker.queue for workers in owned for worker in workers), total
+    own = total
+    if target is not None:
+        owned = (connections.owned.get(process.key, ()) for process in target.processes)
+        own = Counter(worker.queue for workers in owned for worker in workers)
+    held = {keys: sum(not job.is_orphan for job in running.get(keys, ())) for keys in queues}
+    are_known = {
+        keys: connections.workers.of(keys, running=held[keys]) is not None for keys in queues
+    }
+    return {keys.name: own[keys.name] if are_known[keys] else None for keys in queues}, total

@@ -136,7 +136,8 @@ def run_remarks(
         pauser = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
         resume = command(keys.prefix, "resume", keys.name)
         found.append(f"queue {keys.name} is paused{pauser}: the job runs after `{resume}`")
-    if count_workers(client, keys, db) == 0:
+    running = 0 if snapshot is None else snapshot.counts.running
+    if count_workers(client, keys, db, running) == 0:
         found.append(f"no worker of queue {keys.name} is connected")
     return tuple(found)
 

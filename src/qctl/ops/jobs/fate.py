@@ -119,11 +119,9 @@ def add_fates(
     """The same jobs, with a fate for each job that is stalled or held.
 
     Args:
-        workers: may include workers of other queues of this prefix; None if unknown.
+        workers: the workers connected to the queue; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
     """
-    if workers is not None:
-        workers = [worker for worker in workers if worker.queue == keys.name]
     stalled = [job for job in jobs if job.state == "stalled"]
     clock = read_clocks(client, [(keys, ())])[0] if stalled else None
     ids = sorted({job.scheduler for job in stalled if job.scheduler})

@@ -19,7 +19,7 @@ from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all, requi
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, is_absent, is_listed, list_workers_under
+from qctl.wire.read.clients import WorkerClient, is_absent, list_workers_under
 from qctl.wire.read.finished import failed_with
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 
@@ -139,9 +139,8 @@ def _plan(
     for keys in (snapshot.keys for snapshot in snapshots):
         own = active.get(keys, [])
         failed_ids = [*failed_with(client, keys, STALLED_TOO_OFTEN)] if failed else []
-        queue_workers = None
-        if workers is not None and is_listed(keys.prefix):
-            queue_workers = [worker for worker in workers if worker.keys == keys]
+        running = sum(not job.is_orphan for job in own)
+        queue_workers = None if workers is None else workers.of(keys, running=running)
         queues.append(
             QueueToRetry(
                 keys=keys,

@@ -18,15 +18,14 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import QctlError, ReplyError, is_outage
-from qctl.grouping import grouped
 from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import EventRates, Failure, OtherFailures, Rates
 from qctl.ops.queues.find import find_queues
-from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info
+from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info, workers_of
 from qctl.ops.queues.workers import WorkerStatus, inspect_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.clients import Workers, list_workers
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -174,7 +173,7 @@ class LiveReader:
         }
         prefix = self._settings.prefix
         # One call for all queues, because CLIENT LIST is slow.
-        clients: Sequence[WorkerClient] | None = ()
+        clients: Workers | None = Workers()
         if readable:
             clients = list_workers(self._client, prefix, readable, self._address.db)
         queues = self._queues(snapshots, clients)
@@ -233,12 +232,11 @@ class LiveReader:
     def _queues(
         self,
         snapshots: dict[str, QueueSnapshot | ReplyError | None],
-        clients: Sequence[WorkerClient] | None,
+        clients: Workers | None,
     ) -> tuple[LiveQueue, ...]:
         readable = [s.keys for s in snapshots.values() if isinstance(s, QueueSnapshot)]
         rates = self._or_remark("no rates", lambda: self._events.read(self._client, readable)) or {}
         names = [keys.name for keys in readable]
-        by_queue = None if clients is None else grouped(clients, lambda worker: worker.queue)
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
         rows = []
@@ -249,13 +247,12 @@ class LiveReader:
                 continue
             rate = rates.get(found.keys)
             self._trends[name].append(None if rate is None else rate.completed_per_s)
-            workers = None if by_queue is None else by_queue.get(name, ())
-            status = queue_status(found, workers, now_s)
+            status = queue_status(found, workers_of(found, clients), now_s)
             rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
         return tuple(rows)
 
     def _workers(
-        self, chosen: QueueSnapshot, clients: Sequence[WorkerClient] | None
+        self, chosen: QueueSnapshot, clients: Workers | None
     ) -> tuple[WorkerStatus, ...] | None:
         found = self._or_remark(
             "no workers shown",

@@ -95,7 +95,7 @@ class Replacement:
         self._prefix = common_prefix(self._queues)
         self._not_meant: dict[_Id, QueueKeys] = {}
         connected = self._read()
-        workers = connected.workers
+        workers: Sequence[WorkerClient] = connected.workers
         if whose is not None:
             self._not_meant = {_id(w): w.keys for w in workers if w.client_id not in whose}
             workers = tuple(worker for worker in workers if worker.client_id in whose)

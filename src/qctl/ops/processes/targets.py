@@ -19,6 +19,7 @@ from qctl.wire.read.clients import (
     Connected,
     ForeignWorker,
     WorkerClient,
+    Workers,
     is_listed,
     list_all_workers,
     why_unknown,
@@ -57,7 +58,7 @@ class Connections:
         foreign: process key → the process's workers in other databases or of unknown queues.
     """
 
-    workers: Sequence[WorkerClient]
+    workers: Workers
     owned: Mapping[str, Sequence[WorkerClient]]
     foreign: Mapping[str, Sequence[ForeignWorker]]
 

@@ -18,7 +18,6 @@ from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info
 from qctl.errors import NotFoundError, ReplyError, is_outage
-from qctl.grouping import grouped
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.queues.advice import Note, notes
@@ -29,12 +28,12 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
     LIST_CLIENTS,
     WorkerClient,
-    is_listed,
+    Workers,
     list_workers,
     list_workers_under,
     parse_workers,
 )
-from qctl.wire.read.info import INFO_REPLICATION, product, upstream
+from qctl.wire.read.info import INFO_REPLICATION, is_master, product, upstream
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
 
 _INFO = ("INFO", "server")
@@ -222,13 +221,8 @@ def inspect_queues(
             f"search for all takes {known.took_s:.1f} s; to search now: `qctl queues`",
         )
     now_s = time.time()
-    by_queue = None if workers is None else grouped(workers, lambda worker: worker.keys)
-
-    def workers_of(keys: QueueKeys) -> Sequence[WorkerClient] | None:
-        return by_queue.get(keys, ()) if by_queue is not None and is_listed(keys.prefix) else None
-
     statuses = tuple(
-        queue_status(queue, workers_of(queue.keys), now_s) for queue in queues.readable
+        queue_status(queue, workers_of(queue, workers), now_s) for queue in queues.readable
     )
     others = None if known is None else known.other_prefixes
     return Inspection(StatusReport(redis, statuses, processes, known_at, others), queues, remarks)
@@ -261,20 +255,13 @@ class _Prober(ForwardingClient):
             return redis_info(self.inner, address)
         return _redis_info(self._replies[0], self._replies[2], address)
 
-    def workers(
-        self, prefixes: Prefixes, queues: Sequence[QueueKeys], db: int
-    ) -> list[WorkerClient] | None:
+    def workers(self, prefixes: Prefixes, queues: Sequence[QueueKeys], db: int) -> Workers | None:
         """Like ``list_workers_under``."""
-        if not self._replies:
+        if not self._replies or isinstance(self._replies[1], ReplyError):
             return list_workers_under(self.inner, prefixes, queues, db)
-        reply = self._replies[1]
-        if isinstance(reply, ReplyError):
-            if is_outage(reply):
-                raise reply
-            return None
-        found = parse_workers([str(reply)], prefixes, queues, db)
+        found = parse_workers([str(self._replies[1])], prefixes, queues, db)
         # On a replica, an empty list proves nothing: workers are connected to its master.
-        return found if found or upstream(self._replies[2]) is None else None
+        return found if found or is_master(self._replies[2]) else None
 
 
 def redis_info(client: Client, address: Address) -> RedisInfo:
@@ -296,11 +283,16 @@ def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
     )
 
 
-def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
-    """Number of workers of one queue; None if unknown."""
+def count_workers(client: Client, keys: QueueKeys, db: int, running: int) -> int | None:
+    """Number of workers of one queue, which has ``running`` locked jobs; None if unknown."""
     workers = list_workers(client, keys.prefix, [keys.name], db)
-    # The list has the workers of all queues of the prefix.
-    return None if workers is None else sum(worker.queue == keys.name for worker in workers)
+    own = None if workers is None else workers.of(keys, running=running)
+    return None if own is None else len(own)
+
+
+def workers_of(queue: QueueSnapshot, workers: Workers | None) -> list[WorkerClient] | None:
+    """The workers of one queue; None if unknown."""
+    return None if workers is None else workers.of(queue.keys, running=queue.counts.running)
 
 
 def queue_status(

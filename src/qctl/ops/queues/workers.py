@@ -23,7 +23,14 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import read_active
-from qctl.wire.read.clients import WorkerClient, is_listed, list_workers_under, why_unknown
+from qctl.wire.read.clients import (
+    WorkerClient,
+    Workers,
+    is_listed,
+    list_workers_under,
+    unnamed,
+    why_unknown,
+)
 from qctl.wire.read.heartbeats import Heartbeat
 
 # The queue and the name of a worker.
@@ -79,7 +86,7 @@ def inspect_workers(
     *,
     exist: bool = False,
     with_jobs: bool = True,
-    connected: Sequence[WorkerClient] | None = None,
+    connected: Workers | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
     """The workers of the named queues, or of all of the prefixes; and remarks on what failed.
 
@@ -114,18 +121,21 @@ def inspect_workers(
         beats = []
     remarks: tuple[str, ...] = ()
     unlisted = [prefix for prefix in used if not is_listed(prefix)]
-    workers = None if connected is None else [*connected]
+    found = connected
     if connected is None and len(unlisted) < len(used):
-        workers = list_workers_under(client, prefixes, known, address.db)
+        found = list_workers_under(client, prefixes, known, address.db)
         remarks = tuple(f"only qctl's own workers: {why_unknown(p)[0]}" for p in unlisted)
-    if workers is None:
+    if found is None:
         what, hint = why_unknown(next(iter(unlisted or used)), client)
         if not beats:
             raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
-        workers, remarks = [], (f"only qctl's own workers: {what}",)
-    if wanted is not None:
-        workers = [worker for worker in workers if worker.keys in wanted]
-    workers.sort(key=lambda w: (w.queue, w.keys.prefix, w.worker_name or "", w.client_id))
+        found, remarks = Workers(), (f"only qctl's own workers: {what}",)
+    elif found.any_queue:
+        remarks += (unnamed(found.any_queue),)
+    workers = sorted(
+        (worker for worker in found if wanted is None or worker.keys in wanted),
+        key=lambda w: (w.queue, w.keys.prefix, w.worker_name or "", w.client_id),
+    )
     managed, remarks_on_managers = managed_processes(settings, lambda: [w.address for w in workers])
     holders, remarks_on_holders = known_holders(client, workers, managed)
     beat_of, unconnected = _matched(workers, beats)

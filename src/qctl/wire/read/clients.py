@@ -12,10 +12,14 @@ from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.info import read_upstream
+from qctl.wire.read.info import INFO_REPLICATION, is_master, read_upstream
 
 # This leaves out pub/sub and replication connections, with which no worker fetches jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
+# For servers that refuse TYPE.
+_LIST_ALL_CLIENTS = ("CLIENT", "LIST")
+# The command with which a worker waits for a job.
+WAIT_COMMAND = "bzpopmin"
 # A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. Not
 # PFX:<base64>:qe, a connection of QueueEvents.
 _NAMED = ":w:"
@@ -36,7 +40,7 @@ class WorkerClient:
         address: ``ip:port`` of the worker's end, as Redis sees it.
         age_s: seconds since the worker connected.
         idle_s: seconds since the worker's last command.
-        last_command: name of that command, ``bzpopmin`` while the worker waits for a job.
+        last_command: name of that command, ``WAIT_COMMAND`` while the worker waits for a job.
     """
 
     keys: QueueKeys
@@ -51,6 +55,39 @@ class WorkerClient:
     def queue(self) -> str:
         """The queue's name, for what works under one prefix."""
         return self.keys.name
+
+
+class Workers(list[WorkerClient]):
+    """The connected workers whose connections have names.
+
+    Args:
+        any_queue: how many connections without a name wait for jobs as a worker does. Each may
+            serve any queue.
+        is_cluster: whether there are several masters. In a cluster, BullMQ before 5.80 does not
+            name the connections of its workers.
+    """
+
+    def __init__(
+        self, named: Iterable[WorkerClient] = (), *, any_queue: int = 0, is_cluster: bool = False
+    ) -> None:
+        super().__init__(named)
+        self.any_queue = any_queue
+        self._is_cluster = is_cluster
+
+    def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
+        """The workers of one queue; None if all its workers may be without a name.
+
+        Args:
+            running: how many active jobs of the queue have a lock, so that a worker has run them.
+        """
+        found = [worker for worker in self if worker.keys == keys]
+        is_unnamed = self.any_queue or (self._is_cluster and running) or not is_listed(keys.prefix)
+        return None if not found and is_unnamed else found
+
+    def under(self, prefix: str) -> Workers:
+        """The workers of one prefix."""
+        named = (worker for worker in self if worker.keys.prefix == prefix)
+        return Workers(named, any_queue=self.any_queue, is_cluster=self._is_cluster)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,7 +115,7 @@ class ForeignWorker:
 
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
-) -> list[WorkerClient] | None:
+) -> Workers | None:
     """``list_workers_under`` for one prefix; also None if Redis cannot list its workers.
 
     Args:
@@ -91,7 +128,7 @@ def list_workers(
 
 def list_workers_under(
     client: Client, prefixes: Prefixes, queues: Iterable[QueueKeys] = (), db: int = 0
-) -> list[WorkerClient] | None:
+) -> Workers | None:
     """Workers connected to queues of ``prefixes``; None if that is unknown (see ``why_unknown``).
 
     Under a prefix for which ``is_listed`` is False, Redis lists no worker.
@@ -101,16 +138,9 @@ def list_workers_under(
             port of BullMQ uses.
         db: the database of the queues. Workers in another database serve other queues.
     """
-    try:
-        lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
-    except ReplyError as error:
-        # The command is denied or not supported: each server words that error differently.
-        if is_outage(error):
-            raise
-        return None
-    found = parse_workers(lists, prefixes, queues, db)
-    # On a replica, an empty list proves nothing: workers are connected to the replica's master.
-    return found if found or read_upstream(client) is None else None
+    lists = _client_lists(client)
+    found = None if lists is None else parse_workers(lists, prefixes, queues, db)
+    return found if found or _is_master(client) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +153,7 @@ class Connected:
             connection whose name does not show the queue.
     """
 
-    workers: tuple[WorkerClient, ...]
+    workers: Workers
     foreign: tuple[tuple[str, ForeignWorker], ...]
 
 
@@ -131,28 +161,8 @@ def list_all_workers(
     client: Client, queues: Iterable[QueueKeys] = (), db: int = 0
 ) -> Connected | None:
     """Every connected worker; None if that is unknown, as for ``list_workers_under``."""
-    try:
-        lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
-    except ReplyError as error:
-        if is_outage(error):
-            raise
-        return None
-    known = {*queues}
-    served = _Served(EVERY_PREFIX, known)
-    workers: dict[tuple[str, int], WorkerClient] = {}
-    foreign = []
-    for line in (line for text in lists for line in text.split("\n")):
-        fields = _fields(line)
-        name = fields.get("name", "")
-        worker = _parse(fields, served, db)
-        # If the queue's name is not printable, it is probably not base64 but a plain name.
-        if worker is not None and (worker.keys in known or worker.queue.isprintable()):
-            workers[worker.address, worker.client_id] = worker
-        elif _WORKER_NAME.fullmatch(name):
-            of_db = int(fields.get("db", 0))
-            foreign.append((fields.get("addr", ""), ForeignWorker(name, of_db)))
-    found = Connected((*workers.values(),), (*foreign,))
-    return found if workers or read_upstream(client) is None else None
+    found = _connected(_client_lists(client), EVERY_PREFIX, queues, db)
+    return found if found is None or found.workers or _is_master(client) else None
 
 
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
@@ -168,8 +178,8 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
         )
     if is_listed(prefix):
         return (
-            "this Redis user may not list clients, or this Redis has no CLIENT LIST TYPE",
-            "grant it: ACL SETUSER … +client|list",
+            "this Redis user may not list clients, or CLIENT LIST or INFO lacks fields here",
+            "grant it: ACL SETUSER … +client|list +info",
         )
     return (
         f"Redis cannot list workers under the prefix {prefix!r}, because a connection's name must "
@@ -178,32 +188,61 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     )
 
 
+def unnamed(count: int) -> str:
+    """A clause on connections without a name that wait for jobs: ``Workers.any_queue``."""
+    one = "1 connection without a name waits for jobs as a worker does, so its queue is unknown"
+    many = f"{count:,} connections without a name wait for jobs as workers do, so their queues are"
+    return one if count == 1 else f"{many} unknown"
+
+
 def parse_workers(
     lists: Iterable[str], prefixes: Prefixes, queues: Iterable[QueueKeys] = (), db: int = 0
-) -> list[WorkerClient]:
-    """The workers in the reply of each master to ``LIST_CLIENTS``; see ``list_workers_under``."""
-    served = _Served(prefixes, queues)
+) -> Workers | None:
+    """What ``list_workers_under`` returns, from each master's list of clients.
+
+    None if a list is not complete. A replica is not noticed.
+    """
+    found = _connected(lists, prefixes, queues, db)
+    return None if found is None else found.workers
+
+
+def list_foreign(
+    client: Client, prefix: str, db: int = 0
+) -> tuple[tuple[str, ForeignWorker], ...] | None:
+    """The address and the worker of each connection that serves another prefix or database.
+
+    None if that is unknown.
+    """
+    found = _connected(_client_lists(client), only(prefix), (), db)
+    return None if found is None else found.foreign
+
+
+def _connected(
+    lists: Iterable[str] | None, prefixes: Prefixes, queues: Iterable[QueueKeys], db: int
+) -> Connected | None:
+    """The workers in each master's list of clients; None if a list is missing or not complete."""
+    rows = [_rows(text) for text in lists or ("",)]
+    if not all(map(_is_complete, rows)):
+        return None
+    known = {*queues}
+    served = _Served(prefixes, known)
     workers: dict[tuple[str, int], WorkerClient] = {}
-    for line in (line for text in lists for line in text.split("\n")):
-        worker = _parse(_fields(line), served, db)
+    foreign = []
+    any_queue = 0
+    for fields in (fields for clients in rows for fields in clients):
+        name = fields["name"]
+        worker = _parse(fields, served, db)
+        if worker is not None and prefixes is EVERY_PREFIX and worker.keys not in known:
+            # If the queue's name is not printable, it is probably not base64 but a plain name.
+            worker = worker if worker.queue.isprintable() else None
         if worker is not None:
             workers[worker.address, worker.client_id] = worker
-    return list(workers.values())
-
-
-def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, ForeignWorker]]:
-    """The address and the worker of each connection that serves another prefix or database."""
-    found = []
-    served = _Served(only(prefix))
-    for node in client.masters():
-        for line in str(node.call(*LIST_CLIENTS)).split("\n"):
-            fields = _fields(line)
-            name = fields.get("name", "")
-            is_worker = _WORKER_NAME.fullmatch(name) is not None
-            if is_worker and _parse(fields, served, db) is None:
-                foreign = ForeignWorker(name, int(fields.get("db", 0)))
-                found.append((fields.get("addr", ""), foreign))
-    return found
+        elif _WORKER_NAME.fullmatch(name):
+            foreign.append((fields.get("addr", ""), ForeignWorker(name, int(fields["db"]))))
+        elif not name and fields.get("cmd") == WAIT_COMMAND:
+            any_queue += fields["db"] == str(db)
+    found = Workers(workers.values(), any_queue=any_queue, is_cluster=len(rows) > 1)
+    return Connected(found, (*foreign,))
 
 
 def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
@@ -234,6 +273,40 @@ def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
         return True
     connected = {worker.worker_name for worker in workers}
     return name is not None and None not in connected and name not in connected
+
+
+def _is_master(client: Client) -> bool:
+    """Whether an empty list proves anything: on a replica, workers are connected to the master."""
+    (role,) = client.masters()[0].pipeline([INFO_REPLICATION])
+    return is_master(role)
+
+
+def _client_lists(client: Client) -> list[str] | None:
+    """Each master's list of clients; None if one refuses it."""
+    try:
+        return [_client_list(node) for node in client.masters()]
+    except ReplyError as error:
+        # The command is denied or not supported: each server words that error differently.
+        if is_outage(error):
+            raise
+        return None
+
+
+def _client_list(node: Client) -> str:
+    try:
+        return str(node.call(*LIST_CLIENTS))
+    except ReplyError as error:
+        if is_outage(error) or error.code == "NOPERM":
+            raise
+        return str(node.call(*_LIST_ALL_CLIENTS))
+
+
+def _is_complete(clients: Sequence[Mapping[str, str]]) -> bool:
+    """Whether this is a list of all clients with the fields that qctl needs.
+
+    The connection that asks is always in the list, so an empty list is not a complete one.
+    """
+    return bool(clients) and all("db" in fields and "name" in fields for fields in clients)
 
 
 class _Served:
@@ -284,5 +357,10 @@ def _parse(fields: Mapping[str, str], served: _Served, db: int) -> WorkerClient 
     )
 
 
-def _fields(line: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
+def _rows(text: str) -> list[dict[str, str]]:
+    """The fields of each client in a list of clients."""
+    return [
+        dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
+        for line in text.split("\n")
+        if line.strip()
+    ]

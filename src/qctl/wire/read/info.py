@@ -82,6 +82,11 @@ def upstream(reply: Any) -> Upstream | None:
     return None if master is None else Upstream(master, info.get("master_link_status") == "up")
 
 
+def is_master(reply: Any) -> bool:
+    """Whether the reply to ``INFO_REPLICATION`` proves that the server is not a replica."""
+    return not isinstance(reply, ReplyError) and parse_info(str(reply)).get("role") == "master"
+
+
 def run_ids(client: Client) -> frozenset[str] | None:
     """The run ids of the masters' processes; None if this user may not run INFO.
 

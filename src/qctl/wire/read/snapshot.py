@@ -78,6 +78,11 @@ class Counts:
     completed: int
     failed: int
 
+    @property
+    def running(self) -> int:
+        """The active jobs with a lock."""
+        return self.active - self.stalled
+
 
 @dataclass(frozen=True, slots=True)
 class HeldJob:

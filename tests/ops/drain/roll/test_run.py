@@ -30,7 +30,7 @@ from qctl.ops.drain.steps import DrainReport, Step
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.events import Event
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.clients import client_name
+from qctl.wire.read.clients import Workers, client_name
 from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, put
 from tests.labs.drains import is_alive
@@ -387,7 +387,9 @@ def test_what_pm2_cannot_roll(count: int, changes: dict[str, str], says: str) ->
     manager: Any = Pm2Like()
     processes = [one, replace(one, key="1", **changes)][:count]
     with pytest.raises(RefusedError) as caught:
-        require_rollable(Target("pm2:app", manager, tuple(processes), ()), Connections((), {}, {}))
+        require_rollable(
+            Target("pm2:app", manager, tuple(processes), ()), Connections(Workers(), {}, {})
+        )
     assert says in caught.value.why
     assert "--strategy pause" in caught.value.hint
 
