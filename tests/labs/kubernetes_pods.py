@@ -30,6 +30,7 @@ class Pod:
 
     Attributes:
         ends: exit code and start of each earlier run of the container.
+        init_containers: their ``initContainerStatuses``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Pod:
     ends: list[tuple[int, str]] = field(default_factory=list)
     start_after: float = 0.0
     stuck: str = ""
+    init_containers: Sequence[Mapping[str, Any]] = ()
 
     def log(self, run: int) -> Path:
         """The output of the container's run; 0 is the first."""
@@ -119,6 +121,7 @@ class Pod:
                     {"type": "PodScheduled", "status": "True"},
                     {"type": "Ready", "status": str(self.is_ready)},
                 ],
+                "initContainerStatuses": self.init_containers,
                 "containerStatuses": [
                     {
                         "name": "worker",

@@ -99,6 +99,22 @@ def test_an_image_that_cannot_be_pulled(cluster: Cluster) -> None:
     assert {p.status for p in find()} == {"online", "errored"}
 
 
+def test_only_an_init_container_that_fails_is_a_crash(cluster: Cluster) -> None:
+    workload = start(cluster)
+    (pod,) = workload.pods
+    end = {"terminated": {"exitCode": 0, "reason": "Completed", "message": SECRET}}
+    done = {"name": "init", "restartCount": 1, "state": end, "lastState": end}
+    pod.init_containers = [done]
+    assert [p.status for p in find()] == ["online"]
+    assert Kubernetes().shortcoming("shop/deployment/emails", ()) == ""
+    crashing = {"waiting": {"reason": "CrashLoopBackOff"}}
+    last = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    pod.init_containers = [{**done, "state": crashing, "lastState": last}]
+    with pytest.raises(FailedError) as caught:
+        Kubernetes().shortcoming("shop/deployment/emails", ())
+    assert "CrashLoopBackOff, it ended with code 137 (OOMKilled)" in caught.value.why
+
+
 def test_a_rollout_without_progress(cluster: Cluster) -> None:
     workload = start(cluster)
     workload.progress = "ProgressDeadlineExceeded"

@@ -112,6 +112,8 @@ class Kubernetes:
         if old:
             are = "pod of before is" if len(old) == 1 else "pods of before are"
             lacks.append(f"{len(old)} {are} still there")
+            # A stateful set does not replace a pod that cannot run: somebody must delete it.
+            lacks += [f"{pod.name}: {pod.trouble()}" for pod in old if pod.stuck]
         return "; ".join(lacks)
 
     def _raise_failure(self, workload: Workload, new: Sequence[Pod]) -> None:

@@ -31,8 +31,8 @@ _POD_FIELDS = (
     # What each container starts, if the pod and not the image says so: lists as Python reads them.
     '[{{range .spec.containers}}{{if .command}}[{{range .command}}{{printf "%q," .}}{{end}}'
     '{{range .args}}{{printf "%q," .}}{{end}}],{{end}}{{end}}]',
-    "{{range .status.initContainerStatuses}}{{template "
-    '"container" .}}{{end}}{{range .status.containerStatuses}}{{template "container" .}}{{end}}',
+    '{{range .status.initContainerStatuses}}{{template "container" .}}{{end}}',
+    '{{range .status.containerStatuses}}{{template "container" .}}{{end}}',
 )
 _CONTAINER_FIELDS = (
     "{{.name}}",
@@ -117,7 +117,7 @@ class Pod:
         is_leaving: whether it was asked to stop.
         unscheduled: why no node takes it; "" if one does.
         commands: what its containers start, if the image does not decide.
-        containers: the init containers and the containers.
+        containers: the init containers that have not succeeded, and the containers.
     """
 
     name: str
@@ -221,7 +221,8 @@ def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
 
 
 def _pod(fields: Sequence[str], *, is_new: bool) -> Pod:
-    name, _, _, deleted, phase, ready, unscheduled, ips, grace, hooks, commands, states = fields
+    name, _, _, deleted, phase, ready, unscheduled, ips, grace, hooks, commands, *states = fields
+    init, main = map(_containers, states)
     return Pod(
         name=name,
         is_new=is_new,
@@ -233,8 +234,13 @@ def _pod(fields: Sequence[str], *, is_new: bool) -> Pod:
         grace_s=float(grace or 0),
         hooks=tuple(hooks.split()),
         commands=tuple(tuple(words) for words in literal_eval(commands)),
-        containers=tuple(_container(state.split("|")) for state in states.split(";") if state),
+        # An init container that has succeeded is no crash.
+        containers=(*(c for c in init if c.end is None or c.end.code), *main),
     )
+
+
+def _containers(text: str) -> list[Container]:
+    return [_container(state.split("|")) for state in text.split(";") if state]
 
 
 def _container(fields: Sequence[str]) -> Container:
