@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.config.prefixes import escaped, only, parse_prefixes, split_list
+from qctl.config.settings import load_settings
 from qctl.errors import UsageError
 
 TEXT = st.lists(st.sampled_from([*"ab:*?$Q,\\{}[]^", "$QUEUE"]), min_size=1, max_size=8).map(
@@ -59,6 +60,17 @@ def test_what_a_scan_is_needed_for() -> None:
     assert not several.needs_scan
     assert several.of_queue("q") == ["bull", "{q}"]
     assert parse_prefixes(["bull", "x*"]).needs_scan
+
+
+def test_the_prefix_of_a_new_queue() -> None:
+    settings = load_settings(environ={"QCTL_PREFIX": "{$QUEUE}"})
+    assert settings.prefix_of("q") == "{q}"
+    with pytest.raises(UsageError):
+        assert settings.prefix
+    assert settings.under("a*").prefix == "a*"
+    for several in ("a,b", "*", "{$QUEUE},x*"):
+        with pytest.raises(UsageError):
+            load_settings(environ={"QCTL_PREFIX": several}).prefix_of("q")
 
 
 def test_the_list_of_a_variable() -> None:

@@ -10,6 +10,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import Survey, discover, survey
 from tests.labs.build import put
 from tests.labs.clients import Spy
+from tests.labs.servers import limited_user
 
 
 @pytest.mark.parametrize("prefix", ["bull", "{bull}", "a:b", "x*?[y]^-\\z", "ünï"])
@@ -122,3 +123,18 @@ def test_keys_of_other_programs_are_no_queues_under_a_pattern(store: Client) -> 
     assert survey(store, EVERY_PREFIX) == Survey(tuple(expected), (), True)
     # Under a prefix that is named, an id counter is enough.
     assert QueueKeys("user", "17") in survey(store, parse_prefixes(["*", "user"])).queues
+
+
+def test_a_user_of_one_prefix_sees_its_queues_and_is_denied_once(
+    client: Client, redis_url: str
+) -> None:
+    for keys in (QueueKeys("host:queue:mail", "mail"), QueueKeys("a", "q"), QueueKeys("b", "q")):
+        put(client, "1", keys=keys)
+    with limited_user(client, redis_url, "~host:queue:mail:*", "+@all") as (_, lowly):
+        client.call("ACL", "LOG", "RESET")
+        seen = survey(lowly, only("host:queue:mail"), look_beyond=True)
+        assert seen == Survey((QueueKeys("host:queue:mail", "mail"),), (), True)
+        assert len(client.call("ACL", "LOG")) == 1
+        assert survey(lowly, parse_prefixes(["host:*"])).queues == seen.queues
+        # What was asked for and cannot be read is not left out.
+        assert len(survey(lowly, EVERY_PREFIX).queues) == 3

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qctl.config.prefixes import Prefixes, only, tokens
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import value_or
 
 # How many keys one SCAN call visits. A key takes Redis about 2 µs (docs/scale.md), a call 1 ms.
 SCAN_COUNT = 500
@@ -84,7 +83,10 @@ def survey(
             certain.add(QueueKeys(prefix, name))
         elif look_beyond or prefixes.include(prefix, name):
             found[suffix].add(QueueKeys(prefix, name))
-    queues = certain | _likely_queues(client, certain, found["meta"], found["id"])
+    inside = {queue for queue in found["meta"] if prefixes.include(queue.prefix, queue.name)}
+    likely = _with_queue_meta(client, inside, if_denied=True)
+    likely |= _beyond(client, sorted(found["meta"] - inside))
+    queues = certain | _likely_queues(client, certain, likely, found["meta"], found["id"])
     chosen = {queue for queue in queues if prefixes.include(queue.prefix, queue.name)}
     used = {queue.prefix for queue in chosen}
     others = {queue.prefix for queue in queues - chosen} - used
@@ -92,12 +94,15 @@ def survey(
 
 
 def _likely_queues(
-    client: Client, certain: set[QueueKeys], with_meta: set[QueueKeys], with_id: set[QueueKeys]
+    client: Client,
+    certain: set[QueueKeys],
+    likely: set[QueueKeys],
+    with_meta: set[QueueKeys],
+    with_id: set[QueueKeys],
 ) -> set[QueueKeys]:
-    """Which of the queues that may exist probably exist."""
-    likely = _with_queue_meta(client, with_meta)
+    """Adds queues with an ``id`` only, and leaves out what lies within the keys of a queue."""
     used = {queue.prefix for queue in likely}
-    likely |= {queue for queue in with_id if queue.prefix in used}
+    likely = likely | {queue for queue in with_id if queue.prefix in used}
     outer = {above for queue in likely for above in _above(queue)}
     owners = certain | likely | _with_queue_meta(client, outer - certain - likely)
     whole = with_meta & with_id
@@ -118,16 +123,35 @@ def _above(queue: QueueKeys) -> list[QueueKeys]:
     return [QueueKeys(":".join(parts[:end]), parts[end]) for end in range(1, len(parts))]
 
 
-def _with_queue_meta(client: Client, queues: Collection[QueueKeys]) -> set[QueueKeys]:
-    """Those whose ``meta`` is a hash with a field of BullMQ's."""
+def _beyond(client: Client, queues: Sequence[QueueKeys]) -> set[QueueKeys]:
+    """``_with_queue_meta`` for queues that nobody asked for.
+
+    None if this Redis user may not read the first of them: each denial is logged in Redis.
+    """
+    if not queues:
+        return set()
+    (reply,) = client.pipeline([("HMGET", queues[0]("meta"), *_META_FIELDS)])
+    is_denied = isinstance(reply, ReplyError) and reply.code != "WRONGTYPE"
+    return set() if is_denied else _with_queue_meta(client, queues)
+
+
+def _with_queue_meta(
+    client: Client, queues: Collection[QueueKeys], *, if_denied: bool = False
+) -> set[QueueKeys]:
+    """Those whose ``meta`` is a hash with a field of BullMQ's.
+
+    With ``if_denied``, also those that this Redis user may not read, so that they are reported.
+    """
     found, rest = set(), [*queues]
     while rest:
         batch, rest = rest[:_MAX_BATCH], rest[_MAX_BATCH:]
         replies = client.pipeline([("HMGET", queue("meta"), *_META_FIELDS) for queue in batch])
         for queue, reply in zip(batch, replies, strict=True):
-            # A ``meta`` that this Redis user may not read counts: the queue is then reported.
-            is_denied = isinstance(reply, ReplyError) and reply.code != "WRONGTYPE"
-            if is_denied or any(field is not None for field in value_or(reply, [])):
+            if isinstance(reply, ReplyError):
+                is_queue = if_denied and reply.code != "WRONGTYPE"
+            else:
+                is_queue = any(field is not None for field in reply)
+            if is_queue:
                 found.add(queue)
     return found
 
