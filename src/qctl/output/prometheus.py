@@ -122,7 +122,7 @@ class _Totals:
     def family(self, queues: Sequence[QueueFigures]) -> Metric:
         samples: list[Sample] = []
         with self._lock:
-            # Leave out (other), a sum of queues: it falls when one of them cannot be read.
+            # Leave out OTHER: it is a sum of queues, which falls when one of them cannot be read.
             for queue in (q for q in queues if (q.prefix, q.name) != (OTHER.prefix, OTHER.name)):
                 for result, now in (
                     ("completed", queue.completed_total),
@@ -249,7 +249,7 @@ def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
             oldest[label] = max(oldest.get(label, 0.0), oldest_s or 0.0)
     yield _gauge(
         "qctl_queue_jobs",
-        "Jobs by state; stalled: in active, and no lock exists.",
+        "Jobs by state. An active job without a lock counts as stalled.",
         ("queue", "prefix", "state"),
         jobs,
     )

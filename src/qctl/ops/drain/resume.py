@@ -92,7 +92,8 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
     resumed = sorted(context.tracker.pauses.resumed)
     if not resumed or not (has_sentinel or can_lose_writes(context.client)):
         return True, 0.0
-    # Sentinel may promote a replica that the master does not see, so one must acknowledge.
+    # Sentinel may promote a replica that the master does not see. So at least one replica must
+    # acknowledge, even if the master sees none.
     confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))
     # If a failover has happened by now, the new master may lack the resume, so repeat it.
     for keys in resumed:

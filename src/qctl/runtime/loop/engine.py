@@ -156,7 +156,7 @@ class Engine:
             if may_fetch and (settling or not self._nothing_to_fetch):
                 wanted = max(min(self._free, self._max_batch), 0)
             if not settling and (not wanted or self._fetches_in_flight):
-                # A step that only fetches waits until no other such step is in flight.
+                # Start no fetch-only step while another one is in flight.
                 return
             self._send_step(settling, wanted)
 
@@ -170,7 +170,7 @@ class Engine:
             rule = job.policy.keep_completed or self.options.keep_completed
             group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
             jobs += (job.id, value, groups.setdefault(group, len(groups) + 1))
-        # In ``_free``, the jobs of the batch have ended, but they still occupy their places.
+        # The batch's jobs have ended and count as free, but occupy their places until settled.
         occupied = self.options.concurrency - self._free + settling
         places_kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted

@@ -277,7 +277,7 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """Add the error's stack trace to the job's; return as many as the job allows, as JSON."""
+    """The job's stack traces with the error's added, as JSON; only the newest that it may keep."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []

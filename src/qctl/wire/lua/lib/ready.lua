@@ -4,8 +4,8 @@
 -- To pause a queue, BullMQ 6 sets a flag and leaves ready jobs in wait. BullMQ 5 sets the flag and moves ready
 -- jobs to the paused list. Its resume renames the paused list to wait, so any jobs that are in wait are lost.
 
--- Whether the queue's clients pause with the flag alone: the last Queue object was BullMQ 6 or newer. If that
--- is unknown, the answer is false: the paused list is safer, because a resume by BullMQ 6 merges it.
+-- Whether the queue's clients pause with the flag alone. They do if the last Queue object was made by BullMQ 6
+-- or newer. If that is unknown, the result is false: the paused list is safer, as a resume by BullMQ 6 merges it.
 local function is_flag_enough(base)
   local version = redis.call("HGET", base .. "meta", "version") or ""
   return (tonumber(string.match(version, "^bullmq:(%d+)%.") or "") or 0) >= 6
