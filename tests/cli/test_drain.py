@@ -186,7 +186,8 @@ def test_a_refusal_is_an_object_too(qctl: Typed, client: Client, output: str) ->
         (["drain", "q", "--strategy", "magic"], "magic"),
         (["drain", "q", "--on-timeout", "panic"], "panic"),
         (["restart"], "TARGET"),
-        (["restart", "pm2:a", "pm2:b"], "pm2:b"),
+        (["drain", "q", "--resume-from", "pm2:a"], "--then-restart"),
+        (["restart", "pm2:a", "pm2:b", "--resume-from", "pm2:c"], "pm2:a, pm2:b"),
     ],
 )
 def test_wrong_usage(qctl: Typed, client: Client, words: list[str], says: str) -> None:

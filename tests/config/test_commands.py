@@ -78,3 +78,15 @@ def test_a_file_that_others_can_change(user: Path) -> None:
 def test_what_is_not_valid(user: Path, text: str) -> None:
     with pytest.raises(UsageError, match="commands"):
         load(user, text)
+
+
+def test_groups(user: Path) -> None:
+    text = '[groups.workers]\ntargets = ["pm2:a", "b"]\n'
+    assert load(user, text).groups == {"workers": ("pm2:a", "b")}
+    other = '[contexts.prod.groups.workers]\ntargets = ["pm2:c"]\n'
+    assert load(user, text + other, "prod").groups == {"workers": ("pm2:c",)}
+    for wrong in ("[groups.workers]", '[groups.workers]\ntargets = "a"', "[groups]\nworkers = []"):
+        with pytest.raises(UsageError, match="groups"):
+            load(user, wrong)
+    with pytest.raises(UsageError, match="name of a target and of a group"):
+        load(user, f'{text}[targets.workers]\nprocess = "pm2:a"')

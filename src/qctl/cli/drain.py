@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from typer._click.globals import get_current_context
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.help import Command
-from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Target, target_option
+from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Targets, target_option
 from qctl.cli.pause import MixedVersions
 from qctl.durations import parse_duration_s
 from qctl.errors import ExitStatus, RefusedError, UsageError
@@ -94,6 +95,15 @@ class DrainFlags:
         ),
     ] = False
     mixed_versions: MixedVersions = False
+    resume_from: Annotated[
+        str | None,
+        typer.Option(
+            "--resume-from",
+            metavar="TARGET",
+            help="Of several targets: begin with this one, after an earlier run that stopped there",
+            show_default=False,
+        ),
+    ] = None
     yes: Annotated[
         bool,
         typer.Option("--yes", "-y", help="Do not ask about a target or queues that qctl found"),
@@ -189,25 +199,31 @@ def drain(
         chosen = {
             "--on-timeout restart": flags.on_timeout == "restart",
             "--strategy roll": flags.strategy == "roll",
+            "--resume-from": flags.resume_from is not None,
         }
         _refuse(chosen, "needs --then-restart", hint="add --then-restart")
-    _run(env, flags, queues or [], target, then_restart=then_restart, verb="drain", command=command)
+    targets = [] if target is None else [target]
+    _run(
+        env, flags, queues or [], targets, then_restart=then_restart, verb="drain", command=command
+    )
 
 
 @app.command("restart")
-def restart(env: Environment, target: Target, flags: DrainFlags) -> None:
+def restart(env: Environment, targets: Targets, flags: DrainFlags) -> None:
     """Restart a process without interrupting its jobs.
 
     The same as `qctl drain --then-restart --target TARGET`, for all queues that TARGET serves.
+    Several targets are restarted one after another, each with a drain of its own; the first failure
+    ends the command.
     """
-    _run(env, flags, [], target, then_restart=True, verb="restart")
+    _run(env, flags, [], targets, then_restart=True, verb="restart")
 
 
 def _run(
     env: Environment,
     flags: DrainFlags,
     queues: list[str],
-    target: str | None,
+    targets: list[str],
     *,
     then_restart: bool,
     verb: str,
@@ -215,9 +231,11 @@ def _run(
 ) -> None:
     from qctl.cli.progress import DrainView  # noqa: PLC0415 - not for --help
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.ops.drain.choose import SeveralTargetsError  # noqa: PLC0415
     from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
-    from qctl.ops.drain.plan import describe, make_plan  # noqa: PLC0415
+    from qctl.ops.drain.plan import DrainPlan, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
+    from qctl.ops.drain.sequence import expand, starting_at  # noqa: PLC0415
     from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
 
     options = DrainOptions(
@@ -227,7 +245,8 @@ def _run(
         verb=verb,
     )
     address, client = env.redis()
-    try:
+
+    def make(target: str | None, *, only_served: bool = False) -> DrainPlan:
         plan = make_plan(
             client,
             address,
@@ -239,18 +258,42 @@ def _run(
             strategy=flags.strategy,
             mixed_versions=flags.mixed_versions,
             operator_command=command,
+            only_served=only_served,
         )
         if plan.strategy == "roll":
-            chosen = {
-                "--on-timeout restart": flags.on_timeout == "restart",
-                "--keep-paused": flags.keep_paused,
-            }
-            _refuse(
-                chosen,
-                "cannot be combined with a roll",
-                why="a roll pauses no queue and kills no process",
-                hint="leave it out, or add --strategy pause",
+            _check_roll_options(flags)
+        return plan
+
+    def run_several(targets: Sequence[str], *, is_guessed: bool = False) -> None:
+        from qctl.cli.sequence import run_sequence  # noqa: PLC0415
+
+        _exit(
+            run_sequence(
+                env,
+                client,
+                targets,
+                queues,
+                lambda target: make(target, only_served=True),
+                lambda plan, stop: carry_out(client, address, env.settings, plan, options, stop),
+                resume_from=flags.resume_from,
+                dry_run=flags.dry_run,
+                is_guessed=is_guessed and not flags.yes,
             )
+        )
+
+    named = expand(env.settings.groups, targets)
+    if len(named) > 1:
+        if not then_restart:
+            raise UsageError(
+                "without --then-restart, a drain takes one target", hint="add --then-restart"
+            )
+        run_several(named)
+        return
+    target = next(iter(named), None)
+    found: Sequence[str] = ()
+    try:
+        plan = make(target)
+        starting_at([target or plan.target.label] if plan.target else [], flags.resume_from)
         with contextlib.closing(DrainView(env, dry_run=flags.dry_run)) as view:
             view.show(describe(plan, client))
             if flags.dry_run:
@@ -263,6 +306,8 @@ def _run(
                 with contextlib.closing(steps):
                     for step in steps:
                         view.show(step)
+    except SeveralTargetsError as several:
+        found = several.labels
     except RefusedError as error:
         if env.output != "table":
             refusal = DrainReport(
@@ -276,8 +321,28 @@ def _run(
             )
             env.emit_json(refusal)
         raise
-    if view.report is not None and view.report.exit_status != ExitStatus.OK:
-        raise typer.Exit(view.report.exit_status)
+    if found:
+        run_several(found, is_guessed=True)
+    elif view.report is not None:
+        _exit(view.report.exit_status)
+
+
+def _exit(status: int) -> None:
+    if status != ExitStatus.OK:
+        raise typer.Exit(status)
+
+
+def _check_roll_options(flags: DrainFlags) -> None:
+    chosen = {
+        "--on-timeout restart": flags.on_timeout == "restart",
+        "--keep-paused": flags.keep_paused,
+    }
+    _refuse(
+        chosen,
+        "cannot be combined with a roll",
+        why="a roll pauses no queue and kills no process",
+        hint="leave it out, or add --strategy pause",
+    )
 
 
 def _check_command_options(
@@ -288,6 +353,7 @@ def _check_command_options(
         "--then-restart": then_restart,
         "--target": target is not None,
         "--strategy roll": flags.strategy == "roll",
+        "--resume-from": flags.resume_from is not None,
     }
     _refuse(
         chosen,

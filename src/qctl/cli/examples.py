@@ -102,7 +102,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "restart": (
         ("qctl restart pm2:worker", "drain its queues, restart, resume"),
-        ("qctl restart pm2:worker --dry-run", "show the plan"),
+        ("qctl restart pm2:emails pm2:images --dry-run", "show the plan for two apps"),
         (
             "qctl restart pm2:worker --timeout 5m --on-timeout restart",
             "after 5 minutes, restart anyway and recover the interrupted jobs",

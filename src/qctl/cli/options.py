@@ -121,7 +121,10 @@ QueuesOrThoseOfTarget = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
 SchedulerId = Annotated[str, _argument("ID", "The scheduler's id", scheduler_ids)]
 WorkerName = Annotated[str, _argument("NAME", "The NAME of `worker start`", background_workers)]
-Target = Annotated[str, _argument("TARGET", "For example pm2:worker", targets)]
+Targets = Annotated[
+    list[str],
+    _argument("TARGET...", "For example pm2:worker, or a group of the config", targets),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most N jobs")]

@@ -31,6 +31,7 @@ _KEYS = (
     "commands.*.start",
     "commands.*.grace",
     "commands.*.signal",
+    "groups.*.targets",
     "targets.*.process",
     "targets.*.queues",
 )

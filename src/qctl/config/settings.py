@@ -26,6 +26,7 @@ from qctl.config.files import (
     unknown_keys,
     user_config_path,
 )
+from qctl.config.groups import find_groups
 from qctl.config.guards import Guards, find_guards
 from qctl.config.passwords import PasswordSource, with_password
 from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only, parse_prefixes, split_list
@@ -58,6 +59,7 @@ class Settings:
         kube_context: the context of the kubeconfig; "" for its current context.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
+        groups: several targets under one name.
         commands: the apps that are managed by commands in the config.
         contexts: names of the contexts in the config files.
         context: the chosen context.
@@ -76,6 +78,7 @@ class Settings:
     kube_context: str = ""
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     commands: tuple[AppCommands, ...] = ()
     contexts: tuple[str, ...] = ()
     context: str | None = None
@@ -194,6 +197,7 @@ def load_settings(
     url = lookup.text("redis.url") or DEFAULT_URL
     guards = find_guards(url, chosen, lookup, files)
     lookup.find("state_home")  # only records the origin
+    targets = _targets(lookup)
     return Settings(
         redis_url=url,
         prefixes=_prefixes(lookup),
@@ -202,7 +206,8 @@ def load_settings(
         supervisord_url=lookup.text("supervisord.url") or "",
         kube_context=lookup.text("kubernetes.context") or "",
         state_home=state_home(environ),
-        targets=_targets(lookup),
+        targets=targets,
+        groups=find_groups(lookup.layers, [target.name for target in targets]),
         commands=find_commands(lookup.layers, lookup.origins),
         contexts=contexts,
         context=chosen,

@@ -73,6 +73,8 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         del values["redis.password"]
     for target in settings.targets:
         values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"
+    for name, members in settings.groups.items():
+        values[f"groups.{name}"] = ", ".join(members)
     for app in settings.commands:
         # The arguments are not shown: by mistake, they may contain a password.
         restart = f", restart with {app.restart[0]}" if app.restart else ""

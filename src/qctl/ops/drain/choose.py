@@ -96,6 +96,7 @@ def choose_for_target(
     target: str | None,
     then_restart: bool,
     include_others: bool | None,
+    only_served: bool = False,
 ) -> Choice:
     guessed = ""
     if target is not None:
@@ -108,7 +109,7 @@ def choose_for_target(
     if found.configured:
         by_config = select_queues(client, settings.prefixes, found.configured)
     serves = connections.queues_of(found.processes) | {*by_config}
-    queues = named
+    queues = _served(found, named, serves) if only_served else named
     if not queues:
         prefixes = settings.prefixes
         chosen = {keys for keys in serves if prefixes.include(keys.prefix, keys.name)}
@@ -150,12 +151,43 @@ def _only_target(
         raise UnreachableError(what, why="; ".join(remarks), hint=hint)
     if len(labels) == 1:
         return open_target(settings, labels.pop()), connections
+    if labels and queues and then_restart:
+        raise SeveralTargetsError(sorted(labels), queues)
     why = f"no managed process on this host holds a worker of {_listed(queues)}"
     if labels:
         why = f"several serve them: {', '.join(sorted(labels))}"
     elif not queues:
         why = "no managed process on this host holds a worker"
     raise UsageError(what, why=why, hint=hint)
+
+
+class SeveralTargetsError(UsageError):
+    """Several targets serve the named queues, so one drain cannot restart all of them.
+
+    Args:
+        labels: the targets, sorted.
+    """
+
+    def __init__(self, labels: Sequence[str], queues: Collection[QueueKeys]) -> None:
+        super().__init__(
+            f"several targets serve {_listed(queues)}: {', '.join(labels)}",
+            hint=f"choose one with --target, for example --target {labels[0]}",
+        )
+        self.labels = tuple(labels)
+
+
+def _served(
+    target: Target, queues: Sequence[QueueKeys], serves: Collection[QueueKeys]
+) -> Sequence[QueueKeys]:
+    """Those of the queues that the target serves; all of them if it is unknown what it serves."""
+    served = [keys for keys in queues if keys in serves or not serves]
+    if queues and not served:
+        raise RefusedError(
+            f"{target.label} serves none of {_listed(queues)}",
+            why=f"it serves {_listed(serves, queues)}",
+            hint="leave it out, or add the queues to its [targets.NAME] in qctl.toml",
+        )
+    return served
 
 
 def _no_queues(target: Target, serves: Collection[QueueKeys], then_restart: bool) -> UsageError:

@@ -144,6 +144,7 @@ def make_plan(
     strategy: str | None = None,
     mixed_versions: bool = False,
     operator_command: OperatorCommand | None = None,
+    only_served: bool = False,
 ) -> DrainPlan:
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
@@ -156,8 +157,10 @@ def make_plan(
             for all others.
         mixed_versions: pause a queue even if BullMQ 5 and BullMQ 6 both serve it.
         operator_command: restarts the workers; must be None if there is a target.
+        only_served: leave out the named queues that the target does not serve.
 
     Raises:
+        SeveralTargetsError: several targets serve the named queues, and ``target`` is None.
         NotFoundError: no such queue or target.
         RefusedError: the workers do not serve exactly the named queues; Bull 3 or 4, or both
             BullMQ 5 and 6, serve a queue; another drain is at work; the target cannot be rolled.
@@ -173,7 +176,7 @@ def make_plan(
         choice = choose_for_command(client, address.db, queues, operator_command, include_others)
     elif target is not None or then_restart or not queues:
         choice = choose_for_target(
-            client, address, settings, queues, target, then_restart, include_others
+            client, address, settings, queues, target, then_restart, include_others, only_served
         )
     else:
         choice = Choice(tuple(queues))
@@ -193,6 +196,7 @@ def make_plan(
                 choice = choose_beside(client, address.db, choice, include_others)
     named = {snapshot.keys for snapshot in snapshots}
     snapshots += read_existing(client, [keys for keys in choice.queues if keys not in named])
+    snapshots = [snapshot for snapshot in snapshots if snapshot.keys in choice.queues]
     is_granted = _preflight(client, snapshots)
     mixed: dict[QueueKeys, str] = {}
     if strategy != "roll":

@@ -101,7 +101,7 @@ def make_report(
         still_active=plan.shown(end.active) if outcome.name == "timeout" else (),
         paused_again=pauses.times_paused_again.total(),
         notes=tuple(_notes(context, restarted, end, ended)),
-        error=_text(error),
+        error=error_text(error),
         exit_status=_exit_status(outcome.name, error, verdict),
         command=plan.command.argv if plan.command else (),
         rule=restarted.rule,
@@ -288,7 +288,8 @@ def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
         yield f"{what} deleted during the drain without an event, as BullMQ's queue.drain() does"
 
 
-def _text(error: QctlError | None) -> str | None:
+def error_text(error: QctlError | None) -> str | None:
+    """An error for ``DrainReport``: what, why and hint, a line each; None without an error."""
     if error is None:
         return None
     # The name of a queue may contain line ends.

@@ -125,7 +125,7 @@ def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
 
 def known_targets(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
     """The targets in the config, and those of this host's managers that answer in time."""
-    names = [target.name for target in settings.targets]
+    names = [*(target.name for target in settings.targets), *settings.groups]
     managers = present_managers(settings, timeout_s)
     answers, _ = _ask([(manager.kind, manager.targets) for manager in managers])
     return list(dict.fromkeys([*names, *answers]))

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
-from qctl.errors import FailedError, NotFoundError
+from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.kinds import KINDS
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.processes.attribution import by_address, configured, holders
 from qctl.ops.processes.managers import known_targets, manager_for
 from qctl.ops.processes.stopped import remedy
+from qctl.plurals import counted
 from qctl.similar import similar_names
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
@@ -82,10 +83,16 @@ def open_target(settings: Settings, text: str) -> Target:
 
     Raises:
         NotFoundError: there is no such target.
-        UsageError: qctl does not know the manager.
+        UsageError: qctl does not know the manager, or ``text`` is the name of a group.
         FailedError: all processes of the target are stopped or stopping.
         UnreachableError: the manager does not run.
     """
+    if text in settings.groups:
+        members = settings.groups[text]
+        raise UsageError(
+            f"{text} is a group of {counted(len(members), 'target')}, and this takes one target",
+            hint=f"name one of them: {', '.join(members)}",
+        )
     configured = {target.name: target for target in settings.targets}
     process = configured[text].process if text in configured else text
     kind, separator, name = process.partition(":")
