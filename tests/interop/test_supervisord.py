@@ -58,6 +58,9 @@ def test_a_roll_kills_nothing_and_starts_what_supervisord_would_not(
     options = {"autorestart": "false", "stopwaitsecs": 1}
     app.start(2, HANDLE_SIGTERM=1, options=options)
     before = sorted(app.pids())
+    bare = run(app, "restart", "app")
+    assert bare.code == ExitStatus.NOT_FOUND
+    assert f"did you mean {app.target}?" in bare.err
     producer = lab.producer(EVERY_MS=60, JOB_MS=100)
     held = lab.hold(4)
     roll = app.start_qctl("restart", app.target, "--strategy", "roll", "--output", "ndjson")

@@ -127,7 +127,7 @@ def _nearest(settings: Settings, text: str) -> str:
     _, separator, name = text.partition(":")
     # The name may be right, although the manager is wrong or missing.
     wanted = name if separator else text
-    same = [target for target in known if target.partition(":")[2] == wanted]
+    same = [t for t in known if t.partition(":")[2].removesuffix(":*") == wanted.removesuffix(":*")]
     near = same or similar_names(text, known)
     return f"did you mean {near[0]}?" if near else ""
 
