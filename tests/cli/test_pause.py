@@ -38,7 +38,15 @@ def test_json(redis_url: str) -> None:
     ran = typed(redis_url, "pause", "q", "--json")
     assert json.loads(ran.out) == {
         "queues": [
-            {"name": "q", "paused": True, "changed": True, "active": 1, "moved": 0, "warnings": []}
+            {
+                "name": "q",
+                "prefix": "bull",
+                "paused": True,
+                "changed": True,
+                "active": 1,
+                "moved": 0,
+                "warnings": [],
+            }
         ],
         "dry_run": False,
     }

@@ -6,7 +6,7 @@
 //   REDIS_HOST      address of Redis               (127.0.0.1)
 //   REDIS_PORT      its port                       (6379)
 //   QUEUES          queue names, comma separated   (q)
-//   PREFIX          key prefix                     (bull)
+//   PREFIX          key prefix; $QUEUE in it is the queue's name  (bull)
 //   CONCURRENCY     jobs at a time for each queue  (1)
 //   WORKER_NAME     the workers' name              (none)
 //   LOCK_MS         lockDuration
@@ -46,18 +46,22 @@ async function main() {
   if (env.BOOT_MS && (!env.BOOT_IF || fs.existsSync(env.BOOT_IF))) await sleep(Number(env.BOOT_MS));
   const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
   redis.on("error", (error) => console.error(error.message));
-  const options = { connection, prefix: env.PREFIX || "bull" };
+  const options = { connection };
   options.concurrency = Number(env.CONCURRENCY || 1);
   if (env.WORKER_NAME) options.name = env.WORKER_NAME;
   if (env.LOCK_MS) options.lockDuration = Number(env.LOCK_MS);
   if (env.STALLED_MS) options.stalledInterval = Number(env.STALLED_MS);
+  const optionsOf = (queue) => ({
+    ...options,
+    prefix: (env.PREFIX || "bull").replaceAll("$QUEUE", queue),
+  });
   for (const name of env.RESUME_AT_START ? (env.QUEUES || "q").split(",") : []) {
-    const queue = new Queue(name, options);
+    const queue = new Queue(name, optionsOf(name));
     if (await queue.isPaused()) await queue.resume();
   }
   const processor = makeProcessor(redis, env.WORKER_NAME || "");
   const workers = (env.QUEUES || "q").split(",").map((queue) => {
-    const worker = new Worker(queue, processor, options);
+    const worker = new Worker(queue, processor, optionsOf(queue));
     worker.on("error", (error) => console.error(error.message));
     return worker;
   });

@@ -242,6 +242,9 @@ class Lab:
         folder: qctl's working folder.
         url: of that Redis, if it needs a password.
         idle_bulls: clients of earlier tests, by version and port; its own go there at the end.
+
+    Attributes:
+        prefix: the key prefix of the queues; ``$QUEUE`` in it stands for the queue's name.
     """
 
     def __init__(
@@ -256,6 +259,7 @@ class Lab:
         self.server = server
         self.folder = folder
         self.url = url or server.url
+        self.prefix = "bull"
         self._idle_bulls = {} if idle_bulls is None else idle_bulls
         self._pools_bulls = idle_bulls is not None
         self._bulls: list[NodeBull] = []
@@ -303,13 +307,13 @@ class Lab:
             "QUEUES": queues,
             "CONCURRENCY": concurrency,
             "SECRET_TOKEN": SECRET,
+            "PREFIX": self.prefix,
             **env,
         }
-        names = queues.split(",")
-        prefix = str(env.get("PREFIX", "bull"))
-        before = {queue: self.count_workers(queue, prefix) for queue in names}
+        prefixes = {q: str(own["PREFIX"]).replace("$QUEUE", q) for q in queues.split(",")}
+        before = {queue: self.count_workers(queue, prefixes[queue]) for queue in prefixes}
         self.pm2.start(name, env=own, instances=instances, cluster=cluster, **options)
-        for queue in names:
+        for queue, prefix in prefixes.items():
             self.wait_workers(queue, before[queue] + instances, prefix)
 
     def count_workers(self, queue: str = "q", prefix: str = "bull") -> int:
@@ -339,7 +343,13 @@ class Lab:
 
     def producer(self, queue: str = "q", *, version: int = 6, **env: object) -> Producer:
         """Start producer.js; see there for ``env``."""
-        own = {"BULLMQ": version, "REDIS_PORT": self.server.port, "QUEUE": queue, **env}
+        own = {
+            "BULLMQ": version,
+            "REDIS_PORT": self.server.port,
+            "QUEUE": queue,
+            "PREFIX": self.keys(queue).prefix,
+            **env,
+        }
         text = {key: str(value) for key, value in own.items()}
         file = self.folder / f"producer-{len(self._producers)}.ids"
         self._producers.append(Producer(node_env(text), file))
@@ -348,7 +358,7 @@ class Lab:
     def add(self, *ms: int, queue: str = "q", version: int = 6) -> list[str]:
         """Add one job for each duration, in one transaction; their ids."""
         jobs = [{"name": "job", "data": {"ms": each}, "opts": {}} for each in ms]
-        return self.bull(version).add_bulk(queue, jobs)
+        return self.bull(version).add_bulk(queue, jobs, prefix=self.keys(queue).prefix)
 
     def hold(self, count: int = 1, *, queue: str = "q", version: int = 6) -> list[str]:
         """Add jobs that run until ``release``, and wait until they do; their ids.
@@ -356,7 +366,8 @@ class Lab:
         However slowly qctl starts, it finds them running.
         """
         job = {"name": "job", "data": {"held": True}, "opts": {}}
-        held = self.bull(version).add_bulk(queue, [job] * count)
+        prefix = self.keys(queue).prefix
+        held = self.bull(version).add_bulk(queue, [job] * count, prefix=prefix)
         self.wait_started(*held, queue=queue)
         return held
 
@@ -399,7 +410,7 @@ class Lab:
     # What happened
 
     def keys(self, queue: str = "q") -> QueueKeys:
-        return QueueKeys("bull", queue)
+        return QueueKeys(self.prefix.replace("$QUEUE", queue), queue)
 
     def is_paused(self, queue: str = "q") -> bool:
         return bool(self.client.call("HEXISTS", self.keys(queue)("meta"), "paused"))

@@ -26,7 +26,7 @@ REPORT = DrainReport(
 
 
 def lines(step: Step) -> list[str]:
-    return list(step_lines(step, "bull"))
+    return list(step_lines(step))
 
 
 def test_nothing_lost_says_what_was_checked() -> None:

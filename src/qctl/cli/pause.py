@@ -61,7 +61,7 @@ def resume(
     from qctl.ops.queues.pause import resume_queues  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
-    results = resume_queues(client, env.settings.prefix, queues, dry_run=dry_run, force=force)
+    results = resume_queues(client, env.settings.prefixes, queues, dry_run=dry_run, force=force)
     _show(env, results, dry_run=dry_run)
 
 
@@ -71,8 +71,11 @@ def _show(env: Environment, results: Sequence[PauseResult], *, dry_run: bool) ->
         return
     from qctl.output.changes import pause_line  # noqa: PLC0415 - not for JSON
     from qctl.output.text import visible  # noqa: PLC0415
+    from qctl.wire.keys import QueueKeys, common_prefix  # noqa: PLC0415
 
+    prefix = common_prefix(QueueKeys(result.prefix, result.name) for result in results)
     for result in results:
-        env.print(f"{pause_line(result, 'would')} (dry run)" if dry_run else pause_line(result))
+        line = pause_line(result, "would" if dry_run else "", prefix=prefix)
+        env.print(f"{line} (dry run)" if dry_run else line)
         for warning in result.warnings:
             env.note(f"note: {visible(warning)}")

@@ -50,7 +50,7 @@ class DrainView:
 
     def _show_lines(self, step: Step) -> None:
         env = self._env
-        for line in step_lines(step, env.settings.prefix):
+        for line in step_lines(step):
             if isinstance(step, DrainReport):
                 env.print(line)
             elif isinstance(step, Planned) and self._dry_run:
@@ -62,7 +62,7 @@ class DrainView:
             env.note(f"error: {step.error}")
 
     def _show_waiting(self, step: Waiting) -> None:
-        lines = [*step_lines(step, self._env.settings.prefix)]
+        lines = [*step_lines(step)]
         if self._env.animated:
             from rich.live import Live  # noqa: PLC0415 - only for a terminal
             from rich.text import Text  # noqa: PLC0415

@@ -52,9 +52,9 @@ class CommandActions:
         _, client, settings = self._for_writing()
 
         def perform(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_pause_lines(resume_queues(client, settings.prefix, [queue])))
+            yield ActionOutput(_pause_lines(resume_queues(client, settings.prefixes, [queue])))
 
-        planned = resume_queues(client, settings.prefix, [queue], dry_run=True)
+        planned = resume_queues(client, settings.prefixes, [queue], dry_run=True)
         (snapshot,) = find_queues(client, settings.prefix, [queue])
         lines = _pause_lines(planned, planned=True)
         if snapshot.paused:
@@ -98,14 +98,14 @@ class CommandActions:
             steps = drain(client, address, settings, plan, DrainOptions(), stop)
             with contextlib.closing(steps):
                 for step in steps:
-                    lines = [*step_lines(step, settings.prefix)]
+                    lines = [*step_lines(step)]
                     if isinstance(step, DrainReport) and step.error:
                         lines.append(f"error: {visible(step.error)}")
                     yield ActionOutput(tuple(lines), temporary=isinstance(step, Waiting))
 
         planned = describe(plan, client)
         question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
-        return self._proposal(question, step_lines(planned, settings.prefix), perform)
+        return self._proposal(question, step_lines(planned), perform)
 
 
 def _pause_lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def _pause_lines(results: list[PauseResult], *, planned: bool = False) -> tuple[
         line
         for result in results
         for line in (
-            pause_line(result, "will" if planned else ""),
+            pause_line(result, "will" if planned else "", prefix=result.prefix),
             *(f"note: {visible(warning)}" for warning in result.warnings),
         )
     )

@@ -38,17 +38,24 @@ _ASKING = {
 _DONE = {"retry": "retried", "promote": "promoted", "remove": "deleted", "purge": "deleted"}
 
 
-def pause_line(result: PauseResult, auxiliary: Literal["will", "would", ""] = "") -> str:
+def pause_line(
+    result: PauseResult,
+    auxiliary: Literal["will", "would", ""] = "",
+    *,
+    prefix: str | None,
+) -> str:
     """What a pause or resume did to one queue.
 
     Args:
         auxiliary: ``will`` before a change, ``would`` in a dry run, "" after the change.
+        prefix: the prefix to leave out; None if the queues have several prefixes.
     """
     changed, unchanged, noun, verb = (_PLANNED if auxiliary else _PAUSED)[result.paused]
     number = result.moved if not result.paused else result.active if result.changed else 0
     jobs = f"; {counted(number, noun)} {verb.format(auxiliary)}" if number else ""
     done = changed.format(auxiliary) if result.changed else unchanged
-    return f"{visible(result.name)} {done}{jobs}"
+    name = QueueKeys(result.prefix, result.name).label(prefix)
+    return f"{visible(name)} {done}{jobs}"
 
 
 def added_id(report: AddReport) -> str:

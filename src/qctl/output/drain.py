@@ -96,7 +96,7 @@ def _job(job: RunningJob) -> str:
     return ", ".join(parts)
 
 
-def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a case a step
+def step_lines(step: Step) -> Iterator[str]:  # noqa: PLR0912 - a case a step
     """One line for a step, or several lines for the plan, a wait and the report.
 
     Args:
@@ -108,7 +108,7 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a c
         case Waiting():
             yield from _waiting_lines(step)
         case DrainReport():
-            yield from _report_lines(step, prefix)
+            yield from _report_lines(step)
         case Paused():
             done = "paused" if step.changed else "was paused already"
             if step.again:
@@ -185,7 +185,7 @@ _HEADLINES = {
 }
 
 
-def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
+def _report_lines(report: DrainReport) -> Iterator[str]:
     """What happened to the jobs and queues; the headline comes last."""
     has_more = report.strategy == "roll" or report.paused_again
     more = f", {len(report.jobs)} followed" if has_more else ""
@@ -219,7 +219,7 @@ def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     if report.still_active:
         yield "still running:"
         yield from _job_lines(report.still_active)
-    yield _headline(report, prefix)
+    yield _headline(report)
 
 
 def _checked(report: DrainReport) -> str:
@@ -233,7 +233,7 @@ def _checked(report: DrainReport) -> str:
     return f"   ({what} checked)"
 
 
-def _headline(report: DrainReport, prefix: str) -> str:
+def _headline(report: DrainReport) -> str:
     text = _HEADLINES[report.outcome]
     if report.outcome == "drained" and any(job.result == "orphaned" for job in report.jobs):
         # A hung worker loses its locks, but may still be running its jobs.
@@ -269,7 +269,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
         if report.resumed is None:
             parts.append("a failover may still undo the resume")
     if still and has_succeeded:
-        resume = visible(command(prefix, "resume", *still))
+        resume = visible(command(report.prefix, "resume", *still))
         which = "" if len(still) == len(report.queues) else f"{', '.join(map(visible, still))} "
         parts.append(f"{which}still paused; resume with: {resume}")
     if unserved:

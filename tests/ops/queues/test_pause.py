@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qctl.config.prefixes import only, parse_prefixes
 from qctl.config.settings import Settings, TargetConfig
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, RefusedError
@@ -16,7 +17,6 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.queues import pause as ops
 from qctl.ops.queues import versions
-from qctl.ops.queues.pause import resume_queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.pausing import hold_lease, pause
@@ -25,6 +25,10 @@ from tests.labs.doctor import APP
 
 OTHER = QueueKeys("bull", "other")
 HOST = Settings(pm2_home=Path("/nonexistent"))
+
+
+def resume_queues(client: Client, prefix: str, names: Sequence[str], **options: Any) -> Any:
+    return ops.resume_queues(client, only(prefix), names, **options)
 
 
 def pause_queues(client: Client, prefix: str, names: Sequence[str], **options: Any) -> Any:
@@ -202,3 +206,19 @@ def test_bullmq_pro_counts_its_versions_itself(two: Client) -> None:
     two.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
     pause_queues(two, "bull", ["q"])
     assert row(two, "paused") == ["9"]
+
+
+def test_queues_of_several_prefixes(client: Client) -> None:
+    queues = [QueueKeys("{mail}", "mail"), QueueKeys("{video}", "video")]
+    for keys in queues:
+        put(client, "1", keys=keys)
+    prefixes = parse_prefixes(["{$QUEUE}"])
+    settings = replace(HOST, prefixes=prefixes)
+    done = ops.pause_queues(client, settings, ["video@{video}", "mail"], db=0)
+    assert [(each.name, each.prefix, each.changed) for each in done] == [
+        ("video", "{video}", True),
+        ("mail", "{mail}", True),
+    ]
+    assert all(is_paused(client, keys) for keys in queues)
+    assert all(each.changed for each in ops.resume_queues(client, prefixes, ["mail", "video"]))
+    assert not any(is_paused(client, keys) for keys in queues)

@@ -79,6 +79,7 @@ def make_report(
         outcome=outcome.name,
         queues=plan.labels,
         target=plan.target.label if plan.target else None,
+        prefix=plan.prefix,
         strategy=plan.strategy,
         active_at_start=ledger.active_at_start,
         completed=results.count("completed"),

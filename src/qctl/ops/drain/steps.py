@@ -202,6 +202,8 @@ class DrainReport:
 
     Args:
         outcome: ``drained``, ``restarted``, ``timeout``, ``refused`` or ``aborted``.
+        prefix: the key prefix of all queues. None if they have several: then each queue is shown
+            as ``NAME@PREFIX``.
         strategy: ``pause`` or ``roll``. After a roll, ``jobs`` and the counts of results include
             jobs that were not active at the start: see ``RollLedger``.
         paused_s: time from the first pause to the last resume, by Redis' clock.
@@ -252,6 +254,7 @@ class DrainReport:
     command: tuple[str, ...] = ()
     rule: str = ""
     workers: tuple[QueueWorkers, ...] = ()
+    prefix: str | None = None
 
 
 Step = (

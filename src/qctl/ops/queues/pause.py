@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from qctl.config.prefixes import Prefixes
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import RefusedError
-from qctl.ops.queues.find import find_queues, require_bullmq
+from qctl.ops.queues.find import read_existing, require_bullmq
+from qctl.ops.queues.select import select_queues
 from qctl.ops.queues.versions import require_safe_pause
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
@@ -31,6 +33,7 @@ class PauseResult:
     """
 
     name: str
+    prefix: str
     paused: bool
     changed: bool
     active: int
@@ -41,7 +44,7 @@ class PauseResult:
 def pause_queues(
     client: Client,
     settings: Settings,
-    names: Sequence[str],
+    words: Sequence[str],
     *,
     db: int,
     dry_run: bool = False,
@@ -50,6 +53,7 @@ def pause_queues(
     """Stop workers from taking jobs of these queues; running jobs go on.
 
     Args:
+        words: each a ``NAME`` or ``NAME@PREFIX``.
         mixed_versions: also pause queues on which both BullMQ 5 and BullMQ 6 work.
 
     Raises:
@@ -57,7 +61,7 @@ def pause_queues(
         RefusedError: a queue is Bull 3/4's, BullMQ 5 and 6 both work on a queue, or this Redis user
             lacks a right; then no queue is paused.
     """
-    snapshots = find_queues(client, settings.prefix, names)
+    snapshots = read_existing(client, select_queues(client, settings.prefixes, words))
     require_bullmq(snapshots, hint=_BULL_HINT)
     mixed = require_safe_pause(client, snapshots, settings, db, accept=mixed_versions)
     # The Redis user must be allowed to resume the queues again.
@@ -79,6 +83,7 @@ def pause_queues(
         results.append(
             PauseResult(
                 name=keys.name,
+                prefix=keys.prefix,
                 paused=True,
                 changed=changed,
                 active=snapshot.counts.active,
@@ -125,18 +130,24 @@ def require_rights(
 
 
 def resume_queues(
-    client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False, force: bool = False
+    client: Client,
+    prefixes: Prefixes,
+    words: Sequence[str],
+    *,
+    dry_run: bool = False,
+    force: bool = False,
 ) -> list[PauseResult]:
     """Let workers take jobs of these queues again, including jobs in BullMQ 5's ``paused`` list.
 
     Args:
+        words: each a ``NAME`` or ``NAME@PREFIX``.
         force: also resume queues that are being drained.
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is resumed.
         RefusedError: a queue is Bull 3/4's, or is being drained; then no queue is resumed.
     """
-    snapshots = find_queues(client, prefix, names)
+    snapshots = read_existing(client, select_queues(client, prefixes, words))
     require_bullmq(snapshots, hint=_BULL_HINT)
     for snapshot in snapshots:
         if snapshot.lease is not None and not force:
@@ -154,6 +165,7 @@ def resume_queues(
         results.append(
             PauseResult(
                 name=snapshot.keys.name,
+                prefix=snapshot.keys.prefix,
                 paused=False,
                 changed=changed,
                 active=snapshot.counts.active,
