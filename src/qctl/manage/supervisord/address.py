@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import os
 import stat
@@ -117,9 +116,16 @@ def _is_socket(path: Path) -> bool:
 
 def _configured(config: Path) -> Path | None:
     """The socket that a configuration file of supervisord names; None if it cannot be read."""
+    text = ""
+    with contextlib.suppress(OSError, ValueError):
+        text = config.read_text(encoding="utf-8")
+    if not text:
+        return None
+    import configparser  # noqa: PLC0415 - few hosts have such a file
+
     parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
-    with contextlib.suppress(OSError, ValueError, configparser.Error):
-        parser.read_string(config.read_text(encoding="utf-8"))
+    with contextlib.suppress(configparser.Error):
+        parser.read_string(text)
         name = parser.get("unix_http_server", "file", fallback="")
         return Path(name.replace("%(here)s", str(config.parent))) if name else None
     return None
