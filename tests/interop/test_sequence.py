@@ -90,7 +90,9 @@ def test_nothing_begins_if_one_plan_does_not_hold(lab: Lab, pids: dict[str, int]
     refused = lab.qctl("restart", "pm2:a", "pm2:0", "--json")
     assert refused.code == 5
     assert refused.json["outcome"] == "refused"
-    assert "in common" in refused.json["targets"][0]["error"]
+    (report,) = refused.json["targets"]
+    assert report["target"] is None
+    assert "in common" in report["error"]
     assert all(map(is_alive, pids.values()))
 
 

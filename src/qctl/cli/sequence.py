@@ -68,7 +68,7 @@ def run_sequence(
             env.confirm(f"Drain and restart, one after another: {found}?", "name one --target")
     except RefusedError as error:
         if env.output != "table":
-            refusal = not_begun(", ".join(chosen), queues, "pause", error)
+            refusal = not_begun(None, queues, "pause", error)
             env.emit_json(SequenceReport("refused", (refusal,), None))
         raise
 

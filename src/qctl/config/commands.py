@@ -46,10 +46,10 @@ def find_commands(layers: Sequence[Layer], origins: dict[str, Origin]) -> tuple[
     """
     found = {}
     for layer in layers:
-        for name, table in layer.table("commands").items():
+        for name in layer.table("commands"):
             if name not in found:
                 layer.require_own(f"[commands.{name}]", f"commands.{name}")
-                found[name] = _parse(name, layer, layer.table("commands", name) and table)
+                found[name] = _parse(name, layer, layer.table("commands", name))
                 origins[f"commands.{name}"] = layer.origin(f"commands.{name}.status")
     return tuple(found.values())
 

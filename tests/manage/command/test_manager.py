@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.config.commands import AppCommands
+from qctl.config.settings import Settings
 from qctl.errors import ManagerUnreachableError, NotFoundError, RefusedError, UsageError
 from qctl.manage.command.manager import Command, _processes_in
 from qctl.manage.protocol import Rollout
+from qctl.ops.processes.managers import known_targets, managed_processes
 from tests.labs.drains import SECRET
 
 
@@ -114,3 +116,15 @@ def test_an_unknown_app() -> None:
 @given(st.text())
 def test_any_output_is_read(text: str) -> None:
     assert all(found > 1 and started > 0 for found, started in _processes_in(text))
+
+
+def test_a_status_that_hangs_hides_no_other_app() -> None:
+    apps = (AppCommands("slow", shell("exec sleep 60")), AppCommands("app", ("true",)))
+    found, remarks = managed_processes(Settings(commands=apps), list, timeout_s=0.5)
+    assert [process.target for process in found if process.kind == "command"] == ["command:app"]
+    (remark,) = [remark for remark in remarks if "command" in remark]
+    assert remark == (
+        "no command processes shown: the status of command:slow gave no answer "
+        "(sh: it did not end within 0.5 s)"
+    )
+    assert {"command:slow", "command:app"} <= {*known_targets(Settings(commands=apps))}

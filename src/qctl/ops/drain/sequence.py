@@ -173,8 +173,14 @@ def run_turns(
     )
 
 
-def not_begun(target: str, queues: Sequence[str], strategy: str, error: QctlError) -> DrainReport:
-    """The report of a drain that did not begin."""
+def not_begun(
+    target: str | None, queues: Sequence[str], strategy: str, error: QctlError
+) -> DrainReport:
+    """The report of a drain that did not begin.
+
+    Args:
+        target: None if none of several drains began.
+    """
     is_refused = isinstance(error, RefusedError | UsageError | NotFoundError)
     return DrainReport(
         outcome="refused" if is_refused else "aborted",
