@@ -45,6 +45,7 @@ def test_workers_that_no_address_shows(lab: Lab, kubernetes: Cluster) -> None:
     held = lab.hold(2)
     words = ("drain", "q", "--then-restart", "--target", app.target, "--output", "ndjson")
     drain = app.start_qctl(*words)
+    assert "all workers of the queues" in drain.await_step("plan")["warnings"][0]
     drain.await_step("waiting")
     lab.release()
     done = drain.finish()
@@ -102,6 +103,24 @@ def test_only_a_named_cluster_is_asked(lab: Lab, kubernetes: Cluster) -> None:
     assert (unknown.code, "nowhere" in unknown.err) == (6, True)
     words = ("impact", "--target", "kubernetes:deploy/app", "--kube-context", "stub", "--json")
     assert [p["target"] for p in app.start_qctl(*words).finish().json["processes"]] == [app.target]
+
+
+def test_a_configured_target_keeps_its_name_and_queues(lab: Lab, kubernetes: Cluster) -> None:
+    """Nothing shows whose workers these are, so the config must."""
+    app = KubernetesApp(lab, kubernetes)
+    app.start(SOURCE_IP="")
+    short = "kubernetes:deploy/app"
+    write_config(lab.folder, f'[targets.app]\nprocess = "{short}"\nqueues = ["q"]\n')
+    impact = app.start_qctl("impact", "q", "--json").finish().json
+    assert impact["target"] == short
+    done = app.start_qctl("restart", "app", "--output", "ndjson").finish()
+    assert (done.code, done.report["target"]) == (0, short), done.err
+    doctor = app.start_qctl("doctor", "--json").finish().json
+    assert doctor["examined"]["processes"] == 1
+    named = ("restart", "kubernetes:shop/deploy/app", "--dry-run", "--json")
+    assert app.start_qctl(*named).finish().code == 2
+    write_config(lab.folder, f'[targets.app]\nprocess = "{app.target}"\nqueues = ["q"]\n')
+    assert app.start_qctl(*named).finish().json["queues"] == ["q"]
 
 
 @pytest.mark.parametrize("words", [("status", "--json"), ("doctor", "--json")])

@@ -344,6 +344,13 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[QueueKeys]) -> Itera
             f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "
             "the user lacks a right, the drain fails half way"
         )
+    target, connections = plan.target, plan.connections
+    is_matched = bool(target and connections and connections.queues_of(target.processes))
+    if plan.command is not None and target is not None and not is_matched:
+        yield (
+            f"it is unknown which workers belong to {target.label}, so all workers of the queues "
+            "must be replaced: if another app serves these queues, too, the proof fails"
+        )
     if plan.ignored:
         yield (
             f"jobs of {', '.join(plan.ignored)} that run at the restart may be interrupted: the "

@@ -179,9 +179,11 @@ def _configured(
 
 def _find(manager: Manager, name: str) -> Sequence[ManagedProcess]:
     try:
-        return manager.find(name)
+        found = manager.find(name)
     except NotFoundError:
         return ()
+    # Its manager may spell the name out, but the config's queues belong to the config's name.
+    return [replace(process, target=f"{manager.kind}:{name}") for process in found]
 
 
 def _located(

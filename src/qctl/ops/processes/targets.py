@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
@@ -117,8 +117,13 @@ def open_target(settings: Settings, text: str) -> Target:
             f"{process} is {found[0].status}, so there is nothing to drain or restart",
             hint=remedy(found[0], "start"),
         )
-    queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
-    return Target(not_stopped[0].target, manager, not_stopped, tuple(sorted(queues)))
+    # A manager may spell the name out, but a configured target keeps its name from the config.
+    spelled_out = not_stopped[0].target
+    same = [each for each in settings.targets if each.process in {process, spelled_out}]
+    label = process if any(each.process == process for each in same) else spelled_out
+    processes = tuple(replace(each, target=label) for each in not_stopped)
+    queues = {queue for each in same for queue in each.queues}
+    return Target(label, manager, processes, tuple(sorted(queues)))
 
 
 def _nearest(settings: Settings, text: str) -> str:
