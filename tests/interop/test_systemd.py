@@ -11,6 +11,7 @@ import pytest
 from tests.labs.docker_engine import worker_command
 from tests.labs.drains import Done, Lab, is_alive
 from tests.labs.managed_by_systemd import SystemdApp
+from tests.labs.servers import wait_until
 from tests.labs.systemd_container import Machine
 
 
@@ -141,3 +142,18 @@ def test_a_configured_target(app: SystemdApp, machine: Machine, lab: Lab) -> Non
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["processes"]
     assert (row["target"], row["status"], row["pid"]) == ("systemd:one", "stopped", None)
+
+
+def test_qctl_as_a_service_that_is_killed(app: SystemdApp, machine: Machine, lab: Lab) -> None:
+    """systemd asks all that is left of the service to end, and so the watchdog."""
+    app.unit("one", {})
+    lab.wait_workers()
+    held = lab.hold()
+    command = [sys.executable, "-m", "qctl", "drain", "q", "--yes"]
+    app.unit("deploy", {"QCTL_REDIS_URL": lab.url, "HOME": "/root"}, command=command)
+    wait_until(lab.is_paused, "the drain to begin")
+    wait_until(lambda: machine.pids("qctl.ops.drain.watchdog"), "the watchdog")
+    machine.systemctl("kill", "--kill-who=main", "--signal=SIGKILL", "deploy")
+    wait_until(lambda: not lab.is_paused() and lab.traces() == [], "the watchdog to resume q")
+    lab.release()
+    lab.prove(held)

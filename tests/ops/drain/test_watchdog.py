@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_an_outage_begins_the_watch_anew(drained: Client, monkeypatch: pytest.Mo
     monkeypatch.setattr(watchdog, "WATCH_EVERY_S", 0.01)
     Watchdog(Shaky(drained, *[UnreachableError("away")] * 3), {Q: ME}).watch(0.1)  # type: ignore[arg-type]
     assert not is_paused(drained)
+
+
+def test_a_signal_shortens_its_patience(drained: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "HURRY_S", 0.3)
+    away = Shaky(drained, *[UnreachableError("away")] * 1000)
+    dog = Watchdog(away, {Q: ME})  # type: ignore[arg-type]
+    dog.hurry()
+    began = time.monotonic()
+    dog.undo()
+    assert 0.3 <= time.monotonic() - began < 10
+    assert is_paused(drained)
 
 
 def test_half_a_goodbye_is_none(drained: Client, pipe: Pipe) -> None:

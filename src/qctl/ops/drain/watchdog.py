@@ -11,6 +11,9 @@ prefix, its name, and the lease to renew as JSON text. ``{"stopping": …}`` com
 restart. The last is ``{"goodbye": true}``, with ``watch_s`` if a failover may bring a pause back:
 for that time, the watchdog resumes any queue whose pause comes back. The Redis URL, which may hold
 a password, is sent through the pipe, so that no process list shows it.
+
+A signal that asks to end does not end the watchdog before it has undone the drain: if qctl runs as
+a service and is killed, systemd sends such a signal to all that is left of the service.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import time
 
@@ -34,6 +38,8 @@ from qctl.wire.write.pausing import free_lease, hold_lease, resume
 RENEW_S = LEASE_TTL_MS / 3 / 1000
 # How long to try to undo the drain while Redis is away.
 GIVE_UP_S = 24 * 3600.0
+# How long each of its waits may take after a signal: systemd kills after 90 s by default.
+HURRY_S = 30.0
 # A failover may undo a resume. The watch ends when the queues have run for WATCH_S without an
 # outage, but at the latest after WATCH_AWAY_S. The queues are checked every WATCH_EVERY_S.
 WATCH_S = 10.0
@@ -57,6 +63,11 @@ class Watchdog:
         self._has_sentinel = has_sentinel
         self._leases = leases
         self._stopping: dict[str, float] | None = None
+        self._is_in_a_hurry = False
+
+    def hurry(self) -> None:
+        """Wait for nothing longer than ``HURRY_S`` once qctl has ended."""
+        self._is_in_a_hurry = True
 
     def run(self, pipe: int) -> None:
         """Renew the leases until the pipe closes, then undo the drain unless qctl said goodbye.
@@ -90,10 +101,10 @@ class Watchdog:
 
     def undo(self) -> None:
         """Resume the queues that the drain paused, and delete the leases, once Redis answers."""
-        deadline = time.monotonic() + GIVE_UP_S
+        began = time.monotonic()
         pause_s = 0.2
         pending = dict(self._leases)
-        while pending and time.monotonic() < deadline:
+        while pending and time.monotonic() - began < self._at_most(GIVE_UP_S):
             for keys, holder in list(pending.items()):
                 try:
                     resume(self._client, keys, owner=holder.owner)
@@ -116,7 +127,7 @@ class Watchdog:
         """
         now = time.monotonic()
         until, give_up = now + watch_s, now + max(watch_s, WATCH_AWAY_S)
-        while (now := time.monotonic()) < min(until, give_up):
+        while not self._is_in_a_hurry and (now := time.monotonic()) < min(until, give_up):
             for keys, holder in self._leases.items():
                 try:
                     if resume(self._client, keys, owner=holder.owner).changed:
@@ -136,13 +147,20 @@ class Watchdog:
         from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed
 
         pid, birth_s = int(self._stopping["pid"]), self._stopping["birth_s"]
-        deadline = time.monotonic() + self._stopping["within_s"]
-        while time.monotonic() < deadline and is_running(pid, birth_s):
+        began, within_s = time.monotonic(), self._stopping["within_s"]
+        while time.monotonic() - began < self._at_most(within_s) and is_running(pid, birth_s):
             time.sleep(0.05)
+
+    def _at_most(self, limit_s: float) -> float:
+        return min(limit_s, HURRY_S) if self._is_in_a_hurry else limit_s
 
 
 def main() -> None:
     """Run the watchdog: messages come on standard input; it prints ``ready`` once it runs."""
+    asked: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in signals:
+        signal.signal(number, lambda number, _: asked.append(number))
     # Unbuffered, because the later messages are read by file descriptor.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
         first = json.loads(pipe.readline())
@@ -158,7 +176,12 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, sys.stdout.fileno())
     has_sentinel = address.mode == "sentinel"
-    Watchdog(client, leases, has_sentinel=has_sentinel).run(sys.stdin.fileno())
+    watchdog = Watchdog(client, leases, has_sentinel=has_sentinel)
+    for number in signals:
+        signal.signal(number, lambda *_: watchdog.hurry())
+    if asked:
+        watchdog.hurry()
+    watchdog.run(sys.stdin.fileno())
 
 
 if __name__ == "__main__":
