@@ -1,8 +1,9 @@
 """Print what README's tour shows: ``python -m tests.interop.tour``; with ``--write``, put it there.
 
 Starts a private Redis, a private PM2 with a BullMQ worker and a producer, and makes a little
-history; later README's Python worker on an embedded Redis. Types the commands into a terminal of 80
-columns. Only its home folder is replaced by ``/home/ada``. Everything that it started is ended.
+history; then the same worker in a private Docker engine and under a systemd in one of its
+containers; later README's Python worker on an embedded Redis. Types the commands into a terminal of
+80 columns. Only its home folder is replaced by ``/home/ada``. Everything that it started is ended.
 
 ``--write`` replaces each ``console`` block of README whose commands were all typed; other blocks
 stay. A command that differs in numbers only (a job's id) is the same command.
@@ -27,10 +28,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from qctl.connection.connect import connect
+from qctl.wire.read.clients import list_workers
+from tests.labs.docker_engine import Engine
 from tests.labs.node import HERE, NodeBull, install_node_modules, node, node_env
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
+from tests.labs.systemd_container import Machine
 
 README = Path(__file__).parents[2] / "README.md"
 CONSOLE_BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
@@ -59,6 +65,8 @@ class Terminal:
         self.environ = {**environ, "NO_COLOR": "1", "TERM": "xterm", "PS1": "$ "}
         self.shown: list[tuple[str, str]] = []
         self.folder = home
+        # In front of the shell: another machine to type on.
+        self.at: list[str] = []
         self._home = str(home)
 
     def show(self, line: str, text: str) -> str:
@@ -72,7 +80,7 @@ class Terminal:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         with subprocess.Popen(
-            ["bash", "-c", line],
+            [*self.at, "bash", "-c", line],
             cwd=self.folder,
             env=self.environ,
             stdin=theirs,
@@ -186,6 +194,8 @@ def main() -> None:
             pm2.wait_worker(client, "emails")
         make_history(bull)
         walk(terminal, redis, pm2, home)
+        pm2.delete_all()
+        other_managers(terminal, redis)
         own_workers(terminal, home)
     if sys.argv[1:] == ["--write"]:
         write_readme(terminal.shown)
@@ -292,6 +302,34 @@ def restart_and_kill(terminal: Terminal, redis: RedisServer, pm2: Pm2) -> None:
     terminal.type("qctl status")
     terminal.type("qctl jobs list emails --state stalled")
     terminal.type("qctl jobs retry-stalled emails", answer="y")
+
+
+def other_managers(terminal: Terminal, redis: RedisServer) -> None:
+    """Drains of a Compose service and of a systemd unit; without Docker, only a remark."""
+    env = {"REDIS_PORT": redis.port, "QUEUES": "emails", "CONCURRENCY": 5, "HANDLE_SIGTERM": 1}
+    try:
+        engine = Engine()
+    except pytest.skip.Exception as reason:
+        print(f"not shown: Docker and systemd ({reason})", file=sys.stderr)
+        return
+    with contextlib.closing(engine), contextlib.closing(connect(redis.url)[1]) as client:
+        engine.compose_service("shop", "worker", 2, env, restart="always")
+        terminal.environ |= engine.env
+        wait_until(lambda: len(list_workers(client, "bull") or ()) == 2, "the containers' workers")
+        with producing(redis):
+            time.sleep(3)
+            terminal.type("qctl drain emails --then-restart --target docker:shop/worker 2>/dev/null")
+        wait_until(lambda: not client.call("LLEN", "bull:emails:active"), "the last jobs to end")
+        engine.remove_all()
+        machine = Machine(engine, "server")
+        machine.unit("emails", env, TimeoutStopSec=10)
+        wait_until(lambda: len(list_workers(client, "bull") or ()) == 1, "the unit's worker")
+        environ = {"QCTL_REDIS_URL": redis.url, "PATH": terminal.environ["PATH"]}
+        terminal.at = machine.command(env=environ)
+        with producing(redis):
+            time.sleep(3)
+            terminal.type("qctl drain emails --then-restart --target systemd:emails 2>/dev/null")
+        terminal.at = []
 
 
 def follow(terminal: Terminal) -> None:
