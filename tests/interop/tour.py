@@ -307,6 +307,7 @@ def restart_and_kill(terminal: Terminal, redis: RedisServer, pm2: Pm2) -> None:
 def other_managers(terminal: Terminal, redis: RedisServer) -> None:
     """Drains of a Compose service and of a systemd unit; without Docker, only a remark."""
     env = {"REDIS_PORT": redis.port, "QUEUES": "emails", "CONCURRENCY": 5, "HANDLE_SIGTERM": 1}
+    drain = "qctl drain emails --then-restart --target"
     try:
         engine = Engine()
     except pytest.skip.Exception as reason:
@@ -318,7 +319,7 @@ def other_managers(terminal: Terminal, redis: RedisServer) -> None:
         wait_until(lambda: len(list_workers(client, "bull") or ()) == 2, "the containers' workers")
         with producing(redis):
             time.sleep(3)
-            terminal.type("qctl drain emails --then-restart --target docker:shop/worker 2>/dev/null")
+            terminal.type(f"{drain} docker:shop/worker 2>/dev/null")
         wait_until(lambda: not client.call("LLEN", "bull:emails:active"), "the last jobs to end")
         engine.remove_all()
         machine = Machine(engine, "server")
@@ -328,7 +329,7 @@ def other_managers(terminal: Terminal, redis: RedisServer) -> None:
         terminal.at = machine.command(env=environ)
         with producing(redis):
             time.sleep(3)
-            terminal.type("qctl drain emails --then-restart --target systemd:emails 2>/dev/null")
+            terminal.type(f"{drain} systemd:emails 2>/dev/null")
         terminal.at = []
 
 
