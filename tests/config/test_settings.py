@@ -321,12 +321,34 @@ def test_a_password_goes_with_the_url_of_its_own_table_only(place: Place) -> Non
     assert place.load().full_url() == "redis://stranger:1"
 
 
+def test_tls_and_sentinels_go_with_the_url_of_their_own_table_only(place: Place) -> None:
+    place.write(
+        user='[redis]\nurl = "rediss://base:1"\n'
+        'tls = { ca_file = "ca.pem", server_name = "n" }\nsentinel.username = "u"'
+    )
+    ca = f"{place.user.parent}/ca.pem"
+    parameters = {"ssl_ca_certs": ca, "ssl_server_name": "n", "sentinel_username": "u"}
+    assert place.load().url_parameters == parameters
+    assert place.load().full_url().startswith("rediss://base:1?ssl_ca_certs=")
+    assert place.load(url="rediss://other:1").full_url() == "rediss://other:1"
+    # A parameter in the URL itself is not silently replaced.
+    url = "rediss://h?ssl_server_name=a"
+    with pytest.raises(UsageError, match="ssl_server_name"):
+        place.load(QCTL_REDIS_URL=url, QCTL_REDIS_TLS_SERVER_NAME="b").full_url()
+
+
 @pytest.mark.parametrize(
     ("project", "says"),
     [
         ('password_command = ["touch", "ran"]', "is not run"),
         ('password_file = "/etc/passwd"', "outside of the project"),
         ('password_file = "../home/qctl/config.toml"', "outside of the project"),
+        ('tls.key_file = "/etc/ssl/private/key.pem"', "outside of the project"),
+        ('tls.ca_file = "/etc/ca.pem"', "outside of the project"),
+        ('tls.key_password_file = "/etc/passwd"', "outside of the project"),
+        ('tls.key_password_command = ["touch", "ran"]', "is not run"),
+        ('sentinel.password_file = "/etc/passwd"', "outside of the project"),
+        ('sentinel.password_command = ["touch", "ran"]', "is not run"),
     ],
 )
 def test_a_projects_file_may_not_run_commands_or_send_files(
@@ -351,6 +373,9 @@ def test_a_command_in_a_file_that_others_may_change_is_not_run(place: Place) -> 
         "password_command = []",
         "password_file = 5",
         'password_file = "a"\npassword_command = ["b"]',
+        "tls.ca_file = 5",
+        "tls.server_name = 5",
+        'sentinel.password_command = "x"',
     ],
 )
 def test_malformed_secrets(place: Place, text: str) -> None:

@@ -130,10 +130,12 @@ def background_workers(settings: Settings, _ctx: typer.Context) -> Iterable[str]
 
 @contextmanager
 def _connected(settings: Settings) -> Iterator[tuple[Address, Client]]:
+    from qctl.config.passwords import PasswordSource  # noqa: PLC0415
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.errors import UsageError  # noqa: PLC0415
 
-    if settings.password_source is not None and settings.password_source.command:
+    secrets = (settings.password_source, *settings.url_parameters.values())
+    if any(isinstance(secret, PasswordSource) and secret.command for secret in secrets):
         raise UsageError("TAB runs no password command, because it may ask the operator")
     address, client = connect(settings.full_url(), start=False)
     with closing(client):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from qctl.connection.address import SECRET_PARAMETERS
 from qctl.errors import UsageError
 from qctl.similar import similar_names
 
@@ -22,6 +23,15 @@ _KEYS = (
     "redis.max_stalled_count",
     "redis.password_file",
     "redis.password_command",
+    "redis.tls.ca_file",
+    "redis.tls.cert_file",
+    "redis.tls.key_file",
+    "redis.tls.key_password_file",
+    "redis.tls.key_password_command",
+    "redis.tls.server_name",
+    "redis.sentinel.username",
+    "redis.sentinel.password_file",
+    "redis.sentinel.password_command",
     "pm2.home",
     "supervisord.url",
     "kubernetes.context",
@@ -338,7 +348,13 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
     """Warnings about files that hold a password and that other users can read."""
     roots = [(), *(("contexts", name) for name in layer.table("contexts"))]
     tables = [layer.table(*root, "redis") for root in roots]
-    names = {name for table in tables if isinstance(name := table.get("password_file"), str)}
+    tls = [layer.table(*root, "redis", "tls") for root in roots]
+    named = [
+        *(table.get("password_file") for table in tables),
+        *(table.get("key_password_file") for table in tls),
+        *(layer.table(*root, "redis", "sentinel").get("password_file") for root in roots),
+    ]
+    names = {name for name in named if isinstance(name, str)}
     files = {path_named_in(layer.path, name) for name in names}
     tables += [layer.table(*root, "supervisord") for root in roots]
     if layer.origins is None and any(_holds_password(table.get("url")) for table in tables):
@@ -355,9 +371,11 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
 
 
 def _holds_password(url: object) -> bool:
-    if not isinstance(url, str) or "@" not in url:
+    if not isinstance(url, str):
         return False
-    return ":" in url.partition("://")[2].rpartition("@")[0]
+    if any(f"{name}=" in url for name in SECRET_PARAMETERS):
+        return True
+    return "@" in url and ":" in url.partition("://")[2].rpartition("@")[0]
 
 
 def path_named_in(config: Path, name: str) -> Path:

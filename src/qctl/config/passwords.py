@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from qctl.errors import FailedError, UsageError
 
@@ -21,12 +22,14 @@ class PasswordSource:
     """Where a password comes from: a file or a command.
 
     Args:
+        setting: the setting without ``_file`` or ``_command``, for messages.
         file: its first line is the password.
         command: a program and its arguments; the first line that it prints is the password.
     """
 
     file: Path | None = None
     command: tuple[str, ...] = ()
+    setting: str = "password"
 
     def __str__(self) -> str:
         # The arguments are not shown: by mistake, they may contain the password.
@@ -44,7 +47,7 @@ class PasswordSource:
         password = text.partition("\n")[0].rstrip("\r")
         if not password:
             raise UsageError(
-                f"the password {self} is empty",
+                f"the {self.setting} {self} is empty",
                 hint="the first line of the file or of the output must be the password",
             )
         return password
@@ -58,7 +61,7 @@ class PasswordSource:
             raise UsageError(
                 f"the password file {path} cannot be read",
                 why=str(reason),
-                hint="correct password_file; `qctl config view` shows where it is set",
+                hint=f"correct {self.setting}_file; `qctl config view` shows where it is set",
             ) from None
 
     def _output(self, timeout_s: float) -> str:
@@ -86,9 +89,9 @@ class PasswordSource:
                     raise
         except OSError as error:
             raise UsageError(
-                f"the password_command {self.command[0]!r} cannot be started",
+                f"the {self.setting}_command {self.command[0]!r} cannot be started",
                 why=str(error.strerror),
-                hint="correct password_command; `qctl config view` shows where it is set",
+                hint=f"correct {self.setting}_command; `qctl config view` shows where it is set",
             ) from None
         if not failure and process.returncode:
             failure = f"failed with exit code {process.returncode}"
@@ -99,7 +102,7 @@ class PasswordSource:
         if not failure:
             return text
         raise FailedError(
-            f"the password_command {self.command[0]!r} {failure}",
+            f"the {self.setting}_command {self.command[0]!r} {failure}",
             why=_stderr_to_show(stderr, output),
             hint="run it yourself: here, output that may contain the password is hidden",
         )
@@ -137,3 +140,20 @@ def with_password(url: str, password: str) -> str:
             hint="remove one of them; `qctl config view` shows where each is set",
         )
     return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{path}"
+
+
+def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
+    """A Redis URL with query parameters added.
+
+    Raises:
+        UsageError: the URL has one of them already.
+    """
+    if not parameters:
+        return url
+    present = {part.partition("=")[0] for part in url.partition("?")[2].split("&")}
+    if twice := sorted(present.intersection(parameters)):
+        raise UsageError(
+            f"both the Redis URL and the config have {', '.join(twice)}",
+            hint="remove one of them; `qctl config view` shows where each is set",
+        )
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters, quote_via=quote)}"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qctl.config.commands import AppCommands, argument_list, find_commands
+from qctl.config.commands import AppCommands, find_commands
+from qctl.config.credentials import find_parameters, find_password, require_tls
 from qctl.config.files import (
     HINT,
     Layer,
@@ -21,16 +22,15 @@ from qctl.config.files import (
     context_names,
     exposed_passwords,
     layers_of,
-    path_named_in,
     read_layers,
     unknown_keys,
     user_config_path,
 )
 from qctl.config.groups import find_groups
 from qctl.config.guards import Guards, find_guards
-from qctl.config.passwords import PasswordSource, with_password
+from qctl.config.passwords import PasswordSource, with_parameters, with_password
 from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only, parse_prefixes, split_list
-from qctl.connection.address import DEFAULT_URL, parse_url
+from qctl.connection.address import DEFAULT_URL, SECRET_PARAMETERS, parse_url
 from qctl.errors import NotFoundError, UsageError
 
 # BullMQ's default. The limit is an option of the workers, and Redis does not store it.
@@ -65,6 +65,7 @@ class Settings:
         context: the chosen context.
         guards: what keeps commands from writing.
         password_source: the file or command that gives the password, or None.
+        url_parameters: what the config adds to the URL; secrets are read when a command connects.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
         warnings: about the config files and the flags.
@@ -84,6 +85,7 @@ class Settings:
     context: str | None = None
     guards: Guards = field(default_factory=Guards)
     password_source: PasswordSource | None = None
+    url_parameters: Mapping[str, str | PasswordSource] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -121,14 +123,23 @@ class Settings:
         return replace(self, prefixes=only(prefix))
 
     def full_url(self) -> str:
-        """The URL with the password, which is read now from its file or command.
+        """The URL with passwords, which are read now from their files or commands, and parameters.
 
         Raises:
-            UsageError, FailedError: the password cannot be read or added to the URL.
+            UsageError, FailedError: a password or parameter cannot be read or added to the URL.
         """
-        if self.password_source is None:
-            return self.redis_url
-        return with_password(self.redis_url, self.password_source.read())
+        url = self.redis_url
+        if self.password_source is not None:
+            url = with_password(url, self.password_source.read())
+        if self.url_parameters:
+            require_tls(parse_url(url).tls, self.url_parameters)
+        return with_parameters(
+            url,
+            {
+                name: value if isinstance(value, str) else value.read()
+                for name, value in self.url_parameters.items()
+            },
+        )
 
 
 def load_settings(
@@ -173,6 +184,13 @@ def load_settings(
             "redis.prefix": ["QCTL_PREFIX"],
             "redis.max_stalled_count": ["QCTL_MAX_STALLED_COUNT"],
             "redis.password_file": ["QCTL_REDIS_PASSWORD_FILE"],
+            "redis.tls.ca_file": ["QCTL_REDIS_TLS_CA_FILE"],
+            "redis.tls.cert_file": ["QCTL_REDIS_TLS_CERT_FILE"],
+            "redis.tls.key_file": ["QCTL_REDIS_TLS_KEY_FILE"],
+            "redis.tls.key_password_file": ["QCTL_REDIS_TLS_KEY_PASSWORD_FILE"],
+            "redis.tls.server_name": ["QCTL_REDIS_TLS_SERVER_NAME"],
+            "redis.sentinel.username": ["QCTL_REDIS_SENTINEL_USERNAME"],
+            "redis.sentinel.password_file": ["QCTL_REDIS_SENTINEL_PASSWORD_FILE"],
             "context": ["QCTL_CONTEXT"],
             "pm2.home": ["PM2_HOME"],
             "supervisord.url": ["QCTL_SUPERVISORD_URL"],
@@ -212,7 +230,8 @@ def load_settings(
         contexts=contexts,
         context=chosen,
         guards=guards,
-        password_source=_password(lookup),
+        password_source=find_password(lookup),
+        url_parameters=find_parameters(lookup),
         origins=lookup.origins,
         files=tuple(file.path for file in files),
         warnings=(
@@ -230,10 +249,22 @@ def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, Any])
     for key, choices in names.items():
         name = next((name for name in choices if values.get(name)), None)
         if name is not None:
-            table, _, last = key.rpartition(".")
-            (nested.setdefault(table, {}) if table else nested)[last] = values[name]
+            *tables, last = key.split(".")
+            place = nested
+            for table in tables:
+                place = place.setdefault(table, {})
+            place[last] = values[name]
             origins[key] = Origin(kind, name)
     return Layer(nested, origins)
+
+
+def _has_secret(url: str) -> bool:
+    """Whether a Redis URL holds a password."""
+    if "@" not in url and not any(name in url for name in SECRET_PARAMETERS):
+        return False
+    address = parse_url(url)
+    secrets = (address.password, address.sentinel_password, address.tls_options.get("ssl_password"))
+    return any(secrets)
 
 
 def _flag_warnings(
@@ -242,58 +273,11 @@ def _flag_warnings(
     if url_override:
         yield f"context {chosen} has its own Redis, but {url_override} gives another"
     with contextlib.suppress(UsageError):
-        if redis_url and "@" in redis_url and parse_url(redis_url).password:
+        if redis_url and _has_secret(redis_url):
             yield (
                 "--redis has a password, which every user of this machine can read while the "
                 "command runs; use QCTL_REDIS_URL or a config file instead"
             )
-
-
-def _password(lookup: Lookup) -> PasswordSource | None:
-    """Find the password's source in the layer that sets the ``url`` in force, else in any layer.
-
-    URL and password must come from one layer. Otherwise, a flag, a variable or the ``qctl.toml`` of
-    a downloaded project could send the password of another layer to a foreign server.
-    """
-    has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
-    candidates = has_url[:1] or lookup.layers
-    for layer in candidates:
-        file, command = layer.get("redis.password_file"), layer.get("redis.password_command")
-        if file is None and command is None:
-            continue
-        if file is not None and command is not None:
-            raise UsageError(
-                "config: password_file and password_command exclude each other",
-                why=f"both are in {layer.origin('redis.password_file')}",
-                hint="remove one of them",
-            )
-        # A command has the same origin: commands are only in files, whose origins name the table.
-        lookup.origins["redis.password"] = layer.origin("redis.password_file")
-        return _source(layer, file, command)
-    return None
-
-
-def _source(layer: Layer, file: object, command: object) -> PasswordSource:
-    path = layer.path
-    if command is not None:
-        layer.require_own("password_command", "contexts.NAME.redis")
-        words = argument_list(command)
-        if words is None:
-            raise UsageError(
-                "config: password_command must be a list of strings",
-                hint='password_command = ["op", "read", "op://vault/redis/password"]',
-            )
-        return PasswordSource(command=words)
-    if not isinstance(file, str) or not file:
-        raise UsageError("config: password_file must be a string", hint=HINT)
-    place = path_named_in(path, file)
-    if layer.is_project and not place.resolve().is_relative_to(path.parent.resolve()):
-        raise UsageError(
-            f"config: password_file in {path} is outside of the project",
-            why="a project's file may come from a stranger, who could steal your secrets",
-            hint="put it into the user's own config, under [contexts.NAME.redis]",
-        )
-    return PasswordSource(file=place)
 
 
 def state_home(env: Mapping[str, str]) -> Path:

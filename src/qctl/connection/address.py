@@ -12,8 +12,11 @@ URL                                            server
 ``embedded:PATH``                              a shared server that qctl starts in the folder PATH
 =============================================  ==================================
 
+``valkey://`` and ``valkeys://`` are other names for ``redis://`` and ``rediss://``.
 ``rediss+sentinel://…`` and ``rediss+cluster://…`` use TLS too. Query parameters for TLS:
-``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_cert_reqs=none``.
+``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_password`` (of the key),
+``ssl_server_name``, ``ssl_cert_reqs=none``. Query parameters for the sentinels themselves:
+``sentinel_username``, ``sentinel_password``.
 """
 
 from __future__ import annotations
@@ -33,12 +36,20 @@ EMBEDDED = "embedded:"
 _SCHEMES = {
     "redis": "standalone",
     "rediss": "standalone",
+    "valkey": "standalone",
+    "valkeys": "standalone",
     "unix": "standalone",
     "redis+sentinel": "sentinel",
     "rediss+sentinel": "sentinel",
     "redis+cluster": "cluster",
     "rediss+cluster": "cluster",
 }
+
+
+_TLS_SCHEMES = ("rediss", "valkeys")
+_POSTGRES = ("postgres", "postgresql")
+# Parameters of a URL whose values are secrets.
+SECRET_PARAMETERS = ("ssl_password", "sentinel_password")
 
 
 class Client(Protocol):
@@ -70,6 +81,8 @@ class Address:
     tls_options: dict[str, str] = field(default_factory=dict, repr=False)
     nodes: tuple[tuple[str, int], ...] = ()  # the sentinels, or nodes of the cluster
     master_name: str = ""
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
     url: str = field(default="", repr=False, compare=False)
 
     def greeting(self) -> list[tuple[Arg, ...]]:
@@ -105,6 +118,12 @@ def parse_url(url: str) -> Address:
     """
     scheme, separator, _ = url.partition("://")
     mode = _SCHEMES.get(scheme)
+    if scheme in _POSTGRES:
+        raise UsageError(
+            "qctl does not work with PostgreSQL",
+            why="BullMQ 6 can also keep queues in PostgreSQL, but qctl reads those in Redis only",
+            hint=f"name the Redis of the queues: --redis {DEFAULT_URL}",
+        )
     if not separator or mode is None:
         raise UsageError(
             "the Redis URL has an unknown scheme",
@@ -135,7 +154,7 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
         "mode": mode,
         "username": unquote(username) or None,
         "password": unquote(password) if password else None,
-        "tls": scheme.startswith("rediss"),
+        "tls": scheme.startswith(_TLS_SCHEMES),
         "tls_options": {key: value for key, value in query.items() if key.startswith("ssl_")},
     }
     if scheme == "unix":
@@ -154,8 +173,19 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
             "a sentinel URL needs the master's name",
             hint="redis+sentinel://host:26379/MASTER/0",
         )
+    if "ssl_server_name" in query:
+        raise UsageError(
+            "ssl_server_name cannot be used with sentinels",
+            why="the sentinels and the data nodes would all need this one name",
+            hint="give each certificate the address of its server, and remove ssl_server_name",
+        )
     return Address(
-        nodes=nodes, master_name=path[0], db=int(path[1]) if len(path) > 1 else 0, **common
+        nodes=nodes,
+        master_name=path[0],
+        db=int(path[1]) if len(path) > 1 else 0,
+        sentinel_username=query.get("sentinel_username"),
+        sentinel_password=query.get("sentinel_password"),
+        **common,
     )
 
 

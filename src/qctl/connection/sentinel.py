@@ -59,9 +59,11 @@ def find_master(address: Address) -> tuple[str, int]:
         "socket_connect_timeout": CONNECT_TIMEOUT_S if len(address.nodes) == 1 else 1.0,
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
+        # The user and password before the @ of the URL are for the master.
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
         **({"ssl": True, **address.tls_options} if address.tls else {}),
     }
-    # The password in the URL is for the master: the sentinels get no password.
     sentinels = Sentinel(list(address.nodes), sentinel_kwargs=options)
     try:
         host, port = sentinels.discover_master(address.master_name)

@@ -238,7 +238,7 @@ class SocketClient:
     def _wrap_tls(self, sock: socket.socket) -> socket.socket:
         try:
             context = tls_context(self.address)
-            return context.wrap_socket(sock, server_hostname=self.address.host)
+            return context.wrap_socket(sock, server_hostname=server_name(self.address))
         except OSError as error:
             raise UnreachableError(
                 f"no TLS connection to Redis at {self.address}",
@@ -280,11 +280,19 @@ def tls_context(address: Address) -> ssl.SSLContext:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if certificate := options.get("ssl_certfile"):
-            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+            # Without a passphrase, OpenSSL would ask for one on the terminal.
+            password = options.get("ssl_password", "")
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"), lambda: password)
     except OSError as error:
         raise UsageError(
             "a certificate file of the Redis URL cannot be read",
             why=_reason(error),
-            hint="check ssl_ca_certs, ssl_certfile and ssl_keyfile in the URL",
+            hint="check the files and the key's passphrase: ssl_ca_certs, ssl_certfile, "
+            "ssl_keyfile, ssl_password in the URL, or [redis.tls] of the config",
         ) from error
     return context
+
+
+def server_name(address: Address) -> str:
+    """The name that the server's certificate must have; it is also sent to the server (SNI)."""
+    return address.tls_options.get("ssl_server_name") or address.host

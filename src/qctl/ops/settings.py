@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from qctl.config.credentials import PARAMETERS
 from qctl.config.files import DEFAULT, Origin, project_config_path, user_config_path
 from qctl.config.settings import Settings, load_settings
 from qctl.connection.address import EMBEDDED, parse_url
@@ -68,6 +69,10 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "kubernetes.context": settings.kube_context or None,
         "state_home": str(settings.state_home),
     }
+    for name, parameter in PARAMETERS.items():
+        value = settings.url_parameters.get(parameter)
+        if value is not None:
+            values[name] = value if isinstance(value, str) else f"{_MASK} {value}"
     if settings.password_source is None:
         # The password is in the URL, or there is none.
         del values["redis.password"]

@@ -30,6 +30,7 @@ _INVISIBLE = frozenset(
 )
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
+_PARAMETER = re.compile(r"([?&]\w*password=)[^&\s]+")
 ELLIPSIS = "…"
 
 
@@ -61,7 +62,7 @@ def _spelled(char: str) -> str:
 
 def without_passwords(text: str) -> str:
     """``text``, with each password in a URL replaced by ``***``."""
-    return _PASSWORD.sub(r"\1***@", text)
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
 def shortened(text: str, max_width: int, *, keep_end: bool = False) -> str:

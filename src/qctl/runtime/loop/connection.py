@@ -25,6 +25,7 @@ from qctl.connection.socket_client import (
     CONNECT_TIMEOUT_S,
     REPLY_TIMEOUT_S,
     encode,
+    server_name,
     tls_context,
 )
 from qctl.errors import NOT_THE_MASTER, ReplyError, UnreachableError, UsageError
@@ -335,8 +336,9 @@ class AsyncConnection:
                 await loop.create_unix_connection(lambda: events, address.unix_path)
             else:
                 context = tls_context(address) if address.tls else None
+                name = server_name(address) if address.tls else None
                 await loop.create_connection(
-                    lambda: events, address.host, address.port, ssl=context
+                    lambda: events, address.host, address.port, ssl=context, server_hostname=name
                 )
         except BaseException:
             # The socket may still connect later: then ``connection_made`` closes it.
