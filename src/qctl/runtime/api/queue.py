@@ -213,7 +213,7 @@ class AsyncQueue(_Producer):
     """``Queue`` for event loops: the same methods, to be awaited.
 
     Each event loop that uses the queue has its own connection, which is closed when the
-    loop ends, if not before.
+    loop ends at the latest.
 
         async with AsyncQueue("emails") as queue:
             await queue.add("welcome", {"user": 7})

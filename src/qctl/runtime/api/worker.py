@@ -326,7 +326,7 @@ class Worker:
         self._hurry.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no job is in hand, no rate limit holds, and the queue has no job to run."""
+        """Wait until no job is in hand, no rate limit applies, and the queue has no job to run."""
         await self._require_started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
@@ -360,5 +360,5 @@ class Worker:
 
 
 def _keep_rule(option: bool | int | Keep | None, what: str) -> str:
-    # ``keep_option`` refuses a text: ``keep_rule`` would read it as True, which removes all jobs.
+    # ``keep_option`` refuses a text, which ``keep_rule`` would read as True: remove all jobs.
     return keep_rule(keep_option(option, what)) or KEEP_ALL

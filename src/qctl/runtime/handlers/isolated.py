@@ -67,7 +67,7 @@ class IsolatedPool:
         self._threads = threads
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
-        # Otherwise the interpreter's exit waits for children that ignore SIGTERM.
+        # Without this, the interpreter would not exit before children that ignore SIGTERM.
         atexit.register(self.close)
 
     def in_child(self, spec: TaskSpec) -> Call:
@@ -101,7 +101,7 @@ class IsolatedPool:
                 raise
             child.kill()
             await asyncio.wait([waiting])
-            # Read the error, which says that the child was killed: asyncio logs unread errors.
+            # Read the error (that the child was killed), because asyncio logs unread errors.
             waiting.exception()
             if isinstance(error, TimeoutError) and timer.expired():
                 raise JobTimeoutError(f"killed after {kill_after_s:g} s") from None
@@ -119,7 +119,7 @@ class IsolatedPool:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # The child still starts, and another job can use it.
+            # The child goes on starting, and another job can use it.
             starting.add_done_callback(
                 lambda done: None if done.exception() else self._put_back(done.result())
             )
@@ -274,8 +274,8 @@ class IsolatedJob(SyncJob):
 
 
 def _child_main(pipe: Connection) -> None:
-    # Ctrl-C and systemd signal the whole process group, but only the parent may end a child.
-    # Not SIG_IGN: the processes that the app's handler starts would inherit it.
+    # Ctrl-C and systemd send signals to the whole process group, but only the parent may end a
+    # child. SIG_IGN is not used, because processes that the app's handler starts would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()

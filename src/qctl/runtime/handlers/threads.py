@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# How a thread gets its calls, each with the future for its result; None ends the thread.
+# Passes calls to a thread, each with the future for the result. None ends the thread.
 _Box = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
 
 

@@ -1,4 +1,4 @@
-"""Exceptions that decide what happens to a job after its run. Any other fails the attempt."""
+"""Exceptions that decide what happens to a job after its run. Any other error fails the attempt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
     count as an attempt.
 
     Args:
-        delay_s: how long to fetch no jobs, in seconds. Without a rate limit: at most 30.
+        delay_s: how long to fetch no jobs, in seconds; at most 30 if there is no rate limit.
 
     Raises:
         ValueError: the delay is not a finite number.

@@ -35,7 +35,7 @@ from qctl.wire.scripts import ScriptCall, sha, source
 Callback = Callable[[Any], None]
 MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
 _CHECK_SILENCE_EVERY_S = 1.0
-# In this many turns, an event loop reads data that has arrived, and notices a disconnect.
+# Within this many turns, an event loop reads data that has arrived, and notices a disconnect.
 _MAX_TURNS = 4
 _MAX_REFUSAL_BYTES = 4096
 # Error codes of a server that does not have the queue, or no longer has it.
@@ -209,7 +209,7 @@ class AsyncConnection:
 
         Args:
             command: words of ``str``, ``bytes`` or ``int``.
-            callback: gets the reply or the error; without a connection, ``send`` itself calls it.
+            callback: gets the reply or the error; without a connection, it is called at once.
         """
         if self._transport is None:
             callback(self._unreachable(ConnectionResetError("not connected")))
@@ -278,7 +278,7 @@ class AsyncConnection:
                     ):
                         reason = reply
                     if not self._unanswered:
-                        # This replies to no command: the server says why it is about to disconnect.
+                        # No command is unanswered: the server says why it is about to disconnect.
                         reason = reply
                         break
                 self._unanswered.popleft()(reply)
@@ -286,7 +286,7 @@ class AsyncConnection:
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:
-            # The connection was made again. These replies came on the old one.
+            # The connection has been made again meanwhile, and these replies came on the old one.
             return
         if reason is not None:
             self.drop(reason)

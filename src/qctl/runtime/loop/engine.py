@@ -45,7 +45,7 @@ from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls
 
 MAX_STEPS_IN_FLIGHT = 2
-# The longest pause between two fetches while a rate limit holds.
+# The longest pause between two fetches because of a rate limit.
 MAX_LIMIT_WAIT_S = 30.0
 
 # A job and what its handler returned, as JSON.
@@ -308,7 +308,7 @@ class Engine:
         self._send_steps()
 
     def pause_fetching(self, for_s: float) -> None:
-        """Fetch no jobs for ``for_s``, at most 30 s. A pause that ends later stays in force."""
+        """Fetch no jobs for ``for_s``, at most 30 s. Do not shorten a pause that ends later."""
         until = self._loop.time() + min(for_s, MAX_LIMIT_WAIT_S)
         if self._limit_timer is not None:
             if self._limit_timer.when() >= until:
@@ -355,7 +355,7 @@ class Engine:
             await self._changed.wait()
 
     async def wait_queue_empty(self) -> None:
-        """Wait until no job is in hand, no rate limit holds, and the queue has no job to run."""
+        """Wait until no job is in hand, no rate limit applies, and the queue has no job to run."""
         while self.is_busy or not self._nothing_to_fetch or self.is_limited:
             self._changed.clear()
             await self._changed.wait()

@@ -20,10 +20,10 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
 
-# While a delayed job waits: the longest and the shortest timeout of one blocking command.
+# The longest and the shortest timeout of one blocking command while a delayed job waits.
 # Redis before 7.0.8 does not block for less than 2 ms.
 MAX_BLOCK_S, MIN_BLOCK_S = 10.0, 0.002
-# At the end: how long Redis may take to end the blocking command, or to notice the disconnect.
+# In ``leave``: how long Redis may take to end the blocking command, or to notice the disconnect.
 LEAVE_S = 0.2
 
 
@@ -93,7 +93,7 @@ class Listener:
                 await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # CLIENT is not allowed, or a marker is on its way to us: other workers need a marker.
+            # CLIENT is not allowed, or a marker is on its way to us and will be lost: add one.
             task.cancel()
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)

@@ -60,7 +60,7 @@ class Renewer(threading.Thread):
     def _renew(self) -> None:
         engine = self._engine
         now = time.monotonic()
-        # Atomic in the interpreter: the loop cannot change the jobs while they are copied.
+        # The interpreter copies them atomically, so the loop cannot change them meanwhile.
         jobs = list(engine.in_hand.values())
         lock_ms = round(engine.options.lock_ttl_s * 1000)
         due = [job for job in jobs if now - job.renewed_at >= self._renew_after_s]

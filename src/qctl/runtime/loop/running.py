@@ -277,7 +277,7 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """The job's stack traces with the error's added, as JSON; only the newest that it may keep."""
+    """The job's stack traces and the error's, as JSON: the newest ones that the job may keep."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []

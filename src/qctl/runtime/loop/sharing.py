@@ -28,5 +28,5 @@ class Places:
         if self._ended_since_offer < JOBS_PER_OFFER or is_too_soon:
             return ending
         self._ended_since_offer, self._offered_at_s = 0, now_s
-        # Keep at least one place: no BullMQ worker would give up another one for this worker.
+        # Keep at least one place, because BullMQ workers never give up a place for this worker.
         return ending - min(max(ending // JOBS_PER_OFFER, 1), occupied - 1, ending)

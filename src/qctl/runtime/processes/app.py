@@ -39,7 +39,7 @@ def _workers_of(spec: str) -> Sequence[Worker]:
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # The app itself is missing. For a module that the app imports, raise with the traceback.
+        # Hide the traceback only if the app itself is missing, not if a module that it imports is.
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"there is no module {error.name!r} for {spec}",

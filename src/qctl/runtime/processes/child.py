@@ -104,8 +104,8 @@ class Child:
         self._loop: asyncio.AbstractEventLoop
         self._heartbeats: HeartbeatSender | None = None
         self._grace_s = orders.grace_s
-        # Only slot 0 watches, since all processes have the same files. The watch begins now, so
-        # that a change during the start counts.
+        # Only the child in slot 0 watches files, since all children have the same files. The watch
+        # begins now, so that a change during the start counts.
         self._file_watch = FileWatch() if orders.reload and orders.slot == 0 else None
 
     async def run(self) -> None:
@@ -119,7 +119,7 @@ class Child:
         await self._start()
         reporting = self._loop.create_task(self._report_states())
         await self._stop.wait()
-        # The master logs how many jobs are in hand. The state it has may be a second old.
+        # The master logs how many jobs are in hand. The last state sent may be a second old.
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:

@@ -64,7 +64,7 @@ class Master:
         # How many replacements of all processes are running or waiting for their turn.
         self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        # Those of ``_tasks`` that wait for a child's end and put the child's jobs back.
+        # The tasks in ``_tasks`` that wait for a child's end and put the child's jobs back.
         self._end_tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -215,7 +215,7 @@ class Master:
             self._replace_all("SIGHUP")
 
     def _replace_all(self, why: str) -> None:
-        # A replacement that waits for its turn will load the newest code, so a third is not needed.
+        # No third replacement is needed: the second one still waits, and will load the newest code.
         if self._full_replacements < 2:
             self._spawn(self._try_replace_all(why))
 
@@ -225,7 +225,7 @@ class Master:
         try:
             await self.replace(self.slots, why)
         except NotReadyError:
-            pass  # ``replace`` has logged it.
+            pass  # ``replace`` has logged the error.
         finally:
             self._full_replacements -= 1
             self._notifier.notify_systemd("READY=1")

@@ -90,7 +90,7 @@ class Slot:
                     # The child was replaced while it started.
                     continue
                 self.current = None
-                # An absent Redis is a crash only before the first success: the URL may be wrong.
+                # Before the first success, count an absent Redis as a crash: the URL may be wrong.
                 is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
                 self._on_not_ready(child, crashes)
@@ -109,7 +109,7 @@ class Slot:
             if not child.ended.is_set():
                 self._retire(child)
             await self._pause()
-            # Logged after the pause: a master that got the same signal has cancelled us by now.
+            # Log only now: if the master got the same signal, it has cancelled us during the pause.
             self._log.warning("process takes no more jobs, another follows", pid=child.pid, why=why)
 
     async def replace(self) -> tuple[int | None, int]:
