@@ -110,7 +110,7 @@ def _remove_below(
     """Delete the jobs below ``parent``; ``path`` has the parent and the jobs above it.
 
     Returns:
-        How many jobs are still to be deleted, in the same call as the parent.
+        How many jobs are left. They must be deleted in the same call as the parent.
     """
     with_parent_count = 0
     for window in children(context.client, *parent):

@@ -65,7 +65,7 @@ class Examination:
     """One run of all checks, and the data that it has read so far.
 
     Reading data raises CannotCheckError if a server, a manager or the operating system denies the
-    data, and NothingToCheckError if no managed process runs or serves the queues.
+    data, and NothingToCheckError if no managed process runs, or none serves the queues.
 
     Args:
         queues: the queues to examine.

@@ -11,7 +11,7 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# Finished jobs of one state, kept without a limit: MANY are an info, VERY_MANY are a warning.
+# Finished jobs of one state without a limit are an info from MANY on, a warning from VERY_MANY on.
 MANY, VERY_MANY = 10_000, 100_000
 # Redis trims streams only roughly. A stream above limit * factor + slack counts as not trimmed.
 _FACTOR, _SLACK = 2, 1000

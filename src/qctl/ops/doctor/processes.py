@@ -92,7 +92,7 @@ def signal_path(exam: Examination) -> Iterator[Finding]:
             )
             commands: tuple[str, ...] = (exam.command("restart", target),)
             if not all(p.tree_kill for p in own):
-                # After a restart, the old workers would still be there.
+                # Do not recommend a restart: the old workers would survive it.
                 fix, commands = words_of(own[0].kind).tree_kill, ()
             yield Finding(
                 severity="warning",
@@ -202,7 +202,7 @@ def treekill(exam: Examination) -> Iterator[Finding]:
             continue
         children, words = _children(loose), words_of(loose[0].kind)
         if not children and loose[0].kind == "supervisord":
-            # That is supervisord's default, and most apps have no children.
+            # Do not report the default of supervisord for an app without children.
             continue
         yield Finding(
             severity="warning" if children else "info",

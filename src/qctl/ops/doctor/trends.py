@@ -184,8 +184,8 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
     """How many ms a clock is behind, one negative number for each job; ascending.
 
-    Empty if one job contradicts, or if there are too few jobs. Also empty if a producer added all
-    jobs within ``MIN_WINDOW_MS``: if it had to wait for Redis, its clock only looks behind.
+    Empty if any job does not show this, or if there are too few jobs. Also empty if a producer
+    added all jobs within ``MIN_WINDOW_MS``: a wait for Redis makes its clock look behind.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:

@@ -21,7 +21,7 @@ from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WAIT_COMMAND, WorkerClient, is_listed, unnamed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# A worker that misses its wake-up (the key ``marker``) fetches after drainDelay: 5 s, at most 10 s.
+# A worker that misses its wake-up (``marker``) fetches after drainDelay: usually 5 s, at most 10 s.
 PATIENCE_S = 15
 SECOND_READING_S = 1.0
 # How many of each queue's newest events are searched; the events that count as a movement of a job.

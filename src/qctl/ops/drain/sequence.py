@@ -82,10 +82,10 @@ def expand(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[s
 
 
 def starting_at(targets: Sequence[str], first: str | None) -> Sequence[str]:
-    """The targets from ``first`` on; all of them if it is None.
+    """The targets from ``first`` on; all targets if ``first`` is None.
 
     Raises:
-        UsageError: it is not one of the targets.
+        UsageError: ``first`` is not one of the targets.
     """
     if first is None:
         return targets

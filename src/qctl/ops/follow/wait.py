@@ -108,7 +108,7 @@ class Condition(ABC):
         """Return after an event, or after ``timeout_s``.
 
         Returns:
-            the last state, if the event itself shows how the job ended; else None: call ``check``.
+            the last state, if the event itself shows how the job ended; None if a check is needed.
         """
 
     def _count_workers(self, snapshot: QueueSnapshot) -> int | None:

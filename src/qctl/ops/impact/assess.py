@@ -84,7 +84,8 @@ class Impact:
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
         interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
-        fails_for_good, fails_if_handled: the jobs of these two fields that would fail for good.
+        fails_for_good: the jobs of ``interrupted`` that would fail for good.
+        fails_if_handled: the jobs of ``interrupted_if_handled`` that would fail for good.
         unattributed: jobs of ``interrupted`` that may belong to another worker.
         max_stalled_count: how often the workers let a job stall, by the configuration.
         away_s: how long no worker runs, as assumed for ``schedules``.
@@ -146,9 +147,9 @@ def assess(
     """What a restart now would do.
 
     Args:
-        names: of queues; the other queues of the target are included.
-        target: what would be restarted. None for the one app that serves the queues; if several
-            apps do, or none, all workers of the queues.
+        names: names of queues; the other queues of the target are included.
+        target: what would be restarted. None for the one app that serves the queues, or, if there
+            is not exactly one, for all workers of the queues.
         away_s: how long no worker will run; None for the duration of a plain restart.
 
     Raises:
@@ -357,7 +358,7 @@ class _Assessor:
             queue = by_name[clock.keys.name]
             others = queue.other_workers
             by = "unknown" if others is None else "others" if others else "restarted"
-            # Two workers in one process check at different times.
+            # If one process has two workers, they make stalled checks at different times.
             is_lone = by == "restarted" and queue.workers == 1 and len(processes) == 1
             found.append(
                 recovery_of(

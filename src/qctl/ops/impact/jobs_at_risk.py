@@ -26,7 +26,7 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# In seconds: how much later than its process a worker starts at most; the largest clock change.
+# In seconds: the longest time from a process's start to its worker's; the largest clock change.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
@@ -93,7 +93,7 @@ class Holders:
         self._knows_workers = connections is not None
         self._owned = connections.owned if connections is not None else {}
         self._beats = beats
-        # By queue: names of the target's workers, and of all others; None if nameless.
+        # By queue: names of the target's workers, and of all other workers; None: one has no name.
         self._target_names: dict[str, set[str | None]] = {}
         self._other_names: dict[str, set[str | None]] = {}
         target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}

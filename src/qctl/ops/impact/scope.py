@@ -192,10 +192,10 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the processes of these queues may serve other queues, and which ones of this prefix.
+    """Why the processes of these queues may serve others, and the names of those under our prefix.
 
-    If no process is managed here, qctl does not know which connections belong to one process:
-    perhaps all that come from one address.
+    If no process is managed here, qctl does not know which connections belong to one process,
+    so all connections from one address may.
     """
     if connections is None:
         return "it is unknown which other queues these workers serve", ()

@@ -30,13 +30,13 @@ SOON_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer.
+    """The answer to whether a restart is safe now.
 
     Args:
         word: ``safe``, ``drain first`` or ``not now``.
         reasons: clauses.
         commands: what to type, in this order.
-        holds_until: for ``safe``, when the next job is due; None if no job is, or if gapless.
+        holds_until: for ``safe``, when the next job is due; None if no job is due, or if gapless.
     """
 
     word: str

@@ -63,7 +63,7 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # If no worker is known to be the target's (perhaps behind a proxy), any may be.
+                # If no worker is known to be the target's (perhaps behind a proxy), each may be.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )
@@ -116,7 +116,9 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 def _workers(
     scope: Scope, running: Mapping[QueueKeys, Sequence[ActiveJob]]
 ) -> tuple[dict[str, int | None], Counter[str]]:
-    """Workers by queue: the target's (all without a target; None if unknown), and all.
+    """By queue: how many workers are the target's (None if unknown), and how many there are.
+
+    Without a target, all workers count as the target's.
 
     Args:
         running: the active jobs of each queue.

@@ -1,7 +1,7 @@
 """What will happen to an active job whose worker is gone: what the stalled check does, and when.
 
-Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused.
-It is not run by workers with ``skipStalledCheck``, nor by code that fetches jobs by hand. One check
+Workers make a stalled check every ``stalledInterval`` (30 s by default), even in a paused queue.
+Workers with ``skipStalledCheck``, and code that fetches jobs by hand, make no checks. One check
 marks all active jobs. The next check puts marked jobs without a lock back, to run next. A job that
 has stalled too often fails in the worker that takes it (wire format 5.13).
 

@@ -30,7 +30,7 @@ from qctl.wire.read.finished import failed_since
 # The most events in one reading, of all queues in sight together. They take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# The most queues out of sight in one reading, and failures of each. They take less than 1 ms.
+# In one reading: the most queues out of sight, and failures of each. They take less than 1 ms.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
@@ -129,7 +129,7 @@ class EventRates:
             if start is None or has_missed(self._cursors[keys], start):
                 trimmed.add(keys)
             if start is None:
-                # Emptied or deleted: report that once, and read the new stream from its start.
+                # The stream was emptied or deleted: report this once, then read from the new start.
                 self._cursors[keys] = STREAM_START
         return trimmed
 

@@ -81,7 +81,7 @@ class FinishedJobs:
         self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
     def poll(self, queues: Iterable[QueueKeys]) -> None:
-        """Count the new events of ``queues``. All other queues are gone, and are forgotten.
+        """Count the new events of ``queues``, and forget all other queues, which are gone.
 
         Raises:
             QctlError: Redis is away or refuses a command. The next poll continues here.
@@ -140,7 +140,7 @@ class FinishedJobs:
                 del self._figures[gone]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
-        # Until a queue's first event is read, the cursor is no event's id: no gap is noticed.
+        # Before a queue's first event, the cursor is not an event's id and cannot show a gap.
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return

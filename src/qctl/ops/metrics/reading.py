@@ -139,7 +139,7 @@ class MetricsReading:
 
 @dataclass
 class QueueLabels:
-    """The label of each queue: itself, or ``(other)`` when ``max_queues`` queues have their own.
+    """The label of each queue: its own, or ``(other)`` once ``max_queues`` have their own.
 
     A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
     """
