@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
+from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.info import INFO_REPLICATION, is_master, read_upstream
 
@@ -73,6 +74,7 @@ class Workers(list[WorkerClient]):
         super().__init__(named)
         self.any_queue = any_queue
         self._is_cluster = is_cluster
+        self._by_queue = grouped(self, lambda worker: worker.keys)
 
     def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
         """The workers of one queue; None if all its workers may be without a name.
@@ -80,7 +82,7 @@ class Workers(list[WorkerClient]):
         Args:
             running: how many active jobs of the queue have a lock, so that a worker has run them.
         """
-        found = [worker for worker in self if worker.keys == keys]
+        found = self._by_queue.get(keys, [])
         is_unnamed = self.any_queue or (self._is_cluster and running) or not is_listed(keys.prefix)
         return None if not found and is_unnamed else found
 
