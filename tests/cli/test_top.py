@@ -28,6 +28,7 @@ from qctl.connection.connect import connect
 from qctl.errors import RefusedError
 from qctl.ops.live.view import LiveReader
 from qctl.output.top.app import TopApp
+from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, is_paused, put, row
 from tests.labs.cli import run
@@ -43,7 +44,7 @@ def app(redis_url: str, tmp_path: Path) -> Iterator[TopApp]:
     )
     address, client = connect(redis_url)
     reader = LiveReader(client, address, env.settings)
-    yield TopApp(reader.read, CommandActions(env), interval_s=0.3)
+    yield TopApp(reader.read, CommandActions(env, reader.keys_of), interval_s=0.3)
     client.close()
     env.close()
 
@@ -278,7 +279,7 @@ def environment(settings: Settings) -> Environment:
 def test_a_guarded_context_is_not_written_to(guards: Guards, said: str) -> None:
     origins = dict.fromkeys(("read_only", "confirm"), GUARD)
     settings = Settings(context="prod", guards=guards, origins=origins)
-    actions = CommandActions(environment(settings))
+    actions = CommandActions(environment(settings), lambda name: QueueKeys("bull", name))
     for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
         with pytest.raises(RefusedError) as caught:
             act("q")
@@ -294,7 +295,8 @@ def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> Non
     )
     address, own = connect(redis_url)
     env = environment(settings)
-    app = TopApp(LiveReader(own, address, settings).read, CommandActions(env), interval_s=0.3)
+    reader = LiveReader(own, address, settings)
+    app = TopApp(reader.read, CommandActions(env, reader.keys_of), interval_s=0.3)
 
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, ">  q ")
@@ -315,3 +317,16 @@ def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> Non
 
     with contextlib.closing(own), contextlib.closing(env):
         drive(app, steps)
+
+
+def test_an_action_on_a_queue_of_another_prefix(redis_url: str, client: Client) -> None:
+    mail, other = QueueKeys("{mail}", "mail"), QueueKeys("bull", "mail")
+    for keys in (mail, other):
+        put(client, "1", keys=keys)
+    env = environment(Settings(redis_url=redis_url))
+    actions = CommandActions(env, lambda _: mail)
+    for act, paused in ((actions.pause, 1), (actions.resume, 0)):
+        list(act("mail@{mail}").carry_out(lambda: False))
+        assert client.call("HEXISTS", mail("meta"), "paused") == paused
+        assert client.call("HEXISTS", other("meta"), "paused") == 0
+    env.close()

@@ -21,41 +21,51 @@ from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
 from qctl.output.drain import step_lines
 from qctl.output.text import visible
 from qctl.output.top.actions import ActionOutput, Proposal, Stop
+from qctl.wire.keys import QueueKeys
 
 
 class CommandActions:
-    """Implements ``qctl.output.top.actions.Actions``."""
+    """Implements ``qctl.output.top.actions.Actions``.
 
-    def __init__(self, env: Environment) -> None:
+    Args:
+        keys_of: returns the queue that the screen calls by this text.
+    """
+
+    def __init__(self, env: Environment, keys_of: Callable[[str], QueueKeys]) -> None:
         self._env = env
+        self._keys_of = keys_of
 
     def _proposal(
         self, question: str, lines: Iterable[str], perform: Callable[[Stop], Iterator[ActionOutput]]
     ) -> Proposal:
         return Proposal(question, tuple(lines), perform, required_confirmation(self._env.settings))
 
-    def _for_writing(self) -> tuple[Address, Client, Settings]:
-        """Redis's address, a connection and the settings; RefusedError if qctl must not write."""
+    def _for_writing(self, queue: str) -> tuple[Address, Client, Settings, str]:
+        """Redis's address, a connection, the settings for the queue's prefix, and its name.
+
+        RefusedError if qctl must not write.
+        """
         required_confirmation(self._env.settings)
-        return *self._env.redis(), self._env.settings
+        keys = self._keys_of(queue)
+        return *self._env.redis(), self._env.settings.under(keys.prefix), keys.name
 
     def pause(self, queue: str) -> Proposal:
-        address, client, settings = self._for_writing()
+        address, client, settings, name = self._for_writing(queue)
 
         def perform(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_pause_lines(pause_queues(client, settings, [queue], db=address.db)))
+            yield ActionOutput(_pause_lines(pause_queues(client, settings, [name], db=address.db)))
 
-        planned = pause_queues(client, settings, [queue], db=address.db, dry_run=True)
+        planned = pause_queues(client, settings, [name], db=address.db, dry_run=True)
         return self._proposal(f"Pause {queue}?", _pause_lines(planned, planned=True), perform)
 
     def resume(self, queue: str) -> Proposal:
-        _, client, settings = self._for_writing()
+        _, client, settings, name = self._for_writing(queue)
 
         def perform(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_pause_lines(resume_queues(client, settings.prefixes, [queue])))
+            yield ActionOutput(_pause_lines(resume_queues(client, settings.prefixes, [name])))
 
-        planned = resume_queues(client, settings.prefixes, [queue], dry_run=True)
-        (snapshot,) = find_queues(client, settings.prefix, [queue])
+        planned = resume_queues(client, settings.prefixes, [name], dry_run=True)
+        (snapshot,) = find_queues(client, settings.prefix, [name])
         lines = _pause_lines(planned, planned=True)
         if snapshot.paused:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
@@ -65,8 +75,8 @@ class CommandActions:
         return self._proposal(f"Resume {queue}?", lines, perform)
 
     def retry_stalled(self, queue: str, job_id: str) -> Proposal:
-        address, client, settings = self._for_writing()
-        plan = plan_stalled(client, settings.prefix, queue, job_id, db=address.db)
+        address, client, settings, name = self._for_writing(queue)
+        plan = plan_stalled(client, settings.prefix, name, job_id, db=address.db)
 
         def perform(_: Stop) -> Iterator[ActionOutput]:
             yield ActionOutput(tuple(retry_lines(carry_out(client, plan), plan)))
@@ -79,20 +89,20 @@ class CommandActions:
         return self._proposal(f"Put job {job_id} of {queue} back?", lines, perform)
 
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
-        _, client, settings = self._for_writing()
-        require_bullmq(find_queues(client, settings.prefix, [queue]))
+        _, client, settings, name = self._for_writing(queue)
+        require_bullmq(find_queues(client, settings.prefix, [name]))
 
         def perform(_: Stop) -> Iterator[ActionOutput]:
-            retry_one_failed(client, settings.prefix, queue, job_id)
+            retry_one_failed(client, settings.prefix, name, job_id)
             yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
 
         line = "BullMQ will not retry this failed job; qctl puts the job back for one more run"
         return self._proposal(f"Retry job {job_id} of {queue}?", [line], perform)
 
     def drain(self, queue: str, target: str | None) -> Proposal:
-        address, client, settings = self._for_writing()
+        address, client, settings, name = self._for_writing(queue)
         restarts = target is not None
-        plan = make_plan(client, address, settings, [queue], target=target, then_restart=restarts)
+        plan = make_plan(client, address, settings, [name], target=target, then_restart=restarts)
 
         def perform(stop: Stop) -> Iterator[ActionOutput]:
             steps = drain(client, address, settings, plan, DrainOptions(), stop)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qctl.config.prefixes import parse_prefixes
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.connection.connect import connect
@@ -26,7 +27,8 @@ from tests.labs.servers import RedisServer
 
 
 def reader(client: Client, *names: str) -> LiveReader:
-    return LiveReader(client, Address(), Settings(), names)
+    named = [QueueKeys("bull", name) for name in names]
+    return LiveReader(client, Address(), Settings(), named)
 
 
 def happens(client: Client, name: str, job_id: str = "1", keys: QueueKeys = Q, **more: str) -> None:
@@ -297,3 +299,29 @@ def test_redis_away_and_back(start_redis: Callable[..., RedisServer]) -> None:
     put(client, "1")
     assert live_reader.read(View(("q",))).queues[0].status is not None
     client.close()
+
+
+def test_queues_of_several_prefixes(client: Client) -> None:
+    settings = Settings(prefixes=parse_prefixes(["a", "{$QUEUE}"]))
+    first, second = QueueKeys("a", "mail"), QueueKeys("{mail}", "mail")
+    for keys in (first, second):
+        put(client, "1", "active", keys=keys)
+    live_reader = LiveReader(client, Address(), settings)
+    labels = ("mail@a", "mail@{mail}")
+    assert live_reader.read(View()).names == labels
+    live_reader.read(View(("mail@a",)))
+    client.call("CLIENT", "SETNAME", client_name("{mail}", "mail", "w"))
+    happens(client, "failed", keys=first, failedReason="here")
+    failed = int(time.time() * 1000) + 10
+    client.call("ZADD", second("failed"), failed, "9")
+    client.call("HSET", second("9"), "failedReason", "there", "finishedOn", failed)
+    reading = live_reader.read(View(("mail@a",), "mail@{mail}"))
+    assert [q.name for q in reading.queues] == list(labels)
+    statuses = [queue.status for queue in reading.queues]
+    assert [s.workers for s in statuses if s is not None] == [0, 1]
+    assert [(w.prefix, w.name) for w in reading.workers or ()] == [("{mail}", "w")]
+    assert [job.id for job in reading.jobs or ()] == ["1"]
+    assert ("mail@a", "here") in {(f.queue, f.reason) for f in reading.failures}
+    assert list(map(live_reader.keys_of, labels)) == [first, second]
+    alone = LiveReader(client, Address(), Settings(), [second])
+    assert alone.read(View(("mail@{mail}",))).names == ("mail@{mail}",)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -67,7 +67,8 @@ class Failure:
 class EventRates:
     """Follows the event streams of the queues in sight."""
 
-    def __init__(self) -> None:
+    def __init__(self, label_of: Callable[[QueueKeys], str]) -> None:
+        self._label_of = label_of
         self._cursors: dict[QueueKeys, str] = {}
         self._read_at: dict[QueueKeys, float] = {}
         self._failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
@@ -102,7 +103,9 @@ class EventRates:
             if event.name == "failed":
                 reason = event.fields.get("failedReason", "")
                 at = utc_datetime(event.at_ms)
-                self._failures.appendleft(Failure(keys.name, event.job_id or "?", reason, at))
+                self._failures.appendleft(
+                    Failure(self._label_of(keys), event.job_id or "?", reason, at)
+                )
         rates = {}
         for keys, own in found.items():
             elapsed_s, sampled = now - self._read_at[keys], len(own) >= count
@@ -137,13 +140,14 @@ class EventRates:
 class OtherFailures:
     """Reads the failures of the queues out of sight, in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, label_of: Callable[[QueueKeys], str]) -> None:
+        self._label_of = label_of
         self._began_ms = int(time.time() * 1000)
-        self._since_ms: dict[str, int] = {}
+        self._since_ms: dict[QueueKeys, int] = {}
         self._next = 0
 
     def read(
-        self, client: Client, prefix: str, names: Sequence[str], in_sight: Collection[str]
+        self, client: Client, queues: Sequence[QueueKeys], in_sight: Collection[QueueKeys]
     ) -> list[Failure]:
         """New failures in those queues out of sight whose turn it is, oldest first.
 
@@ -153,15 +157,17 @@ class OtherFailures:
         now_ms = int(time.time() * 1000)
         # EventRates has read the failures of the queues in sight up to now.
         self._since_ms.update(dict.fromkeys(in_sight, now_ms))
-        others = [name for name in names if name not in in_sight]
+        seen = set(in_sight)
+        others = [keys for keys in queues if keys not in seen]
         if self._next >= len(others):
             self._next = 0
         turn = others[self._next : self._next + MAX_OTHER_QUEUES]
         self._next += len(turn)
-        since_ms = {
-            QueueKeys(prefix, name): self._since_ms.get(name, self._began_ms) for name in turn
-        }
+        since_ms = {keys: self._since_ms.get(keys, self._began_ms) for keys in turn}
         jobs = failed_since(client, since_ms, _MAX_FAILURES_OF_A_QUEUE)
         for job in jobs:
-            self._since_ms[job.keys.name] = job.at_ms
-        return [Failure(job.keys.name, job.id, job.reason, utc_datetime(job.at_ms)) for job in jobs]
+            self._since_ms[job.keys] = job.at_ms
+        return [
+            Failure(self._label_of(job.keys), job.id, job.reason, utc_datetime(job.at_ms))
+            for job in jobs
+        ]

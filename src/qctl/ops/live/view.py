@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,12 +21,12 @@ from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import EventRates, Failure, OtherFailures, Rates
-from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.find import read_existing
 from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info, workers_of
 from qctl.ops.queues.workers import WorkerStatus, inspect_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import Workers, list_workers
-from qctl.wire.read.discovery import discover
+from qctl.wire.read.clients import Workers, list_workers_under
+from qctl.wire.read.discovery import survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 T = TypeVar("T")
@@ -117,20 +117,28 @@ class Reading:
 
 
 class LiveReader:
-    """Makes readings of the named queues, or of all under the prefix. Not thread-safe."""
+    """Makes readings of the named queues, or of all of the prefixes. Not thread-safe.
+
+    Readings name a queue by its name; if the settings have several prefixes, or the queues have
+    another prefix, by ``NAME@PREFIX``.
+    """
 
     def __init__(
-        self, client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
+        self, client: Client, address: Address, settings: Settings, named: Sequence[QueueKeys] = ()
     ) -> None:
         self._client = _CountingClient(client)
         self._address = address
         self._settings = settings
-        self._named = tuple(dict.fromkeys(names))
+        single = settings.prefixes.single
+        self._is_single = single is not None and all(keys.prefix == single for keys in named)
+        self._keys: dict[str, QueueKeys] = {}
+        self._queues_named = tuple(named)
+        self._named = self._labels(named)
         self._found: tuple[str, ...] = ()
         self._scan_due = 0.0
         self._redis: RedisInfo | None = None
-        self._events = EventRates()
-        self._other_failures = OtherFailures()
+        self._events = EventRates(self._label)
+        self._other_failures = OtherFailures(self._label)
         self._trends: dict[str, deque[float | None]] = {}
         self._remarks: list[str] = []
 
@@ -142,8 +150,20 @@ class LiveReader:
             UnreachableError: Redis does not answer.
         """
         self._redis = redis_info(self._client, self._address)
-        if self._named:
-            find_queues(self._client, self._settings.prefix, self._named)
+        if self._queues_named:
+            read_existing(self._client, self._queues_named)
+
+    def keys_of(self, label: str) -> QueueKeys:
+        """The queue that readings call ``label``."""
+        return self._keys.get(label) or QueueKeys(self._settings.prefix, label)
+
+    def _label(self, keys: QueueKeys) -> str:
+        return keys.name if self._is_single else keys.full_name
+
+    def _labels(self, queues: Iterable[QueueKeys]) -> tuple[str, ...]:
+        labels = {self._label(keys): keys for keys in queues}
+        self._keys |= labels
+        return tuple(labels)
 
     def read(self, view: View) -> Reading:
         """One reading.
@@ -171,15 +191,18 @@ class LiveReader:
         readable = {
             name: found for name, found in snapshots.items() if isinstance(found, QueueSnapshot)
         }
-        prefix = self._settings.prefix
+        prefixes = self._settings.prefixes
         # One call for all queues, because CLIENT LIST is slow.
         clients: Workers | None = Workers()
         if readable:
-            clients = list_workers(self._client, prefix, readable, self._address.db)
+            known = [found.keys for found in readable.values()]
+            clients = list_workers_under(self._client, prefixes, known, self._address.db)
         queues = self._queues(snapshots, clients)
         failures = self._or_remark(
             "no failures of queues out of sight",
-            lambda: self._other_failures.read(self._client, prefix, names, snapshots),
+            lambda: self._other_failures.read(
+                self._client, [*map(self.keys_of, names)], [*map(self.keys_of, snapshots)]
+            ),
         )
         self._events.add_failures(failures or ())
         if not self._client.commands:
@@ -199,7 +222,7 @@ class LiveReader:
         return Reading(
             at=datetime.now(UTC),
             redis=self._redis,
-            prefix=prefix,
+            prefix=str(prefixes) if prefixes.single is None else prefixes.single,
             context=self._settings.context,
             names=names,
             queues=queues,
@@ -217,7 +240,7 @@ class LiveReader:
     def _discovered(self) -> tuple[str, ...]:
         began = time.monotonic()
         if began >= self._scan_due:
-            self._found = tuple(discover(self._client, self._settings.prefix))
+            self._found = self._labels(survey(self._client, self._settings.prefixes).queues)
             ended = time.monotonic()
             self._scan_due = ended + max(MIN_SCAN_PAUSE_S, (ended - began) * _SCAN_PAUSE_FACTOR)
         return self._found
@@ -226,7 +249,7 @@ class LiveReader:
         wanted = view.queues[:MAX_QUEUES]
         if view.chosen is not None and view.chosen not in wanted:
             wanted = (*wanted, view.chosen)
-        keys = [QueueKeys(self._settings.prefix, name) for name in wanted]
+        keys = [*map(self.keys_of, wanted)]
         return dict(zip(wanted, read_snapshots(self._client, keys), strict=True))
 
     def _queues(
@@ -236,7 +259,7 @@ class LiveReader:
     ) -> tuple[LiveQueue, ...]:
         readable = [s.keys for s in snapshots.values() if isinstance(s, QueueSnapshot)]
         rates = self._or_remark("no rates", lambda: self._events.read(self._client, readable)) or {}
-        names = [keys.name for keys in readable]
+        names = [self._label(keys) for keys in readable]
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
         rows = []
@@ -259,7 +282,7 @@ class LiveReader:
             lambda: inspect_workers(
                 self._client,
                 self._address,
-                self._settings,
+                self._settings.under(chosen.keys.prefix),
                 [chosen.keys.name],
                 exist=True,
                 with_jobs=chosen.counts.active <= MAX_JOBS_OF_WORKERS,
