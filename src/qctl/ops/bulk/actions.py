@@ -109,7 +109,7 @@ def purging() -> Action:
 
 # "locked": a worker took the waiting job. "missing": somebody removed the finished job.
 _MOVED_ON = frozenset({"inactive", "locked", "missing"})
-# Without ``active``, because a worker has these jobs.
+# ``active`` is left out, because workers have these jobs.
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),

@@ -30,7 +30,7 @@ from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 
 MAX_SAMPLE = 10
 MAX_SKIPPED = 100
-# How many ids are taken at once if jobs are neither filtered nor named.
+# How many ids are taken at once if a state alone selects the jobs.
 _IDS_PER_STEP = 200
 # How often ``stop`` is called during a wait.
 _SLEEP_S = 0.05

@@ -116,7 +116,7 @@ class Examination:
     @property
     @read_once
     def workers(self) -> Workers:
-        """All workers with a name that are connected under the prefix."""
+        """All workers that have a name and are connected under the prefix."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -125,7 +125,7 @@ class Examination:
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
-        """The workers with a name that are connected to one queue."""
+        """The workers that have a name and are connected to one queue."""
         return self._workers_by_queue().get(keys.name, [])
 
     def all_workers_of(self, snapshot: QueueSnapshot) -> list[WorkerClient] | None:
@@ -174,7 +174,7 @@ class Examination:
     @property
     @read_once
     def holders(self) -> dict[int, ManagedProcess]:
-        """By client id of a worker: the process in which the worker runs."""
+        """Client id of a worker → the process in which the worker runs."""
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:

@@ -31,7 +31,7 @@ _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "acti
 # The most ids in a command to type, and in the evidence for programs.
 MAX_NAMED = 20
 MAX_LISTED = 10_000
-# By reason: the text that explains it, and the remedy.
+# Reason → a text that explains the reason, and the remedy.
 _STUCK: dict[parents.Reason, tuple[str, str]] = {
     "failed": (
         "a child failed and has no option for that case",

@@ -295,7 +295,7 @@ def _children(processes: Sequence[ManagedProcess]) -> list[int]:
 
 
 def _longer_grace(process: ManagedProcess, needed_ms: int) -> str:
-    """How to make the manager wait so long before it kills the process."""
+    """How to make the manager wait for ``needed_ms`` before it kills the process."""
     return words_of(process.kind).grace.format(ms=needed_ms, s=needed_ms // 1000)
 
 

@@ -19,7 +19,7 @@ OVERDUE_S = 60
 def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
     """Schedulers without a pending job. They make no more jobs: a job's start adds the next one."""
     registrations, scope = _registrations(exam)
-    # A legacy repeatable without fields may have ended: how that shows depends on the version.
+    # Skip legacy repeatables without fields, because it is unknown whether they have ended.
     dead = [
         each
         for each in registrations

@@ -17,7 +17,7 @@ from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# The maximum of queues that are read, of events of all these queues, and of events of one queue.
+# At most this many queues are read, events of all these queues together, and events of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
 # Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
@@ -26,7 +26,7 @@ MIN_WINDOW_MS = 20_000
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
 # A finding needs at least 20 ended jobs. At least 5 of them, and a quarter, must have failed.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# ``max_jobs`` for ``clock_samples``. At least 2 jobs must show a clock ahead, or 3 a clock behind.
+# ``max_jobs`` for ``clock_samples``. Jobs that must agree: 2 if a clock is ahead, 3 if behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000

@@ -24,8 +24,9 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 # A worker that misses its wake-up (``marker``) fetches after drainDelay: usually 5 s, at most 10 s.
 PATIENCE_S = 15
 SECOND_READING_S = 1.0
-# How many of each queue's newest events are searched; the events that count as a movement of a job.
+# How many of each queue's newest events are searched.
 _EVENTS = 1000
+# The events that count as a movement of a job.
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
 

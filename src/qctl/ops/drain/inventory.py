@@ -51,7 +51,7 @@ class QueueJobs:
         cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
         replaced: how many scheduler iterations may have been replaced by new ones, because no event
             reports a replacement.
-        started: schedulers whose current iteration has started, so the next replaces nothing.
+        started: schedulers whose current iteration has started, so the next one replaces none.
     """
 
     ids: dict[str, str]

@@ -46,8 +46,8 @@ class JobAtRisk:
         runtime_s: how long it has run.
         remaining_p50_s, remaining_p95_s: how long it probably still takes, by recent jobs of its
             name that ran at least as long; None if there are no such jobs.
-        held_by: who runs the job: ``target``: a process to be restarted; ``other``: another worker;
-            ``unknown``; ``nobody``: the job is stalled.
+        held_by: who runs the job: ``target`` (a process to be restarted), ``other`` (another
+            worker), ``unknown``, or ``nobody`` (the job is stalled).
         stalled_count: how often the job has stalled so far.
         is_exempt: whether a scheduler made the job: such jobs never fail for stalling too often
             (wire format 5.13).

@@ -30,8 +30,8 @@ class Recovery:
     """When the interrupted jobs of one queue run again.
 
     Args:
-        by: which workers put the jobs back: ``restarted``: the new process alone; ``others``:
-            also workers that are not restarted; ``unknown``.
+        by: ``restarted`` if only the new process can put the jobs back, ``others`` if workers that
+            are not restarted can do so, too, or ``unknown``.
         min_s, max_s: time from the end of the old process until the jobs are waiting again.
         lock_ms: how long a lock lasts, estimated from the existing locks.
         interval_ms: time between two stalled checks.

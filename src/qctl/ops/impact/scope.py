@@ -195,7 +195,7 @@ def _others_served(
     """Why the processes of these queues may serve others, and the names of those under our prefix.
 
     If no process is managed here, qctl does not know which connections belong to one process,
-    so all connections from one address may.
+    so all connections from one address count as one.
     """
     if connections is None:
         return "it is unknown which other queues these workers serve", ()

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 # The most queues in one reading, however tall the screen is.
 MAX_QUEUES = 60
-# How many active jobs of the chosen queue one reading reads: minimum and maximum.
+# How many active jobs of the chosen queue are read each time: minimum and maximum.
 _MIN_JOBS = 20
 _MAX_JOBS = 200
 # With more active jobs, the jobs of each worker are not shown: every job would have to be read.

@@ -23,7 +23,7 @@ from qctl.wire.read.server import clock_ms
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 POLL_S = 2.0
 _STOP_POLL_S = 0.1
-# The most queues in one read, and events in the reply. A read takes Redis less than 5 ms.
+# The most queues in one read, and the most events in its reply. A read takes Redis less than 5 ms.
 _BATCH = 100
 _MAX_EVENTS = 2000
 # After this many reads of one batch of queues, the next batch is read.

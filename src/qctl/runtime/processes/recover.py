@@ -30,8 +30,8 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
     """Put back the active jobs of a dead worker, to run next, and return their ids.
 
     Args:
-        counted: whether each job counts a stall, as in BullMQ when a worker dies. A job with too
-            many stalls is failed instead.
+        counted: whether to count a stall for each job, as BullMQ does if a worker dies. A job
+            with too many stalls is failed instead.
 
     Raises:
         QctlError: Redis cannot be reached, or refuses.
