@@ -107,6 +107,24 @@ def test_retry(cluster: Cluster, keys: QueueKeys) -> None:
     assert [job and job.record.id for job in read_jobs(client, keys, ["a", "none"])] == ["a", None]
 
 
+def test_a_drain_of_queues_with_a_prefix_each(cluster: Cluster) -> None:
+    queues = [QueueKeys(f"{{q{n}}}", f"q{n}") for n in range(4)]
+    assert len({key_slot(keys("").encode()) * NODES // SLOTS for keys in queues}) > 1
+    for keys in queues:
+        put(cluster.client, "1", keys=keys)
+    words = ("--prefix", "{$QUEUE}", "--redis", cluster.url)
+    ran = run("drain", *(keys.name for keys in queues), *words, "--json", PM2_HOME="/nonexistent")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    labels = [keys.full_name for keys in queues]
+    assert (report["outcome"], report["lost"]) == ("drained", 0)
+    assert report["queues"] == report["still_paused"] == report["unserved"] + labels
+    assert all(is_paused(cluster.client, keys) for keys in queues)
+    ran = run("resume", *labels, "--redis", cluster.url)
+    assert ran.code == 0, ran.err
+    assert not any(is_paused(cluster.client, keys) for keys in queues)
+
+
 def test_scripts_load_on_each_node(cluster: Cluster) -> None:
     for master in cluster.client.masters():
         master.call("SCRIPT", "FLUSH")

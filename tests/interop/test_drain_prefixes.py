@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+from qctl.wire.drain_record import RESULTS, read_drain_records
 from tests.labs.drains import PUT_RIGHT_S, Lab, write_config
 from tests.labs.node import MODULES, node
 from tests.labs.servers import wait_until
@@ -45,6 +46,11 @@ def test_a_restart_under_load(lab: Lab, version: int) -> None:
     assert {job["queue"] for job in report["jobs"]} == {*BOTH}
     assert (report["old_pids"], report["new_pids"]) == ([old], [lab.pm2.pid("app")])
     assert (report["unserved"], report["still_paused"]) == ([], [])
+    # The sums of the two records are those of the drain.
+    records = read_drain_records(lab.client, [lab.keys(queue).prefix for queue in QUEUES])
+    for name in RESULTS:
+        assert sum(record.jobs[name] for record in records) == report[name]
+    assert all(record.jobs["completed"] for record in records)
     for queue, producer in producers.items():
         lab.prove([*held[queue], *producer.stop()], queue)
 

@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.wire.drain_record import DrainResult, add_drain, read_drain_record
+from qctl.wire.drain_record import RESULTS, DrainResult, add_drain, read_drain_record
 from tests.labs.servers import limited_user
 
 ONE = DrainResult(
@@ -35,6 +35,13 @@ def test_drains_add_up_and_the_last_one_is_kept_whole(store: Client) -> None:
     }  # fmt: skip
     assert record.last == TWO
     assert read_drain_record(store, "other").last is None
+
+
+def test_the_sums_may_have_a_part_of_the_jobs(store: Client) -> None:
+    part = {**dict.fromkeys(RESULTS, 0), "completed": 1}
+    add_drain(store, "bull", ONE, part)
+    record = read_drain_record(store, "bull")
+    assert (dict(record.jobs), record.last) == (part, ONE)
 
 
 def test_the_record_does_not_grow(store: Client) -> None:

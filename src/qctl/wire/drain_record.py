@@ -64,15 +64,23 @@ class DrainRecord:
     last: DrainResult | None
 
 
-def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
-    """Record one drain, in one round trip. After an error, a part of the drain may be recorded."""
+def add_drain(
+    client: Client, prefix: str, result: DrainResult, jobs: Mapping[str, int] | None = None
+) -> None:
+    """Record one drain, in one round trip. After an error, a part of the drain may be recorded.
+
+    Args:
+        jobs: numbers of jobs by result, to add to the sums, if they are not those of ``result``: a
+            drain over several prefixes is added to the record of each with the jobs there.
+    """
     key = drain_record(prefix)
     last: list[Arg] = []
     for name, value in asdict(result).items():
         last += [f"last:{name}", _UNKNOWN if value is None else value]
+    counts = asdict(result) if jobs is None else jobs
     commands: list[tuple[Arg, ...]] = [
         ("HINCRBY", key, f"drains:{result.outcome}", 1),
-        *(("HINCRBY", key, f"jobs:{name}", getattr(result, name) or 0) for name in RESULTS),
+        *(("HINCRBY", key, f"jobs:{name}", counts[name] or 0) for name in RESULTS),
         ("HSET", key, *last),
     ]
     read_checked(client, commands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import (
     WorkerClient,
     client_name,
+    list_all_workers,
     list_foreign,
     list_workers,
     parse_workers,
@@ -115,6 +117,30 @@ def test_workers_under_other_prefixes_and_databases() -> None:
         "mail (prefix bull:x, database 0)",
         "mail (prefix bull, database 1)",
         "bull:qe (database 1)",
+    ]
+
+
+def test_workers_of_all_prefixes_and_what_no_drain_reaches() -> None:
+    mail, raw = QueueKeys("{mail}", "mail"), QueueKeys("h:q", "my_queue")
+    listing = Listing(
+        line(client_name(*astuple(mail), "w1"), 1),
+        line(client_name("host:queue:mail", "mail"), 2),
+        line("h:q:my_queue:w:me", 3),
+        line("staging:mail", 4),
+        line(client_name("bull", "mail"), 5, db=1),
+        line(f"{client_name('bull', 'mail')}:qe", 6),
+    )
+    found = list_all_workers(listing, [raw])
+    assert found is not None
+    assert [(worker.keys, worker.worker_name) for worker in found.workers] == [
+        (mail, "w1"),
+        (QueueKeys("host:queue:mail", "mail"), None),
+        (raw, "me"),
+    ]
+    # A plain name of a queue that nobody knows, and another database.
+    assert [str(worker) for _, worker in found.foreign] == [
+        "staging:mail (database 0)",
+        "mail (prefix bull, database 1)",
     ]
 
 

@@ -48,6 +48,7 @@ class QueueJobs:
         is_disturbed: whether the queue was resumed while ids were read, so some may be missing.
         end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.
+        lost_unnamed: how many jobs are lost whose ids are unknown; known once ``prove`` is done.
         cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
         replaced: how many scheduler iterations may have been replaced by new ones, because no event
             reports a replacement.
@@ -65,6 +66,7 @@ class QueueJobs:
     is_disturbed: bool = False
     end: Census | None = None
     delta: int = 0
+    lost_unnamed: int = 0
     cleaned: int = 0
     replaced: int = 0
     started: set[str] = field(default_factory=set)

@@ -235,12 +235,24 @@ class Ledger:
 
     @property
     def recovered(self) -> int:
+        return len(self._all_recovered)
+
+    @property
+    def _all_recovered(self) -> set[JobKey]:
         by_others = {job for job, result in self._outcomes.items() if result == "recovered"}
-        return len(self._recovered | by_others)
+        return self._recovered | by_others
 
     @property
     def interrupted(self) -> int:
         return len(self._interrupted)
+
+    def interrupted_under(self, prefix: str) -> int:
+        """How many jobs of the queues under a prefix were interrupted."""
+        return sum(keys.prefix == prefix for keys, _ in self._interrupted)
+
+    def recovered_under(self, prefix: str) -> int:
+        """How many jobs of the queues under a prefix were put back."""
+        return sum(keys.prefix == prefix for keys, _ in self._all_recovered)
 
     def outcomes(
         self, label: Callable[[QueueKeys], str] = lambda keys: keys.name

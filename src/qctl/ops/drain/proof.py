@@ -195,7 +195,8 @@ def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verd
             known_lost = tracker.ledger.lost_of(keys)
             if known_lost and not any(job[0] == keys for job in deleted):
                 # The sample has lost jobs and no deleted ones, so all missing jobs count as lost.
-                lost += max(queue.missing - known_lost, 0)
+                queue.lost_unnamed = max(queue.missing - known_lost, 0)
+                lost += queue.lost_unnamed
             elif not queue.is_balanced:
                 less = "fewer" if queue.missing > 0 else "more"
                 jobs = counted(abs(queue.missing), "job")

@@ -6,7 +6,7 @@ Later commands show these records. A failure to write them does not fail the dra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import Counter
 from contextlib import suppress
 
 from qctl.connection.address import Client
@@ -15,17 +15,19 @@ from qctl.grouping import grouped
 from qctl.ops.drain.ownership import Pauses
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.steps import DrainReport
+from qctl.ops.drain.tracker import Tracker
 from qctl.wire import drain_record
 from qctl.wire.drain_record import RESULTS, DrainResult, add_drain
 
 
 def record_result(
-    client: Client, prefixes: Iterable[str], report: DrainReport, error: QctlError | None
+    client: Client, tracker: Tracker, report: DrainReport, error: QctlError | None
 ) -> None:
     """Record the result of a drain for metrics, unless Redis went away.
 
+    The drain is added to the record of each prefix; the sums there get the jobs of that prefix.
+
     Args:
-        prefixes: the prefixes of the queues; the whole result is recorded under each.
         error: why the drain ended early; None if it did not.
     """
     if error is not None and is_outage(error):
@@ -37,9 +39,30 @@ def record_result(
         paused_ms=round(report.paused_s * 1000),
         idle_ms=None if report.idle_s is None else round(report.idle_s * 1000),
     )
+    prefixes = sorted({keys.prefix for keys in tracker.queues})
     with suppress(QctlError):
         for prefix in prefixes:
-            add_drain(client, prefix, result)
+            jobs = _jobs_under(tracker, prefix, report) if len(prefixes) > 1 else None
+            add_drain(client, prefix, result, jobs)
+
+
+def _jobs_under(tracker: Tracker, prefix: str, report: DrainReport) -> dict[str, int]:
+    """How many jobs of the queues under one prefix had each result; 0 for what is unknown."""
+    ledger = tracker.ledger
+    results = Counter(
+        job.result for job in ledger.outcomes(lambda keys: keys.prefix) if job.queue == prefix
+    )
+    unnamed = sum(
+        jobs.lost_unnamed
+        for keys, jobs in tracker.inventory.queues.items()
+        if keys.prefix == prefix
+    )
+    return {
+        **{name: results[name] for name in ("completed", "failed", "retried")},
+        "interrupted": 0 if report.interrupted is None else ledger.interrupted_under(prefix),
+        "recovered": ledger.recovered_under(prefix),
+        "lost": 0 if report.lost is None else results["lost"] + unnamed,
+    }
 
 
 def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: bool) -> None:

@@ -80,8 +80,7 @@ def drain(
         has_changed = pauses.own_pause_ids or restarted.has_stopped_workers
         # Do not record a drain that changed nothing.
         if succeeded or outcome.name == "timeout" or has_changed:
-            prefixes = sorted({keys.prefix for keys in context.queues})
-            record_result(client, prefixes, report, outcome.error)
+            record_result(client, context.tracker, report, outcome.error)
             record_starts(context.client, plan, pauses, complete=outcome.name == "restarted")
         yield report
     finally:
