@@ -27,7 +27,7 @@ def test_without_pids_the_queues_are_named_and_redis_proves_the_restart(lab: Lab
     assert "all of its processes are replaced together" in roll.err
     status = app.start_qctl("status", "--json").finish().json
     (row,) = [row for row in status["processes"] if row["target"] == app.target]
-    assert (row["status"], row["pid"]) == ("online", None)
+    assert (row["status"], row["pid"], row["restarts"]) == ("online", None, None)
     (old,) = app.pids()
     done = app.start_qctl("restart", app.target, "--json").finish()
     assert done.code == 0, done.err

@@ -34,7 +34,7 @@ class ManagedProcess:
             given up), or another word of the manager.
         pid: on this host; None when the process does not run, or runs on another host.
         started_at_ms: start time, epoch milliseconds; None when the process does not run.
-        restarts: how often the manager has restarted the process.
+        restarts: how often the manager has restarted the process; None if it does not count.
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop the process; "" if unknown.
         kill_timeout_ms: how long after the stop signal the manager sends SIGKILL; None if unknown,
@@ -62,7 +62,7 @@ class ManagedProcess:
     status: str
     pid: int | None
     started_at_ms: int | None
-    restarts: int
+    restarts: int | None
     mode: str
     stop_signal: str
     kill_timeout_ms: int | None

@@ -42,7 +42,7 @@ def test_the_pids_that_status_prints(pid: int) -> None:
     assert (process.target, process.key, process.pid) == ("command:app", f"app/{pid}", pid)
     assert (process.status, process.runs) == ("online", True)
     assert process.started_at_ms is not None
-    assert (process.stop_signal, process.kill_timeout_ms) == ("", None)
+    assert (process.stop_signal, process.kill_timeout_ms, process.restarts) == ("", None, None)
     assert manager(text).process(process.key) == process
 
 

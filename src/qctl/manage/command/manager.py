@@ -154,7 +154,7 @@ def _process(
         status=status,
         pid=pid,
         started_at_ms=started_at_ms,
-        restarts=0,
+        restarts=None,
         mode="fork",
         stop_signal=app.signal,
         kill_timeout_ms=None if app.grace_s is None else round(app.grace_s * 1000),

@@ -114,7 +114,7 @@ def to_process(
         pid=pid,
         started_at_ms=start_ms if pid else None,
         # supervisord does not count them.
-        restarts=0,
+        restarts=None,
         mode="fork",
         stop_signal=program.stop_signal,
         kill_timeout_ms=None if program.stop_wait_s is None else program.stop_wait_s * 1000,

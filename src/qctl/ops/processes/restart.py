@@ -80,7 +80,8 @@ class _NewProcesses:
             self._pid, self._up_since = now.pid, time.monotonic()
             self._connected_since = None
         # Several processes may have started and ended between two readings.
-        self.crashes = max(self.crashes, now.restarts - self._first.restarts)
+        if now.restarts is not None and self._first.restarts is not None:
+            self.crashes = max(self.crashes, now.restarts - self._first.restarts)
         return True
 
     def note_workers(self, *, are_connected: bool) -> None:

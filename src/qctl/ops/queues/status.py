@@ -143,7 +143,7 @@ class ProcessStatus:
     pid: int | None
     status: str
     uptime_s: float | None
-    restarts: int
+    restarts: int | None
     cpu_percent: float | None
     rss_bytes: int | None
     queues: tuple[str, ...]
