@@ -63,9 +63,9 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
     assert re.match(r"\d+\.\d+", report["redis"]["version"])
     assert report["redis"]["mode"] == "standalone"
     (queue,) = report["queues"]
-    assert list(queue)[:10] == [
+    assert list(queue)[:11] == [
         *("name", "prefix", "format", "client_version", "paused", "paused_by", "counts"),
-        *("oldest_waiting_s", "schedulers", "workers"),
+        *("waiting_is_least", "oldest_waiting_s", "schedulers", "workers"),
     ]
     assert queue["counts"] == {
         "waiting": 2,

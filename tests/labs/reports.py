@@ -18,6 +18,7 @@ QUEUE = QueueStatus(
     paused_by=None,
     counts=Counts(1, 2, 0, 0, 0, 0, 3, 0),
     overdue=0,
+    waiting_is_least=False,
     oldest_waiting_s=250.0,
     schedulers=0,
     workers=1,

@@ -105,6 +105,12 @@ def _status_cell(status: str) -> Cell:
     return Cell(status, "green" if status == "online" else "yellow")
 
 
+def waiting_cell(queue: QueueStatus) -> Cell:
+    """How many jobs are waiting; ``≥ 12`` if there may be more."""
+    waiting = queue.counts.waiting
+    return Cell(f"≥ {waiting:,}" if queue.waiting_is_least else waiting)
+
+
 def stalled_cell(queue: QueueStatus) -> Cell:
     """How many jobs are stalled."""
     return Cell(queue.counts.stalled, "bold red" if queue.counts.stalled else "")
@@ -136,7 +142,7 @@ def _oldest(queue: QueueStatus) -> Value:
 
 _QUEUES: tuple[Column[QueueStatus], ...] = (
     Column("STATE", state_cell),
-    Column("WAITING", lambda q: q.counts.waiting, right=True, short="WAIT"),
+    Column("WAITING", waiting_cell, right=True, short="WAIT"),
     Column("ACTIVE", lambda q: q.counts.active, right=True, short="ACT"),
     Column("STALLED", stalled_cell, right=True, short="STALL", optional=True),
     Column("DELAYED", delayed_cell, right=True, short="DELAY", optional=True),

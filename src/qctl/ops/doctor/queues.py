@@ -24,6 +24,19 @@ _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
 
 
+def groups(exam: Examination) -> Iterator[Finding]:
+    """Queues with groups of BullMQ Pro, whose waiting jobs are in no count."""
+    for snapshot in exam.snapshots:
+        if note := advice.grouped(snapshot):
+            yield Finding(
+                severity="info",
+                subject=Subject("queue", snapshot.keys.name),
+                what=note.text,
+                evidence={"waiting_at_least": snapshot.counts.waiting},
+                remedy="for the jobs of the groups, ask BullMQ Pro: queue.getGroupsJobsCount()",
+            )
+
+
 def unreadable(exam: Examination) -> Iterator[Finding]:
     """Queues that this user may not read, or that have a key of the wrong type."""
     broken = dict(exam.queues.broken)

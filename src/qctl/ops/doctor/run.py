@@ -57,6 +57,7 @@ CHECKS: tuple[Check, ...] = (
     queues.paused,
     queues.resumes_at_start,
     queues.legacy_paused,
+    queues.groups,
     queues.global_concurrency,
     queues.mixed_versions,
     jobs.stalled,

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qctl.connection.address import Client
-from qctl.errors import FailedError, NotFoundError, QctlError, ReplyError, TimedOutError, is_outage
+from qctl.errors import (
+    FailedError,
+    NotFoundError,
+    QctlError,
+    RefusedError,
+    ReplyError,
+    TimedOutError,
+    is_outage,
+)
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.ops.queues.status import count_workers
@@ -264,6 +272,12 @@ class QueueCondition(Condition):
             raise snapshot
         if snapshot is None:
             return CheckedState(outcome="gone", text=f"queue {keys.name} does not exist any more")
+        if self.condition == "empty" and snapshot.has_groups:
+            raise RefusedError(
+                f"it is unknown whether queue {keys.name} is empty",
+                why="jobs may wait in its groups of BullMQ Pro, which qctl does not count",
+                hint=command(keys.prefix, "wait", keys.name, "--for", "idle"),
+            )
         counts = snapshot.counts
         remaining = {"active": counts.active}
         if self.condition == "empty":

@@ -175,6 +175,11 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
     if waiting := queue.waiting + queue.prioritized:
         jobs = counted(waiting, "job waits", "jobs wait")
         yield f"{jobs} in {queue.name}, so one may start at any moment"
+    elif queue.waiting_is_least:
+        yield (
+            f"jobs may wait in {queue.name}'s groups of BullMQ Pro, which qctl does not count, so "
+            "one may start at any moment"
+        )
     elif parents := queue.waiting_children:
         jobs = counted(parents, "job waits", "jobs wait")
         yield (

@@ -22,6 +22,7 @@ class QueueImpact:
     """The jobs and workers of one queue.
 
     Args:
+        waiting_is_least: whether more jobs may wait, in groups of BullMQ Pro.
         stalled: active jobs without a lock.
         workers, other_workers: how many belong to the target, and how many do not; None if unknown.
         next_due_at: when the next delayed or scheduled job is due; None if none is, or if unknown.
@@ -30,6 +31,7 @@ class QueueImpact:
     name: str
     paused: bool
     waiting: int
+    waiting_is_least: bool
     prioritized: int
     delayed: int
     waiting_children: int
@@ -57,6 +59,7 @@ def queue_impacts(
                 name=keys.name,
                 paused=snapshot.paused,
                 waiting=counts.waiting,
+                waiting_is_least=snapshot.has_groups,
                 prioritized=counts.prioritized,
                 delayed=counts.delayed,
                 waiting_children=counts.waiting_children,
@@ -110,7 +113,7 @@ def moved_queues(
 
 
 def _may_start(snapshot: QueueSnapshot) -> bool:
-    return bool(snapshot.backlog or snapshot.counts.waiting_children)
+    return bool(snapshot.backlog or snapshot.has_groups or snapshot.counts.waiting_children)
 
 
 def _workers(

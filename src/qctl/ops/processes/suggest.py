@@ -16,7 +16,7 @@ from qctl.errors import UnreachableError
 
 # Options of the recommended commands. Other words that begin with a dash are names.
 _OPTIONS = {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"}
-_OPTIONS |= {"--full", "--keep-paused"}
+_OPTIONS |= {"--full", "--keep-paused", "--for"}
 _REDIS_PORT = 6379
 # The settings of the command that runs; one process runs one command.
 _settings: Settings | None = None

@@ -44,6 +44,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
     count = None if workers is None else len(workers)
     found = (
         paused(queue),
+        grouped(queue),
         legacy_paused(queue),
         stalled(queue, count),
         held_by_absent(queue, workers),
@@ -70,6 +71,16 @@ def paused(queue: QueueSnapshot) -> Note | None:
     else:
         text = f"paused by {note}"
     return Note(text, (_command(queue, "resume"),))
+
+
+def grouped(queue: QueueSnapshot) -> Note | None:
+    """Reports that jobs may wait in groups of BullMQ Pro."""
+    if not queue.has_groups:
+        return None
+    return Note(
+        "jobs may also wait in groups of BullMQ Pro: qctl neither counts nor changes those, so "
+        "more jobs may wait than shown"
+    )
 
 
 def resumer_text(resumer: Resumer) -> str:

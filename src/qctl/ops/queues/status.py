@@ -96,6 +96,7 @@ class QueueStatus:
     Args:
         client_version: the BullMQ version of the last Queue object that was created.
         paused_by: who paused the queue through qctl; None if unknown or not paused.
+        waiting_is_least: whether more jobs may wait, in groups of BullMQ Pro.
         oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
         workers: number of connected workers; None if unknown.
         legacy_paused: how many of the waiting jobs are in BullMQ 5's ``paused`` list.
@@ -116,6 +117,7 @@ class QueueStatus:
     paused: bool
     paused_by: str | None
     counts: Counts
+    waiting_is_least: bool
     oldest_waiting_s: float | None
     schedulers: int
     workers: int | None
@@ -307,6 +309,7 @@ def queue_status(
         paused=queue.paused,
         paused_by=str(note) if note and queue.paused else None,
         counts=queue.counts,
+        waiting_is_least=queue.has_groups,
         oldest_waiting_s=_age_s(queue.oldest_waiting_ms, now_s),
         schedulers=queue.schedulers,
         workers=None if workers is None else len(workers),

@@ -98,7 +98,8 @@ def _untouched(impact: Impact) -> Iterator[Aspect]:
     notes = [f"paused: {listed(paused)}"] if paused else []
     if prioritized:
         notes.append(f"{prioritized:,} of them with a priority")
-    yield Aspect("Waiting", f"{waiting + prioritized:,} unaffected", notes)
+    least = "≥ " if any(queue.waiting_is_least for queue in impact.queues) else ""
+    yield Aspect("Waiting", f"{least}{waiting + prioritized:,} unaffected", notes)
     dues = [queue.next_due_at for queue in impact.queues if queue.next_due_at is not None]
     next_due = [f"next due {_when(min(dues), impact.asked_at)}"] if dues else []
     yield Aspect("Delayed", f"{delayed:,} unaffected", next_due)

@@ -46,6 +46,11 @@ def rate(per_s: float, rates: Rates) -> str:
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
 
+def _backlog(queue: QueueStatus) -> Value:
+    waiting = queue.counts.waiting + queue.counts.prioritized
+    return f"≥ {waiting:,}" if queue.waiting_is_least else waiting
+
+
 def queue_columns(width: int) -> tuple[Column[LiveQueue], ...]:
     """The columns of the queues, for a screen ``width`` cells wide."""
 
@@ -64,7 +69,7 @@ def queue_columns(width: int) -> tuple[Column[LiveQueue], ...]:
     columns: tuple[Column[LiveQueue], ...] = (
         Column("QUEUE", lambda q: Cell(q.name, "bold" if q.status else ""), keep_end=True),
         Column("STATE", _state),
-        Column("WAIT", of_status(lambda s: s.counts.waiting + s.counts.prioritized), right=True),
+        Column("WAIT", of_status(_backlog), right=True),
         Column("ACT", of_status(lambda s: s.counts.active), right=True),
         Column("STALL", of_status(stalled_cell), right=True),
         Column("DELAY", of_status(delayed_cell), right=True),

@@ -65,6 +65,11 @@ class RateLimit:
         return self.used >= self.maximum
 
 
+# BullMQ Pro's sets of groups: those that wait, and those that are limited, at their concurrency, or
+# paused.
+_GROUPS = ("groups", "groups:limit", "groups:max", "groups:paused")
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Jobs by state. ``stalled`` is the part of ``active`` without a lock."""
@@ -103,6 +108,8 @@ class QueueSnapshot:
         format: ``bullmq``, or ``bull`` for a queue of Bull 3/4, which qctl only reads.
         client_version: version of the library with which the last Queue object was created, e.g.
             ``6.7.0``; None if unknown.
+        has_groups: whether jobs may also wait in groups of BullMQ Pro (wire format 10.5). No count
+            includes those, and qctl never touches them.
         legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
             they are part of ``counts.waiting``.
         active_ids: ids of the jobs that were active when the reading began or when it ended;
@@ -130,6 +137,7 @@ class QueueSnapshot:
     concurrency: int | None
     invalid_concurrency: str | None
     counts: Counts
+    has_groups: bool
     legacy_paused: int
     active_ids: tuple[str, ...]
     stalled_ids: tuple[str, ...]
@@ -222,6 +230,8 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
         "waiting_children": ("ZCARD", keys("waiting-children")),
         "delayed": ("ZCARD", keys("delayed")),
         "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
+        # A group of BullMQ Pro with waiting jobs is in one of these sets.
+        "groups": ("EXISTS", *(keys(name) for name in _GROUPS)),
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
         # ``paused`` is read before and after ``wait``: in BullMQ 5, a resume renames ``paused`` to
@@ -290,9 +300,8 @@ def _snapshot(
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
     # A stray key that only looks like a queue's (trap T6): the queue has no other key and no job.
-    if not any(first[label] for label in ("has_meta", "has_id", "has_events", "schedulers")) and (
-        counts == Counts(0, 0, 0, 0, 0, 0, 0, 0)
-    ):
+    signs = ("groups", "has_meta", "has_id", "has_events", "schedulers")
+    if not any(first[label] for label in signs) and counts == Counts(0, 0, 0, 0, 0, 0, 0, 0):
         return None
     # Bull 3/4 has no event stream, and no version in meta (wire format 10.3).
     is_bull = not first["has_events"] and version is None and bool(first["has_id"])
@@ -306,6 +315,7 @@ def _snapshot(
         concurrency=to_int(concurrency),
         invalid_concurrency=concurrency if to_int(concurrency) is None else None,
         counts=counts,
+        has_groups=first["groups"] > 0,
         legacy_paused=legacy_paused,
         active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
         stalled_ids=stalled,
