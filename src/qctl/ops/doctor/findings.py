@@ -40,8 +40,8 @@ class Finding:
     """One problem.
 
     Args:
-        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: the next restart or
-            another ordinary event endangers jobs, or a check failed; ``info``: good to know.
+        severity: ``error`` (jobs are lost, stuck or in danger now), ``warning`` (the next restart
+            or another ordinary event endangers jobs, or a check failed) or ``info``.
         what: the problem, in one clause without a full stop.
         check: name of the check that found it, as in docs/doctor.md; ``examine`` fills it in.
         evidence: figures, and a few of the ids or names that they count.
@@ -63,8 +63,8 @@ class CheckResult:
     """How one check ended.
 
     Args:
-        status: ``ok``: nothing found; ``found``: at least one finding; ``failed``: the check could
-            not be made; ``skipped``: there is nothing to check here.
+        status: ``ok`` (no finding), ``found`` (at least one finding), ``failed`` (the check could
+            not be made) or ``skipped`` (there is nothing to check here).
         why: for ``failed`` or ``skipped``, the reason. Otherwise, remarks on how much was examined.
     """
 

@@ -134,7 +134,7 @@ def _only_target(
     queues: Sequence[QueueKeys],
     then_restart: bool,
 ) -> tuple[Target, Connections]:
-    """The only managed app that serves the named queues; without names, any queue."""
+    """The only managed app that serves the named queues or, without names, any queue."""
     what = "it is not clear " + ("which process to restart" if queues else "which queues to drain")
     hint = "name the process with --target MANAGER:NAME, for example pm2:worker"
     if not then_restart:
@@ -179,7 +179,7 @@ class SeveralTargetsError(UsageError):
 def _served(
     target: Target, queues: Sequence[QueueKeys], serves: Collection[QueueKeys]
 ) -> Sequence[QueueKeys]:
-    """Those of the queues that the target serves; all of them if it is unknown what it serves."""
+    """Those of ``queues`` that the target serves; all of them if ``serves`` is empty (unknown)."""
     served = [keys for keys in queues if keys in serves or not serves]
     if queues and not served:
         raise RefusedError(

@@ -94,7 +94,7 @@ class Inventory:
     """The jobs of all queues in one drain.
 
     Attributes:
-        queues: queue → its jobs; without queues whose jobs could not be read.
+        queues: queue → its jobs. Queues whose jobs could not be read are left out.
     """
 
     def __init__(self) -> None:

@@ -48,7 +48,7 @@ class SequenceReport:
     """The end of a sequence (see docs/cli.md).
 
     Args:
-        outcome: that of the last target that was reached.
+        outcome: the outcome of the last target that was reached.
         targets: the report of each target that was reached, in order.
         resume_from: the target with which to continue; None if all were restarted.
     """
@@ -77,7 +77,7 @@ class Turn:
 
 
 def expand(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[str, ...]:
-    """The targets that ``names`` mean, in order, each once; a group's name means its targets."""
+    """The targets in ``names``, in order, each once; the name of a group stands for its targets."""
     return tuple(dict.fromkeys(target for name in names for target in groups.get(name, (name,))))
 
 

@@ -241,8 +241,8 @@ class QueueCondition(Condition):
     """A queue is ``idle`` or ``empty``.
 
     Args:
-        condition: ``idle``: nothing is active; ``empty``: nothing is waiting, prioritized or
-            active.
+        condition: ``idle`` (nothing is active) or ``empty`` (nothing is waiting, prioritized or
+            active).
         include_delayed: ``empty`` also means that no job is delayed or waits for children; the next
             jobs of schedulers do not count.
     """

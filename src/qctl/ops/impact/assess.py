@@ -76,8 +76,8 @@ class Impact:
         target: what would be restarted; None for all workers of these queues.
         processes: the target's processes.
         handles_signal: True if the workers finish their jobs on the stop signal; None if unknown.
-        kill_after_s: from the stop signal until the process is killed; None if unknown, or if
-            there is no limit.
+        kill_after_s: the time from the stop signal until the process is killed; None if unknown,
+            or if there is no limit.
         last_restarts: what the last restart of each process did; None if Redis refuses to show it.
         also: queues that the target serves but that were not named.
         foreign: workers of the target under another prefix or database, whose jobs were not read.

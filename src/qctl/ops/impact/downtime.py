@@ -28,7 +28,7 @@ class Downtime:
     """How long each kind of restart takes, in seconds; None if unknown.
 
     Args:
-        boot_s: from the start of a process until its worker is connected, minimum and maximum.
+        boot_s: time from the start of a process until its worker connects, minimum and maximum.
         boot_is_assumed: whether ``boot_s`` is assumed, because the last start does not show it.
         plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
         drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs. All that

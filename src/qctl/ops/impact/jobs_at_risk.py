@@ -26,7 +26,7 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# In seconds: the longest time from a process's start to its worker's; the largest clock change.
+# In seconds: the longest time until a new process has its worker; the largest clock change.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
@@ -93,7 +93,7 @@ class Holders:
         self._knows_workers = connections is not None
         self._owned = connections.owned if connections is not None else {}
         self._beats = beats
-        # By queue: names of the target's workers, and of all other workers; None: one has no name.
+        # By queue: names of the target's workers, and of all others; None for a nameless worker.
         self._target_names: dict[str, set[str | None]] = {}
         self._other_names: dict[str, set[str | None]] = {}
         target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
@@ -200,8 +200,8 @@ def jobs_at_risk(
     """What a plain restart does to each active job.
 
     Args:
-        kill_after_s: from the stop signal until the process is killed; None if unknown. Infinite
-            for qctl's own workers, because a restart does not interrupt their jobs.
+        kill_after_s: the time from the stop signal until the process is killed; None if unknown,
+            infinite for qctl's own workers, because a restart does not interrupt their jobs.
         now_ms: by this host's clock, epoch milliseconds.
     """
     exempt = jobs_of_schedulers(client, jobs)

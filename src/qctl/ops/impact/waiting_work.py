@@ -25,7 +25,7 @@ class QueueImpact:
         waiting_is_least: whether more jobs may wait, in groups of BullMQ Pro.
         stalled: active jobs without a lock.
         workers, other_workers: how many belong to the target, and how many do not; None if unknown.
-        next_due_at: when the next delayed or scheduled job is due; None if none is, or if unknown.
+        next_due_at: when the next delayed or scheduled job is due; None if none, or if unknown.
     """
 
     name: str
@@ -119,9 +119,9 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 def _workers(
     scope: Scope, running: Mapping[QueueKeys, Sequence[ActiveJob]]
 ) -> tuple[dict[str, int | None], Counter[str]]:
-    """By queue: how many workers are the target's (None if unknown), and how many there are.
+    """By queue: how many workers the target has (None if unknown), and how many there are.
 
-    Without a target, all workers count as the target's.
+    Without a target, all workers count as workers of the target.
 
     Args:
         running: the active jobs of each queue.

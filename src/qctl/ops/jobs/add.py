@@ -71,7 +71,7 @@ def add_job(
 
     Raises:
         NotFoundError: the queue is missing and ``create`` is False, or the parent job is missing.
-        RefusedError: the queue is Bull 3/4's, or the job exists and has another parent.
+        RefusedError: the queue belongs to Bull 3 or 4, or the job exists and has another parent.
         UsageError: an option is wrong.
     """
     check_queue_name(queue)

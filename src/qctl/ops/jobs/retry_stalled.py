@@ -121,7 +121,7 @@ def plan_retry(
 
     Raises:
         NotFoundError: a named queue does not exist, or no queue is named and none exists.
-        RefusedError: a named queue is Bull 3/4's.
+        RefusedError: a named queue belongs to Bull 3 or 4.
     """
     found = queues_named_or_all(client, prefixes, names)
     if names:
@@ -158,7 +158,7 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
 
     Raises:
         NotFoundError: the queue does not exist.
-        RefusedError: the job is not stalled, or the queue is Bull 3/4's.
+        RefusedError: the job is not stalled, or the queue belongs to Bull 3 or 4.
     """
     queues = find_queues(client, prefix, [queue])
     require_bullmq(queues)
@@ -265,7 +265,7 @@ def retry_one_failed(client: Client, prefix: str, queue: str, job_id: str) -> No
     Raises:
         NotFoundError: the queue does not exist.
         RefusedError: the job is no longer failed, its data is gone, another unfinished job has its
-            deduplication id, or the queue is Bull 3/4's.
+            deduplication id, or the queue belongs to Bull 3 or 4.
     """
     (snapshot,) = find_queues(client, prefix, [queue])
     require_bullmq([snapshot])

@@ -277,7 +277,7 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """The job's stack traces and the error's, as JSON: the newest ones that the job may keep."""
+    """The newest stack traces that the job may keep, this error's included, as JSON."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []
