@@ -93,7 +93,7 @@ def await_first_start(context: DrainContext) -> None:
             return
         snapshots = read_snapshots(context.client, context.queues)
         ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]
-        # A queue at its rate limit or its maximum of active jobs starts no job.
+        # No job starts in a queue at its rate limit, or at its maximum of active jobs.
         idle = [s for s in ready if s.backlog and not (s.rate_limited_ms or s.is_maxed)]
         if not idle:
             return

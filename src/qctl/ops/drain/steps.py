@@ -134,7 +134,7 @@ class Restarting:
 
 @dataclass(frozen=True, slots=True)
 class RunningCommand:
-    """The command that restarts the workers starts next. Its output follows this step."""
+    """The command that restarts the workers is about to start. Its output follows this step."""
 
     step: ClassVar[str] = "command"
     argv: tuple[str, ...]

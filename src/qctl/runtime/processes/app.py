@@ -39,7 +39,7 @@ def _workers_of(spec: str) -> Sequence[Worker]:
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # Hide the traceback only if the app itself is missing, not if a module that it imports is.
+        # Hide the traceback if the app is missing, but not if the app imports a missing module.
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"there is no module {error.name!r} for {spec}",

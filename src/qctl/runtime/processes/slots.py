@@ -15,7 +15,7 @@ from qctl.runtime.processes.process import ChildProcess
 MAX_CRASHES = 5
 # The pause between a death and the next start, doubled each time.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 30.0
-# If a process was ready for longer than this before it died, the pause is the shortest again.
+# If a process was ready for longer than this before it died, the next pause is the shortest.
 STEADY_S = 60.0
 
 
