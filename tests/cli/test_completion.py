@@ -452,3 +452,16 @@ def test_the_script_is_the_same_for_every_version() -> None:
     assert not any(
         name in shell.source_template for shell in SHELLS.values() for name in ("status", "--state")
     )
+
+
+def test_queues_of_several_prefixes(
+    home: Path, client: Client, tab: Callable[..., list[str]]
+) -> None:
+    for keys in (QueueKeys("a", "mail"), QueueKeys("b*", "mail"), QueueKeys("b*", "video")):
+        client.call("HSET", keys("meta"), "opts.maxLenEvents", "10000")
+    assert home.exists()
+    # Only names that are not unique need their prefix.
+    assert tab("qctl status --all-prefixes ") == ["mail@a", "mail@b\\*", "video"]
+    assert tab("qctl status --prefix a ") == ["mail"]
+    # A prefix is offered as the option takes it: not as a pattern.
+    assert tab("qctl status --prefix a --prefix b") == ["b\\\\\\*"]
