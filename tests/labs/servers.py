@@ -70,6 +70,7 @@ class RedisServer:
         folder: its working directory; its log file and its data go there.
         args: options as on its command line, e.g. ``"--requirepass", "secret"``.
         sentinel_of: master name → (host, port) to watch; starts a sentinel instead of a server.
+        executable: the path of the server; by default the one that is installed here.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class RedisServer:
         folder: Path,
         *args: str,
         sentinel_of: dict[str, tuple[str, int]] | None = None,
+        executable: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.args = args
         self.sentinel_of = sentinel_of
+        self.executable = executable or find_redis_server()
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -145,7 +148,7 @@ class RedisServer:
         common += ["--logfile", "redis.log"]
         if self.sentinel_of is None:
             quiet = ["--save", "", "--appendonly", "no", "--daemonize", "no"]
-            return [find_redis_server(), *common, *quiet, *self.args]
+            return [self.executable, *common, *quiet, *self.args]
         config = self.folder / "sentinel.conf"
         lines = [
             f"sentinel monitor {name} {host} {port} 1\n"
@@ -153,7 +156,7 @@ class RedisServer:
             for name, (host, port) in self.sentinel_of.items()
         ]
         config.write_text("".join(lines))
-        return [find_redis_server(), str(config), "--sentinel", *common, *self.args]
+        return [self.executable, str(config), "--sentinel", *common, *self.args]
 
     def _wait_for_answer(self) -> bool:
         assert self._process is not None
