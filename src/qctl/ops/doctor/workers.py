@@ -152,7 +152,7 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
-    """A remark if jobs wait without a worker; None if they do not, or if the queue is paused."""
+    """A remark if jobs wait without a worker; None otherwise, or if the queue is paused."""
     workers = exam.all_workers_of(snapshot)
     note = advice.unserved(snapshot, None if workers is None else len(workers))
     # A worker that Redis does not list may serve the queue.
@@ -184,7 +184,7 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
 
 
 def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
-    """Whether a job should start soon; False if one runs, because all workers may be busy."""
+    """Whether a job should start soon; False if a job runs, because all workers may be busy."""
     is_running = snapshot.counts.active > snapshot.counts.stalled
     limit = snapshot.rate_limit
     # A limit counts only if the queue has a maximum. Otherwise workers without a limiter ignore it.

@@ -114,7 +114,7 @@ def plan_retry(
     db: int = 0,
     failed: bool = False,
 ) -> RetryPlan:
-    """Find the stalled jobs of the named queues, or of all of the prefixes. Writes nothing.
+    """Find the stalled jobs of the named queues, or of all queues. Writes nothing.
 
     Args:
         failed: also find jobs that have failed for stalling too often.

@@ -110,7 +110,7 @@ class EventRates:
         for keys, own in found.items():
             elapsed_s, sampled = now - self._read_at[keys], len(own) >= count
             if sampled:
-                # The events cover only the time from the first to the last of them.
+                # The events cover only the time from the first event to the last.
                 elapsed_s = (own[-1].at_ms - own[0].at_ms) / 1000
             elapsed_s = max(elapsed_s, 0.001)
             ends = Counter(event.name for event in own)

@@ -117,10 +117,10 @@ class Reading:
 
 
 class LiveReader:
-    """Makes readings of the named queues, or of all of the prefixes. Not thread-safe.
+    """Makes readings of the named queues, or of all queues under the prefixes. Not thread-safe.
 
-    Readings name a queue by its name; if the settings have several prefixes, or the queues have
-    another prefix, by ``NAME@PREFIX``.
+    Readings show a queue as ``NAME``, or as ``NAME@PREFIX`` if the settings have several prefixes
+    or a named queue has another prefix.
     """
 
     def __init__(

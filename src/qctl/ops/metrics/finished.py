@@ -73,7 +73,7 @@ class FinishedJobs:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Count events from now on (by Redis' clock), including those of queues created later.
+        """Count events from now on (by Redis' clock), including events of queues created later.
 
         Raises:
             QctlError: Redis is away or refuses the command.
@@ -84,7 +84,7 @@ class FinishedJobs:
         """Count the new events of ``queues``, and forget all other queues, which are gone.
 
         Raises:
-            QctlError: Redis is away or refuses a command. The next poll continues here.
+            QctlError: Redis is away or refuses a command. The next poll goes on here.
         """
         existing = list(queues)
         self._forget_all_but(set(existing))

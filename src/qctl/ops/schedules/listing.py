@@ -109,7 +109,7 @@ class ScheduleList:
 def list_schedules(
     client: Client, prefixes: Prefixes, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named queues (or of all of the prefixes), ordered by due time.
+    """The schedulers of the named queues (or of all queues), ordered by due time.
 
     Also returns the queues.
 

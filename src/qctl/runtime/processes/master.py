@@ -225,7 +225,7 @@ class Master:
         try:
             await self.replace(self.slots, why)
         except NotReadyError:
-            pass  # ``replace`` has logged the error.
+            pass  # ``replace`` has logged the error, unless the master is stopping.
         finally:
             self._full_replacements -= 1
             self._notifier.notify_systemd("READY=1")
