@@ -13,8 +13,10 @@ import pytest
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
+from qctl.ops.drain import choose
 from qctl.ops.drain import plan as planning
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
+from qctl.ops.processes.targets import Target
 from qctl.ops.queues.find import read_existing
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
@@ -191,3 +193,24 @@ def test_rights_that_nobody_can_check_are_said(fake: Client) -> None:
         made = make_plan(fake, address, settings, ["q"], target=None, then_restart=False)
         warnings = describe(made, fake).warnings
         assert any("cannot say what the user limited may do" in w for w in warnings) is is_said
+
+
+def test_workers_that_redis_cannot_list_prove_no_restart(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, "1", keys=QueueKeys("my app", "mail"))
+    manager: Any = SimpleNamespace(kind="pm2")
+    target = Target("pm2:app", manager, (), ("mail@my app",))
+    monkeypatch.setattr(choose, "open_target", lambda *_: target)
+    assert plan(client, target="pm2:app").labels == ("mail",)
+    with pytest.raises(FailedError, match="under the prefix 'my app'"):
+        plan(client, target="pm2:app", then_restart=True)
+
+
+def test_a_queue_of_another_prefix_is_typed_in_full(client: Client) -> None:
+    for prefix in ("bull", "staging"):
+        put(client, "1", keys=QueueKeys(prefix, "mail"))
+    assert plan(client, "mail@staging").labels == ("mail",)
+    made = plan(client, "mail", "mail@staging")
+    assert (made.prefix, made.labels) == (None, ("mail@bull", "mail@staging"))
+    assert describe(made, client).queues == made.labels

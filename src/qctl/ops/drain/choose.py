@@ -27,6 +27,7 @@ from qctl.ops.processes.targets import (
     listed_workers,
     open_target,
     read_connections,
+    require_listed,
     targets_serving,
     worker_addresses,
 )
@@ -124,7 +125,9 @@ def choose_for_target(
     others = tuple(sorted(serves.difference(queues)))
     foreign = tuple(connections.elsewhere(found.processes))
     choice = replace(choice, others=others, foreign=foreign)
-    return choice.include(include_others, f"{found.label} also serves")
+    choice = choice.include(include_others, f"{found.label} also serves")
+    require_listed(client, choice.queues)
+    return choice
 
 
 def _only_target(

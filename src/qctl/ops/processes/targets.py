@@ -150,13 +150,22 @@ def listed_workers(
         FailedError: Redis does not list the connected workers.
     """
     known = [*queues]
-    for keys in known:
-        if not is_listed(keys.prefix):
-            raise _unlisted(client, keys.prefix, or_else)
+    require_listed(client, known, or_else=or_else)
     connected = list_all_workers(client, known, db)
     if connected is None:
         raise _unlisted(client, "", or_else)
     return connected
+
+
+def require_listed(client: Client, queues: Iterable[QueueKeys], *, or_else: str = "") -> None:
+    """Make sure that Redis can list the workers of these queues; see ``listed_workers``.
+
+    Raises:
+        FailedError: it cannot, because of a queue's prefix.
+    """
+    for keys in queues:
+        if not is_listed(keys.prefix):
+            raise _unlisted(client, keys.prefix, or_else)
 
 
 def _unlisted(client: Client, prefix: str, or_else: str = "") -> FailedError:
