@@ -17,7 +17,7 @@ from pathlib import Path
 _START_TOLERANCE_S = 2.0
 # Indices of fields in /proc/PID/stat after the name: the state, and the start in ticks since boot.
 _STATE, _START = 0, 19
-# The same in /proc/PID/net/tcp: columns, and the code of an established connection.
+# Columns in /proc/PID/net/tcp, and the code there for an established connection.
 _TCP_LOCAL, _TCP_STATE, _TCP_INODE = 1, 3, 9
 _ESTABLISHED = "01"
 _MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 address, before the address
@@ -68,8 +68,8 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
     Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. The
     owner of a descendant's connection is the nearest ancestor in ``pids``. Processes that have
     ended or that this user may not inspect are left out. Redis sees other addresses than these if
-    the process is behind a proxy or NAT. Of a process in another network namespace, such as a
-    container's, connections from a loopback address are left out.
+    the process is behind a proxy or NAT. If a process has another network namespace (for example,
+    in a container), its connections from a loopback address are left out.
     """
     import psutil  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ MANAGERS = frozenset({"pm2-runtime", "pm2", "supervisord"})
 
 
 def command_line(pid: int) -> list[str]:
-    """The command line of a process; empty if it is gone. npm replaces its own by one word.
+    """The command line of a process; empty if the process is gone. npm sets its own to one word.
 
     Show only the program: arguments may be secrets.
     """
@@ -24,7 +24,7 @@ def command_line(pid: int) -> list[str]:
 
 
 def program_of(words: Sequence[str]) -> str:
-    """The program's name without path and ending; of ``node /…/npm-cli.js``, ``npm``."""
+    """The program's name without path and ending; ``npm`` for ``node /…/npm-cli.js``."""
     names = [_base(word) for word in words[:2]]
     if names and names[0] == "node" and names[1:] and names[1] in RUNNERS | MANAGERS:
         return names[1]

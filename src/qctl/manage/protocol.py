@@ -1,6 +1,6 @@
 """The interface of process managers: list processes, find processes by name, restart processes.
 
-Each folder beside this file implements ``Manager`` for one kind: ``pm2/``, ``qctl/``. Operations
+Each folder beside this file implements ``Manager`` for one kind, such as ``pm2/``. Operations
 know managers only through the protocols of this file. Two rules hold for every manager:
 
 - Reading never starts a manager, and never changes anything.
@@ -49,7 +49,7 @@ class ManagedProcess:
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
         addresses: IP addresses that only this process has, e.g. those of its container. If the
-            process runs on this host, only its own connections from there count, because another
+            process runs on this host, only its own connections from them count, because another
             network may have the same addresses.
         signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.

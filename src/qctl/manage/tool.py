@@ -52,7 +52,7 @@ def run_tool(
             timeout=timeout_s,
             check=False,
         )
-    # Raise errors below: raised here, they would carry TimeoutExpired, which has the output.
+    # Raise errors below: raised here, they would be chained to TimeoutExpired, with the output.
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout_s:g} s"
     except OSError as error:
@@ -141,7 +141,7 @@ class ToolCall:
 
 
 class Refusal:
-    """A ``RestartCall`` that was not made."""
+    """The ``RestartCall`` for a restart that qctl refuses to request."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

@@ -12,9 +12,9 @@ from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.manage.tool import ToolFailedError, run_tool
 
 TIMEOUT_S = 10.0
-# With these exit codes, shells report that they could not run a command, or were told to.
+# A shell exits with 126 if it cannot run a command, and with 127 if it finds none.
 _NOT_RUN = frozenset({126, 127})
-# Pids that no app has: 0, and the first process of the system. Some commands print a count.
+# Some commands print a count. No app has the pid 0 or 1, so take these for counts.
 _MIN_PID = 2
 
 
@@ -33,7 +33,7 @@ class Command:
         self._timeout_s = timeout_s
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """See ``Manager``; for an app whose ``status`` prints no pid, one process without a pid."""
+        """See ``Manager``. An app whose ``status`` prints no pid is one process without a pid."""
         return [process for name in self._apps for process in self.find(name)]
 
     def process(self, key: str) -> ManagedProcess | None:
@@ -123,7 +123,7 @@ class Command:
 
 
 def _running(app: AppCommands, output: str) -> list[ManagedProcess]:
-    """The app's processes, by the output of its ``status``; one without a pid if it names none."""
+    """The processes whose pids ``status`` printed; if it printed none, one process without pid."""
     found = [_process(app, "online", pid, started_ms) for pid, started_ms in _processes_in(output)]
     return found or [_process(app, "online", None, None)]
 
@@ -139,7 +139,7 @@ def _processes_in(output: str) -> Iterator[tuple[int, int]]:
         try:
             yield pid, round(psutil.Process(pid).create_time() * 1000)
         except (psutil.Error, ValueError, OverflowError):
-            # It is not the pid of a process of this host.
+            # No process of this host has this pid.
             continue
 
 

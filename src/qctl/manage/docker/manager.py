@@ -23,7 +23,7 @@ _LISTED = ("project", "service", "oneoff")
 _LIST_TEMPLATE = "\t".join(
     ["{{.ID}}", "{{.Names}}", *(f'{{{{.Label "{COMPOSE}{x}"}}}}' for x in _LISTED)]
 )
-# So often containers may be removed between listing and inspecting them.
+# How often to list and inspect: a container that is removed between the two makes both fail.
 _ATTEMPTS = 5
 
 
@@ -48,7 +48,7 @@ class Docker:
     def process(self, key: str) -> ManagedProcess | None:
         """See ``Manager``; the key is the container's name."""
         exit_call = self._exits.get(key)
-        # Asked first: when the call has ended, the container has been started again.
+        # Read this before inspecting: once the call has ended, the container runs again.
         is_exiting = exit_call is not None and exit_call.is_running
         try:
             found = self._inspect([key])
@@ -78,12 +78,12 @@ class Docker:
         return _targets(self._list("--all"))
 
     def holding(self, pids: Collection[int], hosts: Collection[str]) -> Sequence[ManagedProcess]:
-        """See ``Locator``; Docker is asked only if a container can be meant."""
+        """See ``Locator``. Asks Docker only if a pid or an address may belong to a container."""
         ids = {each for pid in pids for each in container_ids(pid)}
         addresses = {host for host in hosts if host != "::1" and not host.startswith("127.")}
         if not ids and not addresses:
             return []
-        # Where only ids matter, the other containers are not inspected.
+        # Without addresses to compare, inspect only the containers with these ids.
         found = self._containers(only=None if addresses else ids)
         return [
             each.process
@@ -92,11 +92,11 @@ class Docker:
         ]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``; Docker waits as long as the container's own grace says."""
+        """See ``Manager``; Docker waits for the container's own stop timeout before SIGKILL."""
         return _Restart(["docker", "restart", process.key])
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
-        """See ``Signaller``; Docker itself starts the container again, whatever its policy is."""
+        """See ``Signaller``; Docker starts the container again, whatever its restart policy is."""
         call = _Restart(["docker", "restart", "-t", "-1", process.key])
         self._exits[process.key] = call
         return call
@@ -111,7 +111,7 @@ class Docker:
         return self._docker("logs", *options, process.key, with_stderr=True).splitlines()
 
     def _containers(self, *options: str, only: Collection[str] | None = None) -> list[Container]:
-        """What ``docker ps`` lists, in order of their targets.
+        """The containers that ``docker ps`` lists, sorted by their targets.
 
         Args:
             only: the ids to inspect; None for all.
@@ -130,7 +130,7 @@ class Docker:
         """The containers with these ids or names.
 
         Raises:
-            ToolFailedError: there is no such container, among other reasons.
+            ToolFailedError: docker failed, for example because there is no such container.
         """
         if not ids:
             return []
@@ -155,10 +155,10 @@ class Docker:
 
 
 class _Restart(ToolCall):
-    """A ``docker restart`` that goes on when qctl no longer waits for it, and even without qctl.
+    """A ``docker restart`` that goes on when qctl no longer waits for it, and when qctl has ended.
 
-    It ends when the container has been started. An engine may break off a restart whose client has
-    gone away, and leave the container stopped.
+    It ends when the container has been started. It is never killed: an engine may break off a
+    restart whose client has gone away, and leave the container stopped.
     """
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Turns what ``docker inspect`` shows of a container into a ``ManagedProcess``.
 
 ``TEMPLATE`` picks the fields inside the ``docker`` command, so that the container's environment
-never reaches qctl. Its command and arguments do; nothing of them is kept but a program's name.
+never reaches qctl. Its command and arguments do, but qctl keeps only the program's name.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _FIELDS = {
 _ADDRESSES = (
     "{{range .NetworkSettings.Networks}}{{json .IPAddress}},{{json .GlobalIPv6Address}},{{end}}"
 )
-# One object per container and line.
+# Prints one line for each container: a JSON object.
 TEMPLATE = (
     "{"
     + ",".join(f'"{name}":{{{{json {field}}}}}' for name, field in _FIELDS.items())
     + f',"addresses":[{_ADDRESSES}""]}}'
 )
-# Docker's words that have another name here; ``paused`` and ``removing`` keep theirs.
+# Docker's word → the word in ``ManagedProcess``. ``paused`` and ``removing`` stay the same.
 _STATUS = {
     "running": "online",
     "restarting": "launching",
@@ -62,7 +62,7 @@ _STATUS = {
 }
 _ALIVE = frozenset({"running", "paused"})
 _DEFAULT_GRACE_S = 10
-# For a container without a limit (`--stop-timeout -1`).
+# The grace of a container without a time limit (`--stop-timeout -1`).
 _ENDLESS_S = 24 * 3600
 
 
@@ -71,7 +71,7 @@ class Container:
     """A container, and where it stands in its Compose service.
 
     Args:
-        project, service: "" outside Compose, and for what ``docker compose run`` has started.
+        project, service: "" outside Compose, and if ``docker compose run`` has started it.
         number: of the container in its service; 0 outside Compose.
     """
 
@@ -83,7 +83,7 @@ class Container:
 
 
 def to_container(line: str) -> Container:
-    """The container of one line that ``TEMPLATE`` has produced.
+    """The container that one line of output describes; the line's form is ``TEMPLATE``.
 
     Raises:
         ValueError: the line is not of this form; the error quotes nothing of it.
@@ -129,7 +129,7 @@ def _to_process(row: Mapping[str, Any], target: str) -> ManagedProcess:
         status="errored" if _has_given_up(row) else _STATUS.get(status, status or "unknown"),
         pid=pid,
         started_at_ms=started_ms if is_alive else None,
-        # Docker does not count `docker restart`, but shows that the container has ended before.
+        # Docker does not count `docker restart`. But if an end is known, there was a restart.
         restarts=_number(row.get("restarts")) or int(_epoch_ms(row.get("finished")) is not None),
         mode="fork",
         stop_signal=stop_signal,
@@ -181,7 +181,7 @@ def _addresses(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _epoch_ms(value: object) -> int | None:
-    """A time that Docker shows, in epoch milliseconds; None for none, which is the year 1."""
+    """A time that Docker shows, in epoch milliseconds; None for the year 1, which means no time."""
     try:
         at = datetime.fromisoformat(_text(value))
         return round(at.timestamp() * 1000) if at.year > 1 else None

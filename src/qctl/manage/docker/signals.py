@@ -1,9 +1,9 @@
 """Whether a container's stop signal reaches the workers in it.
 
 Docker sends the signal to PID 1 alone. The kernel gives PID 1 no default action: without a handler,
-PID 1 ignores the signal. Seen on Docker 20.10 with Debian's dash, npm 9 and tini: dash as PID 1
-ignores the signal, and dash and npm below tini, and npm as PID 1, end without passing it on, so
-that the worker is killed at once. Below an init, the child's handler is not looked at.
+PID 1 ignores the signal. Seen on Docker 20.10 with Debian's dash, npm 9 and tini: as PID 1, dash
+ignores the signal. npm, and dash below tini, end without passing it on, so the worker is killed at
+once. If PID 1 is an init, qctl does not examine the handlers of its child.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DEFAULT = "SIGTERM"
 
 
 def signal_name(text: str) -> str:
-    """``SIGTERM`` for ``SIGTERM``, ``TERM`` and ``15``; SIGTERM for none, Docker's default."""
+    """``SIGTERM`` for ``SIGTERM``, ``TERM``, ``15``, and for an empty text: Docker's default."""
     if text.isdecimal():
         try:
             return signal.Signals(int(text)).name
@@ -41,12 +41,13 @@ def has_init(words: Sequence[str], pid: int | None) -> bool:
 
 
 def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
-    """Why a container's stop signal may not reach its workers; "" if nothing speaks for it.
+    """Why a container's stop signal may not reach its workers; "" if it should reach them.
 
     Args:
         words: the container's command with its arguments. Only the program's name is repeated,
             because arguments may be secrets.
-        pid: of its PID 1 on this host, which shows more than ``words``; None if it is not here.
+        pid: the pid that its PID 1 has on this host; None if it runs on another host. The process
+            itself shows more than ``words``.
     """
     if stop_signal == "SIGKILL":
         return "its stop signal is SIGKILL, which no worker can handle"
@@ -58,7 +59,7 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
     if program in MANAGERS:
         return f"its command is {program}, which stops the workers by its own time limits"
     has_own_init = program_of(words) in _INITS
-    # A shell that is PID 1 of this host shows itself whether it has a handler.
+    # If a shell is PID 1 and runs on this host, ``_is_ignored`` knows whether it has a handler.
     if program in SHELLS and (has_own_init or not pid) and _keeps_running(below):
         return f"its command is `{program} -c`, which may not pass {stop_signal} on"
     if pid and not has_own_init and _is_ignored(pid, stop_signal):

@@ -36,7 +36,7 @@ class Kubectl:
 
     def command(self, *words: str) -> tuple[str, ...]:
         """The program and its arguments."""
-        # In one word, so that no name is taken for an option.
+        # One word: a separate word that begins with a dash would be taken for an option.
         context = [f"--context={self._context}"] if self._context else []
         return ("kubectl", *context, *words)
 

@@ -18,7 +18,7 @@ from qctl.similar import similar_names
 
 TIMEOUT_S = 10.0
 _MAX_LISTED = 20
-# A new pod whose container has ended so often keeps crashing.
+# A rollout has failed if a container of a new pod has ended this many times.
 _MAX_CRASHES = 2
 _LOG_LINES = 50
 
@@ -37,11 +37,11 @@ class Kubernetes:
         self._kubectl = Kubectl(context, timeout_s)
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """None: qctl reads only the workloads that a target names, never a whole cluster."""
+        """Empty: qctl reads only the workloads that a target names, never a whole cluster."""
         return ()
 
     def targets(self) -> Sequence[str]:
-        """None, as in ``processes``."""
+        """Empty, as in ``processes``."""
         return ()
 
     def process(self, key: str) -> NoReturn:
@@ -51,7 +51,7 @@ class Kubernetes:
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """The pods of the workload ``[NAMESPACE/]KIND/NAME``; see ``Manager``.
 
-        Without pods, one entry stands for it: ``stopped`` if it wants none, else ``launching``.
+        A workload without pods is one entry: ``stopped`` if it wants no pods, else ``launching``.
         """
         workload = self._workload(parse_name(name))
         pods = read_pods(self._kubectl, workload)
@@ -96,7 +96,7 @@ class Kubernetes:
             pods = read_pods(self._kubectl, workload)
         except ManagerUnreachableError as error:
             return f"it is unknown how far the rollout is: {error.what} ({error.why})"
-        # The pods of a stateful set keep their names.
+        # In a stateful set, new pods have the names of the old ones.
         gone = {each.key for each in before} if workload.name.kind == "deployment" else set()
         old = [p for p in pods if not p.is_new or f"{workload.name.namespace}/{p.name}" in gone]
         new = [p for p in pods if p not in old and not p.is_leaving]
@@ -117,7 +117,7 @@ class Kubernetes:
         return "; ".join(lacks)
 
     def _raise_failure(self, workload: Workload, new: Sequence[Pod]) -> None:
-        """Raise a FailedError if the rollout cannot succeed; ``new`` are its pods."""
+        """Raise a FailedError if the rollout, which made the pods ``new``, cannot succeed."""
         name = workload.name
         failed = next(filter(_has_failed, new), None)
         if failed is None and workload.progress != "ProgressDeadlineExceeded":
@@ -155,7 +155,7 @@ class Kubernetes:
         if crashed is None:
             return []
         words = ["-n", namespace, "logs", pod.name, "-c", crashed.name, f"--tail={_LOG_LINES}"]
-        # While the container runs again, its last end is in the log of its previous run.
+        # If the container runs again, its error is in the log of its previous run.
         previous = ["--previous"] * bool(crashed.started_at)
         try:
             return error_first(self._kubectl.run(*words, *previous).splitlines())

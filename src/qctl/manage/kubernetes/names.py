@@ -11,7 +11,7 @@ _KINDS = {
     **dict.fromkeys(("deployment", "deployments", "deploy", "deployments.apps"), "deployment"),
     **dict.fromkeys(("statefulset", "statefulsets", "sts", "statefulsets.apps"), "statefulset"),
 }
-# Also keeps a name from being taken for an option of kubectl.
+# No name may begin with a dash: kubectl would take it for an option.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MIN_PARTS, _MAX_PARTS = 2, 3
 

@@ -25,10 +25,10 @@ _POD_FIELDS = (
     # With host networking, the address is the node's, which other pods have as well.
     "{{if not .spec.hostNetwork}}{{range .status.podIPs}}{{.ip}} {{end}}{{end}}",
     "{{with .spec.terminationGracePeriodSeconds}}{{.}}{{end}}",
-    # Hooks that run before SIGTERM: the seconds of a sleep, else "?".
+    # For each hook that runs before SIGTERM: its seconds if it is a sleep, else "?".
     "{{range .spec.containers}}{{with .lifecycle}}{{with .preStop}}{{with .sleep}}{{.seconds}}"
     "{{else}}?{{end}} {{end}}{{end}}{{end}}",
-    # What each container starts, if the pod and not the image says so: lists as Python reads them.
+    # The commands that the pod, not an image, sets for its containers: lists in Python's syntax.
     '[{{range .spec.containers}}{{if .command}}[{{range .command}}{{printf "%q," .}}{{end}}'
     '{{range .args}}{{printf "%q," .}}{{end}}],{{end}}{{end}}]',
     '{{range .status.initContainerStatuses}}{{template "container" .}}{{end}}',
@@ -45,14 +45,14 @@ _CONTAINER_FIELDS = (
 _TEMPLATE = (
     '{{define "end"}}{{.exitCode}} {{with .reason}}{{.}}{{end}} {{with .startedAt}}{{.}}{{end}}'
     '{{end}}{{define "container"}}' + "|".join(_CONTAINER_FIELDS) + ";{{end}}{{range .items}}"
-    # The list may hold the replica sets of a deployment as well, which own the pods.
+    # For a deployment, the list also contains its replica sets, because these own the pods.
     '{{if eq .kind "ReplicaSet"}}{{"set\\t"}}{{.metadata.uid}}{{"\\t"}}'
     "{{range .metadata.ownerReferences}}{{if .controller}}{{.uid}}{{end}}{{end}}"
     '{{"\\t"}}{{with .metadata.annotations}}'
     '{{with index . "deployment.kubernetes.io/revision"}}{{.}}{{end}}{{end}}'
     '{{else}}{{"pod\\t"}}' + '{{"\\t"}}'.join(_POD_FIELDS) + '{{end}}{{"\\n"}}{{end}}'
 )
-# Kubernetes goes on trying, but without a change by somebody it does not succeed.
+# Kubernetes retries, but cannot succeed until somebody changes something.
 _STUCK = frozenset(
     {
         "CrashLoopBackOff",
@@ -68,7 +68,7 @@ _STUCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The end of a container: exit code, reason such as ``OOMKilled``, and when it had started."""
+    """The end of a run of a container: exit code, reason such as ``OOMKilled``, and the start."""
 
     code: int
     reason: str
@@ -117,7 +117,7 @@ class Pod:
         is_leaving: whether it was asked to stop.
         unscheduled: why no node takes it; "" if one does.
         commands: what its containers start, if the image does not decide.
-        containers: the init containers that have not succeeded, and the containers.
+        containers: the init containers that have not succeeded, and all ordinary containers.
     """
 
     name: str
@@ -138,7 +138,7 @@ class Pod:
         return next((c.waiting for c in self.containers if c.waiting in _STUCK), "")
 
     def trouble(self) -> str:
-        """Why the pod is not ready, as far as it shows."""
+        """Why the pod is not ready, as far as its status shows."""
         reasons = [reason for each in self.containers if (reason := each.trouble())]
         return reasons[0] if reasons else self.unscheduled or f"{self.phase}, not ready"
 
@@ -181,21 +181,21 @@ class Pod:
 
 
 def rollout_timeout_ms(workload: Workload, grace_s: float) -> int:
-    """How long a rollout may take without being a failure."""
+    """How long a rollout may take before it counts as failed."""
     if workload.deadline_s is not None:
         return int(workload.deadline_s * 1000)
-    # A stateful set has no limit, and replaces one pod after another.
+    # Kubernetes sets no limit for a stateful set, whose pods are replaced one after another.
     return int(max(_MIN_ROLLOUT_S, workload.replicas * (grace_s + _START_S)) * 1000)
 
 
-# As long as a deployment may be without progress, by default; and the start of one pod.
+# How long a deployment may make no progress, by default; and how long a pod may take to start.
 _MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 
 def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
     """The pods that the workload owns, without those that have finished.
 
-    The selector alone does not decide: those of two workloads may overlap.
+    The selector alone does not decide, because the selectors of two workloads may overlap.
 
     Raises:
         ManagerUnreachableError: as ``Kubectl.print``, or the answer is not understood.
@@ -234,7 +234,7 @@ def _pod(fields: Sequence[str], *, is_new: bool) -> Pod:
         grace_s=float(grace or 0),
         hooks=tuple(hooks.split()),
         commands=tuple(tuple(words) for words in literal_eval(commands)),
-        # An init container that has succeeded is no crash.
+        # Leave out an init container that has succeeded: its end would count as a crash.
         containers=(*(c for c in init if c.end is None or c.end.code), *main),
     )
 

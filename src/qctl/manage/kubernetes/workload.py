@@ -38,14 +38,14 @@ class Workload:
 
     Args:
         name: with its namespace.
-        uid: by which its pods or replica sets name it as their owner.
+        uid: its pods or replica sets name their owner by this id.
         is_seen: whether Kubernetes has acted on the last change of its specification.
         replicas: how many pods it wants.
         paused: whether its rollouts are paused.
-        strategy: of a stateful set: ``RollingUpdate`` or ``OnDelete``; "" for a deployment.
-        partition: of a stateful set: pods with a lower number are not replaced.
-        deadline_s: after this time without progress, a rollout of a deployment has failed.
-        revision: of a stateful set: the label ``controller-revision-hash`` of its new pods.
+        strategy: a stateful set's, ``RollingUpdate`` or ``OnDelete``; "" for a deployment.
+        partition: a stateful set does not replace pods with a lower number.
+        deadline_s: a deployment's rollout has failed if it makes no progress for this time.
+        revision: the label ``controller-revision-hash`` that a stateful set's new pods have.
         progress: the reason that its condition ``Progressing`` has, e.g.
             ``ProgressDeadlineExceeded``.
         selector: as ``kubectl -l`` takes it.
@@ -108,7 +108,7 @@ def number(text: str) -> int:
     """A whole number as a Go template prints it (``1e+06`` for a million); 0 for an empty text.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no number.
     """
     return int(float(text)) if text else 0
 

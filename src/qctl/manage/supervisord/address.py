@@ -59,7 +59,7 @@ def parse_url(url: str) -> Address:
     try:
         return _parse(url)
     except ValueError as error:
-        # Do not chain the error: the text of some contains a part of the URL.
+        # Do not chain the error: its text may contain a part of the URL.
         why = str(error) if isinstance(error, _NotUsableError) else "it is malformed"
     raise UsageError(
         "supervisord.url is not the URL of a supervisord on this host",

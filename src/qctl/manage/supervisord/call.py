@@ -35,8 +35,8 @@ class HelperCall:
         reader, writer = os.pipe()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         try:
-            # Before the helper starts: if qctl is killed right afterwards, the helper knows
-            # already what to do.
+            # Write the request before the helper starts, so that the helper has it even if qctl
+            # is killed right after the start.
             os.write(writer, f"{json.dumps(request)}\n".encode())
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "qctl.manage.supervisord.helper"],
@@ -64,7 +64,7 @@ class HelperCall:
         if not code or self._errors.closed:
             return None
         self._errors.seek(0)
-        # Its last line: above it there may be a traceback.
+        # The reason is the last line; there may be a traceback above it.
         lines = self._errors.read(_MAX_STDERR).strip().splitlines() or [b""]
         return first_line(lines[-1]) or f"qctl's helper ended with code {code}"
 

@@ -26,7 +26,7 @@ def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedPr
         found = [process for process in processes if process.key == key]
     if not found:
         raise _not_found(processes, name)
-    # One set of processes must always have the same target, however it was named here.
+    # The same processes must always have the same target, whichever name selected them.
     own = {process.target for process in found}
     if len(own) == 1 and sum(process.target in own for process in processes) == len(found):
         return found

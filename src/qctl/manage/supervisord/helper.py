@@ -2,13 +2,13 @@
 
 supervisord has no call that restarts a process: it must be stopped by one call and started by
 another. If qctl died between the two, the process would stay stopped. So a helper makes both calls;
-it is detached and goes on when qctl is killed. It reads one line of JSON from standard input (the
-address may hold a password, which no process list must show):
+it is detached and goes on when qctl is killed. Its arguments are one line of JSON on standard
+input, because a process list must not show the password that the address may hold:
 
 - ``address``: the fields of ``Address``;
 - ``key``, ``pid``: the process, and its pid (null if it does not run);
-- ``signal``: the signal to send, e.g. ``SIGTERM``; after it, nothing is killed. "" to stop the
-  process as configured, with SIGKILL at the end.
+- ``signal``: the signal to send, e.g. ``SIGTERM``, never followed by SIGKILL; or "" to have
+  supervisord stop the process as configured, with SIGKILL if it does not end in time.
 
 The exit code is 0 if the process was started again, or if somebody else has started or stopped it;
 otherwise 1, with the reason as a line on standard error.
@@ -28,7 +28,7 @@ from qctl.manage.supervisord.address import Address
 
 # How long supervisord may be away, for example because it is being restarted.
 _AWAY_S = 60.0
-# How long a process may take to end: a job after whose end it exits may be long.
+# How long a process may take to end. It ends after its last job, which may be long.
 _END_S = 24 * 3600.0
 _POLL_S = 0.1
 _ENDED = {"STOPPED", "EXITED", "FATAL"}
@@ -51,7 +51,7 @@ class Helper:
         """End the process, and start it once it has ended.
 
         Raises:
-            _RefusedError, ManagerUnreachableError: it was not started.
+            _RefusedError, ManagerUnreachableError: the process was not started.
         """
         self._end()
         until = time.monotonic() + _END_S
@@ -59,16 +59,16 @@ class Helper:
             if time.monotonic() > until:
                 raise _RefusedError("it did not end within a day")
             time.sleep(_POLL_S)
-        # After a mere signal, only a call of somebody else has stopped it.
+        # After a signal, the state is EXITED. If it is STOPPED, somebody else stopped the process.
         if state == "EXITED" or (state and not (self._signal and state == "STOPPED")):
             self._start()
 
     def _end(self) -> None:
-        """Ask for the end of the process, unless it has ended or was replaced already."""
+        """Make the process end, unless it has ended or was replaced already."""
         until = time.monotonic() + _AWAY_S
         is_asked = False
         while state := self._state():
-            # If an answer was lost, it is this helper that stops the process.
+            # If ``is_asked``, the answer to our request was lost, but the stop is probably ours.
             if state in {"STOPPING", "STOPPED"} and self._pid and not is_asked:
                 raise _RefusedError("somebody has stopped it")
             if state == "STOPPING" or state in _ENDED:
@@ -107,7 +107,7 @@ class Helper:
                 return
 
     def _state(self) -> str:
-        """The name of the state; "" if another process runs by now, or the process was removed."""
+        """The name of the process's state; "" if the process was replaced or removed."""
         info = self._info()
         pid = info.get("pid")
         return "" if pid and pid != self._pid else str(info.get("statename", ""))

@@ -118,7 +118,8 @@ class Supervisord:
         """Raise if the pids of this supervisord are not those of this host.
 
         Args:
-            pid: of supervisord, as it reports it. In a container, it has another one there.
+            pid: the pid that supervisord reports as its own. In a container, it is not the pid
+                that supervisord has on this host.
         """
         if self._is_checked:
             return
@@ -129,7 +130,7 @@ class Supervisord:
             words = psutil.Process(pid).cmdline() if isinstance(pid, int) else ()
             self._is_checked = any("supervisord" in word for word in words)
         except psutil.AccessDenied:
-            # It belongs to another user.
+            # The process belongs to another user, so take it for the supervisord.
             self._is_checked = True
         except (psutil.Error, OSError, ValueError):
             pass

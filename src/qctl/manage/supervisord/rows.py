@@ -22,7 +22,7 @@ from qctl.manage.programs import (
 )
 from qctl.manage.protocol import ManagedProcess
 
-# Whether supervisord starts a process again that has exited, it decides within a second.
+# After a process has exited, supervisord decides within a second whether to start it again.
 _DECIDED_S = 3
 _STATUS = {
     "RUNNING": "online",
@@ -71,8 +71,8 @@ def to_program(row: object) -> Program | None:
         stop_signal=_signal(row.get("stopsignal")),
         stop_wait_s=_number(row.get("stopwaitsecs")),
         start_s=_number(row.get("startsecs")) or 0,
-        # supervisord refuses a configuration with stopasgroup and without killasgroup. It reports
-        # only the second.
+        # supervisord reports only killasgroup. If that is false, stopasgroup is false too, because
+        # supervisord refuses stopasgroup without killasgroup.
         signals_group=killed if isinstance(killed := row.get("killasgroup"), bool) else None,
         command=_first_word(command),
         # Processes of one program may differ in numbers, such as a port.
@@ -161,13 +161,13 @@ def _exited(row: Mapping[str, object]) -> str:
 
 def _error_log(row: Mapping[str, object], program: Program) -> Path | None:
     name = _text(row.get("stdout_logfile" if program.merges_stderr else "stderr_logfile"))
-    # Many containers have /dev/stderr here, which qctl would take for its own.
+    # In many containers, the log is /dev/stderr: if qctl opened it, it would get its own stderr.
     is_file = name.startswith("/") and not name.startswith(("/dev/", "/proc/")) and "\0" not in name
     return Path(name) if is_file else None
 
 
 def why_not_restartable(process: ManagedProcess) -> str:
-    """Why a restart would leave the workers running beside the new ones; "" if it would not."""
+    """Why a restart would leave the old workers running beside the new ones; "" if it would not."""
     pid = process.pid
     if pid is None or process.tree_kill or not is_shell_without_trap(pid, process.stop_signal):
         return ""

@@ -160,7 +160,7 @@ def _body(answer: bytes, address: Address) -> bytes:
 
 def _parse(body: bytes, address: Address, deadline: float) -> Any:
     """The result in an XML-RPC answer."""
-    # An answer without declarations can define no entities, so nothing in it can expand.
+    # Refuse declarations: they can define entities, and these can expand to a huge text.
     if b"<!" in body:
         raise _not_understood(address)
     fault: xmlrpc.Fault | None = None

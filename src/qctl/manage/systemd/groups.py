@@ -7,10 +7,10 @@ from pathlib import Path
 
 from qctl.manage.systemd.names import SUFFIX
 
-# Services that run programs of others: a restart of them is no restart of an app. PM2, supervisord
-# and the engines of containers are process managers with targets of their own; if qctl cannot ask
-# one of them, perhaps because it belongs to another user, its whole service is still not the app.
-# cron, at and sshd keep what they have started in their own group.
+# Services that run other programs, so to restart one of them is not to restart an app. PM2,
+# supervisord and container engines are process managers with targets of their own. Even if qctl
+# cannot ask one of them, perhaps because it belongs to another user, its service is not the app.
+# The programs that cron, at and sshd start stay in the control groups of these services.
 _OTHERS = {
     "atd",
     "containerd",
@@ -32,14 +32,14 @@ def groups_of(pids: Collection[int]) -> set[str]:
 
 
 def service_of(group: str, *, user: bool) -> str | None:
-    """The only service that can own this control group; None if none can.
+    """The only service that can own this control group; None if no service can.
 
-    It owns the group only if systemd names this group as the service's own. In the groups below its
-    own, a service manages processes itself: those of containers, or of a user's own services.
+    It owns the group only if systemd reports exactly this group for the service. A group further
+    down belongs to something that the service manages, such as a container or a user's service.
 
     Args:
-        user: whether the service must be one of a user, whose group lies in that of a system
-            service, the user's manager.
+        user: whether to find a user's service. The group of a user's service is below that of a
+            system service, which is the user's systemd.
     """
     services = [part for part in group.split("/") if part.endswith(SUFFIX)]
     if len(services) <= user:
@@ -54,7 +54,8 @@ def _group(pid: int) -> str | None:
         text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # HIERARCHY:CONTROLLERS:PATH; systemd uses the hierarchy with its name, or the one of version 2.
+    # Each line is HIERARCHY:CONTROLLERS:PATH. systemd's own hierarchy has the controllers
+    # "name=systemd" or, in version 2 of control groups, "".
     by_controllers = {}
     for line in text.splitlines():
         _, _, rest = line.partition(":")

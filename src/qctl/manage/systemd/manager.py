@@ -24,7 +24,7 @@ from qctl.similar import similar_names
 
 TIMEOUT_S = 10.0
 _MAX_LOG_LINES = 200
-# Times in UTC, in the only form that all versions print.
+# All versions print times in the same form; TZ makes them UTC.
 _ENV = {"TZ": "UTC", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""}
 
 
@@ -32,7 +32,7 @@ class Systemd:
     """One systemd.
 
     Args:
-        kind: ``systemd`` for that of the system, ``systemd-user`` for that of this user.
+        kind: ``systemd`` for the system's, ``systemd-user`` for this user's.
         timeout_s: how long to wait for an answer.
     """
 
@@ -49,7 +49,7 @@ class Systemd:
         return [process for process in found if process.pid]
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is that of ``ManagedProcess.key``."""
+        """See ``Manager``; the key is the unit's name, after ``user/`` if it is a user's unit."""
         unit = self._unit(key.removeprefix("user/"))
         return self._process(unit) if _exists(unit) else None
 
@@ -102,11 +102,11 @@ class Systemd:
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """See ``Signaller``: have systemd send the stop signal to the main process alone.
 
-        For systemd this is no stop: it sets no time limit, and starts the service again if the
-        settings allow it (see ``why_not_rollable``).
+        systemd does not treat this as a stop: it sets no time limit, and starts the service again
+        if the service's settings allow a start (see ``why_not_rollable``).
         """
         self._forget_starts(process.name)
-        # The short form of --kill-whom: before version 252, the option had this name.
+        # Before version 252, --kill-whom was named --kill-who. Newer versions accept both.
         options = ("--kill-who=main", f"--signal={process.stop_signal}")
         return SignalCall(self._systemctl("kill", *options, "--", process.name), _ENV)
 
@@ -135,8 +135,8 @@ class Systemd:
     def _forget_starts(self, unit: str) -> None:
         """Reset systemd's count of starts, which also counts starts by hand.
 
-        At its limit (StartLimitBurst), systemd would stop the old process and start no new one. If
-        this fails, so does the request that follows.
+        At its limit (StartLimitBurst), systemd would stop the old process and start no new one. An
+        error is ignored here, because the request that follows then fails with the same error.
         """
         with contextlib.suppress(ManagerUnreachableError):
             argv = self._systemctl("reset-failed", "--", unit)

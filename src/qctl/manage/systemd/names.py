@@ -20,7 +20,7 @@ _OTHER_TYPES = (
 
 
 def unit_pattern(name: str) -> str:
-    """What to ask systemd for: a unit, or for all instances of a template ``NAME@*.service``.
+    """The unit to ask systemd for; ``NAME@*.service`` for all instances of a template.
 
     Args:
         name: as the operator types it: ``emails``, ``emails.service``, ``emails@1``, ``emails@*``

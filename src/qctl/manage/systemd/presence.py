@@ -12,10 +12,10 @@ _USER_SOCKET = "systemd/private"
 
 
 def is_present(kind: str) -> bool:
-    """Whether there is a systemd to ask; asks none.
+    """Whether there is a systemd to ask. Only looks for its files.
 
     Args:
-        kind: ``systemd`` for that of the system, ``systemd-user`` for that of this user.
+        kind: ``systemd`` for the system's, ``systemd-user`` for this user's.
     """
     if kind == "systemd-user":
         runtime = os.environ.get("XDG_RUNTIME_DIR")

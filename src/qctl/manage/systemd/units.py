@@ -49,7 +49,7 @@ Properties = Mapping[str, str]
 # systemd's defaults, for a property that an old systemd does not have.
 _STOP_TIMEOUT_S = 90.0
 _START_TIMEOUT_S = 90.0
-# In a roll, the other processes must do the work of one that has exited.
+# The longest RestartSec of a service that is rolled: the other processes do its work until then.
 _MAX_RESTART_DELAY_S = 30.0
 _STATES = {
     "active": "online",
@@ -90,7 +90,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
     started_ms = parse_time_ms(unit.get("ExecMainStartTimestamp", ""))
     return ManagedProcess(
         target=f"{kind}:{family_of(name)}",
-        # A unit of the system and one of the user can have one name.
+        # A unit of the system and a unit of the user can have the same name.
         key=name if kind == "systemd" else f"user/{name}",
         name=name,
         namespace="",
@@ -103,7 +103,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
         kill_timeout_ms=_kill_timeout_ms(unit),
         ready_timeout_ms=_ready_timeout_ms(unit),
         cpu_percent=None,
-        # systemd counts the memory of the whole group, with the cache of files that it has read.
+        # Not the memory that systemd reports: it includes the cache of files that were read.
         rss_bytes=None,
         last_start_ms=started_ms,
         starts_again=unit.get("Restart") == "always" and not _prevents_restart(unit),
@@ -127,7 +127,7 @@ def why_not_started_again(unit: Properties) -> str:
 
 
 def why_not_restartable(unit: Properties) -> str:
-    """Why a restart would leave the workers running beside the new ones; "" if it would not."""
+    """Why a restart would leave the old workers running beside the new ones; "" if it would not."""
     mode = unit.get("KillMode")
     if mode == "none":
         return "with KillMode=none, systemd stops no process, and would start new workers beside it"
@@ -185,7 +185,7 @@ def _ready_timeout_ms(unit: Properties) -> int:
     if unit.get("Type") not in _TYPES_WITH_READINESS:
         return 0
     limit_s = parse_span_s(unit.get("TimeoutStartUSec", ""))
-    # A queue must not stay paused without end because a service never says that it is ready.
+    # Without a limit, a queue would stay paused for ever if the service never says it is ready.
     if limit_s is None or math.isinf(limit_s):
         limit_s = _START_TIMEOUT_S
     return int(limit_s * 1000)
