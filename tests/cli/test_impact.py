@@ -385,3 +385,33 @@ def test_only_a_resume_comes_after_the_restart(client: Client, qctl: Typed, apps
         "    # then restart the workers, and",
         "    qctl resume q",
     ]
+
+
+def test_a_platform_that_cannot_be_asked(qctl: Typed, client: Client) -> None:
+    """Its grace and signal count, for all workers of the queues; no manager is asked."""
+    fill(client)
+    ran = qctl("q", "--grace", "1h", "--signal", "term", "--json")
+    told = json.loads(ran.out)
+    assert (told["target"], told["kill_after_s"], told["stop_signal"]) == (None, 3600.0, "SIGTERM")
+    assert len(told["interrupted"]) == 3
+    # The usual runs are of 10 s, so each job ends within the hour.
+    assert told["interrupted_if_handled"] == []
+    assert told["verdict"]["word"] == "drain first"
+    assert json.loads(qctl("q", "--grace", "0s", "--json").out)["interrupted_if_handled"]
+    shown = " ".join(qctl("q", "--grace", "1h", "--signal", "TERM").out.split())
+    assert "if the app exits at once on SIGTERM" in shown
+
+
+def test_a_grace_in_place_of_the_managers(qctl: Typed, client: Client) -> None:
+    fill(client)
+    told = json.loads(qctl("--target", "pm2:app", "--grace", "30s", "--json").out)
+    (process,) = told["processes"]
+    assert (process["kill_timeout_ms"], told["kill_after_s"]) == (30_000, 30.0)
+    assert process["stop_signal"] == "SIGINT"
+
+
+@pytest.mark.parametrize(
+    "words", [("--signal", "TERM"), ("--grace", "soon"), ("--grace", "5s", "--signal", "NONE")]
+)
+def test_a_malformed_platform(qctl: Typed, words: tuple[str, ...]) -> None:
+    assert qctl("q", *words).code == 2

@@ -112,6 +112,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "impact": (
         ("qctl impact --target pm2:worker", "what a restart would do, and when to restart"),
         ("qctl impact emails", "the same for the workers of a queue"),
+        ("qctl impact emails --grace 10s --signal TERM", "on a platform that qctl cannot ask"),
         ("qctl impact emails --away 30m", "what if no worker runs for half an hour"),
     ),
     "doctor": (

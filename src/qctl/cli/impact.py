@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,10 @@ from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import QueuesOrThoseOfTarget, target_option
 from qctl.durations import parse_duration_s
+from qctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from qctl.ops.impact.scope import Platform
 
 app = App()
 
@@ -35,6 +39,26 @@ def impact(
             show_default=False,
         ),
     ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            "--grace",
+            metavar="D",
+            help="How long the platform waits between the stop signal and SIGKILL, if qctl cannot "
+            "ask the platform (Fly, Cloud Run, ECS, Heroku). Without --target: for all workers of "
+            "the queues",
+            show_default=False,
+        ),
+    ] = None,
+    stop_signal: Annotated[
+        str | None,
+        typer.Option(
+            "--signal",
+            metavar="NAME",
+            help="With --grace: the stop signal that the platform sends, for example TERM",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """What a restart now would do to the jobs, and when to restart.
 
@@ -45,9 +69,12 @@ def impact(
     from qctl.ops.impact.assess import assess  # noqa: PLC0415 - not for --help
 
     away_s = None if away is None else parse_duration_s(away, "--away")
+    platform = _platform(grace, stop_signal)
     address, client = env.redis()
     names = env.under_one_prefix(queues or [])
-    found = assess(client, address, env.settings, names, target=target, away_s=away_s)
+    found = assess(
+        client, address, env.settings, names, target=target, away_s=away_s, platform=platform
+    )
     if env.output == "table":
         from qctl.output.impact.page import impact_text  # noqa: PLC0415
 
@@ -56,3 +83,19 @@ def impact(
         env.emit_json(found.impact)
     env.note(*found.remarks)
     found.queues.raise_if_broken()
+
+
+def _platform(grace: str | None, stop_signal: str | None) -> Platform | None:
+    import signal  # noqa: PLC0415 - not for --help
+
+    from qctl.ops.impact.scope import Platform  # noqa: PLC0415
+
+    if grace is None:
+        if stop_signal is not None:
+            raise UsageError("--signal needs --grace", hint="--grace 10s --signal TERM")
+        return None
+    name = (stop_signal or "").upper()
+    name = name if not name or name.startswith("SIG") else f"SIG{name}"
+    if name and name not in {each.name for each in signal.Signals}:
+        raise UsageError(f"--signal: no signal {stop_signal!r}", hint="--signal TERM")
+    return Platform(parse_duration_s(grace, "--grace"), name)

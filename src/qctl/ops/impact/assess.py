@@ -24,7 +24,7 @@ from qctl.ops.impact.downtime import Downtime, downtime
 from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_risk, read_heartbeats
 from qctl.ops.impact.recovery import Recovery, recovery_of
 from qctl.ops.impact.safety import DataSafety, data_safety
-from qctl.ops.impact.scope import Scope, find_scope
+from qctl.ops.impact.scope import Platform, Scope, find_scope
 from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import Runtimes, quantile, remaining_runs_s, usual_runtimes
@@ -75,6 +75,8 @@ class Impact:
     Args:
         target: what would be restarted; None for all workers of these queues.
         processes: the target's processes.
+        stop_signal: the stop signal that the operator named; None if none, and if the processes
+            have their own.
         handles_signal: True if the workers finish their jobs on the stop signal; None if unknown.
         kill_after_s: the time from the stop signal until the process is killed; None if unknown,
             or if there is no limit.
@@ -101,6 +103,7 @@ class Impact:
     target: str | None
     why_no_target: str
     processes: tuple[ProcessPlan, ...]
+    stop_signal: str | None
     handles_signal: bool | None
     kill_after_s: float | None
     last_restarts: tuple[RestartRow, ...] | None
@@ -143,6 +146,7 @@ def assess(
     *,
     target: str | None = None,
     away_s: float | None = None,
+    platform: Platform | None = None,
 ) -> Assessment:
     """What a restart now would do.
 
@@ -151,6 +155,8 @@ def assess(
         target: what would be restarted. None for the one app that serves the queues, or, if there
             is not exactly one, for all workers of the queues.
         away_s: how long no worker will run; None for the duration of a plain restart.
+        platform: how the workers are stopped, if no manager on this host does that. Without
+            ``target``, no manager is then asked.
 
     Raises:
         NotFoundError: a queue or the target does not exist, there is no queue at all, or the
@@ -160,8 +166,8 @@ def assess(
         FailedError: the target does not run.
         UnreachableError: Redis or the target's manager cannot be reached.
     """
-    scope = find_scope(client, address, settings, names, target)
-    assessor = _Assessor(client, address, settings, scope)
+    scope = find_scope(client, address, settings, names, target, platform)
+    assessor = _Assessor(client, address, settings, scope, platform)
     impact = assessor.impact(away_s)
     return Assessment(impact, scope.queues, (*scope.remarks, *assessor.remarks))
 
@@ -172,7 +178,15 @@ class _Assessor:
     At the end, queues that looked idle are read again.
     """
 
-    def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
+    def __init__(
+        self,
+        client: Client,
+        address: Address,
+        settings: Settings,
+        scope: Scope,
+        platform: Platform | None = None,
+    ) -> None:
+        self._platform = platform
         self._client = client
         self._address = address
         self._scope = scope
@@ -225,6 +239,7 @@ class _Assessor:
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
             processes=process_plans(target, scope.connections, self._settings.prefix),
+            stop_signal=self._platform.stop_signal or None if self._platform else None,
             handles_signal=handles or None,
             kill_after_s=None if is_gapless else kill_after_s,
             last_restarts=self._or_remark("what the last restart did", self._last_restarts),
@@ -281,6 +296,8 @@ class _Assessor:
 
     def _kill_after_s(self) -> float | None:
         target = self._scope.target
+        if self._platform is not None:
+            return self._platform.grace_s
         if target is None:
             return None
         if all(process.target.startswith("qctl:") for process in target.processes):

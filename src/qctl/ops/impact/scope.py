@@ -6,11 +6,11 @@ A drain must know all of this before it begins. Here a part may be unknown; a re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.errors import NotFoundError, QctlError, is_outage
+from qctl.errors import NotFoundError, QctlError, UsageError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.targets import (
@@ -68,12 +68,26 @@ class Scope:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """How a platform that qctl cannot ask stops the workers, as the operator says.
+
+    Args:
+        grace_s: from the stop signal until SIGKILL.
+        stop_signal: e.g. ``SIGTERM``; "" if unknown.
+    """
+
+    grace_s: float
+    stop_signal: str = ""
+
+
 def find_scope(
     client: Client,
     address: Address,
     settings: Settings,
     names: Sequence[str],
     target: str | None,
+    platform: Platform | None = None,
 ) -> Scope:
     """The scope of a command. The default target is the one app that serves the queues, if any.
 
@@ -85,14 +99,18 @@ def find_scope(
         require_bullmq(find_queues(client, settings.prefix, names), hint="qctl status shows it")
     if target is not None:
         found = open_target(settings, target)
+        if platform is not None:
+            found = _stopped_by(platform, found)
         connections, remarks = _connections(client, address, settings, found.processes)
         return _of_target(client, settings, names, found, connections, remarks)
-    processes, remarks = managed_processes(settings, lambda: worker_addresses(client))
+    processes, remarks = _managed(client, settings, platform)
     connections, more = _connections(client, address, settings, processes)
     remarks += more
     wanted = [QueueKeys(settings.prefix, name) for name in names]
     labels = targets_serving(settings, connections, processes, wanted)
     why = "no managed process on this host is known to serve these queues"
+    if platform is not None:
+        labels, why = set(), "--grace is about a platform that qctl cannot ask"
     if len(labels) > 1:
         why = f"several apps serve these queues: {', '.join(sorted(labels))}"
     if len(labels) == 1:
@@ -114,6 +132,33 @@ def find_scope(
         wider=(*names, *others) if names and others else (),
         remarks=remarks,
     )
+
+
+def _managed(
+    client: Client, settings: Settings, platform: Platform | None
+) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
+    if platform is not None:
+        return (), ()
+    return managed_processes(settings, lambda: worker_addresses(client))
+
+
+def _stopped_by(platform: Platform, target: Target) -> Target:
+    """The target, with the platform's grace and signal in place of its manager's."""
+    if target.manager.kind == "qctl":
+        raise UsageError(
+            f"--grace does not go with {target.label}",
+            why="`qctl worker restart` lets these workers finish, however long that takes",
+            hint="if the platform stops them, name the queues and leave --target out",
+        )
+    processes = tuple(
+        replace(
+            process,
+            kill_timeout_ms=round(platform.grace_s * 1000),
+            stop_signal=platform.stop_signal or process.stop_signal,
+        )
+        for process in target.processes
+    )
+    return replace(target, processes=processes)
 
 
 def _of_target(

@@ -95,7 +95,8 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         unknown = "the time before SIGKILL" if impact.processes else "the stop signal"
         yield f"{unknown} is unknown, so all running jobs are counted"
         return
-    known = dict.fromkeys(process.stop_signal for process in impact.processes)
+    given = [impact.stop_signal] if impact.stop_signal or not impact.processes else []
+    known = dict.fromkeys(given or (process.stop_signal for process in impact.processes))
     signals = " or ".join(signal or "the stop signal" for signal in known)
     limit = duration(impact.kill_after_s or 0)
     if impact.handles_signal:
