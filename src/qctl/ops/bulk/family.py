@@ -31,7 +31,7 @@ class _LeftAlone:
     def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
         if len(self.examples) < _MAX_EXAMPLES:
-            # "parent" means unfinished children. The known ones are deleted, so there are new ones.
+            # "parent": the job has unfinished children. These are new, since we deleted all others.
             reasons = REASONS | {"parent": "children were added to it"}
             reason = reasons.get(answer, answer)
             self.examples.append(f"{job_id} of {keys.name} ({reason})")

@@ -1,9 +1,9 @@
 """Pause the queues of a drain, and keep them paused even if somebody resumes them.
 
-Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``). That
-ends the pause of the very drain that restarts the app. Therefore, before each step that needs the
-pause, the drain pauses resumed queues again and waits for the jobs that have started meanwhile. It
-cannot go on without the pause, because an app may exit on a stop signal before its jobs have ended.
+Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``), and so
+end the pause of the drain that restarts them. Therefore, before each step that needs the pause, the
+drain pauses resumed queues again and waits for the jobs that have started meanwhile. No drain can
+go on without the pause, because an app may exit on a stop signal before its jobs have ended.
 
 A pause note, a key in Redis, names the command that paused a queue.
 """

@@ -49,7 +49,7 @@ def data_safety(server: ServerFacts, now_ms: int) -> DataSafety:
         age_s = max((now_ms + server.clock_ahead_ms - server.rdb_saved_at_ms) / 1000, 0.0)
     loss_s = None
     if persistence == "aof":
-        # With "no", the operating system chooses when it writes: Linux about every 30 s.
+        # With "no", the operating system decides when to write. Linux writes about every 30 s.
         loss_s = {"always": 0.0, "everysec": 1.0, "no": 30.0}.get(server.aof_fsync or "")
     elif persistence == "rdb":
         loss_s = age_s

@@ -122,7 +122,7 @@ def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry])
     found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
     pairs = list(zip(entries, found, strict=True))
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
-        # A job without a lock has stalled if its id is still in active; if not, it has just ended.
+        # A job without a lock has stalled if its id is still in active. Otherwise, it has ended.
         still = frozenset(lists.active_ids(client, keys))
         pairs = [pair for pair in pairs if (pair[1] and pair[1].lock_token) or pair[0].id in still]
     elif state == "stalled":

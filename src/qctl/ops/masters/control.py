@@ -116,10 +116,10 @@ def _pids_if_ready(folder: MasterFolder, pid: int) -> list[int]:
 
 
 def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
-    """Replace a master's processes one after another; each new one takes jobs before the old stops.
+    """Replace a master's processes one by one. A new one takes jobs before the old one stops.
 
     Args:
-        timeout_s: the longest wait for all new processes. Old ones may still finish jobs after it.
+        timeout_s: the longest wait for all new processes. Old ones may finish jobs even later.
 
     Raises:
         NotFoundError: no master of this name runs.

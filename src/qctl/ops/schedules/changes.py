@@ -26,8 +26,8 @@ class Removal:
     Args:
         schedule: the scheduler as it was before the removal.
         removed: False in a dry run, or if another client removed the scheduler first.
-        job_left: the id of the scheduler's pending job if that was not deleted and still runs,
-            because it is no longer delayed; None if there is no such job.
+        job_left: the id of the scheduler's pending job if the job was no longer delayed, so that
+            it was not deleted and still runs; None if there is no such job.
     """
 
     schedule: Schedule

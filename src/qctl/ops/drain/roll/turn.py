@@ -87,7 +87,7 @@ class Turn:
         self._own_names = frozenset(name for name in names if name) if all(names) else frozenset()
         jobs = read_active(context.client, context.queues)
         self._orphans = {job.key for job in jobs if job.is_orphan}
-        self._ledger.take_stalled()  # drop them: they are not this turn's
+        self._ledger.take_stalled()  # drop them: they are not from this turn
         run = prepare_restart(context, self._target, process, connections)
         yield Restarting(process.target, process.key, process.pid)
         self.old_pid = process.pid
