@@ -296,7 +296,10 @@ def test_so_may_one_of_its_processes_that_shows_none(client: Client, apps: Apps)
     apps.owned["1"] = (apps.worker(2),)
     assert ask(client, "q", target="pm2:app").verdict.word == "safe"
     # One that has crashed runs nothing.
-    apps.processes[1], apps.owned["1"] = replace(PROCESS, key="1", pid=None, started_at_ms=None), ()
+    apps.processes[1], apps.owned["1"] = (
+        replace(PROCESS, key="1", pid=None, started_at_ms=None, status="errored"),
+        (),
+    )
     assert ask(client, "q", target="pm2:app").verdict.word == "safe"
 
 
