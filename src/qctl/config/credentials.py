@@ -84,7 +84,7 @@ def _secret(lookup: Lookup, setting: str) -> PasswordSource | None:
                 why=f"both are in {layer.origin(f'{setting}_file')}",
                 hint="remove one of them",
             )
-        # A command has the same origin: commands are only in files, whose origins name the table.
+        # Also for ``_command``, which only files have: their origins name the table, not the key.
         lookup.origins[setting] = layer.origin(f"{setting}_file")
         if command is None:
             return PasswordSource(file=_file(layer, f"{setting}_file"), setting=name)

@@ -15,7 +15,7 @@ def find_groups(layers: Sequence[Layer], targets: Collection[str]) -> Mapping[st
         targets: names of the configured targets; a group must have another name.
 
     Raises:
-        UsageError: a group has no list of targets, or the name of a target.
+        UsageError: a group's value is no list of targets, or the group is named like a target.
     """
     found: dict[str, tuple[str, ...]] = {}
     for layer in layers:

@@ -109,7 +109,7 @@ class PasswordSource:
 
 
 def _stderr_to_show(stderr: bytes, stdout: bytes) -> str:
-    """The last lines of stderr; "" if stderr repeats a line of stdout: it may be the password."""
+    """The last lines of stderr; "" if stderr repeats a line of stdout, perhaps the password."""
     text = stderr[-_MAX_STDERR_BYTES:].decode(errors="replace").strip()
     secrets = [line.strip() for line in stdout.splitlines() if line.strip()]
     if any(secret in stderr for secret in secrets):

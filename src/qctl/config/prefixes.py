@@ -25,7 +25,7 @@ class Prefixes:
     """The prefixes that a command works on.
 
     Args:
-        patterns: without duplicates; at least one. Ordinary characters are ``escaped``.
+        patterns: at least one, without duplicates. Ordinary characters are as in ``escaped``.
     """
 
     patterns: tuple[str, ...] = (DEFAULT_PREFIX,)
@@ -41,7 +41,7 @@ class Prefixes:
         return any(_has_glob(pattern) for pattern in self.patterns)
 
     def of_queue(self, name: str) -> list[str]:
-        """The prefixes that a queue with this name may have; those of globs are left out."""
+        """The prefixes that the patterns without ``*`` and ``?`` name for a queue of this name."""
         known = (_with_queue(pattern, name) for pattern in self.patterns if not _has_glob(pattern))
         return list(dict.fromkeys(known))
 

@@ -10,8 +10,9 @@
 -- ARGV[3] "force" to make a drain of the queue stop; else ""
 --
 -- Answers {word, how many jobs the paused list had, id of the event or ""}. The words: "resumed"; "running"
--- (the queue was not paused); "others" (the note has another owner: nothing was changed; or a client has paused
--- or resumed the queue after the owner's pause: only the note was deleted); "more" (call again).
+-- (the queue was not paused); "others" (nothing was changed, because the note has another owner; or only the
+-- note was deleted, because a client has paused or resumed the queue after the owner's pause); "more" (call
+-- again).
 --@include pausing
 
 local base, meta, note = unpack(KEYS)

@@ -290,7 +290,7 @@ def _nth(text: str) -> tuple[str, int]:
 
 
 def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
-    """Split a list into the items that do not have this form, and those that do (last days)."""
+    """Split a list: the items that do not match the regular expression ``form``, and the others."""
     items = text.split(",")
     last = [item for item in items if re.fullmatch(form, item)]
     _refuse_twice(last, refused)

@@ -40,7 +40,7 @@ MAX_SKIPPED = 1000
 # The answer of ``upsert_scheduler.lua`` if the jobs for a pattern's due times exist and have not
 # ended.
 _PATTERN_TIMES_TAKEN = -10
-# How many due times that script gets for a pattern, and how many it tries for an interval.
+# How many due times ``upsert_scheduler.lua`` gets for a pattern, and tries for an interval.
 _PATTERN_TIMES, _INTERVAL_TIMES = 2, 32
 # Options that a scheduler's next job does not take over from the present one.
 _NOT_LASTING = frozenset({"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"})

@@ -192,7 +192,7 @@ def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
 
 @dataclass(frozen=True, slots=True)
 class FlowNode:
-    """A job of a flow, the id that it will have, and the indexes of its children in the nodes."""
+    """A job of a flow, the id that it will have, and its children's indexes in the node list."""
 
     id: str
     job: FlowJob
@@ -230,7 +230,8 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
         keys.append(QueueKeys(prefix, job.queue)(""))
         args += (node.id, encode_name(job.name), encode_data(job.data))
         args += ("1" if job.children else "", *option_set(job, prefix))
-    # All queues of a flow are in one cluster slot, so the second ``whole`` key of one is enough.
+    # The second key of ``whole`` is needed while the queue's cluster slot moves. All queues of a
+    # flow are in one slot, so the second key of one queue is enough.
     guard = QueueKeys(prefix, nodes[0].job.queue).whole
     return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))
 

@@ -69,7 +69,7 @@ def retry_finished(
     pace: Pace | None = None,
     foresight: Foresight | None = None,
 ) -> dict[str, str]:
-    """Run finished jobs again, and put lost jobs back (unfinished, and in no state).
+    """Run finished jobs again, and put back lost jobs, which are unfinished and in no state.
 
     Args:
         ids: in the order in which the jobs are to run.

@@ -79,7 +79,7 @@ local function deduplicate(base, job)
   return owner
 end
 
--- Frees the deduplication id. Keeps it while its TTL runs (throttling), and while another job owns it.
+-- Frees the deduplication id if this job owns it and no TTL of the id is running (throttling).
 local function release_dedup(base, id, dedup_id)
   local key = base .. "de:" .. dedup_id
   local ttl = redis.call("PTTL", key)

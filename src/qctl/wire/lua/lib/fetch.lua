@@ -5,10 +5,10 @@
 -- reason is "blocked" if the queue's concurrency determines the number, else "". If no job may start, answers
 -- {0, "blocked", 0} (the queue is paused, or its concurrency is reached) or {0, "limited", ms until the rate
 -- limit ends}.
--- Workers share the places that the queue's concurrency allows; otherwise the first worker would keep them all.
--- kept: how many places this worker may fill because its own jobs have just ended. Without kept, the worker may
--- fill a quarter of the free places. After that it waits for its turn: BZPOPMIN serves the client that has
--- waited longest.
+-- A queue's concurrency sets how many jobs may run at once. The workers share these places: else the first
+-- worker would keep them all. kept: how many places this worker may fill because its own jobs have just ended.
+-- Without kept, the worker may fill a quarter of the free places, and waits for the next turn: BZPOPMIN serves
+-- the client that has waited longest.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local max_jobs = tonumber(meta[3] or "") or limiter_max

@@ -7,7 +7,7 @@
 -- Brings all ready jobs into one list, as a resume by BullMQ 6 does: the jobs of the paused list run next, and
 -- the jobs of each list keep their order. Answers the name of that list, or nil if another call is needed.
 --
--- One call moves at most max_moved jobs. Usually one list has no more jobs than that: one call is enough, and
+-- One call moves at most max_moved jobs. Usually one of the lists is not longer: then one call is enough, and
 -- no client sees jobs in both lists. If both lists are longer and the queue is paused, each call moves jobs to
 -- the paused list, because a resume by BullMQ 5 loses the jobs that are still in wait. If the queue runs, the
 -- jobs move to wait, where workers take them.
@@ -33,9 +33,9 @@ local function merge_ready(base, max_moved, is_paused)
   return in_paused <= max_moved and "wait" or nil
 end
 
--- Whether any client has paused or resumed the queue after the pause in this note (holder). BullMQ does not
--- change the note, but it writes events. Only the last 1,000 events are read, in about 1 ms. They are enough:
--- a drain follows the events all the time, so it has seen older events.
+-- Whether any client has paused or resumed the queue after the pause that this note records. holder: the note.
+-- BullMQ does not change the note, but it writes events. Only the last 1,000 events are read, in about 1 ms.
+-- They are enough, because a drain follows the events all the time and has seen older ones.
 local function is_overtaken(base, holder)
   local entries = type(holder.event) == "string"
       and redis.pcall("XREVRANGE", base .. "events", "+", holder.event, "COUNT", 1000) or {}

@@ -7,10 +7,10 @@
 local CODES = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
   failed_children = -9}
 
--- A batch consists of parallel arrays, which are faster than one table for each job: ids; groups (values that
--- several jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace
--- for failed jobs); keys (of the jobs' hashes); codes (false, or the code for why the job cannot end). To mark
--- a job is to set its code.
+-- A batch consists of parallel arrays, which are faster than one table for each job. ids and keys: the ids of
+-- the jobs, and the keys of their hashes. groups: values that several jobs have in common, {token =, keep =,
+-- attempts_made =, dedup_id =}; for failed jobs also attempts and stacktrace. codes: false, or the code for why
+-- the job cannot end. "To mark a job" means to set its code.
 
 -- Marks jobs whose hash is gone.
 local function check_existence(batch)
