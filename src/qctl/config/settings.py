@@ -92,7 +92,7 @@ class Settings:
 
     @property
     def prefix(self) -> str:
-        """The key prefix, for what works under one prefix at a time.
+        """The key prefix, for commands that work under one prefix at a time.
 
         Raises:
             UsageError: the settings have several prefixes, or a pattern.

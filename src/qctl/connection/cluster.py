@@ -1,8 +1,8 @@
 """Redis Cluster: one plain connection to each master; a command goes to the master of its key.
 
-Why not redis-py's cluster client: when a connection breaks, redis-py sends the pipeline again, so a
-command may be applied twice (measured: one INCR counted 2). This client sends a command again only
-if a node refused it. The client is small: qctl uses few commands, whose keys are easy to find.
+qctl does not use redis-py's cluster client: if a connection breaks, redis-py sends the pipeline
+again, so a command may be applied twice (measured: one INCR counted 2). This client sends a command
+again only if a node refused it. qctl uses few commands, whose keys are easy to find.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ClusterClient:
         return sorted(clients, key=lambda client: not _is_giving_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
-        """Host and port of the master that owns a key's slot, or of any master if there is none."""
+        """Host and port of the master that owns a key's slot; of any master if no master does."""
         owners = self._slot_owners()
         return owners.get(key_slot(encode(key)), next(iter(owners.values())))
 

@@ -1,7 +1,7 @@
 """A small synchronous Redis connection: a socket and hiredis' parser.
 
-Why not redis-py: ``import redis`` loads asyncio and costs 110-150 ms, more than the rest of
-``qctl status``. And redis-py sends a command again when the reply is lost, so the command may be
+qctl does not use redis-py: ``import redis`` loads asyncio and costs 110-150 ms, more than the rest
+of ``qctl status``. And redis-py sends a command again when the reply is lost, so the command may be
 applied twice. This client sends a command once. The caller decides whether to try again (see
 ``errors.is_outage``): only the caller knows whether applying the command twice does harm.
 """

@@ -35,7 +35,7 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
     finally:
         os.close(descriptor)
     lines = _lines(data) if data else []
-    # If older bytes were skipped, the first line may be incomplete. Drop it, if there are others.
+    # If older bytes were skipped, the first line may be incomplete: drop it if other lines follow.
     return lines[1:] if first > start and len(lines) > 1 else lines, first + len(data)
 
 

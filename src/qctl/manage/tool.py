@@ -80,7 +80,7 @@ class ToolFailedError(ManagerUnreachableError):
 
 
 class ToolCall:
-    """A ``RestartCall``: a tool that runs in the background, with its output hidden.
+    """A ``RestartCall`` that runs a tool in the background, with the tool's output hidden.
 
     The tool has a session of its own, so that Ctrl-C does not end it before the manager has the
     request.

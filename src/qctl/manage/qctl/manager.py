@@ -125,7 +125,7 @@ class Qctl:
 
 
 class _Replacement:
-    """A ``RestartCall``: a request to a master to replace one process."""
+    """A ``RestartCall`` that asks a master to replace one process."""
 
     def __init__(self, request: Request) -> None:
         self._request = request

@@ -59,7 +59,7 @@ class MasterState:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A process that a master has replaced; ``old_pid`` is None if the slot had no process."""
+    """A new process in a slot (a process's number) of a master; ``old_pid`` is None if none ran."""
 
     slot: int
     old_pid: int | None

@@ -1,4 +1,4 @@
-"""A process of its own that ends a process under supervisord and starts it again.
+"""A separate process that ends a process under supervisord and starts it again.
 
 supervisord has no call that restarts a process: it must be stopped by one call and started by
 another. If qctl died between the two, the process would stay stopped. So a helper makes both calls;

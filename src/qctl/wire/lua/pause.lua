@@ -57,7 +57,7 @@ if redis.call("HEXISTS", meta, "paused") == 1 then
     return {"ours", holder.event}
   elseif not is_ours and not is_claimed(holder) then
     if mode == "claim" then
-      -- "claim" is the mode of qctl pause. As in BullMQ, an event is written even for a paused queue.
+      -- The command qctl pause uses "claim". As in BullMQ, it writes an event even if the queue is paused.
       emit(base, "paused")
     end
     return {"others", ""}

@@ -164,7 +164,7 @@ def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
-    """The first due time after the clock is set back, if that happens within three hours."""
+    """If the clock is set back within three hours, the first due time after that moment."""
 
     def offset(at_ms: int) -> timedelta:
         return datetime.fromtimestamp(at_ms / 1000, zone).utcoffset() or timedelta()

@@ -169,7 +169,7 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
 def remove_call(keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None) -> ScriptCall:
     """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
-    ``id_prefix``: for a legacy repeatable job, its jobs' ids without the due time at the end.
+    ``id_prefix``: for a legacy repeatable job, the part of its jobs' ids before the due time.
     """
     prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
@@ -275,7 +275,7 @@ def next_iteration_call(
 def due_times_ms(
     pattern: str | None, tz: str | None, every_ms: int | None, after_ms: int
 ) -> Iterator[int]:
-    """The due times after the due time ``after_ms``, by ``every_ms`` if given, else by ``pattern``.
+    """The due times after the due time ``after_ms``. If ``every_ms`` is set, ignores ``pattern``.
 
     Raises:
         UsageError: qctl does not understand the pattern or the time zone.

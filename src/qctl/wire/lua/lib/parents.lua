@@ -20,7 +20,7 @@ local function parent_of(parent_key, parent_json)
   return parent
 end
 
--- A parent no longer waits for its children: makes it ready or delayed (the table of P13).
+-- Makes a parent that no longer waits for its children ready or delayed (the table of P13).
 local function place_parent(parent, now)
   local base, id = parent.base, parent.id
   local fields = redis.call("HMGET", parent.key, "priority", "delay")
