@@ -23,7 +23,7 @@ _LISTED = ("project", "service", "oneoff")
 _LIST_TEMPLATE = "\t".join(
     ["{{.ID}}", "{{.Names}}", *(f'{{{{.Label "{COMPOSE}{x}"}}}}' for x in _LISTED)]
 )
-# How often to list and inspect: a container that is removed between the two makes both fail.
+# How often to try: an inspection fails if a container was removed after it was listed.
 _ATTEMPTS = 5
 
 
@@ -177,7 +177,7 @@ class _Listed:
 
 def _listed(row: Sequence[str]) -> _Listed:
     identity, names, project, service, oneoff = row
-    # A container has several names if another one is linked to it; those contain a slash.
+    # If other containers link to this one, it has further names, which contain a slash.
     name = next((each for each in names.split(",") if "/" not in each), names)
     if not service or oneoff.lower() == "true":
         project = service = ""

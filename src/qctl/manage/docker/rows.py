@@ -129,7 +129,7 @@ def _to_process(row: Mapping[str, Any], target: str) -> ManagedProcess:
         status="errored" if _has_given_up(row) else _STATUS.get(status, status or "unknown"),
         pid=pid,
         started_at_ms=started_ms if is_alive else None,
-        # Docker does not count `docker restart`. But if an end is known, there was a restart.
+        # Docker does not count `docker restart`. But an end time shows that there was a restart.
         restarts=_number(row.get("restarts")) or int(_epoch_ms(row.get("finished")) is not None),
         mode="fork",
         stop_signal=stop_signal,

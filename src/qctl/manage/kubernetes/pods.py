@@ -68,7 +68,7 @@ _STUCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The end of a run of a container: exit code, reason such as ``OOMKilled``, and the start."""
+    """The end of a container's run: exit code, reason such as ``OOMKilled``, and its start time."""
 
     code: int
     reason: str

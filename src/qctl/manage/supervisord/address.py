@@ -107,7 +107,7 @@ def find_socket() -> Path | None:
 def _is_socket(path: Path) -> bool:
     try:
         status = path.stat()
-        # In a folder such as /tmp, every user can put one that pretends to be supervisord.
+        # In a folder such as /tmp, any user can create a socket and pretend to be supervisord.
         is_open = path.parent.stat().st_mode & stat.S_IWOTH
     except (OSError, ValueError):
         return False

@@ -130,7 +130,7 @@ class Supervisord:
             words = psutil.Process(pid).cmdline() if isinstance(pid, int) else ()
             self._is_checked = any("supervisord" in word for word in words)
         except psutil.AccessDenied:
-            # The process belongs to another user, so take it for the supervisord.
+            # The process belongs to another user, so assume that it is supervisord.
             self._is_checked = True
         except (psutil.Error, OSError, ValueError):
             pass

@@ -113,7 +113,7 @@ def to_process(
         status=status,
         pid=pid,
         started_at_ms=start_ms if pid else None,
-        # supervisord does not count them.
+        # supervisord does not count restarts.
         restarts=None,
         mode="fork",
         stop_signal=program.stop_signal,

@@ -47,7 +47,7 @@ local function allowance(base, wanted, limiter_max, kept)
   return {wanted, reason, 0, max_jobs, limit_ms}
 end
 
--- Moves at most this many ids to active, and answers them. Markers of old BullMQ versions ("0:…") are dropped.
+-- Moves ids to active, and answers them. wanted: how many at most. Drops markers of old BullMQ versions ("0:…").
 local function take_ids(base, wanted)
   local ids = {}
   local popped = redis.call("RPOP", base .. "wait", wanted)
@@ -100,8 +100,8 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   return fields, must_fail
 end
 
--- Fetches at most wanted jobs. limiter_max and limiter_ms: the worker's own rate limit, or nil. kept: see
--- allowance.
+-- Fetches jobs. wanted: how many at most. limiter_max and limiter_ms: the worker's own rate limit, or nil.
+-- kept: see allowance.
 -- Answers {jobs, reason, ms}. jobs: id, fields, id, fields … reason: "" if all wanted jobs were fetched; else
 -- "blocked" (the queue is paused, or its concurrency is reached), "limited" (ms: until the rate limit
 -- ends), "more" (fetch again), "delayed" (ms: when the next job is due, epoch ms) or "empty".
