@@ -15,7 +15,7 @@ from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain import choose, plan
 from qctl.ops.processes import targets
-from qctl.wire.drain_record import read_drain_record
+from qctl.wire.drain_record import read_drain_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient, Workers
 from qctl.wire.write.pausing import hold_lease
@@ -278,9 +278,9 @@ def test_a_target_from_the_config(
 
 def test_a_drain_goes_into_the_record(qctl: Typed, client: Client) -> None:
     assert qctl("drain", "q", "--dry-run").code == 0
-    assert read_drain_record(client, "bull").last is None
+    assert read_drain_records(client, ["bull"])[0].last is None
     report = json.loads(qctl("drain", "q", "--json").out)
-    record = read_drain_record(client, "bull")
+    record = read_drain_records(client, ["bull"])[0]
     assert (record.drains["drained"], sum(record.drains.values())) == (1, 1)
     assert record.last is not None
     assert record.last.outcome == report["outcome"] == "drained"

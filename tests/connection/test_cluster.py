@@ -24,7 +24,7 @@ from qctl.wire.events import last_event_id, read_events
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name, list_workers
-from qctl.wire.read.discovery import discover, survey
+from qctl.wire.read.discovery import survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
 from qctl.wire.write.transitions import retry_finished, retry_stalled
@@ -32,6 +32,7 @@ from tests.labs.build import CLASS, events, holder, is_paused, put, row, scores
 from tests.labs.cli import run
 from tests.labs.clusters import NODES, SLOTS, Cluster, Move
 from tests.labs.forks import add_own, exit_code, forked
+from tests.labs.jobs import discovered
 from tests.labs.servers import RedisServer, free_port
 
 # In one slot, and all over the cluster.
@@ -49,8 +50,8 @@ def test_queues_are_found_on_every_node(cluster: Cluster) -> None:
         put(cluster.client, "1", keys=keys)
     sizes = [master.call("DBSIZE") for master in cluster.client.masters()]
     assert all(sizes), "the keys should be spread over all nodes"
-    assert discover(cluster.client, "{bull}") == [keys.name for keys in TAGGED]
-    assert discover(cluster.client, "bull") == sorted(keys.name for keys in SPREAD)
+    assert discovered(cluster.client, "{bull}") == [keys.name for keys in TAGGED]
+    assert discovered(cluster.client, "bull") == sorted(keys.name for keys in SPREAD)
     assert {q.prefix for q in survey(cluster.client, EVERY_PREFIX).queues} == {"bull", "{bull}"}
 
 
@@ -319,7 +320,7 @@ def test_the_master_is_found_through_a_sentinel(
         put(client, "a", keys=keys)
         put(client, "s", "active", keys=keys)
         assert client.call("CONFIG", "GET", "port")[1] == str(master.port)
-        assert discover(client, "bull") == ["q"]
+        assert discovered(client, "bull") == ["q"]
         assert pause(client, keys, holder("me")).changed
         (found,) = read_snapshots(client, [keys])
         assert isinstance(found, QueueSnapshot)

@@ -31,7 +31,7 @@ from qctl.connection.embedded.server import (
 )
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import UnreachableError, UsageError
-from qctl.wire.read.discovery import discover
+from tests.labs.jobs import discovered
 from tests.labs.servers import wait_until
 
 
@@ -344,7 +344,7 @@ def test_a_server_is_not_started_where_that_is_not_wanted(folder: Path) -> None:
     assert not folder.exists()
     add_job(f"embedded:{folder}")
     _, client = connect(f"embedded:{folder}", start=False)
-    assert discover(client, "bull") == ["q"]
+    assert discovered(client, "bull") == ["q"]
     client.close()
 
 

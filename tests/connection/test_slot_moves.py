@@ -33,7 +33,6 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, JobOptions
 from qctl.wire.read.census import read_census
 from qctl.wire.read.children import children
-from qctl.wire.read.discovery import discover
 from qctl.wire.read.rights import DRAIN, read_missing_rights
 from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
@@ -50,6 +49,7 @@ from qctl.wire.write.transitions import (
 from tests.labs.build import holder, is_paused, put, row
 from tests.labs.cli import Ran, run
 from tests.labs.clusters import Cluster, Move
+from tests.labs.jobs import discovered
 from tests.labs.servers import wait_until
 
 NOW = 1_700_000_000_000
@@ -384,7 +384,7 @@ def test_a_queue_that_moves_while_it_is_looked_for_is_found(
             return reply
 
         monkeypatch.setattr(SocketClient, "call", call_and_move)
-        assert discover(client, keys.prefix) == ["q"]
+        assert discovered(client, keys.prefix) == ["q"]
 
 
 def test_the_doctor_names_a_queue_that_moves(cluster: Cluster) -> None:

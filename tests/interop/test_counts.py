@@ -9,8 +9,8 @@ import pytest
 from qctl.connection.address import Client
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
+from tests.labs.jobs import discovered
 from tests.labs.node import NodeBull, NodeError
 from tests.labs.servers import wait_until
 
@@ -111,15 +111,15 @@ def test_paused_and_resumed(bullmq: NodeBull, client: Client) -> None:
 def test_other_prefixes(bullmq: NodeBull, client: Client, prefix: str) -> None:
     fill(bullmq, prefix)
     assert_agreed(client, bullmq, QueueKeys(prefix, "q"))
-    assert discover(client, prefix) == ["children", "q"]
-    assert discover(client, "bull") == []
+    assert discovered(client, prefix) == ["children", "q"]
+    assert discovered(client, "bull") == []
 
 
 def test_a_flow_across_queues(bullmq: NodeBull, client: Client) -> None:
     children = [{"name": "c", "queueName": f"child{n}", "data": {"ms": 1}} for n in range(3)]
     tree = bullmq.add_flow({"name": "p", "queueName": "parent", "children": children})
     names = ["child0", "child1", "child2", "parent"]
-    assert discover(client, "bull") == names
+    assert discovered(client, "bull") == names
     for name in names:
         assert_agreed(client, bullmq, QueueKeys("bull", name))
     for name in names:

@@ -15,9 +15,10 @@ from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.clients import list_workers
-from qctl.wire.read.discovery import discover, survey
+from qctl.wire.read.discovery import survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.pausing import pause
+from tests.labs.jobs import discovered
 from tests.labs.node import NodeBull
 from tests.labs.servers import RedisServer, wait_until
 
@@ -51,7 +52,7 @@ def guarded(
 @pytest.mark.parametrize("user", ["reader", "lister", "fenced"])
 def test_a_user_who_may_only_read(guarded: RedisServer, user: str) -> None:
     with contextlib.closing(connect(guarded.url_for(user, "pw"))[1]) as client:
-        assert discover(client, "bull") == ["other", "q"]
+        assert discovered(client, "bull") == ["other", "q"]
         assert {queue.prefix for queue in survey(client, EVERY_PREFIX).queues} == {"bull"}
         (found,) = read_snapshots(client, [Q])
         assert isinstance(found, QueueSnapshot), found

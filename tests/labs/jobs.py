@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from qctl.config.prefixes import only
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.discovery import survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 KEYS = QueueKeys("bull", "q")
@@ -59,3 +61,8 @@ def make_queue(client: Client, name: str, prefix: str = "bull", **jobs: int) -> 
             client.call("HSET", f"{key}:{job_id}", "timestamp", int(time.time() * 1000))
             if state == "active":
                 client.call("SET", f"{key}:{job_id}:lock", "token")
+
+
+def discovered(client: Client, prefix: str) -> list[str]:
+    """Names of the queues that a scan finds under a prefix."""
+    return [queue.name for queue in survey(client, only(prefix)).queues]

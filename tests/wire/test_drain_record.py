@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.wire.drain_record import RESULTS, DrainResult, add_drain, read_drain_record
+from qctl.wire.drain_record import RESULTS, DrainResult, add_drain, read_drain_records
 from tests.labs.servers import limited_user
 
 ONE = DrainResult(
@@ -19,7 +19,7 @@ TWO = replace(ONE, at_ms=ONE.at_ms + 1, outcome="timeout", completed=4, lost=2, 
 
 
 def test_without_a_drain_all_is_zero_and_there_is_no_last_one(store: Client) -> None:
-    record = read_drain_record(store, "bull")
+    record = read_drain_records(store, ["bull"])[0]
     assert record.drains == {"drained": 0, "restarted": 0, "timeout": 0, "aborted": 0}
     assert set(record.jobs.values()) == {0}
     assert record.last is None
@@ -28,19 +28,19 @@ def test_without_a_drain_all_is_zero_and_there_is_no_last_one(store: Client) -> 
 def test_drains_add_up_and_the_last_one_is_kept_whole(store: Client) -> None:
     for result in (ONE, ONE, TWO):
         add_drain(store, "bull", result)
-    record = read_drain_record(store, "bull")
+    record = read_drain_records(store, ["bull"])[0]
     assert record.drains == {"drained": 0, "restarted": 2, "timeout": 1, "aborted": 0}
     assert record.jobs == {
         "completed": 10, "failed": 3, "retried": 6, "interrupted": 3, "recovered": 3, "lost": 2,
     }  # fmt: skip
     assert record.last == TWO
-    assert read_drain_record(store, "other").last is None
+    assert read_drain_records(store, ["other"])[0].last is None
 
 
 def test_the_sums_may_have_a_part_of_the_jobs(store: Client) -> None:
     part = {**dict.fromkeys(RESULTS, 0), "completed": 1}
     add_drain(store, "bull", ONE, part)
-    record = read_drain_record(store, "bull")
+    record = read_drain_records(store, ["bull"])[0]
     assert (dict(record.jobs), record.last) == (part, ONE)
 
 
@@ -58,7 +58,7 @@ def test_what_somebody_else_put_there_breaks_nothing(store: Client) -> None:
     store.call(
         "HSET", "qctl:drains:bull", "drains:drained", "many", "jobs:lost", "-3", "last:outcome", "x"
     )
-    record = read_drain_record(store, "bull")
+    record = read_drain_records(store, ["bull"])[0]
     assert (record.drains["drained"], record.jobs["lost"]) == (0, 0)
     assert record.last == DrainResult(0, "x", 0, 0, 0, 0, 0, 0, 0, 0)
 
@@ -68,4 +68,4 @@ def test_what_may_not_be_read_is_an_error_and_not_zero(client: Client, redis_url
         with pytest.raises(ReplyError):
             add_drain(narrow, "bull", ONE)
         with pytest.raises(ReplyError):
-            read_drain_record(narrow, "bull")
+            read_drain_records(narrow, ["bull"])[0]

@@ -53,10 +53,6 @@ class Prefixes:
             if _has_glob(pattern)
         )
 
-    def may_include(self, prefix: str) -> bool:
-        """Whether some queue under this prefix could belong to these prefixes."""
-        return any(_regex(pattern, None).fullmatch(prefix) for pattern in self.patterns)
-
     def __str__(self) -> str:
         """The patterns as in ``QCTL_PREFIX``."""
         return ",".join(self.patterns)
@@ -119,9 +115,8 @@ def _with_queue(pattern: str, name: str) -> str:
     return "".join(name if special else text for text, special in tokens(pattern))
 
 
-def _regex(pattern: str, name: str | None) -> re.Pattern[str]:
-    """Matches the prefixes of a pattern for the queue ``name``; with None, for any queue."""
-    queue = ".+" if name is None else re.escape(name)
-    special_parts = {"*": ".*", "?": ".", QUEUE_WORD: queue}
+def _regex(pattern: str, name: str) -> re.Pattern[str]:
+    """Matches the prefixes of a pattern for the queue ``name``."""
+    special_parts = {"*": ".*", "?": ".", QUEUE_WORD: re.escape(name)}
     parts = (special_parts[t] if special else re.escape(t) for t, special in tokens(pattern))
     return re.compile("".join(parts), re.DOTALL)

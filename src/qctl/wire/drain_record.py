@@ -144,11 +144,6 @@ def read_drain_records(client: Client, prefixes: Sequence[str]) -> list[DrainRec
     return [_record(to_dict(row)) for row in read_checked(client, commands)]
 
 
-def read_drain_record(client: Client, prefix: str) -> DrainRecord:
-    """The record of one prefix."""
-    return read_drain_records(client, [prefix])[0]
-
-
 def _record(row: Mapping[str, str]) -> DrainRecord:
 
     def count(name: str) -> int:

@@ -10,7 +10,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.ops.drain.ownership import Pauses
 from qctl.ops.drain.record import record_starts
-from qctl.wire.drain_record import Resumer, read_drain_record, read_resumers
+from qctl.wire.drain_record import Resumer, read_drain_records, read_resumers
 from qctl.wire.drain_record import record_starts as write
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q
@@ -47,7 +47,7 @@ def test_each_app_is_remembered_for_each_queue(client: Client) -> None:
     ]
     assert read_resumers(client, "other") == []
     # It lies in the hash that metrics read.
-    assert read_drain_record(client, "bull").last is None
+    assert read_drain_records(client, ["bull"])[0].last is None
     write(client, "bull", "pm2:a", 3_000, resumed=[], kept=["q", "x:y"])
     assert habits(client) == [("q", "pm2:b")]
 

@@ -7,9 +7,10 @@ import pytest
 from qctl.config.prefixes import EVERY_PREFIX, only, parse_prefixes
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.discovery import Survey, discover, survey
+from qctl.wire.read.discovery import Survey, survey
 from tests.labs.build import put
 from tests.labs.clients import Spy
+from tests.labs.jobs import discovered
 from tests.labs.servers import limited_user
 
 
@@ -18,15 +19,15 @@ def test_names_under_any_prefix(store: Client, prefix: str) -> None:
     for name in ("mail", "über", "with space", "{tag}q", "meta", "id", "a*b"):
         put(store, "1", keys=QueueKeys(prefix, name))
     put(store, "1", keys=QueueKeys("another", "elsewhere"))
-    assert discover(store, prefix) == sorted(
+    assert discovered(store, prefix) == sorted(
         ["mail", "über", "with space", "{tag}q", "meta", "id", "a*b"]
     )
 
 
 def test_a_prefix_is_no_pattern(store: Client) -> None:
     put(store, "1", keys=QueueKeys("bull", "mail"))
-    assert discover(store, "b*") == []
-    assert discover(store, "bul?") == []
+    assert discovered(store, "b*") == []
+    assert discovered(store, "bul?") == []
 
 
 def test_what_only_looks_like_a_queue_is_left_out(store: Client) -> None:
@@ -35,12 +36,12 @@ def test_what_only_looks_like_a_queue_is_left_out(store: Client) -> None:
     store.call("HSET", "bull:mail:a:b:meta", "opts.maxLenEvents", "10000")
     store.call("HSET", "bull::meta", "x", "1")
     store.call("SET", "bull:mail:medium", "x")
-    assert discover(store, "bull") == ["mail"]
+    assert discovered(store, "bull") == ["mail"]
 
 
 def test_bull_queues_and_queues_without_meta(store: Client) -> None:
     store.call("SET", "bull:old:id", 4)
-    assert discover(store, "bull") == ["old"]
+    assert discovered(store, "bull") == ["old"]
 
 
 def test_many_other_keys(store: Client) -> None:
@@ -48,7 +49,7 @@ def test_many_other_keys(store: Client) -> None:
         store.pipeline([("SET", f"bull:q:{n}", "x") for n in range(start, start + 1000)])
     put(store, "a", keys=QueueKeys("bull", "q"))
     put(store, "a", keys=QueueKeys("bull", "r"))
-    assert discover(store, "bull") == ["q", "r"]
+    assert discovered(store, "bull") == ["q", "r"]
 
 
 def test_prefixes_for_a_message(store: Client) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from qctl.config.prefixes import Prefixes, only, tokens
+from qctl.config.prefixes import Prefixes, tokens
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
@@ -39,11 +39,6 @@ class Survey:
     queues: tuple[QueueKeys, ...]
     other_prefixes: tuple[str, ...]
     is_complete: bool
-
-
-def discover(client: Client, prefix: str) -> list[str]:
-    """Names of the queues under one prefix, sorted; see ``survey``."""
-    return [queue.name for queue in survey(client, only(prefix)).queues]
 
 
 def literal(text: str) -> str:
