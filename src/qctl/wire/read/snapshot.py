@@ -231,7 +231,8 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
         "delayed": ("ZCARD", keys("delayed")),
         "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
         # A group of BullMQ Pro with waiting jobs is in one of these sets.
-        "groups": ("EXISTS", *(keys(name) for name in _GROUPS)),
+        # One command for each: in a cluster, they may be on several nodes.
+        **{name: ("EXISTS", keys(name)) for name in _GROUPS},
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
         # ``paused`` is read before and after ``wait``: in BullMQ 5, a resume renames ``paused`` to
@@ -300,7 +301,7 @@ def _snapshot(
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
     # A stray key that only looks like a queue's (trap T6): the queue has no other key and no job.
-    signs = ("groups", "has_meta", "has_id", "has_events", "schedulers")
+    signs = (*_GROUPS, "has_meta", "has_id", "has_events", "schedulers")
     if not any(first[label] for label in signs) and counts == Counts(0, 0, 0, 0, 0, 0, 0, 0):
         return None
     # Bull 3/4 has no event stream, and no version in meta (wire format 10.3).
@@ -315,7 +316,7 @@ def _snapshot(
         concurrency=to_int(concurrency),
         invalid_concurrency=concurrency if to_int(concurrency) is None else None,
         counts=counts,
-        has_groups=first["groups"] > 0,
+        has_groups=any(first[name] for name in _GROUPS),
         legacy_paused=legacy_paused,
         active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
         stalled_ids=stalled,
