@@ -119,7 +119,7 @@ def _file(layer: Layer, setting: str) -> Path:
 
 
 def require_tls(is_tls: bool, parameters: Mapping[str, object]) -> None:
-    """Refuse settings of TLS for a URL without TLS, which would send everything in the clear.
+    """Refuse TLS settings for a URL without TLS: qctl would send everything in the clear.
 
     Raises:
         UsageError: the URL has no TLS, but the settings do.

@@ -34,7 +34,7 @@ class ManagedProcess:
             given up), or another word of the manager.
         pid: on this host; None when the process does not run, or runs on another host.
         started_at_ms: start time, epoch milliseconds; None when the process does not run.
-        restarts: how often the manager has restarted the process; None if it does not count.
+        restarts: how often the manager has restarted the process; None if it keeps no count.
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop the process; "" if unknown.
         kill_timeout_ms: how long after the stop signal the manager sends SIGKILL; None if unknown,
@@ -205,7 +205,7 @@ class Rollout(Protocol):
 
 @runtime_checkable
 class LogSource(Protocol):
-    """A manager that keeps the output of its processes itself: qctl can read no log file."""
+    """A manager that keeps the output of its processes itself, so there is no log file to read."""
 
     def log_since(self, process: ManagedProcess, since_s: float) -> list[str]:
         """The last lines that the process, or its successor, has printed; oldest first.

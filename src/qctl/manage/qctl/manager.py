@@ -1,4 +1,4 @@
-"""Masters, qctl's background processes that run workers, as a process manager: ``qctl:`` targets.
+"""The manager for ``qctl:`` targets: masters, qctl's background processes that run workers.
 
 In a restart, the new process takes jobs before the old process exits.
 """

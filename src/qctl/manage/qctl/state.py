@@ -59,7 +59,7 @@ class MasterState:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A new process in a slot (a process's number) of a master; ``old_pid`` is None if none ran."""
+    """A new process in a slot, a numbered place in a master; ``old_pid``: None if it was empty."""
 
     slot: int
     old_pid: int | None
@@ -121,7 +121,7 @@ class MasterFolder:
             ) from None
 
     def try_lock(self) -> int | None:
-        """A descriptor that holds the lock, for the master to inherit; None if it is taken."""
+        """A descriptor that holds the lock, for the master to inherit; None if another holds it."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

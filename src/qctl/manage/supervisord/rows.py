@@ -113,7 +113,7 @@ def to_process(
         status=status,
         pid=pid,
         started_at_ms=start_ms if pid else None,
-        # supervisord does not count restarts.
+        # supervisord keeps no count.
         restarts=None,
         mode="fork",
         stop_signal=program.stop_signal,

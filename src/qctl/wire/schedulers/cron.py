@@ -61,7 +61,7 @@ class Cron:
         has_last_day: whether the last day of the month matches, in addition to ``days``.
         weekdays: days of the week, where 0 is Sunday; None if unrestricted.
         last_weekdays: days of the week that match only in the last seven days of the month.
-        nth: only the nth of such weekdays in a month matches; 0 if all match.
+        nth: with 2, only the second such weekday of a month matches; with 0, all match.
         refused: why no new scheduler may have this pattern, although workers still run existing
             schedulers with it; usually empty.
     """

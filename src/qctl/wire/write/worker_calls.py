@@ -127,7 +127,7 @@ def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
 
 
 def forget_marks(keys: QueueKeys, ids: Iterable[str]) -> tuple[Arg, ...]:
-    """The command that removes the marks which a stalled check has put on these jobs."""
+    """The command that removes the marks that a stalled check has put on these jobs."""
     return ("SREM", keys("stalled"), *ids)
 
 
