@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from qctl.ops.queues.pause import PauseResult
 
 _MAX_SHOWN = 10
-# The words of ``pause_line`` for a pause (True) or a resume (False): for a queue that was changed,
-# for a queue that was not changed, and a noun and a verb for the jobs.
+# The words of ``pause_line`` for a pause (True) or a resume (False). The first text says that the
+# queue was changed, the second that it was not. The other two are a noun and a verb for the jobs.
 _PAUSED = {
     True: ("paused", "was paused already", "job", "still running"),
     False: ("resumed", "was not paused", "job", "moved back from the paused list"),
 }
-# The same words before anything is changed; ``{}`` stands for "will" or "would".
+# The words to use before anything is changed; ``{}`` stands for "will" or "would".
 _PLANNED = {
     True: ("{} be paused", "is paused already, and stays so", "active job", "{} continue"),
     False: ("{} be resumed", "is not paused", "job", "{} be moved back from the paused list"),

@@ -111,7 +111,7 @@ def table(
     return "".join(f"{line}\n" for line in lines)
 
 
-# Tried in this order: whether counts and headings are short, minimum width of texts, gap.
+# Tried in this order. Each has: whether counts and headings are short, minimum text width, gap.
 _TIGHTER = (
     (False, 24, _GAP),
     (True, 24, _GAP),
@@ -123,7 +123,7 @@ _TIGHTER = (
 
 
 class _Drawn:
-    """A column that can be narrowed; with ``short``, its counts and its heading are short."""
+    """A column that can be narrowed. If ``short``, its counts and its heading are short."""
 
     def __init__(
         self, column: Column[Any], values: Sequence[Value], *, short: bool = False

@@ -36,7 +36,7 @@ def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
     by_name = _columns(now)
     chosen = [by_name[name] for name in ("id", "name", *_BY_STATE[jobs.state].split())]
     widths = {column.heading: _min_width(column, jobs.jobs) for column in chosen}
-    excess = sum(widths.values()) + len(chosen) - 1 - width  # gaps of one cell
+    excess = sum(widths.values()) + len(chosen) - 1 - width  # each gap is one cell
     if 0 < excess <= (freed := widths.get("WORKER", -1) + 1):
         chosen.remove(by_name["worker"])
         excess -= freed

@@ -1,4 +1,4 @@
-"""Results as JSON: the field names of the result classes are the contract of docs/cli.md."""
+"""Results as JSON. Do not rename a field of a result class: docs/cli.md promises these names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dumps(result: Any) -> str:
     try:
         return json.dumps(result, default=_plain, allow_nan=False)
     except (ValueError, RecursionError):
-        # Python reads 1e400 as infinity, which JSON lacks, and reads deeper nesting than it writes.
+        # Python reads some JSON that it cannot write: 1e400 (as infinity), and very deep nesting.
         return json.dumps(_writable(result))
 
 

@@ -113,7 +113,7 @@ class _Collector:
 
 
 class _Totals:
-    """BullMQ's totals, kept from falling: BullMQ starts at 0 again after an obliterate."""
+    """Keeps BullMQ's totals from falling when BullMQ starts at 0 again after an obliterate."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
@@ -122,7 +122,7 @@ class _Totals:
     def family(self, queues: Sequence[QueueFigures]) -> Metric:
         samples: list[Sample] = []
         with self._lock:
-            # Leave out OTHER: it is a sum of queues, which falls when one of them cannot be read.
+            # Leave out OTHER, a sum over queues, because it falls when a queue cannot be read.
             for queue in (q for q in queues if (q.prefix, q.name) != (OTHER.prefix, OTHER.name)):
                 for result, now in (
                     ("completed", queue.completed_total),

@@ -79,7 +79,7 @@ def state_cell(queue: QueueStatus) -> Cell:
 
 
 def _queue_name(queues: Sequence[QueueStatus]) -> Callable[[QueueStatus], str]:
-    """How a queue is shown among these: by its name, or by ``NAME@PREFIX`` if prefixes differ."""
+    """Show each queue by its name, or by ``NAME@PREFIX`` if these queues have several prefixes."""
     if len({queue.prefix for queue in queues}) == 1:
         return lambda queue: queue.name
     return lambda queue: f"{queue.name}@{queue.prefix}"

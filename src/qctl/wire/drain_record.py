@@ -23,7 +23,7 @@ OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
 # Stored in place of an unknown number. The sums count it as 0.
 _UNKNOWN = "unknown"
-# `resumer:[queue, target]`: when a drain last saw the app (target) resume the queue as it started.
+# `resumer:[queue, target]`: when a drain last saw this app resume this queue at the app's start.
 _RESUMER = "resumer:"
 
 
@@ -70,8 +70,8 @@ def add_drain(
     """Record one drain, in one round trip. After an error, a part of the drain may be recorded.
 
     Args:
-        jobs: numbers of jobs by result, to add to the sums, if they are not those of ``result``: a
-            drain over several prefixes is added to the record of each with the jobs there.
+        jobs: the numbers of jobs to add to the sums, by result; None for those in ``result``. A
+            drain over several prefixes adds to each record only the jobs under that prefix.
     """
     key = drain_record(prefix)
     last: list[Arg] = []
@@ -88,9 +88,9 @@ def add_drain(
 
 @dataclass(frozen=True, slots=True)
 class Resumer:
-    """An app, such as ``pm2:worker``, that a drain saw resume a queue when the app started.
+    """An app, such as ``pm2:worker``, that resumes a queue when the app starts.
 
-    ``at_ms`` is the last time when a drain saw this, in epoch milliseconds.
+    ``at_ms`` is when a drain last saw this, in epoch milliseconds.
     """
 
     queue: str
@@ -124,7 +124,7 @@ def record_starts(
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
-    """The apps that resumed a queue the last time a drain saw them start."""
+    """The apps that resumed a queue at the last start that a drain saw."""
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
     found = []
     for name, value in sorted(row.items()):

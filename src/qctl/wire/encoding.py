@@ -118,7 +118,7 @@ def check_job_id(job_id: str) -> None:
         raise UsageError(f"a job id must be a string, not {job_id!r}")
     check_id(job_id, "a job")
     why = ""
-    # MAX_INTEGER has 16 digits.
+    # The pattern takes up to 16 digits, as many as MAX_INTEGER has.
     if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
         why = "whole numbers are the ids of jobs that are added without an id"
     # BullMQ accepts two colons, but takes an id that begins with "0:" for a marker.
@@ -135,7 +135,7 @@ _values = attrgetter(*_FIELDS)
 
 
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
-    """The encoded options of a job, cached; a job with a parent must have no deduplication."""
+    """The encoded options of a job, from a cache if possible."""
     if options.extra is not None or options.job_id:
         # Not cached: extra cannot be hashed, and each job has its own id.
         return _encode(prefix, *_values(options))
@@ -198,7 +198,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
     )
 
 
-# Typed, because True and 1 are equal, but as options they mean different things.
+# ``typed``, because True and 1 are equal in Python, but as options they mean different things.
 _encode_cached = lru_cache(maxsize=512, typed=True)(_encode)
 
 # Options that qctl sets from its own arguments, so ``extra`` must not contain them.

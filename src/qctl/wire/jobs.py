@@ -107,7 +107,7 @@ def lock_reads(keys: QueueKeys, job_id: str) -> list[tuple[Arg, ...]]:
 
 
 def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
-    """The token and the TTL (ms) in the replies to ``lock_reads``; None and None without a lock.
+    """The token and the TTL (ms) in the replies to ``lock_reads``; both None if there is no lock.
 
     The TTL is also None for a lock that never expires, or that expired between the two commands.
     A lock key of a wrong type counts as a lock with an empty token, so the job is not orphaned.
@@ -177,9 +177,9 @@ def read_records(
 
 
 def attempts_allowed(value: Any) -> int:
-    """``opts.attempts`` as BullMQ understands it: 2.5 allows three attempts, 1e21 any number.
+    """How many attempts BullMQ allows for this ``opts.attempts``, for example 3 for 2.5.
 
-    0 if the value is missing or not a number; at most ``2**53``.
+    0 if the value is missing or not a number; ``2**53`` for any greater number.
     """
     try:
         return math.ceil(min(max(float(value), 0), MAX_INTEGER))

@@ -24,7 +24,7 @@ class QueueKeys:
         return f"{self.name}@{self.prefix}"
 
     def label(self, prefix: str | None) -> str:
-        """The queue's name; with another prefix than this, its full name."""
+        """The queue's name if the queue has this prefix, else its full name."""
         return self.name if self.prefix == prefix else self.full_name
 
     def __call__(self, suffix: str) -> str:

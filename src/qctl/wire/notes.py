@@ -14,7 +14,7 @@ from qctl.wire.replies import read_object
 # A drain's lease expires after this time. The drain renews it every third of that time, so one
 # renewal may fail.
 LEASE_TTL_MS = 15_000
-# The answers to whether a noted pause still holds; see read/pause_notes.py.
+# Whether the pause in a pause note still holds; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 _EVENT_ID = re.compile(r"\d+-\d+")
 # Values for missing or malformed fields of a holder.

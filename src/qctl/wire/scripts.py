@@ -5,8 +5,8 @@ steps described there. ``base`` is a queue's key prefix with its last colon, suc
 
 A line ``--@include name`` inserts ``lua/lib/name.lua``, but only once per script.
 
-The ``KEYS`` of a script are all keys that it uses, or they contain ``QueueKeys.whole``: a cluster
-that is moving the queue must never run a script on a part of the queue.
+The ``KEYS`` of a script are all keys that it uses, or they contain ``QueueKeys.whole``, so that a
+cluster that is moving the queue never runs the script on a part of the queue.
 """
 
 from __future__ import annotations
@@ -111,6 +111,6 @@ def run_timed(
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)
-    # 0 or less: Redis' clock stands still during scripts, or was set back.
+    # This is 0 or less if Redis' clock stands still during scripts, or was set back.
     worked_us = int(micros or 0)
     return answer, worked_us / 1e6 if worked_us > 0 else time.monotonic() - began

@@ -79,7 +79,7 @@ def by_address(
     owners = local_endpoints(list(by_pid))
     for pid, process in by_pid.items():
         if process.addresses:
-            # Of processes of other users, only the connections of their namespace can be read.
+            # Another user's process hides its connections, but not those of its whole namespace.
             owners = dict.fromkeys(namespace_addresses(pid), pid) | owners
     by_host = {host: p for p in processes if not p.pid for host in p.addresses}
     found = {}

@@ -83,7 +83,7 @@ def _is_present(kind: str, settings: Settings) -> bool:
     try:
         return _has_files(kind, settings)
     except OSError:
-        # This user may not look into the folder, and so not use the manager.
+        # This user may not look into the folder, so this user cannot use the manager either.
         return False
 
 
@@ -113,7 +113,7 @@ def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
     Args:
         timeout_s: how long each manager may take to answer later.
     """
-    # One for each app with commands of its own, so that one that hangs hides no other.
+    # A separate manager for each app with commands of its own: one that hangs hides no other app.
     alone = [replace(settings, commands=(app,)) for app in settings.commands]
     return [
         manager_for(kind, each, timeout_s)
@@ -182,7 +182,7 @@ def _find(manager: Manager, name: str) -> Sequence[ManagedProcess]:
         found = manager.find(name)
     except NotFoundError:
         return ()
-    # Its manager may spell the name out, but the config's queues belong to the config's name.
+    # The manager may return a longer name, but the config lists the queues under its own name.
     return [replace(process, target=f"{manager.kind}:{name}") for process in found]
 
 
@@ -191,7 +191,7 @@ def _located(
     workers: Callable[[], Collection[str]],
     processes: Sequence[ManagedProcess],
 ) -> Found:
-    """The locators' processes with workers, for the workers that none of ``processes`` holds."""
+    """Ask the locators for the processes of those workers that none of ``processes`` holds."""
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
     from qctl.ops.processes.attribution import by_address, host_of  # noqa: PLC0415
 
@@ -208,7 +208,7 @@ def _located(
     pids = {owners[address] for address in unknown if address in owners}
     hosts = {host_of(address) for address in unknown if address not in owners}
     found, remarks = _ask([(_kind(each), partial(each.holding, pids, hosts)) for each in locators])
-    # A container elsewhere may have the address of one here: only a connection shows which it is.
+    # A container on another host may have the same address, so match the connections once more.
     connected = {each.key for each in by_address(found, unknown).values()}
     return [each for each in found if not each.addresses or each.key in connected], remarks
 

@@ -17,7 +17,7 @@ from qctl.ops.times import from_epoch_ms
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.interruptions import Span, stalled_within
 
-# Seconds: with BullMQ's defaults, a lock lasts 30 s and two stalled checks take 60 s; plus 10 s.
+# With BullMQ's defaults, a lock lasts 30 s and two stalled checks take 60 s. The rest is a margin.
 AFTERMATH_S = 100
 
 

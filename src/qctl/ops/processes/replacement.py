@@ -33,7 +33,7 @@ _HINT_ON_COMMAND = (
     f"{_HINT}, and whether the command restarts every worker of these queues; for more time: "
     "--ready-timeout D; for another number of workers: --expect-workers N"
 )
-# How often a manager is asked for the shortcoming: while workers are missing, and while none is.
+# Seconds between two questions to a manager: while workers are missing, and when all are there.
 _ASK_S, _ASK_AGAIN_S = 2.0, 0.5
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]

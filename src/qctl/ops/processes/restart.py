@@ -167,7 +167,7 @@ class Restart:
             return self.await_ready(call, began)
 
     def old_is_gone(self) -> bool:
-        """Whether the old process has ended, and its children with workers; not by pids alone."""
+        """Whether the old process and its children with workers have ended (by pid and start)."""
         return self._main_is_gone() and not self._children_left()
 
     def _main_is_gone(self) -> bool:
@@ -301,7 +301,7 @@ class Restart:
             )
 
     def _missing(self, new: ManagedProcess) -> str:
-        """Which queues lack a new worker, as a message; empty if none does."""
+        """Which queues lack a new worker, as a message; empty if no queue does."""
         fresh = self._workers() or ()
         if self._by_address and fresh:
             from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
@@ -310,7 +310,7 @@ class Restart:
             fresh = [worker for worker in fresh if worker.client_id in mine]
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
-        # Otherwise another Redis server answers now, so all connections to it are new.
+        # If the run ids differ, another Redis server answers now, so all connections are new.
         absent = self._queues - {worker.keys for worker in fresh}
         return f"no worker has connected for {', '.join(self._labels(absent))}" if absent else ""
 

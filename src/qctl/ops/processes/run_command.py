@@ -25,7 +25,7 @@ READY_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """A command of the operator or a manager that restarts workers, and how to prove that it did.
+    """A command that restarts workers, from the operator or a manager, and how to prove it.
 
     Args:
         argv: the program and its arguments.

@@ -69,7 +69,7 @@ def label(process: ManagedProcess) -> str:
 
 
 def remedy(process: ManagedProcess, verb: str) -> str:
-    """Its manager's command for a process; ``verb``: ``show``, ``log``, ``restart``, ``start``."""
+    """The manager's command that does ``verb``: ``show``, ``log``, ``restart`` or ``start``."""
     command: str = getattr(words_of(process.kind), verb)
     context = kube_context()
     return command.format(

@@ -53,7 +53,7 @@ def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
         options += ["--context", _settings.context]
     if _settings is not None and not redis and _by_flag("redis.url"):
         url = _settings.redis_url
-        # The URL of an embedded server has no password, and is no address by itself.
+        # ``parse_url`` cannot read the URL of an embedded server, which has no password to hide.
         redis = url if url.startswith(EMBEDDED) else str(parse_url(url))
     if redis:
         options += ["--redis", redis]

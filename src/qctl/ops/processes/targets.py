@@ -68,7 +68,7 @@ class Connections:
         return {worker.keys for p in processes for worker in self.owned.get(p.key, ())}
 
     def all_owned(self, queues: Collection[QueueKeys]) -> bool:
-        """Whether the process of every worker of these queues is known; of all, if empty."""
+        """Whether each worker's process is known. If ``queues`` is empty, all workers count."""
         owned = {worker.client_id for workers in self.owned.values() for worker in workers}
         wanted = [worker for worker in self.workers if not queues or worker.keys in queues]
         return all(worker.client_id in owned for worker in wanted)
@@ -106,7 +106,7 @@ def open_target(settings: Settings, text: str) -> Target:
         )
     manager = manager_for(kind, settings)
     try:
-        # At least one: ``find`` raises if there is none.
+        # Never empty: ``find`` raises if it finds no process.
         found = manager.find(name)
     except NotFoundError as error:
         hint = _nearest(settings, process) or error.hint

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_PROCESSES = 4
 _MAX_REASONS = 5
-# A command that names more queues is too long to copy: only its first queues are shown.
+# A command with more queues than this is too long to copy, so only its first queues are shown.
 _MAX_COPIED = 20
 _MAX_NAMED = 5
 _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}

@@ -130,7 +130,7 @@ class TopApp(App[int]):
         if not self.is_headless:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does for SIGHUP
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                     loop.add_signal_handler(number, self.action_leave, ExitStatus.INTERRUPTED)
         # Redraw every second, because ages grow between two readings.
         self.set_interval(1.0, self._show)
@@ -350,7 +350,7 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare an action, ask, carry it out. One at a time: all actions share a connection."""
+        """Prepare an action, ask, carry it out. Run one at a time: all share a connection."""
         self._busy = True
         try:
             try:

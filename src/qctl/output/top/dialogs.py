@@ -177,7 +177,7 @@ class Progress(Window):
         self._draw()
 
 
-# Fits 80 by 24 cells: 15 lines of 66.
+# At most 15 lines of 66 cells, so that the window fits a terminal of 80 by 24 cells.
 HELP = (
     "arrows, PgUp, PgDn  choose a row",
     "Tab, Shift-Tab      next list",

@@ -166,7 +166,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """The chosen queue's trouble, first note or pause; if there is none, the reading's remarks."""
+    """The chosen queue's trouble, else its first note, its pause, or the reading's remarks."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue

@@ -26,8 +26,8 @@ class KeptJobs:
         bounded: whether any of these jobs has a limit for the number or the age of kept jobs.
         examined: how many jobs were read, at most 20.
         oldest_ms: when the oldest of all kept jobs ended.
-        last_day: how many of the kept jobs ended in the last 24 hours. None if unknown: Redis
-            refused the count, or no kept job is older than 24 hours.
+        last_day: how many of the kept jobs ended in the last 24 hours. None if Redis refused the
+            count, or if no kept job is older: then the count would not cover a whole day.
     """
 
     keys: QueueKeys

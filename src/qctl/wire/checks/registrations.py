@@ -146,7 +146,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         repeat = repeat if isinstance(repeat, dict) else {}
         is_in = [value_or(score, None) is not None for score in scores]
         ended = any(is_in[len(_PENDING_SETS) :]) and not any(is_in[: len(_PENDING_SETS)])
-        # Lists may be long and are not read: a job in no sorted set is assumed to be in a list.
+        # Lists are not read, as they may be long: a job in no sorted set is taken to be in a list.
         # If a legacy key contains colons, the id of its pending job cannot be derived.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(checked(exists)) and not ended) or is_unknown
