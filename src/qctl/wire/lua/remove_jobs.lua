@@ -39,7 +39,7 @@ local MAX_LEVELS = 100
 -- In a dry run: parent → how many of its children would be gone by now.
 local gone = decoded(ARGV[6])
 
--- Whether the set or list with this name is included in where, which has a value as in ARGV[1].
+-- Whether to look for a job in the set or list with this name. where: as ARGV[1].
 local function may_be_in(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
@@ -180,7 +180,7 @@ local function delete(job, state)
   end
 end
 
--- In a dry run: a job would be deleted, so its parent would have one unfinished child less.
+-- Counts, in a dry run, that the job's parent would have one unfinished child less.
 local function foresee(job)
   local parent = job.parent_key
   if parent and redis.pcall("SISMEMBER", parent .. ":dependencies", job.key) == 1 then

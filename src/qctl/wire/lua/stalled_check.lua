@@ -1,5 +1,5 @@
--- The stalled check: jobs that the last check has marked, and that have no lock, are put back to run next;
--- jobs that are active now are marked for the next check. Wire format 5.13.
+-- The stalled check. Puts back, to run next, the jobs that the last check has marked and that have no lock. Then
+-- marks all active jobs for the next check. Wire format 5.13.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms   ARGV[2] interval between checks, ms   ARGV[3] how many stalls a job may have
