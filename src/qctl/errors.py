@@ -129,7 +129,7 @@ class ReplyError(QctlError):
 
     @property
     def refuses_service(self) -> bool:
-        """Whether Redis serves no command of this client (loading, busy, …) or moves the slot."""
+        """Whether Redis refuses all commands (it is loading, busy, …) or is moving the slot."""
         return self.exit_status == ExitStatus.UNREACHABLE
 
 
@@ -245,7 +245,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
-# For errors without their own code: a part of the text → the same; the first match counts.
+# For errors without their own code: a part of the text → the same values. The first match counts.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
     # Redis 7 omits the code NOPERM inside a script.

@@ -144,7 +144,7 @@ def split_line(line: str) -> tuple[list[str], str]:
 
     The last word is the word being typed; after a space, it is empty.
     """
-    # The added \0 is the last word after a space, and the character that a final backslash escapes.
+    # After a space, the added \0 is the last word. After a backslash, it is the escaped character.
     lexer = shlex.shlex(f"{line}\0", posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""

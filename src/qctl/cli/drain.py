@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qctl.ops.processes.run_command import OperatorCommand
 
 app = App()
-# Under this key, the metadata of Click's context has the words of COMMAND, typed after ``--``.
+# The key in the ``meta`` of Click's context for the words of COMMAND, which are typed after ``--``.
 _COMMAND = "qctl.command"
 
 

@@ -112,7 +112,7 @@ def logs_command(
 def _add_fates(
     env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
 ) -> tuple[AnyJob, ...]:
-    """``jobs``, each active or stalled one with its fate: what happens if its worker is gone."""
+    """Add to each active or stalled job its fate: what happens if the job's worker is gone."""
     address, client = env.redis()
     keys = snapshot.keys
     return add_fates(

@@ -56,7 +56,7 @@ def run_sequence(
     chosen = starting_at(targets, resume_from)
     view = _View(env, chosen, dry_run=dry_run)
     try:
-        # After a --resume-from, the first targets may have taken named queues with them.
+        # With --resume-from, some named queues may belong to targets that are not in ``chosen``.
         words = queues if resume_from is None else ()
         named = select_queues(client, env.settings.prefixes, words) if words else ()
         turns = plan_turns(make, chosen, named)
@@ -91,7 +91,7 @@ class _View:
     In NDJSON, each step has the target as an additional field. JSON is one object at the end.
 
     Attributes:
-        exit_status: of the sequence, when its last step was shown.
+        exit_status: the exit code of the sequence, once the last step has been shown.
     """
 
     def __init__(self, env: Environment, targets: Sequence[str], *, dry_run: bool) -> None:

@@ -41,7 +41,7 @@ class CommandActions:
         return Proposal(question, tuple(lines), perform, required_confirmation(self._env.settings))
 
     def _for_writing(self, queue: str) -> tuple[Address, Client, Settings, str]:
-        """Redis's address, a connection, the settings for the queue's prefix, and its name.
+        """Redis's address, a connection, the settings for the queue's prefix, the queue's name.
 
         RefusedError if qctl must not write.
         """

@@ -378,7 +378,7 @@ def not_restarted(label: str) -> str:
 
 
 def stays_paused(snapshot: QueueSnapshot, name: str) -> str:
-    """The note on a queue that somebody paused before the drain; ``name`` is how it names it."""
+    """The note on a queue that somebody paused before the drain; the note shows ``name``."""
     by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
     if snapshot.uncertain_note:
         by = f", by {snapshot.uncertain_note} or {LATER_PAUSE},"

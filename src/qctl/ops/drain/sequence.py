@@ -160,7 +160,7 @@ def run_turns(
                     if isinstance(step, DrainReport):
                         reports.append(step)
         except QctlError as error:
-            # The drain has not begun: whatever happens later is in its report.
+            # Only a drain that has not begun raises. A drain that has begun reports its errors.
             reports.append(not_begun(turn.target, turn.plan.labels, turn.plan.strategy, error))
             yield reports[-1]
         if reports[-1].exit_status:
@@ -179,7 +179,7 @@ def not_begun(
     """The report of a drain that did not begin.
 
     Args:
-        target: None if none of several drains began.
+        target: the drain's target; None if a whole sequence did not begin.
     """
     is_refused = isinstance(error, RefusedError | UsageError | NotFoundError)
     return DrainReport(

@@ -98,7 +98,7 @@ def read_existing(client: Client, wanted: Sequence[QueueKeys]) -> list[QueueSnap
 
 
 def read_queues(client: Client, queues: Sequence[QueueKeys]) -> tuple[Queues, list[QueueKeys]]:
-    """These queues, and those of them that do not exist."""
+    """The queues among these that exist, and those that do not exist."""
     readable, broken, missing = [], [], []
     snapshots = read_snapshots(client, queues) if queues else []
     for keys, snapshot in zip(queues, snapshots, strict=True):

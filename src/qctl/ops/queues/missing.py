@@ -97,7 +97,7 @@ def _described(prefixes: Prefixes) -> str:
 
 
 def listed(items: Sequence[str], separator: str = ", ") -> str:
-    """The items as text; of many, the first and how many more there are."""
+    """The items as text. If there are many: the first ones, and the number of the others."""
     shown = [*items[:MAX_NAMED]]
     if len(items) > MAX_NAMED:
         shown.append(f"… and {len(items) - MAX_NAMED:,} more")

@@ -1,8 +1,8 @@
 """Which queues the words of a command line name: ``NAME``, or ``NAME@PREFIX``.
 
 ``NAME`` is a queue under the prefixes in force; ``NAME@PREFIX`` is a queue under PREFIX, whatever
-prefixes are in force. A queue's name may contain ``@``: of all readings of a word, the one with the
-longest name that exists counts.
+prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. It
+names the queue with the longest name that exists.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def select_queues(
         NotFoundError: a word names no queue.
     """
     if prefixes.single is not None and not any("@" in word for word in words):
-        # The caller reads these queues anyway.
+        # No look-up: the caller reads these queues anyway, and finds out whether they exist.
         return [QueueKeys(prefixes.single, word) for word in dict.fromkeys(words)]
     chosen = choose_queues(client, prefixes, words, find)
     return list(dict.fromkeys(keys for word in words for keys in chosen[word]))
@@ -108,7 +108,7 @@ def _readings(
 
 
 def _new_queue(prefixes: Prefixes, word: str) -> QueueKeys:
-    """The queue that a word creates: under the only possible prefix, else NAME@PREFIX."""
+    """The queue that a word creates. Without a single possible prefix, it must be NAME@PREFIX."""
     possible = [] if prefixes.needs_scan else prefixes.of_queue(word)
     if len(possible) == 1:
         return QueueKeys(possible[0], word)

@@ -180,7 +180,7 @@ class Inspection:
 def inspect_queues(
     client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
 ) -> Inspection:
-    """The named queues, or all of the prefixes, with their workers and this host's processes.
+    """The named queues, or every queue, with their workers and this host's processes.
 
     Raises:
         NotFoundError: a named queue does not exist, or without names the prefix has no queues.

@@ -88,7 +88,7 @@ def inspect_workers(
     with_jobs: bool = True,
     connected: Workers | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
-    """The workers of the named queues, or of all of the prefixes; and remarks on what failed.
+    """The workers of the named queues, or of every queue, and remarks on what failed.
 
     Args:
         exist: whether the named queues are known to exist, under the one prefix of the settings.
@@ -178,7 +178,7 @@ def inspect_workers(
 def _matched(
     workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
-    """Client id → heartbeat of connected workers; and the heartbeats of workers not connected.
+    """Client id → heartbeat, for connected workers; and the heartbeats of all other workers.
 
     A connection and a heartbeat match by queue and name. If the name of a connected worker is not
     unique in its queue, the heartbeats with this name are in neither result.

@@ -12,7 +12,7 @@ from qctl.wire.keys import JobKey, QueueKeys, iteration_prefix
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import read_groups, to_dict, value_or
 
-# The order in which jobs move. So a job that moves during the reading is seen in its next state.
+# Jobs move in this order, so a job that moves during the reading is seen in its next state.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
 # The keys of census.lua, in its order.
 _KEYS = (

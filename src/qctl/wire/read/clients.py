@@ -17,12 +17,12 @@ from qctl.wire.read.info import INFO_REPLICATION, is_master, read_upstream
 
 # This leaves out pub/sub and replication connections, with which no worker fetches jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
-# For servers that refuse TYPE.
+# The command for servers that refuse TYPE.
 _LIST_ALL_CLIENTS = ("CLIENT", "LIST")
 # The command with which a worker waits for a job.
 WAIT_COMMAND = "bzpopmin"
-# A worker's connection: PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name. Not
-# PFX:<base64>:qe, a connection of QueueEvents.
+# A worker's connection is called PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name.
+# The pattern does not match PFX:<base64>:qe, a connection of QueueEvents.
 _NAMED = ":w:"
 _WORKER_NAME = re.compile(
     r"(?!.+:[A-Za-z0-9+/]+={0,2}:qe$)"
@@ -54,7 +54,7 @@ class WorkerClient:
 
     @property
     def queue(self) -> str:
-        """The queue's name, for what works under one prefix."""
+        """The queue's name, for code that works under one prefix."""
         return self.keys.name
 
 
@@ -118,7 +118,7 @@ class ForeignWorker:
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> Workers | None:
-    """``list_workers_under`` for one prefix; also None if Redis cannot list its workers.
+    """``list_workers_under`` for one prefix; None also if ``is_listed`` is False for the prefix.
 
     Args:
         queues: known names of queues.
@@ -278,7 +278,7 @@ def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
 
 
 def _is_master(client: Client) -> bool:
-    """Whether an empty list proves anything: on a replica, workers are connected to the master."""
+    """Whether this is a master, so that an empty list of workers proves that there are none."""
     (role,) = client.masters()[0].pipeline([INFO_REPLICATION])
     return is_master(role)
 

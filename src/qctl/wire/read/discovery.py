@@ -13,7 +13,7 @@ from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 
-# How many keys one SCAN call visits. A key takes Redis about 2 µs (docs/scale.md), a call 1 ms.
+# How many keys one SCAN call visits: at about 2 µs for a key (docs/scale.md), a call takes 1 ms.
 SCAN_COUNT = 500
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 # BullMQ writes at least one of these fields into the ``meta`` of each queue (wire format 2.2).
@@ -52,13 +52,13 @@ def survey(
     """Find the queues under these prefixes, in one slow scan of all keys.
 
     A queue has a ``meta`` hash or, if it is of Bull 3/4 or its ``meta`` was deleted, an ``id``
-    counter. Names with colons are artefacts (trap T6) and not returned. A name may be no queue,
-    because other keys can look like a queue's.
+    counter. Names with colons are artefacts (trap T6) and not returned. A returned name may belong
+    to no queue, because other keys can look like a queue's.
 
     Under a prefix that only ``*`` or ``?`` matches, keys of other programs are likely. So ``meta``
     must have a field of BullMQ's there, and an ``id`` counter alone makes a queue only under a
-    prefix that has such a ``meta``. What lies within the keys of a queue is its own, unless it has
-    both ``meta`` and ``id``.
+    prefix that has such a ``meta``. Keys ``a:b:c:…`` count as keys of a queue ``a:b:…`` and
+    not as a queue of their own, unless they include both ``meta`` and ``id``.
 
     Args:
         within_s: end the scan after this time, in seconds.
@@ -95,7 +95,7 @@ def _likely_queues(
     with_meta: set[QueueKeys],
     with_id: set[QueueKeys],
 ) -> set[QueueKeys]:
-    """Adds queues with an ``id`` only, and leaves out what lies within the keys of a queue."""
+    """Adds queues that have only an ``id``, and leaves out those that are part of another queue."""
     used = {queue.prefix for queue in likely}
     likely = likely | {queue for queue in with_id if queue.prefix in used}
     outer = {above for queue in likely for above in _above(queue)}
@@ -121,7 +121,7 @@ def _above(queue: QueueKeys) -> list[QueueKeys]:
 def _beyond(client: Client, queues: Sequence[QueueKeys]) -> set[QueueKeys]:
     """``_with_queue_meta`` for queues that nobody asked for.
 
-    None if this Redis user may not read the first of them: each denial is logged in Redis.
+    If this Redis user may not read the first, none is read, because Redis logs each denial.
     """
     if not queues:
         return set()
@@ -133,9 +133,9 @@ def _beyond(client: Client, queues: Sequence[QueueKeys]) -> set[QueueKeys]:
 def _with_queue_meta(
     client: Client, queues: Collection[QueueKeys], *, if_denied: bool = False
 ) -> set[QueueKeys]:
-    """Those whose ``meta`` is a hash with a field of BullMQ's.
+    """The queues whose ``meta`` is a hash with a field of BullMQ's.
 
-    With ``if_denied``, also those that this Redis user may not read, so that they are reported.
+    With ``if_denied``, also queues that this Redis user may not read, so that they are reported.
     """
     found, rest = set(), [*queues]
     while rest:

@@ -25,7 +25,7 @@ _CLOCKS = {
     "active": "processedOn",
     **dict.fromkeys(FINISHED, "finishedOn"),
 }
-# How many steps a worker takes: it fetches the job, and the job ends.
+# A worker takes two steps with a job: it fetches the job, and it ends the job.
 _BOTH_STEPS = 2
 
 
@@ -141,8 +141,8 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
     job's hash.
 
     Args:
-        max_jobs: how many jobs of each queue to compare at most for producers, and how many for
-            workers if one step is known. If both steps are known, twice as many.
+        max_jobs: at most this many jobs of each queue are used for producers. For workers, at most
+            this many jobs with one known step are used, and twice this many with both steps.
     """
     wanted: list[tuple[QueueKeys, bool, list[PastEvent]]] = []
     for history in histories:

@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
-# The maximum number of events per window, of windows per span, of finished jobs per state.
+# At most this many: events in a window, windows for a span, finished jobs in a state.
 _WINDOW = 1000
 _MAX_WINDOWS = 10
 _MAX_JOBS = 200

@@ -14,8 +14,8 @@ from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 # The lists of each state. Jobs in the first list run first, because a resume moves ``paused`` to
 # the end of ``wait`` from which workers take jobs (5.20).
 _LISTS_OF_STATE = {"active": ("active",), "waiting": ("paused", "wait")}
-# For ``read_lists``: how many ids a window has, and how many of the previous window it repeats. So
-# no id is missed if workers take at most this many ids between two reads.
+# For ``read_lists``: how many ids a window has, and how many of them repeat the previous window. No
+# id is missed if workers take at most ``_OVERLAP`` ids between two reads.
 _WINDOW = 2500
 _OVERLAP = 250
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
-    """The jobs of a state: the next to run or the oldest first, finished jobs newest first (4.4).
+    """The jobs of a state, next to run or oldest first; finished jobs are newest first (4.4).
 
     A job that moves during the reading may appear twice or not at all. Markers of old BullMQ
     versions are not returned, so a window may be short or empty before the end.

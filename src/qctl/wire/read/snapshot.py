@@ -65,7 +65,7 @@ class RateLimit:
         return self.used >= self.maximum
 
 
-# BullMQ Pro's sets of groups: those that wait, and those that are limited, at their concurrency, or
+# BullMQ Pro's sets of groups. A group may be waiting, rate limited, at its maximum concurrency, or
 # paused.
 _GROUPS = ("groups", "groups:limit", "groups:max", "groups:paused")
 

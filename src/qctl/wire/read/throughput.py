@@ -16,7 +16,7 @@ from qctl.wire.replies import checked, read_groups, to_dict, to_int, value_or
 
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
-# A week of minutes.
+# One week, with a count for each minute.
 _MAX_POINTS = 7 * 24 * 60
 
 
