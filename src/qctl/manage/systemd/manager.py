@@ -136,7 +136,7 @@ class Systemd:
         """Reset systemd's count of starts, which also counts starts by hand.
 
         At its limit (StartLimitBurst), systemd would stop the old process and start no new one. An
-        error is ignored here, because the request that follows then fails with the same error.
+        error is ignored here, because the request that follows then fails too.
         """
         with contextlib.suppress(ManagerUnreachableError):
             argv = self._systemctl("reset-failed", "--", unit)
