@@ -207,7 +207,7 @@ class FakeQueues:
             return False
         if call("HEXISTS", keys("meta"), "paused"):
             return not call("EXISTS", keys("active"))
-        # Delayed jobs are read first, because no job becomes delayed while no job runs.
+        # Read the delayed jobs first: one may move to ``wait`` now, but none is added while idle.
         delayed = self._delayed(keys)
         if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False

@@ -66,7 +66,7 @@ def _redraw(env: Environment, readings: Iterator[Inspection | str], interval_s: 
 
 
 def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[Inspection | str]:
-    """Yield a reading every ``interval_s`` seconds; while Redis is away, a message instead.
+    """Yield a reading every ``interval_s`` seconds, or a message while Redis is away.
 
     Raises:
         QctlError: the first reading failed, or a later one failed although Redis is there.
@@ -77,7 +77,7 @@ def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[
         try:
             yield inspect()
         except QctlError as error:
-            # Redis may come back while the operator watches.
+            # Go on during an outage, because Redis may come back while the operator watches.
             if is_first or not is_outage(error):
                 raise
             yield f"{error.what}; trying again"

@@ -83,7 +83,7 @@ def table(
     """A table as text, with a row for each item; each line has its line end.
 
     Control characters in texts are made visible. If the table is too wide, empty optional columns
-    are left out and long texts are cut. If that is not enough, counts and headings are shown short
+    are left out and long texts are cut. If that is not enough, counts and headings are shortened
     (``12.3k``), texts are cut further, gaps are narrowed, and finally texts are cut to 6 cells.
     A table that does not fit even then stays too wide.
 

@@ -135,7 +135,7 @@ class _Totals:
                         total += now - last if now >= last else now
                         self._seen[key] = (total, now)
                         samples.append((key, total))
-            # Remember unreadable queues, which may be readable again later, up to a limit.
+            # Keep a limited number of queues that are unreadable now and may be readable later.
             for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
         return _counter(

@@ -80,7 +80,7 @@ def shortened(text: str, max_width: int, *, keep_end: bool = False) -> str:
 
 
 def _fitting(text: str, max_width: int) -> str:
-    """The longest start of ``text`` that takes at most ``max_width`` cells."""
+    """The longest beginning of ``text`` that takes at most ``max_width`` cells."""
     if text.isascii():
         return text[:max_width]
     left = max_width

@@ -76,7 +76,7 @@ def valid_text(text: str) -> str:
 
 
 def check_id(id_: str, what: str) -> None:
-    """Check an id, which becomes part of a key: a string of valid Unicode, not empty."""
+    """Check that an id, which becomes part of a key, is valid Unicode and not empty."""
     if not isinstance(id_, str) or not id_ or valid_text(id_) != id_:
         raise UsageError(
             f"{what} cannot have the id {id_!r}",
@@ -113,7 +113,7 @@ def parse_backoff(value: Backoff | str) -> Backoff:
 
 
 def check_job_id(job_id: str) -> None:
-    """Check a job's id, which follows the rules of wire format 3.3 and is not in ``OWN_KEYS``."""
+    """Check that a job's id follows wire format 3.3 and is not one of ``OWN_KEYS``."""
     if not isinstance(job_id, str):
         raise UsageError(f"a job id must be a string, not {job_id!r}")
     check_id(job_id, "a job")

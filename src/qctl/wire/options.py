@@ -37,16 +37,16 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Dedup:
-    """Deduplication: by default, a job is not added while another has the same id (5.5).
+    """Deduplication: by default, no job is added while another has the same ``Dedup.id`` (5.5).
 
     Args:
         id: the deduplication id.
         ttl_s: for how many seconds the id is taken; None: until the job ends.
-        extend: each further add restarts ``ttl_s``.
+        extend: each attempt to add another job with this id restarts ``ttl_s``.
         replace: the new job replaces a delayed job with this id.
         keep_last_if_active: if jobs are added while a job with this id runs, keep the last of
             them, and add it when the running job ends.
-        reschedule: a further add changes the delay of the existing delayed job (BullMQ 6).
+        reschedule: each such attempt changes the delay of the existing delayed job (BullMQ 6).
     """
 
     id: str

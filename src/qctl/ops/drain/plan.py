@@ -192,7 +192,7 @@ def make_plan(
             hint = f"start its workers first, or do without the proof: qctl {without}"
             require_workers(connections.workers, choice.queues, hint)
             if not connections.queues_of(found.processes):
-                # Any worker of these queues may be the target's.
+                # No worker is matched with the target, so any of these workers may belong to it.
                 choice = choose_beside(client, address.db, choice, include_others)
     named = {snapshot.keys for snapshot in snapshots}
     snapshots += read_existing(client, [keys for keys in choice.queues if keys not in named])

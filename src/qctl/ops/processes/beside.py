@@ -1,4 +1,4 @@
-"""Find which other queues the processes of some workers serve, by the workers' addresses."""
+"""Find the other queues that the processes of some workers serve, by the workers' addresses."""
 
 from __future__ import annotations
 

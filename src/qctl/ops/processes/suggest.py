@@ -85,7 +85,7 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
         try:
             node = find_master(address)
         except UnreachableError:
-            # Advice must not fail: the operator fills in the host of the master.
+            # Advice must not fail, so the operator must fill in the host of the master.
             node = ("MASTER", _REDIS_PORT)
     if node is None and address.mode == "cluster" and "--cluster" not in words:
         options.append("-c")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qctl.ops.impact.safety import DataSafety
 
 _MAX_ROWS = 4
-# A scheduler whose job is less late than this is not overdue: a worker is about to fetch the job.
+# A scheduler is overdue when its job is this late. Until then, a worker may be about to fetch it.
 _OVERDUE = timedelta(seconds=5)
 
 

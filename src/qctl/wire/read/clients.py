@@ -80,7 +80,7 @@ class Workers(list[WorkerClient]):
         """The workers of one queue; None if all its workers may be without a name.
 
         Args:
-            running: how many active jobs of the queue have a lock, so that a worker has run them.
+            running: how many active jobs of the queue have a lock, that is, how many a worker runs.
         """
         found = self._by_queue.get(keys, [])
         is_unnamed = self.any_queue or (self._is_cluster and running) or not is_listed(keys.prefix)

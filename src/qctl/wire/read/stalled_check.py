@@ -60,7 +60,7 @@ class StalledClock:
         if abs(interval_ms - DEFAULT_INTERVAL_MS) <= _TOLERANCE_MS:
             return DEFAULT_INTERVAL_MS, False
         if interval_ms < self.next_in_ms:
-            # Impossible: the two clocks differ by a lot.
+            # The last check seems to lie in the future, so the two clocks differ by a lot.
             return max(DEFAULT_INTERVAL_MS, self.next_in_ms), True
         return interval_ms, False
 
