@@ -76,7 +76,7 @@ def add_lines(report: AddReport) -> list[str]:
         text = f"{nothing} of {report.queue} has the same deduplication id ({state})"
     else:
         new = "new queue" if report.created_queue else "queue"
-        # BullMQ accepts an empty name; it is probably an unset variable.
+        # BullMQ accepts an empty name, but it probably comes from an unset variable.
         name = report.name or "a job without a name"
         done = "would be" if report.dry_run else "was"
         text = f"{name} {done} added to {new} {report.queue}: {state}"

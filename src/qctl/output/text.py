@@ -147,7 +147,7 @@ def size(number: int) -> str:
 
 
 def duration_range(low_s: float, high_s: float) -> str:
-    """``1.5 to 4.0 s``, ``30 to 92 s``; if ``high_s`` is 2 min or more: ``40 s to 2 min 5 s``."""
+    """``1.5 to 4.0 s`` or ``30 to 92 s``; from a ``high_s`` of 120 s on, ``40 s to 2 min 5 s``."""
     low, high = duration(low_s), duration(high_s)
     if low == high:
         return high

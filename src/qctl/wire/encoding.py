@@ -142,7 +142,7 @@ def option_set(options: JobOptions, prefix: str) -> OptionSet:
     try:
         return _encode_cached(prefix, *_values(options))
     except TypeError:
-        # A value cannot be hashed: it is a dict, for example.
+        # A value cannot be hashed, for example a dict.
         return _encode(prefix, *_values(options))
 
 

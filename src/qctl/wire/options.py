@@ -41,7 +41,7 @@ class Dedup:
 
     Args:
         id: the deduplication id.
-        ttl_s: for how many seconds the id is taken; None: until the job ends.
+        ttl_s: for how many seconds the id is taken; by default, it is taken until the job ends.
         extend: each attempt to add another job with this id restarts ``ttl_s``.
         replace: the new job replaces a delayed job with this id.
         keep_last_if_active: if jobs are added while a job with this id runs, keep the last of
@@ -74,7 +74,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A job that waits until the new job ends. The queues of both must have the same prefix."""
+    """A job that waits until the new job ends. Both jobs' queues must have the same prefix."""
 
     id: str
     queue: str

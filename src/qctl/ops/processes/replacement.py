@@ -62,7 +62,7 @@ class Replacement:
 
     Args:
         db: the database of the queues.
-        expected: how many new workers each queue needs; None: as many as the queue has, even 0.
+        expected: how many new workers each queue needs; None for as many as it has now, even 0.
         whose: client ids of the workers to replace; None for all workers of the queues.
         shortcoming: asks a manager why the replacement is not complete; "" if it is complete.
             Raises FailedError if the replacement cannot succeed.

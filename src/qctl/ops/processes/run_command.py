@@ -31,10 +31,10 @@ class OperatorCommand:
         argv: the program and its arguments.
         timeout_s: how long the command may run.
         ready_timeout_s: how long its workers may take to connect after the command has ended.
-        expected_workers: how many new workers each queue needs; None: as many as the queue has.
+        expected_workers: how many new workers each queue needs; None for as many as it has now.
         is_proved: whether new workers must be seen. If not, the exit code alone decides.
-        shortcoming: asks a process manager why the restart is not complete; "" if it is complete.
-            None if there is no manager to ask.
+        shortcoming: asks a process manager why the restart is not complete, and returns the answer
+            ("" if it is complete). None if there is no manager to ask.
     """
 
     argv: tuple[str, ...]

@@ -103,7 +103,7 @@ class QueueStatus:
         rate_limited_s: for how long no job can start because of the rate limit; None if unknown,
             or if jobs can start.
         rate_limit: the current window of the rate limit; None without a window.
-        concurrency: how many jobs all workers may run at once; None: no limit, or ``is_broken``.
+        concurrency: how many jobs all workers may run at once; None if unlimited or broken.
         is_maxed: whether at least ``concurrency`` jobs are active.
         is_broken: whether the stored concurrency is not a number, so that BullMQ's scripts fail.
         overdue: number of delayed jobs that are due, but that no worker has fetched yet.

@@ -57,7 +57,7 @@ class Registration:
         return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
 
     def has_ended(self, now_ms: int) -> bool:
-        """Whether its limit or end date is reached: it makes no more jobs (wire format 6.4)."""
+        """Whether the limit or end date is reached, so that it makes no more jobs (format 6.4)."""
         return schedule_has_ended(
             *self._rule,
             limit=self.limit,

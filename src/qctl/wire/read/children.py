@@ -73,7 +73,7 @@ def _read(
     client: Client, prefix: str, parent_key: str, child_keys: Sequence[str]
 ) -> Sequence[Child]:
     reads: list[list[tuple[Arg, ...]]] = [
-        # One EXISTS per key: while a cluster moves a slot, it refuses commands with several keys.
+        # One EXISTS per key, because a cluster that moves a slot refuses commands with several.
         [
             ("HMGET", key, "parentKey", "parent"),
             *(("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")),
