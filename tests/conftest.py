@@ -21,7 +21,7 @@ from qctl.connection.connect import connect
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.stand_in import StandIn
 from qctl.errors import ReplyError
-from tests.labs.clusters import cluster, nodes
+from tests.labs.clusters import cluster, nodes, replicated, replicated_nodes
 from tests.labs.fixtures import (
     bullmq,
     engine,
@@ -62,6 +62,8 @@ __all__ = [
     "nodes",
     "pair",
     "pm2",
+    "replicated",
+    "replicated_nodes",
     "shared_lab",
 ]
 

@@ -20,7 +20,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
 
 
-def fill(store: Client, count: int = 60) -> None:
+def fill(store: Client, count: int = 60, keys: QueueKeys = Q) -> None:
     """Failed jobs, one a second: every third timed out, every second is a mail."""
     for n in range(count):
         at = START_MS + n * 1000
@@ -28,6 +28,7 @@ def fill(store: Client, count: int = 60) -> None:
             store,
             str(n),
             "failed",
+            keys=keys,
             score=at,
             finishedOn=at,
             processedOn=at - 5,

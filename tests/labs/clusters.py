@@ -1,4 +1,4 @@
-"""A real Redis Cluster of three masters on this machine, and slots that move between them."""
+"""Real Redis Clusters on this machine: slots that move between masters, and masters that fail."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect
+from qctl.errors import QctlError
+from qctl.wire.read.info import await_replicas
 from tests.labs.servers import RedisServer, wait_until
 
 SLOTS = 16_384
@@ -20,13 +22,7 @@ NODES = 3
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """A cluster of three masters."""
-    servers = [
-        RedisServer(
-            tmp_path_factory.mktemp("node"),
-            *("--cluster-enabled", "yes", "--cluster-node-timeout", "5000"),
-        ).start()
-        for _ in range(NODES)
-    ]
+    servers = _start(tmp_path_factory, NODES, node_timeout_ms=5000)
     try:
         _form(servers)
         yield servers
@@ -35,26 +31,43 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer
             server.stop()
 
 
-def _form(servers: list[RedisServer]) -> None:
+def _start(
+    tmp_path_factory: pytest.TempPathFactory, count: int, *, node_timeout_ms: int
+) -> list[RedisServer]:
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
+    # Nodes list a replica once it has received something, by default a ping after up to 10 s.
+    replication = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+    return [
+        RedisServer(tmp_path_factory.mktemp("node"), *options, *replication).start()
+        for _ in range(count)
+    ]
+
+
+def _form(masters: list[RedisServer], replicas: Sequence[RedisServer] = ()) -> None:
+    """Make a cluster of them; each replica follows the master of its place."""
     with contextlib.ExitStack() as stack:
         admins = [
-            stack.enter_context(contextlib.closing(connect(server.url)[1])) for server in servers
+            stack.enter_context(contextlib.closing(connect(server.url)[1]))
+            for server in (*masters, *replicas)
         ]
-        for number, admin in enumerate(admins):
+        for number, admin in enumerate(admins[:NODES]):
             slots = range(SLOTS * number // NODES, SLOTS * (number + 1) // NODES)
             admin.call("CLUSTER", "ADDSLOTS", *slots)
+        for number, admin in enumerate(admins):
             admin.call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in servers[1:]:
+        for server in (*masters[1:], *replicas):
             admins[0].call("CLUSTER", "MEET", "127.0.0.1", server.port)
 
         def agreed() -> bool:
             infos = [admin.call("CLUSTER", "INFO") for admin in admins]
             return all(
-                "cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info
+                "cluster_state:ok" in info and f"cluster_known_nodes:{len(admins)}" in info
                 for info in infos
             )
 
         wait_until(agreed, "the cluster to form", timeout_s=30)
+        for number, admin in enumerate(admins[NODES:]):
+            admin.call("CLUSTER", "REPLICATE", admins[number].call("CLUSTER", "MYID"))
 
 
 @dataclass
@@ -74,6 +87,109 @@ def cluster(nodes: list[RedisServer]) -> Iterator[Cluster]:
         for master in client.masters():
             master.call("FLUSHALL")
         yield Cluster(client, nodes)
+
+
+class Replicated:
+    """A cluster of three masters with a replica each; a failover swaps the two.
+
+    Attributes:
+        client: goes to all nodes, whatever their roles.
+    """
+
+    def __init__(self, servers: list[RedisServer]) -> None:
+        self.servers = servers
+        nodes = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        self.url = f"redis+cluster://{nodes}"
+        self.client = connect(self.url)[1]
+
+    def heal(self) -> None:
+        """Start what was killed, and wait until each master has a replica that is in step."""
+        for server in self.servers:
+            if not server.is_running:
+                server.start()
+        wait_until(self._is_whole, "three masters with a replica each", timeout_s=60)
+
+    def _is_whole(self) -> bool:
+        """Whether every node knows all replicas, and they are in step."""
+        with contextlib.suppress(QctlError), contextlib.ExitStack() as stack:
+            admins = [
+                stack.enter_context(contextlib.closing(connect(server.url)[1]))
+                for server in self.servers
+            ]
+            known = [admin.call("CLUSTER", "SLOTS") for admin in admins]
+            masters = [admin for admin in admins if admin.call("ROLE")[0] == "master"]
+            return (
+                all(len(rows) == NODES and all(len(row) == 4 for row in rows) for rows in known)
+                and len(masters) == NODES
+                and all(await_replicas(master, 1000, at_least=1) for master in masters)
+            )
+        return False
+
+    def nodes_of(self, tag: str) -> tuple[RedisServer, RedisServer]:
+        """Master and replica of a hash tag's slot."""
+        slot = key_slot(tag.encode())
+        at = {server.port: server for server in self.servers}
+        with contextlib.closing(connect(self.url)[1]) as client:
+            for first, last, master, replica, *_ in client.call("CLUSTER", "SLOTS"):
+                if first <= slot <= last:
+                    return at[master[1]], at[replica[1]]
+        raise AssertionError(f"slot {slot} has no replica")
+
+    def fail_over(self, tag: str) -> None:
+        """Swap master and replica in agreement, as before maintenance: no write is lost."""
+        _, replica = self.nodes_of(tag)
+        with contextlib.closing(connect(replica.url)[1]) as admin:
+            admin.call("CLUSTER", "FAILOVER")
+        self._await_master(tag, replica)
+
+    def crash(self, tag: str) -> None:
+        """Kill the master when its replica has all writes, and wait for the election."""
+        master, replica = self.nodes_of(tag)
+        with contextlib.closing(connect(master.url)[1]) as admin:
+            wait_until(lambda: await_replicas(admin, 1000, at_least=1), "the replica to be in step")
+        master.kill()
+        self._await_master(tag, replica)
+
+    def _await_master(self, tag: str, replica: RedisServer) -> None:
+        """Wait until all nodes that run know the new master."""
+        slot = key_slot(tag.encode())
+        with contextlib.ExitStack() as stack:
+            admins = [
+                stack.enter_context(contextlib.closing(connect(server.url)[1]))
+                for server in self.servers
+                if server.is_running
+            ]
+            promoted = stack.enter_context(contextlib.closing(connect(replica.url)[1]))
+            name = promoted.call("CLUSTER", "MYID")
+
+            def agreed() -> bool:
+                up = all("cluster_state:ok" in admin.call("CLUSTER", "INFO") for admin in admins)
+                return up and {_owner(admin, slot) for admin in admins} == {name}
+
+            wait_until(agreed, "the failover", timeout_s=60)
+
+
+@pytest.fixture(scope="session")
+def replicated_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    """Six nodes: three masters and their replicas."""
+    servers = _start(tmp_path_factory, 2 * NODES, node_timeout_ms=1000)
+    try:
+        _form(servers[:NODES], servers[NODES:])
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+@pytest.fixture
+def replicated(replicated_nodes: list[RedisServer]) -> Iterator[Replicated]:
+    """An empty cluster in which each master has a replica."""
+    cluster = Replicated(replicated_nodes)
+    with contextlib.closing(cluster.client):
+        cluster.heal()
+        for master in cluster.client.masters():
+            master.call("FLUSHALL")
+        yield cluster
 
 
 class Move:
