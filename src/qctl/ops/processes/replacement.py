@@ -110,7 +110,7 @@ class Replacement:
             for keys in self._queues
         }
         self._servers = run_ids(client)
-        # Since when each queue has had enough new workers, and which workers these were then.
+        # When the last queue got enough new workers, and which new workers were connected then.
         self._complete_since: float | None = None
         self._complete: frozenset[_Id] = frozenset()
         self._seen: dict[_Id, QueueKeys] = {}

@@ -191,7 +191,7 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
 
 
 def unnamed(count: int) -> str:
-    """A clause on connections without a name that wait for jobs: ``Workers.any_queue``."""
+    """A clause about ``count`` connections without a name that wait for jobs."""
     one = "1 connection without a name waits for jobs as a worker does, so its queue is unknown"
     many = f"{count:,} connections without a name wait for jobs as workers do, so their queues are"
     return one if count == 1 else f"{many} unknown"

@@ -186,8 +186,8 @@ def read_snapshots(
 ) -> list[QueueSnapshot | ReplyError | None]:
     """A snapshot of each queue.
 
-    None for a queue that does not exist, and the error for one that cannot be read: a broken queue
-    must not hide the others.
+    The entry is None for a queue that does not exist. For a queue that cannot be read, it is the
+    error, because a broken queue must not hide the others.
     """
     now_ms = int(time.time() * 1000)
     requests = [_first_trip(keys, now_ms) for keys in queues]
@@ -273,8 +273,8 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
-    # WRONGTYPE is no error here. The id of a waiting job may be the name of another key, such as
-    # ``wait``: then the job's age is unknown. A ``limiter`` of a wrong type has no count.
+    # WRONGTYPE is no error here. If the id of a waiting job is the name of another key, such as
+    # ``wait``, the job's age is unknown. If ``limiter`` has a wrong type, its count is unknown.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:
@@ -300,7 +300,7 @@ def _snapshot(
     paused, version, concurrency, maximum = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
-    # A stray key that only looks like a queue's (trap T6): the queue has no other key and no job.
+    # Without any of these signs and jobs, a stray key only looks like a queue's (trap T6).
     signs = (*_GROUPS, "has_meta", "has_id", "has_events", "schedulers")
     if not any(first[label] for label in signs) and counts == Counts(0, 0, 0, 0, 0, 0, 0, 0):
         return None
