@@ -161,6 +161,8 @@ class Qctl:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.url = url
+        # Started before the threads of `all`, each of which would start one of its own.
+        warm()
 
     def __call__(self, *arguments: Word, url: str | None = None, **env: str) -> Result:
         """One run, to its end; the arguments may be bytes."""
