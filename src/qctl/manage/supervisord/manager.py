@@ -138,7 +138,7 @@ class Supervisord:
             raise ManagerUnreachableError(
                 "the processes of this supervisord cannot be seen from here",
                 why=f"it reports {pid} as its own pid, and that is no supervisord here",
-                hint="use qctl on the host of supervisord, or in the same container",
+                hint="work on the host of supervisord, or in its container",
             )
 
 
