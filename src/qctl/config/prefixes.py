@@ -25,7 +25,8 @@ class Prefixes:
     """The prefixes that a command works on.
 
     Args:
-        patterns: at least one, without duplicates. Ordinary characters are as in ``escaped``.
+        patterns: at least one, without duplicates. Ordinary characters are written as by
+            ``escaped``.
     """
 
     patterns: tuple[str, ...] = (DEFAULT_PREFIX,)
@@ -37,11 +38,11 @@ class Prefixes:
 
     @property
     def needs_scan(self) -> bool:
-        """Whether a pattern has ``*`` or ``?``: then only a scan finds the queues with a name."""
+        """Whether only a scan can find all queues that have a given name, due to ``*`` or ``?``."""
         return any(_has_glob(pattern) for pattern in self.patterns)
 
     def of_queue(self, name: str) -> list[str]:
-        """The prefixes that the patterns without ``*`` and ``?`` name for a queue of this name."""
+        """The prefixes that a queue of this name may have, by the patterns without a glob."""
         known = (_with_queue(pattern, name) for pattern in self.patterns if not _has_glob(pattern))
         return list(dict.fromkeys(known))
 
@@ -89,7 +90,7 @@ def escaped(prefix: str) -> str:
 
 
 def _canonical(pattern: str) -> str:
-    """The same pattern with a backslash where ``escaped`` puts one, so also before a comma."""
+    """The same pattern, with its ordinary characters written as by ``escaped``."""
     return "".join(text if special else escaped(text) for text, special in tokens(pattern))
 
 

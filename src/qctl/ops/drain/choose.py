@@ -267,7 +267,7 @@ def _listed(queues: Collection[QueueKeys], others: Collection[QueueKeys] = ()) -
     """Names of queues for a message.
 
     Args:
-        others: the queues of the drain, if ``queues`` may have other prefixes.
+        others: the queues of the drain; if all have one prefix, queues with it are shown without.
     """
     prefix = common_prefix(others or queues)
     order = queues if isinstance(queues, Sequence) else sorted(queues)

@@ -110,7 +110,7 @@ class _Phase:
                 self.done = replace(self.done, stopped_beside=beside)
 
     def _workers_of_target(self) -> tuple[set[int] | None, Counter[QueueKeys]]:
-        """Client ids of the target's workers, and how many of each queue the plan has found.
+        """Client ids of the target's workers, and the number of workers of each queue in the plan.
 
         The ids are None without a target, and if no worker could be matched with its processes. The
         workers are read again, because some may have crashed and come back since the plan.

@@ -96,7 +96,7 @@ class QueueStatus:
     Args:
         client_version: the BullMQ version of the last Queue object that was created.
         paused_by: who paused the queue through qctl; None if unknown or not paused.
-        waiting_is_least: whether more jobs may wait, in groups of BullMQ Pro.
+        waiting_is_least: whether ``waiting`` is only a minimum: groups of BullMQ Pro may hold more.
         oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
         workers: number of connected workers; None if unknown.
         legacy_paused: how many of the waiting jobs are in BullMQ 5's ``paused`` list.
@@ -219,8 +219,8 @@ def inspect_queues(
         if known.is_scan_due:
             cache.scan_in_background()
         remarks += (
-            f"queues as of {known.age_s:.0f} s ago, and newer ones that have workers, because a "
-            f"search for all takes {known.took_s:.1f} s; to search now: `qctl queues`",
+            f"queues as of {known.age_s:.0f} s ago (newer queues only if they have workers), "
+            f"because a full search takes {known.took_s:.1f} s; to search now: `qctl queues`",
         )
     now_s = time.time()
     statuses = tuple(

@@ -315,7 +315,8 @@ def _values(text: str, what: str, min_value: int, max_value: int, refused: list[
             if not (is_open or parts["high"]):
                 found = [0]
             elif found[-1] == _SUNDAY_AGAIN and low > 0:
-                # Here 7 means Sunday. With 0 added, a Sunday elsewhere in the list is a duplicate.
+                # Here 7 means Sunday. Add 0, too, so that another Sunday in the list, written as
+                # 0 or 7, is noticed as a duplicate.
                 found.append(0)
             elif low > 0:
                 refused.append(
