@@ -15,14 +15,14 @@ _LISTS = ("status", "restart", "stop", "start")
 
 @dataclass(frozen=True, slots=True)
 class AppCommands:
-    """The commands of one app, each a program and its arguments; run without a shell.
+    """The commands of one app. Each is a program with arguments, and runs without a shell.
 
     Args:
         name: the app's name, as in ``command:NAME``.
         status: exits with 0 if the app runs. Each line of its stdout may be a pid of the app.
         restart: restarts the app; empty if the config has none.
-        stop, start: not run by qctl; they only serve to recommend a ``restart``.
-        grace_s: how long after the stop signal ``restart`` sends SIGKILL; None if unknown.
+        stop, start: qctl does not run them; messages recommend a ``restart`` made of them.
+        grace_s: seconds from the stop signal of ``restart`` to its SIGKILL; None if unknown.
         signal: the stop signal that ``restart`` sends, e.g. ``SIGTERM``; "" if unknown.
     """
 
@@ -42,7 +42,7 @@ def find_commands(layers: Sequence[Layer], origins: dict[str, Origin]) -> tuple[
         origins: receives the origin of each ``commands.NAME``.
 
     Raises:
-        UsageError: a value is not valid, or somebody else may have written the commands.
+        UsageError: a value is not valid, or another user may have written the commands.
     """
     found = {}
     for layer in layers:

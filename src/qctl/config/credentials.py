@@ -1,7 +1,7 @@
 """Finds what goes to Redis with its URL: the password, TLS files, the sentinels' user.
 
-URL and credentials must come from one layer. Otherwise, a flag, a variable or the ``qctl.toml`` of
-a downloaded project could send the credentials of another layer to a foreign server.
+The URL and the credentials must come from one layer. Otherwise, a flag, a variable or a downloaded
+project's ``qctl.toml`` could send the credentials of another layer to a foreign server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qctl.config.files import HINT, Layer, Lookup, path_named_in
 from qctl.config.passwords import PasswordSource
 from qctl.errors import UsageError
 
-# Setting → the parameter of the URL that says the same.
+# Setting → the URL parameter with the same meaning.
 _FILES = {
     "redis.tls.ca_file": "ssl_ca_certs",
     "redis.tls.cert_file": "ssl_certfile",
@@ -24,7 +24,7 @@ _TEXTS = {
     "redis.tls.server_name": "ssl_server_name",
     "redis.sentinel.username": "sentinel_username",
 }
-# Without ``_file`` or ``_command``.
+# The config has these settings with ``_file`` or ``_command`` at the end.
 _SECRETS = {
     "redis.tls.key_password": "ssl_password",
     "redis.sentinel.password": "sentinel_password",
@@ -36,7 +36,7 @@ def find_password(lookup: Lookup) -> PasswordSource | None:
     """Where the password in ``redis.password_file`` or ``redis.password_command`` comes from.
 
     Raises:
-        UsageError: a value is not valid, or a project's file names what it may not name.
+        UsageError: a value is not valid, or not allowed in a project's ``qctl.toml``.
     """
     return _secret(lookup, "redis.password")
 
@@ -84,7 +84,7 @@ def _secret(lookup: Lookup, setting: str) -> PasswordSource | None:
                 why=f"both are in {layer.origin(f'{setting}_file')}",
                 hint="remove one of them",
             )
-        # Also for ``_command``, which only files have: their origins name the table, not the key.
+        # This holds for ``_command`` too: the origin of a value in a file does not name the key.
         lookup.origins[setting] = layer.origin(f"{setting}_file")
         if command is None:
             return PasswordSource(file=_file(layer, f"{setting}_file"), setting=name)

@@ -283,7 +283,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def _leaves(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[Sequence[str]]:
-    """The keys of all values, split into names, as a name may have a dot: [targets."a.b"]."""
+    """The keys of all values, split into names, because a name may have a dot: [targets."a.b"]."""
     for name, value in values.items():
         key = (*above, name)
         if isinstance(value, dict):

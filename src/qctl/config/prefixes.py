@@ -1,7 +1,7 @@
 """Which key prefixes a command works on: names of prefixes, and patterns.
 
-``*`` and ``?`` match any characters and one character; ``$QUEUE`` stands for the queue's name. A
-backslash before one of ``* ? $ , \\`` makes it an ordinary character. Braces are ordinary
+``*`` matches any characters, and ``?`` matches one character. ``$QUEUE`` stands for the queue's
+name. After a backslash, each of ``* ? $ , \\`` is an ordinary character. Braces are ordinary
 characters: ``{bull}`` is a hash tag.
 """
 
@@ -25,8 +25,8 @@ class Prefixes:
     """The prefixes that a command works on.
 
     Args:
-        patterns: at least one, without duplicates. Ordinary characters are written as by
-            ``escaped``.
+        patterns: at least one, without duplicates. Where a special character is meant literally,
+            it has a backslash, as ``escaped`` writes it.
     """
 
     patterns: tuple[str, ...] = (DEFAULT_PREFIX,)
@@ -42,7 +42,7 @@ class Prefixes:
         return any(_has_glob(pattern) for pattern in self.patterns)
 
     def of_queue(self, name: str) -> list[str]:
-        """The prefixes that a queue of this name may have, by the patterns without a glob."""
+        """The prefixes a queue of this name may have by the patterns without ``*`` and ``?``."""
         known = (_with_queue(pattern, name) for pattern in self.patterns if not _has_glob(pattern))
         return list(dict.fromkeys(known))
 
@@ -63,7 +63,7 @@ EVERY_PREFIX = Prefixes(("*",))
 
 
 def only(prefix: str) -> Prefixes:
-    """One prefix, whatever characters it has."""
+    """This one prefix, in which no character is special."""
     return Prefixes((escaped(prefix),))
 
 
@@ -90,7 +90,7 @@ def escaped(prefix: str) -> str:
 
 
 def _canonical(pattern: str) -> str:
-    """The same pattern, with its ordinary characters written as by ``escaped``."""
+    """The same pattern, with a backslash wherever ``escaped`` would write one."""
     return "".join(text if special else escaped(text) for text, special in tokens(pattern))
 
 
@@ -117,7 +117,7 @@ def _with_queue(pattern: str, name: str) -> str:
 
 
 def _regex(pattern: str, name: str) -> re.Pattern[str]:
-    """Matches the prefixes of a pattern for the queue ``name``."""
+    """Matches each prefix that the pattern allows for a queue called ``name``."""
     special_parts = {"*": ".*", "?": ".", QUEUE_WORD: re.escape(name)}
     parts = (special_parts[t] if special else re.escape(t) for t, special in tokens(pattern))
     return re.compile("".join(parts), re.DOTALL)

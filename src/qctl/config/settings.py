@@ -123,7 +123,7 @@ class Settings:
         return replace(self, prefixes=only(prefix))
 
     def full_url(self) -> str:
-        """The URL with passwords, which are read now from their files or commands, and parameters.
+        """The URL with its passwords and parameters; reads the files or runs the commands for them.
 
         Raises:
             UsageError, FailedError: a password or parameter cannot be read or added to the URL.

@@ -1,7 +1,7 @@
 """Which queues a drain means, and which processes it restarts.
 
-A restart interrupts the jobs of all queues that the processes serve, so other queues than those
-that the operator has named need a decision: drain them too, or let their jobs be interrupted.
+A restart interrupts the jobs of all queues that the processes serve. If the operator has not named
+all of these queues, they must decide: drain the others too, or let the others' jobs be interrupted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Choice:
     guessed: str = ""
 
     def include(self, include_others: bool | None, what: str) -> Choice:
-        """Drain the other queues too if the operator has chosen that; refuse without a choice."""
+        """Add the other queues if the operator wants them drained; refuse if nothing was chosen."""
         _require_choice(what, self, include_others)
         if not include_others:
             return self
@@ -182,7 +182,7 @@ class SeveralTargetsError(UsageError):
 def _served(
     target: Target, queues: Sequence[QueueKeys], serves: Collection[QueueKeys]
 ) -> Sequence[QueueKeys]:
-    """Those of ``queues`` that the target serves; all of them if ``serves`` is empty (unknown)."""
+    """The ``queues`` that the target serves; all if ``serves`` is empty, which means unknown."""
     served = [keys for keys in queues if keys in serves or not serves]
     if queues and not served:
         raise RefusedError(
@@ -195,7 +195,7 @@ def _served(
 
 def _no_queues(target: Target, serves: Collection[QueueKeys], then_restart: bool) -> UsageError:
     """The error for a target that serves no queue under the prefixes in force."""
-    # A drain without a restart needs no target.
+    # The hint names the target only for a restart: a drain alone needs no target.
     restart = ("--then-restart", "--target", target.label) if then_restart else ()
     if serves:
         shown = ", ".join(keys.label(None) for keys in sorted(serves))
@@ -267,7 +267,8 @@ def _listed(queues: Collection[QueueKeys], others: Collection[QueueKeys] = ()) -
     """Names of queues for a message.
 
     Args:
-        others: the queues of the drain; if all have one prefix, queues with it are shown without.
+        others: the queues of the drain. If all have one prefix, names are shown without it.
+            By default, the prefix of ``queues`` decides.
     """
     prefix = common_prefix(others or queues)
     order = queues if isinstance(queues, Sequence) else sorted(queues)

@@ -113,7 +113,7 @@ def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
     Args:
         timeout_s: how long each manager may take to answer later.
     """
-    # A separate manager for each app with commands of its own: one that hangs hides no other app.
+    # Each app with commands of its own gets its own manager, so an app that hangs hides no other.
     alone = [replace(settings, commands=(app,)) for app in settings.commands]
     return [
         manager_for(kind, each, timeout_s)
@@ -124,7 +124,7 @@ def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
 
 
 def known_targets(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
-    """The targets in the config, and those of this host's managers that answer in time."""
+    """The targets in the config, and the targets of each manager here that answers in time."""
     names = [*(target.name for target in settings.targets), *settings.groups]
     managers = present_managers(settings, timeout_s)
     answers, _ = _ask([(manager.kind, manager.targets) for manager in managers])
@@ -137,10 +137,10 @@ def managed_processes(
     *,
     timeout_s: float = TIMEOUT_S,
 ) -> Found:
-    """The processes of this host's managers and of the configured targets.
+    """The processes under this host's managers, and the processes of the configured targets.
 
-    A manager that implements ``Locator`` is asked only for processes that hold workers. This starts
-    no manager.
+    A manager that implements ``Locator`` is asked only for processes that hold workers. No manager
+    is started.
 
     Args:
         workers: reads the addresses of the worker connections, as in CLIENT LIST; called only if
@@ -191,7 +191,7 @@ def _located(
     workers: Callable[[], Collection[str]],
     processes: Sequence[ManagedProcess],
 ) -> Found:
-    """Ask the locators for the processes of those workers that none of ``processes`` holds."""
+    """Ask the locators which processes hold the workers that ``processes`` do not hold."""
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
     from qctl.ops.processes.attribution import by_address, host_of  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The errors for queues that do not exist: what there is instead, and the command that works."""
+"""The errors for queues that do not exist. They show which queues exist, and what to type."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MAX_SEARCH_S = 1.0
 def no_such_queue(client: Client, prefixes: Prefixes, missing: Sequence[str]) -> NotFoundError:
     """The error for names without a queue.
 
-    The message says under which other prefixes there are queues with these names, else it suggests
-    similar names.
+    The message says which other prefixes have queues with these names. If no prefix has any, it
+    suggests similar names.
     """
     names = ", ".join(repr(name) for name in missing[:MAX_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
@@ -67,7 +67,7 @@ def no_such_queue(client: Client, prefixes: Prefixes, missing: Sequence[str]) ->
 
 
 def no_queues(client: Client, prefixes: Prefixes, before: str = "") -> NotFoundError:
-    """The error for prefixes without a queue; ``before`` is put before the message."""
+    """The error for prefixes without a queue. Its message begins with ``before``."""
     what = f"{before}no queue exists under {_described(prefixes)}"
     try:
         seen = survey(client, EVERY_PREFIX, _MAX_SEARCH_S)

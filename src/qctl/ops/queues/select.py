@@ -1,8 +1,8 @@
-"""Which queues the words of a command line name: ``NAME``, or ``NAME@PREFIX``.
+"""Finds the queues that words of a command line stand for: ``NAME``, or ``NAME@PREFIX``.
 
 ``NAME`` is a queue under the prefixes in force; ``NAME@PREFIX`` is a queue under PREFIX, whatever
-prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. It
-names the queue with the longest name that exists.
+prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. If
+several of these queues exist, the word stands for the queue with the longest name.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def select_one(
 def choose_queues(
     client: Client, prefixes: Prefixes, words: Sequence[str], find: Find | None = None
 ) -> dict[str, dict[QueueKeys, QueueSnapshot | ReplyError]]:
-    """Of each word, the queues that it names, as ``read_snapshots`` reads them.
+    """Word → the queues that the word names, and what ``read_snapshots`` returns for each queue.
 
-    Args and raises: see ``select_queues``.
+    Arguments and errors are as for ``select_queues``.
     """
     found: Collection[QueueKeys] = ()
     if prefixes.needs_scan:
@@ -97,7 +97,7 @@ def choose_queues(
 def _readings(
     prefixes: Prefixes, word: str, found: Collection[QueueKeys]
 ) -> Iterator[list[QueueKeys]]:
-    """The queues that a word can mean, for each way to read the word; the longest name first."""
+    """For each way to read the word, the queues that it can mean; the longest name first."""
     of_word = [QueueKeys(prefix, word) for prefix in prefixes.of_queue(word)]
     yield list(dict.fromkeys([*of_word, *(keys for keys in found if keys.name == word)]))
     at = word.rfind("@")
@@ -108,7 +108,7 @@ def _readings(
 
 
 def _new_queue(prefixes: Prefixes, word: str) -> QueueKeys:
-    """The queue that a word creates. Without a single possible prefix, it must be NAME@PREFIX."""
+    """The queue that a word creates. The word is NAME@PREFIX unless just one prefix is possible."""
     possible = [] if prefixes.needs_scan else prefixes.of_queue(word)
     if len(possible) == 1:
         return QueueKeys(possible[0], word)

@@ -80,7 +80,7 @@ class Workers(list[WorkerClient]):
         """The workers of one queue; None if all its workers may be without a name.
 
         Args:
-            running: how many active jobs of the queue have a lock, that is, how many a worker runs.
+            running: how many active jobs of the queue have a lock, so a worker is running them.
         """
         found = self._by_queue.get(keys, [])
         is_unnamed = self.any_queue or (self._is_cluster and running) or not is_listed(keys.prefix)
@@ -118,7 +118,7 @@ class ForeignWorker:
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> Workers | None:
-    """``list_workers_under`` for one prefix; None also if ``is_listed`` is False for the prefix.
+    """``list_workers_under`` for one prefix. Also None if ``is_listed`` is False for the prefix.
 
     Args:
         queues: known names of queues.
@@ -168,9 +168,9 @@ def list_all_workers(
 
 
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
-    """Why ``list_workers`` returned None, and what would help: two clauses.
+    """Two clauses: why ``list_workers`` returned None, and what would help.
 
-    Without ``client``, a replica is not noticed.
+    That Redis is a replica is noticed only with ``client``.
     """
     above = None if client is None else read_upstream(client)
     if above is not None:

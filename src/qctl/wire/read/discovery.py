@@ -31,8 +31,8 @@ class Survey:
 
     Args:
         queues: sorted by prefix and name.
-        other_prefixes: prefixes of further queues, sorted; empty unless they were asked for, and
-            not complete if the database holds many keys of other programs that look like a queue's.
+        other_prefixes: prefixes of further queues, sorted; empty without ``look_beyond``. Some may
+            be missing if the database holds many keys of other programs that look like a queue's.
         is_complete: whether the scan ended in time.
     """
 
@@ -52,13 +52,13 @@ def survey(
     """Find the queues under these prefixes, in one slow scan of all keys.
 
     A queue has a ``meta`` hash or, if it is of Bull 3/4 or its ``meta`` was deleted, an ``id``
-    counter. Names with colons are artefacts (trap T6) and not returned. A returned name may belong
-    to no queue, because other keys can look like a queue's.
+    counter. No returned name has a colon. A returned name may belong to no queue, because other
+    keys can look like a queue's.
 
-    Under a prefix that only ``*`` or ``?`` matches, keys of other programs are likely. So ``meta``
-    must have a field of BullMQ's there, and an ``id`` counter alone makes a queue only under a
-    prefix that has such a ``meta``. Keys ``a:b:c:…`` count as keys of a queue ``a:b:…`` and
-    not as a queue of their own, unless they include both ``meta`` and ``id``.
+    If a prefix matches only a pattern with ``*`` or ``?``, keys of other programs are likely. So
+    one queue there must have a ``meta`` with a field of BullMQ's; an ``id`` alone is then enough
+    for other queues of the same prefix. If there is a queue ``b`` under the prefix ``a``, keys
+    ``a:b:c:…`` belong to that queue. They are a queue ``c`` only with both ``meta`` and ``id``.
 
     Args:
         within_s: end the scan after this time, in seconds.
@@ -95,7 +95,7 @@ def _likely_queues(
     with_meta: set[QueueKeys],
     with_id: set[QueueKeys],
 ) -> set[QueueKeys]:
-    """Adds queues that have only an ``id``, and leaves out those that are part of another queue."""
+    """``likely`` plus queues with only an ``id``, minus those that belong to another queue."""
     used = {queue.prefix for queue in likely}
     likely = likely | {queue for queue in with_id if queue.prefix in used}
     outer = {above for queue in likely for above in _above(queue)}
@@ -113,7 +113,7 @@ def _scan_pattern(prefixes: Prefixes) -> str:
 
 
 def _above(queue: QueueKeys) -> list[QueueKeys]:
-    """The queues to which the keys of this queue would belong, if its prefix began with theirs."""
+    """All queues whose own keys could look like this queue: for ``a:b:c``, the queue ``a:b``."""
     parts = queue.prefix.split(":")
     return [QueueKeys(":".join(parts[:end]), parts[end]) for end in range(1, len(parts))]
 
@@ -121,7 +121,7 @@ def _above(queue: QueueKeys) -> list[QueueKeys]:
 def _beyond(client: Client, queues: Sequence[QueueKeys]) -> set[QueueKeys]:
     """``_with_queue_meta`` for queues that nobody asked for.
 
-    If this Redis user may not read the first, none is read, because Redis logs each denial.
+    Redis logs each denial, so if this Redis user may not read the first queue, no other is read.
     """
     if not queues:
         return set()
@@ -135,7 +135,7 @@ def _with_queue_meta(
 ) -> set[QueueKeys]:
     """The queues whose ``meta`` is a hash with a field of BullMQ's.
 
-    With ``if_denied``, also queues that this Redis user may not read, so that they are reported.
+    With ``if_denied``, queues that this Redis user may not read count too, and so are reported.
     """
     found, rest = set(), [*queues]
     while rest:
@@ -152,7 +152,7 @@ def _with_queue_meta(
 
 
 def _scan(client: Client, first: str, then: str, within_s: float) -> tuple[list[str], bool]:
-    """Keys that match ``first``; once there are many, only keys that match ``then`` are added."""
+    """Keys that match ``first``. Once there are many, only keys that match ``then`` are added."""
     found: list[str] = []
     deadline = time.monotonic() + within_s
     for node in client.masters():
