@@ -12,7 +12,7 @@ MANAGERS = frozenset({"pm2-runtime", "pm2", "supervisord"})
 
 
 def command_line(pid: int) -> list[str]:
-    """The command line of a process; empty if the process is gone. npm sets its own to one word.
+    """The command line of a process; empty if the process is gone. npm shows only one word.
 
     Show only the program: arguments may be secrets.
     """

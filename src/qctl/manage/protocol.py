@@ -198,7 +198,7 @@ class Rollout(Protocol):
 
         Raises:
             FailedError: the replacement cannot succeed, for example because a new process keeps
-                crashing; with the last lines that the process printed.
+                crashing; the error shows the last lines that the process printed.
         """
         ...
 

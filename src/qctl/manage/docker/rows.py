@@ -1,7 +1,7 @@
 """Turns what ``docker inspect`` shows of a container into a ``ManagedProcess``.
 
 ``TEMPLATE`` picks the fields inside the ``docker`` command, so that the container's environment
-never reaches qctl. Its command and arguments do, but qctl keeps only the program's name.
+never reaches qctl. The container's command does, but qctl keeps only the program's name.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ _ENDLESS_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container, and where it stands in its Compose service.
+    """A container, and its place in a Compose service.
 
     Args:
-        project, service: "" outside Compose, and if ``docker compose run`` has started it.
-        number: of the container in its service; 0 outside Compose.
+        project, service: "" outside Compose, and for a container of ``docker compose run``.
+        number: the container's number in its service; 0 outside Compose.
     """
 
     id: str

@@ -21,7 +21,7 @@ _DEFAULT = "SIGTERM"
 
 
 def signal_name(text: str) -> str:
-    """``SIGTERM`` for ``SIGTERM``, ``TERM``, ``15``, and for an empty text: Docker's default."""
+    """The full name: ``SIGTERM`` for ``TERM``, ``15``, and for "" (Docker's default)."""
     if text.isdecimal():
         try:
             return signal.Signals(int(text)).name
@@ -46,8 +46,8 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
     Args:
         words: the container's command with its arguments. Only the program's name is repeated,
             because arguments may be secrets.
-        pid: the pid that its PID 1 has on this host; None if it runs on another host. The process
-            itself shows more than ``words``.
+        pid: the pid that the container's PID 1 has on this host; None if it runs on another host.
+            If it is given, the command line of this process is used instead of ``words``.
     """
     if stop_signal == "SIGKILL":
         return "its stop signal is SIGKILL, which no worker can handle"
@@ -59,7 +59,7 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
     if program in MANAGERS:
         return f"its command is {program}, which stops the workers by its own time limits"
     has_own_init = program_of(words) in _INITS
-    # If a shell is PID 1 and runs on this host, ``_is_ignored`` knows whether it has a handler.
+    # If a shell is PID 1 on this host, ``_is_ignored`` below finds out whether it has a handler.
     if program in SHELLS and (has_own_init or not pid) and _keeps_running(below):
         return f"its command is `{program} -c`, which may not pass {stop_signal} on"
     if pid and not has_own_init and _is_ignored(pid, stop_signal):

@@ -27,7 +27,7 @@ class Kubectl:
 
     Args:
         context: a context of the kubeconfig; "" for its current context.
-        timeout_s: how long each call may take, with the plug-ins that kubectl starts to log in.
+        timeout_s: how long each call may take, including plug-ins that kubectl starts to log in.
     """
 
     def __init__(self, context: str, timeout_s: float) -> None:

@@ -52,7 +52,7 @@ _TEMPLATE = (
     '{{with index . "deployment.kubernetes.io/revision"}}{{.}}{{end}}{{end}}'
     '{{else}}{{"pod\\t"}}' + '{{"\\t"}}'.join(_POD_FIELDS) + '{{end}}{{"\\n"}}{{end}}'
 )
-# Kubernetes retries, but cannot succeed until somebody changes something.
+# Kubernetes retries after these errors, but fails again until somebody changes something.
 _STUCK = frozenset(
     {
         "CrashLoopBackOff",
@@ -68,7 +68,7 @@ _STUCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The end of a container's run: exit code, reason such as ``OOMKilled``, and its start time."""
+    """The end of a container's run: exit code, reason such as ``OOMKilled``, and start time."""
 
     code: int
     reason: str
@@ -165,7 +165,7 @@ class Pod:
             restarts=sum(container.restarts for container in self.containers),
             mode="",
             stop_signal="SIGTERM",
-            # The grace period begins before the hook, and how long most hooks take is unknown.
+            # The grace period includes the time that the hook takes, which is usually unknown.
             kill_timeout_ms=None
             if "?" in self.hooks
             else int(max(self.grace_s - sleep_s, 0) * 1000),

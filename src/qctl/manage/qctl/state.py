@@ -59,7 +59,7 @@ class MasterState:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A new process in a slot, a numbered place in a master; ``old_pid``: None if it was empty."""
+    """A new process in a slot, a numbered place in a master. An empty slot had no ``old_pid``."""
 
     slot: int
     old_pid: int | None

@@ -136,8 +136,8 @@ def to_process(
 def targets_of(programs: Iterable[Program]) -> dict[str, str]:
     """Key of each process → the target's name.
 
-    The name is ``NAME`` for the one process of a group of the same name, ``GROUP:*`` for a group
-    whose processes all belong to one program, else ``GROUP:NAME``.
+    The name is ``NAME`` if the group has the same name and no other process, ``GROUP:*`` if all
+    processes of the group belong to one program, else ``GROUP:NAME``.
     """
     groups: dict[str, list[Program]] = {}
     for program in programs:
@@ -180,7 +180,7 @@ def why_not_restartable(process: ManagedProcess) -> str:
 def _signal_trouble(pid: int | None, program: Program) -> str:
     if program.stop_signal == "SIGKILL":
         return "supervisord kills it without asking it to stop first (stopsignal=KILL)"
-    # ``sh -c`` with a single command has become the app itself, so look at the process.
+    # ``sh -c`` with a single command turns into that command, so look at the running process.
     running = program_of(command_line(pid)) if pid and program.signals_group is False else ""
     if running not in SHELLS | RUNNERS:
         return ""

@@ -34,12 +34,12 @@ def groups_of(pids: Collection[int]) -> set[str]:
 def service_of(group: str, *, user: bool) -> str | None:
     """The only service that can own this control group; None if no service can.
 
-    It owns the group only if systemd reports exactly this group for the service. A group further
+    The service owns a group only if systemd reports exactly this group for it. A group further
     down belongs to something that the service manages, such as a container or a user's service.
 
     Args:
-        user: whether to find a user's service. The group of a user's service is below that of a
-            system service, which is the user's systemd.
+        user: whether to find a user's service. Its group is below the group of the user's systemd,
+            and that systemd is itself a service of the system.
     """
     services = [part for part in group.split("/") if part.endswith(SUFFIX)]
     if len(services) <= user:

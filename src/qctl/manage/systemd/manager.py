@@ -49,7 +49,7 @@ class Systemd:
         return [process for process in found if process.pid]
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is the unit's name, after ``user/`` if it is a user's unit."""
+        """See ``Manager``. The key is the unit's name; a user's unit has ``user/`` in front."""
         unit = self._unit(key.removeprefix("user/"))
         return self._process(unit) if _exists(unit) else None
 
@@ -66,7 +66,7 @@ class Systemd:
             self._require_usable(unit)
         self._targets |= dict.fromkeys([unit["Id"] for unit in units], f"{self.kind}:{name}")
         found = [self._process(unit) for unit in units]
-        # Instance 10 after instance 9.
+        # Sort instance 10 after instance 9.
         return sorted(found, key=lambda process: (len(process.name), process.name))
 
     def targets(self) -> Sequence[str]:

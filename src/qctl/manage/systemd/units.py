@@ -49,7 +49,7 @@ Properties = Mapping[str, str]
 # systemd's defaults, for a property that an old systemd does not have.
 _STOP_TIMEOUT_S = 90.0
 _START_TIMEOUT_S = 90.0
-# The longest RestartSec of a service that is rolled: the other processes do its work until then.
+# A roll needs a RestartSec of at most this: the other processes do the work until the new start.
 _MAX_RESTART_DELAY_S = 30.0
 _STATES = {
     "active": "online",

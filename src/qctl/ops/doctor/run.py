@@ -151,7 +151,7 @@ def _diagnose(exam: Examination) -> Diagnosis:
 
 
 def _merged(diagnoses: Sequence[tuple[str, Diagnosis]]) -> Diagnosis:
-    """One diagnosis from those of several prefixes, whose queues become ``NAME@PREFIX``."""
+    """The diagnoses of several prefixes as one, in which queues are called ``NAME@PREFIX``."""
     if len(diagnoses) == 1:
         return diagnoses[0][1]
     findings: list[Finding] = []

@@ -48,7 +48,7 @@ class QueueJobs:
         is_disturbed: whether the queue was resumed while ids were read, so some may be missing.
         end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.
-        lost_unnamed: how many jobs are lost whose ids are unknown; known once ``prove`` is done.
+        lost_unnamed: how many lost jobs have unknown ids; set by ``prove``.
         cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
         replaced: how many scheduler iterations may have been replaced by new ones, because no event
             reports a replacement.

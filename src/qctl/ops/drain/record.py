@@ -47,7 +47,7 @@ def record_result(
 
 
 def _jobs_under(tracker: Tracker, prefix: str, report: DrainReport) -> dict[str, int]:
-    """How many jobs of the queues under one prefix had each result; 0 for what is unknown."""
+    """Result → how many jobs of the queues under one prefix had it; 0 if that is unknown."""
     ledger = tracker.ledger
     results = Counter(
         job.result for job in ledger.outcomes(lambda keys: keys.prefix) if job.queue == prefix

@@ -38,7 +38,7 @@ from qctl.wire.write.pausing import free_lease, hold_lease, resume
 RENEW_S = LEASE_TTL_MS / 3 / 1000
 # How long to try to undo the drain while Redis is away.
 GIVE_UP_S = 24 * 3600.0
-# How long each of its waits may take after a signal: systemd kills after 90 s by default.
+# How long each wait may take after a signal: systemd kills after 90 s by default.
 HURRY_S = 30.0
 # A failover may undo a resume. The watch ends when the queues have run for WATCH_S without an
 # outage, but at the latest after WATCH_AWAY_S. The queues are checked every WATCH_EVERY_S.

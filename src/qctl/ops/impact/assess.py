@@ -75,8 +75,8 @@ class Impact:
     Args:
         target: what would be restarted; None for all workers of these queues.
         processes: the target's processes.
-        stop_signal: the stop signal that the operator named; None if none, and if the processes
-            have their own.
+        stop_signal: the stop signal that the operator named; None if they named none, or if the
+            processes have their own.
         handles_signal: True if the workers finish their jobs on the stop signal; None if unknown.
         kill_after_s: the time from the stop signal until the process is killed; None if unknown,
             or if there is no limit.

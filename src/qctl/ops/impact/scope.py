@@ -237,7 +237,7 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the processes of these queues may serve others, and the names of those under our prefix.
+    """Why the same processes may serve other queues, and names of such queues under our prefix.
 
     If no process is managed here, qctl does not know which connections belong to one process,
     so all connections from one address count as one.

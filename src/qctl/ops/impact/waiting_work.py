@@ -22,7 +22,7 @@ class QueueImpact:
     """The jobs and workers of one queue.
 
     Args:
-        waiting_is_least: whether more jobs may wait, in groups of BullMQ Pro.
+        waiting_is_least: whether ``waiting`` is only a minimum: groups of BullMQ Pro may hold more.
         stalled: active jobs without a lock.
         workers, other_workers: how many belong to the target, and how many do not; None if unknown.
         next_due_at: when the next delayed or scheduled job is due; None if none, or if unknown.

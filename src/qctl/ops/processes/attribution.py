@@ -129,8 +129,8 @@ def serving(
 
     Args:
         connected: process key → the queues that the process serves now.
-        settings: they have the configured targets. The queues of a target count as served by its
-            processes.
+        settings: name the configured targets. The queues that the config gives a target count as
+            served by its processes.
     """
     found = {}
     for process in processes:

@@ -32,7 +32,7 @@ NO_CHECK = (
     "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
     "none will"
 )
-# Who may have paused the queue again, after the pause that qctl noted at the queue.
+# Who else may have paused the queue, if the pause note may be from an earlier pause.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -56,7 +56,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
 
 
 def paused(queue: QueueSnapshot) -> Note | None:
-    """Reports the drain or restart that is at work on the queue; without one, who paused it."""
+    """Reports the drain or restart that is at work on the queue or, if none is, who paused it."""
     if queue.lease is not None:
         return Note(f"{queue.lease} is at work on it now")
     if not queue.paused:

@@ -156,7 +156,7 @@ class Queue(_Producer):
 
         Args:
             scheduler_id: the scheduler's id, unique in the queue.
-            cron: five fields, or six of which the first is seconds.
+            cron: five fields, or six if seconds come first.
             every: the interval, in seconds or as a ``timedelta``, instead of ``cron``.
             tz, limit, start, end, offset, immediately: see ``Schedule``.
             name: the name of the scheduler's jobs; default: ``scheduler_id``.

@@ -2,7 +2,7 @@
 
 ``{"do": "state"}`` reads the state. ``{"do": "replace", "slot": N}`` replaces one process; null for
 N replaces all. The answer comes after the last replacement, or after the first that fails.
-``{"do": "stop"}`` stops the master; a second one makes it give the jobs back at once.
+``{"do": "stop"}`` stops the master; a second request makes it give back its jobs now.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.runtime.api.worker import Worker
 from qctl.runtime.logs import Log
-from qctl.wire.read import heartbeats  # also writes them: ``beat`` and ``end``
+from qctl.wire.read import heartbeats  # ``beat`` and ``end`` write them
 from qctl.wire.read.heartbeats import Heartbeat
 
 

@@ -180,7 +180,7 @@ class Master:
         # A child that cannot start rarely has jobs, and tries to give back any that it has.
         could_not_start = child.redis_was_away and not child.ready.is_set()
         if child.workers and not child.ended_cleanly and not could_not_start:
-            # Only a crash counts as a stall of the jobs, not a stop or the end of a grace.
+            # Only a crash counts as a stall of the jobs; a stop or the end of a grace does not.
             self.log.warning("putting a process's jobs back", pid=child.pid, why=child.how_it_ended)
             is_stall = not child.end_was_expected
             await recover(child.pid, child.workers, self.log, counted=is_stall, stopping=self._stop)

@@ -21,8 +21,8 @@ class Notifier:
     """Notifies PM2 or systemd, if one of them started this process and asks for notifications.
 
     Args:
-        environ: the environment of this process. The variables that PM2 and systemd set for this
-            are removed, so that child processes do not get them.
+        environ: the environment of this process. The variables that PM2 and systemd set for
+            notifications are removed, so that child processes do not get them.
         on_shutdown: called when PM2 sends ``shutdown`` (its option ``shutdown_with_message``).
 
     Attributes:

@@ -58,7 +58,8 @@ def survey(
     If a prefix matches only a pattern with ``*`` or ``?``, keys of other programs are likely. So
     one queue there must have a ``meta`` with a field of BullMQ's; an ``id`` alone is then enough
     for other queues of the same prefix. If there is a queue ``b`` under the prefix ``a``, keys
-    ``a:b:c:…`` belong to that queue. They are a queue ``c`` only with both ``meta`` and ``id``.
+    ``a:b:c:…`` belong to that queue. They are a queue ``c`` of their own, under the prefix
+    ``a:b``, only if they include both ``meta`` and ``id``.
 
     Args:
         within_s: end the scan after this time, in seconds.
