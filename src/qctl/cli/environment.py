@@ -125,7 +125,7 @@ class Environment:
         return connect(self.settings.full_url())
 
     def under_one_prefix(self, words: Sequence[str]) -> list[str]:
-        """The names of the queues that these words name; the settings get their prefix.
+        """The names of the queues that these words stand for; the settings get the queues' prefix.
 
         For a command that works under one prefix.
 

@@ -43,7 +43,7 @@ def run_sequence(
     dry_run: bool,
     is_guessed: bool,
 ) -> int:
-    """Restart the targets one after another, and show it.
+    """Restart the targets one after another, and show the steps.
 
     Args:
         targets: as the operator named them.

@@ -1,7 +1,7 @@
 """Which queues a drain means, and which processes it restarts.
 
-A restart interrupts the jobs of all queues that the processes serve. If not all of these queues were
-named, the operator must decide: drain the others too, or let their jobs be interrupted.
+A restart interrupts the jobs of all queues that the processes serve. If the operator has not named
+some of these queues, the operator must decide: drain them too, or let their jobs be interrupted.
 """
 
 from __future__ import annotations

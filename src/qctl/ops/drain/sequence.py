@@ -108,7 +108,7 @@ def plan_turns(
         queues: the queues that the operator named; each must belong to one of the plans.
 
     Raises:
-        RefusedError: two targets have a process in common, or none serves a named queue.
+        RefusedError: two targets have a process in common, or no target serves a named queue.
         QctlError: as ``make``.
     """
     turns = [Turn(target, make(target)) for target in targets]
