@@ -43,6 +43,7 @@ class FakeManager:
         self.status = "online"
         self.refusal: str | None = None
         self.closed = False
+        self.kill_timeout_ms = 0
         self.spawn(port)
 
     def spawn(self, port: int) -> None:
@@ -57,8 +58,8 @@ class FakeManager:
         return ManagedProcess(
             target="fake:app", key="7", name="app", namespace="", status=self.status,
             pid=self.children[-1].pid, started_at_ms=0, restarts=0, mode="fork",
-            stop_signal="SIGINT", kill_timeout_ms=0, ready_timeout_ms=0, cpu_percent=None,
-            rss_bytes=None, error_log=self.log,
+            stop_signal="SIGINT", kill_timeout_ms=self.kill_timeout_ms, ready_timeout_ms=0,
+            cpu_percent=None, rss_bytes=None, error_log=self.log,
         )  # fmt: skip
 
     def processes(self) -> Sequence[ManagedProcess]:

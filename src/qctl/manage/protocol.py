@@ -17,7 +17,8 @@ from typing import Protocol, runtime_checkable
 
 # A day: stands for "no time limit" in ``kill_timeout_ms``.
 NO_LIMIT_MS = 86_400_000
-# Longer than the default kill timeout of any manager: the longest is systemd's, 90 s.
+# How long to wait for a process to stop if its kill timeout is unknown, or if it has none. This is
+# longer than the default of any manager: the longest is systemd's, 90 s.
 _UNKNOWN_STOP_S = 180.0
 
 
@@ -87,9 +88,14 @@ class ManagedProcess:
 
     @property
     def max_stop_s(self) -> float:
-        """How long the process takes to stop at most, in seconds; if unknown, a generous guess."""
+        """How long to wait at most until the process has stopped, in seconds.
+
+        Without a kill timeout, an app that ignores the stop signal would never stop, so the wait
+        has a limit all the same. Only qctl's own processes always stop.
+        """
         known_ms = self.kill_timeout_ms
-        return _UNKNOWN_STOP_S if known_ms is None else known_ms / 1000
+        is_endless = known_ms is not None and known_ms >= NO_LIMIT_MS and self.kind != "qctl"
+        return _UNKNOWN_STOP_S if known_ms is None or is_endless else known_ms / 1000
 
     @property
     def runs(self) -> bool:

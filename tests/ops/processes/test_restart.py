@@ -15,6 +15,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import FailedError
+from qctl.manage import protocol
 from qctl.ops.processes import restart as module
 from qctl.ops.processes.restart import Interrupted, Restart
 from qctl.wire.keys import QueueKeys
@@ -103,6 +104,19 @@ def test_a_process_that_does_not_stop(
     with pytest.raises(FailedError, match="did not stop") as caught:
         restart(client, manager).run()
     assert str(manager.children[0].pid) in caught.value.why
+
+
+def test_without_a_kill_timeout_the_wait_ends_all_the_same(
+    manage: Callable[[str], FakeManager],
+    client: Client,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "_UNKNOWN_STOP_S", 0.2)
+    manager = manage("stubborn")
+    manager.kill_timeout_ms = protocol.NO_LIMIT_MS
+    with pytest.raises(FailedError, match="did not stop"):
+        restart(client, manager).run()
 
 
 def test_a_worker_that_never_connects(

@@ -377,6 +377,22 @@ def test_processes_are_joined_with_the_workers_they_hold(
     assert process.uptime_s > 1e9
 
 
+def test_queues_of_another_prefix_are_shown_with_it(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "managed_processes", lambda *_: ([PROCESS], ()))
+    monkeypatch.setattr(
+        attribution, "holders", lambda _, workers, found: {w.client_id: found[0] for w in workers}
+    )
+    make_queue(client, "q")
+    make_queue(client, "q", "other")
+    worker = connect(redis_url)[1]
+    worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
+    (process,) = look(client, "q@other").report.processes
+    worker.close()
+    assert process.queues == ("q@bull",)
+
+
 def test_trouble_with_attribution_is_a_remark(
     client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

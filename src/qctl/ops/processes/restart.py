@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qctl.connection.address import Client
+from qctl.durations import duration
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import LogWatch
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
@@ -191,9 +192,10 @@ class Restart:
             if time.monotonic() > killed and self._main_is_gone():
                 raise self._workers_left()
             if time.monotonic() > deadline:
+                waited = duration(self._process.max_stop_s + BOOT_S)
                 raise FailedError(
                     f"{self._label} did not stop",
-                    why=f"pid {self._process.pid} still runs after its kill timeout",
+                    why=f"pid {self._process.pid} still runs {waited} after the stop signal",
                     hint=f"see {self._remedy('show')}",
                 )
             self._rest()

@@ -101,8 +101,7 @@ def open_target(settings: Settings, text: str) -> Target:
         raise NotFoundError(
             f"no target {text!r}",
             why=f"configured targets: {known}",
-            hint=(text.rstrip(":") not in KINDS and _nearest(settings, text))
-            or "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
+            hint=(kind not in KINDS and _nearest(settings, text)) or _form(kind),
         )
     manager = manager_for(kind, settings)
     try:
@@ -124,6 +123,13 @@ def open_target(settings: Settings, text: str) -> Target:
     processes = tuple(replace(each, target=label) for each in not_stopped)
     queues = {queue for each in same for queue in each.queues}
     return Target(label, manager, processes, tuple(sorted(queues)))
+
+
+def _form(kind: str) -> str:
+    """What a target looks like: of this kind if there is such a manager, else of PM2."""
+    known = kind if kind in KINDS else "pm2"
+    example = "pm2:worker" if known == "pm2" else f"{known}:NAME"
+    return f"a target is MANAGER:NAME, for example {example}; `{KINDS[known].listing}` shows names"
 
 
 def _nearest(settings: Settings, text: str) -> str:

@@ -24,7 +24,7 @@ from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache, run_id, server_id
 from qctl.ops.times import utc_datetime
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import (
     LIST_CLIENTS,
     WorkerClient,
@@ -211,7 +211,8 @@ def inspect_queues(
         if len(more.queues) > len(known.queues):
             known = more
             queues = queues_named_or_all(client, prefixes, names, known)
-    processes, remarks = _processes(client, settings, workers or [])
+    prefix = common_prefix(queues.keys) or prefixes.single
+    processes, remarks = _processes(client, settings, workers or [], prefix)
     remarks += redis.remarks
     known_at = None
     if known is not None and known.is_cached:
@@ -334,14 +335,18 @@ def _rate_limit(limit: RateLimit | None) -> RateLimitStatus | None:
 
 
 def _processes(
-    client: Client, settings: Settings, workers: Sequence[WorkerClient]
+    client: Client, settings: Settings, workers: Sequence[WorkerClient], prefix: str | None
 ) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
+    """The managed processes, and remarks on what is unknown of them.
+
+    Args:
+        prefix: of the queues that are shown, which are named without it; None if there are several.
+    """
     managed, remarks = managed_processes(settings, lambda: [w.address for w in workers])
     holders, more_remarks = known_holders(client, workers, managed)
-    is_single = settings.prefixes.single is not None
     served: dict[str, set[str]] = {}
     for worker in (worker for worker in workers if worker.client_id in holders):
-        name = worker.queue if is_single else worker.keys.full_name
+        name = worker.keys.label(prefix)
         served.setdefault(holders[worker.client_id].key, set()).add(name)
     statuses = []
     for process in managed:
