@@ -85,7 +85,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
     own = [option for parameter in declared for option in _options_of(parameter)]
-    # The prefix of a queue is found here, so that a command on one queue knows only one prefix.
+    # For a command on one queue, find the queue's prefix here: the function gets just this prefix.
     one_queue = next((p.name for p in own if p.annotation == Queue), "")
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:
@@ -134,7 +134,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _choose_queue(env: Environment, arguments: Mapping[str, Any], parameter: str) -> str:
-    """The name of the queue that was typed; the settings get its prefix."""
+    """The name of the queue that was typed; the settings get the queue's prefix."""
     word: str = arguments[parameter]
     if env.settings.prefixes.single is None or "@" in word:
         from qctl.ops.queues.select import select_one  # noqa: PLC0415 - rarely needed

@@ -43,15 +43,15 @@ class ManagedProcess:
         ready_timeout_ms: how long the manager waits for the app to be ready; 0 if it does not wait.
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
-        starts_again: whether the manager restarts the process after it exits with any code.
+        starts_again: whether the manager restarts the process after an exit with any code.
         crash_until_ms: until when (epoch ms) an exit counts as a crash; None if never or unknown.
         tree_kill: whether stopping the process also stops its children.
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
         addresses: IP addresses that only this process has, e.g. those of its container. If the
-            process runs on this host, only its own connections from them count, because another
-            network may have the same addresses.
+            process runs on this host, only the process's own connections from these addresses
+            count, because another network may have the same addresses.
         signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
     """
@@ -175,8 +175,8 @@ class Locator(Protocol):
         """The processes that hold worker connections.
 
         Args:
-            pids: processes of this host that hold worker connections; may be descendants of those
-                that the manager knows.
+            pids: processes of this host that hold worker connections; may be descendants of the
+                manager's own processes.
             hosts: IP addresses of worker connections that no process of this host holds.
         """
         ...

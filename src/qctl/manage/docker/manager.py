@@ -157,8 +157,8 @@ class Docker:
 class _Restart(ToolCall):
     """A ``docker restart`` that goes on when qctl no longer waits for it, and when qctl has ended.
 
-    It ends when the container has been started. It is never killed: an engine may break off a
-    restart whose client has gone away, and leave the container stopped.
+    This command ends when the container has been started. qctl never kills the command: an engine
+    may break off a restart whose client has gone away, and leave the container stopped.
     """
 
     def close(self) -> None:

@@ -188,7 +188,7 @@ def rollout_timeout_ms(workload: Workload, grace_s: float) -> int:
     return int(max(_MIN_ROLLOUT_S, workload.replicas * (grace_s + _START_S)) * 1000)
 
 
-# How long a deployment may make no progress, by default; and how long a pod may take to start.
+# The limit is at least Kubernetes' default for a deployment, and includes each pod's start time.
 _MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 

@@ -45,7 +45,7 @@ class Program:
         start_s: how long a new process must stay up before supervisord calls it running.
         signals_group: whether the whole process group gets the signals; None if unknown.
         command: the program, without its arguments.
-        kind: what the processes of one program have in common; never shown.
+        kind: a hash of the command without its numbers; equal for processes of one program.
         folder: the working folder; "" if unknown.
         merges_stderr: whether the process writes its stderr to the log of its stdout.
     """

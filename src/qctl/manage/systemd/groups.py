@@ -8,8 +8,8 @@ from pathlib import Path
 from qctl.manage.systemd.names import SUFFIX
 
 # Services that run other programs: qctl must not restart such a service as if it were an app. PM2,
-# supervisord and container engines are process managers with targets of their own. Even if qctl
-# cannot ask one of them, perhaps because it belongs to another user, its service is not the app.
+# supervisord and container engines are process managers with targets of their own, so their
+# services are no apps, not even if qctl cannot ask the manager, perhaps for lack of rights.
 # The programs that cron, at and sshd start stay in the control groups of these services.
 _OTHERS = {
     "atd",

@@ -103,7 +103,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
         kill_timeout_ms=_kill_timeout_ms(unit),
         ready_timeout_ms=_ready_timeout_ms(unit),
         cpu_percent=None,
-        # Not the memory that systemd reports: it includes the cache of files that were read.
+        # systemd's own figure is not used: it includes the cache of files that were read.
         rss_bytes=None,
         last_start_ms=started_ms,
         starts_again=unit.get("Restart") == "always" and not _prevents_restart(unit),

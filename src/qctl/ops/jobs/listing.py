@@ -155,7 +155,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
 
 
 def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
-    """The fields that a listed job and a job in full share."""
+    """The fields of a job that both lists and the job in full show."""
     return {
         "id": record.id,
         "name": record.name,
