@@ -192,7 +192,7 @@ class Rollout(Protocol):
         The exit code of the command proves nothing.
 
         Raises:
-            RefusedError: the manager would not replace all of them.
+            RefusedError: the manager would not replace all these processes.
         """
         ...
 

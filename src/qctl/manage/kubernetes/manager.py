@@ -96,7 +96,7 @@ class Kubernetes:
             pods = read_pods(self._kubectl, workload)
         except ManagerUnreachableError as error:
             return f"it is unknown how far the rollout is: {error.what} ({error.why})"
-        # In a stateful set, new pods have the names of the old ones.
+        # In a stateful set, new pods have the names of the old ones, so the names show nothing.
         gone = {each.key for each in before} if workload.name.kind == "deployment" else set()
         old = [p for p in pods if not p.is_new or f"{workload.name.namespace}/{p.name}" in gone]
         new = [p for p in pods if p not in old and not p.is_leaving]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 _SYSTEM_FOLDER = Path("/run/systemd/system")
-# Below XDG_RUNTIME_DIR.
+# This path is below XDG_RUNTIME_DIR.
 _USER_SOCKET = "systemd/private"
 
 

@@ -13,7 +13,7 @@ _SECONDS = {
     "h": 3600,
     "d": 86_400,
     "w": 604_800,
-    # 365.25 days, and a twelfth of that.
+    # systemd's year has 365.25 days, and its month a twelfth of that.
     "month": 2_629_800,
     "y": 31_557_600,
 }

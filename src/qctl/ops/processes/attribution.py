@@ -71,7 +71,7 @@ def by_address(
     """Address of a connection → the process that holds the connection, if it is known.
 
     Args:
-        addresses: of connections, as in CLIENT LIST.
+        addresses: the addresses of connections, as in CLIENT LIST.
     """
     from qctl.manage.host import local_endpoints, namespace_addresses  # noqa: PLC0415 - psutil, 30 ms
 
@@ -79,7 +79,7 @@ def by_address(
     owners = local_endpoints(list(by_pid))
     for pid, process in by_pid.items():
         if process.addresses:
-            # Another user's process hides its connections, but not those of its whole namespace.
+            # A process of another user hides its connections, but its namespace shows them all.
             owners = dict.fromkeys(namespace_addresses(pid), pid) | owners
     by_host = {host: p for p in processes if not p.pid for host in p.addresses}
     found = {}
