@@ -90,8 +90,8 @@ class ManagedProcess:
     def max_stop_s(self) -> float:
         """How long to wait at most until the process has stopped, in seconds.
 
-        Without a kill timeout, an app that ignores the stop signal would never stop, so the wait
-        has a limit all the same. Only qctl's own processes always stop.
+        An app without a kill timeout may ignore the stop signal for ever, so this wait is limited.
+        qctl's own processes always stop, so they have the whole time of ``NO_LIMIT_MS``.
         """
         known_ms = self.kill_timeout_ms
         is_endless = known_ms is not None and known_ms >= NO_LIMIT_MS and self.kind != "qctl"
