@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.labs.drains import SECRET, Lab, Running
+from tests.labs.servers import wait_until
 from tests.labs.supervisord import Program, Supervisord
 
 
@@ -39,6 +40,10 @@ class SupervisordApp:
         self.target = "supervisord:app:*" if instances > 1 else "supervisord:app"
         for queue in str(own["QUEUES"]).split(","):
             self._lab.wait_workers(queue, instances)
+        if instances > 1:
+            # For a second after its start, supervisord does not call a process running.
+            status = self.supervisord.ask
+            wait_until(lambda: status("status").count("RUNNING") == instances, "them to run")
 
     def pids(self) -> list[int]:
         """See ``ManagedApp``."""
