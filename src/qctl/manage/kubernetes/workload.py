@@ -43,7 +43,7 @@ class Workload:
         replicas: how many pods it wants.
         paused: whether its rollouts are paused.
         strategy: a stateful set's, ``RollingUpdate`` or ``OnDelete``; "" for a deployment.
-        partition: a stateful set does not replace pods with a lower number.
+        partition: a stateful set replaces only pods whose number is at least this.
         deadline_s: a deployment's rollout has failed if it makes no progress for this time.
         revision: the label ``controller-revision-hash`` that a stateful set's new pods have.
         progress: the reason that its condition ``Progressing`` has, e.g.

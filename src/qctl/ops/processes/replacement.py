@@ -120,7 +120,7 @@ class Replacement:
         return self._before[keys] > 0 and keys not in self._not_meant.values()
 
     def stopped_beside(self) -> tuple[str, ...]:
-        """Other queues that have lost workers, which may have interrupted jobs.
+        """Other queues that have lost workers. Jobs of these queues may have been interrupted.
 
         Queues in another database are included, with a description.
         """
@@ -232,7 +232,7 @@ class Replacement:
         """Raise a FailedError if the new workers of a queue keep going away."""
         ever = Counter(keys.label(self._prefix) for keys in self._seen.values())
         for each in now:
-            # More than ``MAX_CRASHES`` new workers have gone for each worker that is needed.
+            # Per worker that is needed, more than ``MAX_CRASHES`` new workers have disconnected.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
                 # The manager may know the error that ended them.
                 self._ask()

@@ -212,8 +212,8 @@ class Queue(_Producer):
 class AsyncQueue(_Producer):
     """``Queue`` for event loops: the same methods, to be awaited.
 
-    Each event loop that uses the queue has its own connection, which is closed when the
-    loop ends at the latest.
+    Each event loop that uses the queue has its own connection. The connection is closed by
+    ``close``, or at the latest when the loop ends.
 
         async with AsyncQueue("emails") as queue:
             await queue.add("welcome", {"user": 7})

@@ -228,7 +228,8 @@ class AsyncConnection:
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is None or (descriptor := sock.fileno()) < 0:
             return
-        # The transport may still close the descriptor, so it stays open, as /dev/null.
+        # The transport may close this descriptor later. Another file must not get its number until
+        # then, so the descriptor is pointed at /dev/null.
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)

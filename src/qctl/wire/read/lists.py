@@ -11,8 +11,8 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
-# The lists of each state. Jobs in the first list run first, because a resume moves ``paused`` to
-# the end of ``wait`` from which workers take jobs (5.20).
+# The lists of each state. Jobs in the first list run first: workers take jobs from the right end of
+# ``wait``, and a resume puts the jobs of ``paused`` at that end (5.20).
 _LISTS_OF_STATE = {"active": ("active",), "waiting": ("paused", "wait")}
 # For ``read_lists``: how many ids a window has, and how many of them repeat the previous window. No
 # id is missed if workers take at most ``_OVERLAP`` ids between two reads.
@@ -29,10 +29,11 @@ class Entry:
 
 
 def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
-    """The jobs of a state, next to run or oldest first; finished jobs are newest first (4.4).
+    """The jobs of a state, in the order in which they run, or oldest first (4.4).
 
-    A job that moves during the reading may appear twice or not at all. Markers of old BullMQ
-    versions are not returned, so a window may be short or empty before the end.
+    Finished jobs come newest first. A job that moves during the reading may appear twice or not at
+    all. Markers of old BullMQ versions are not returned, so a window may be short or empty before
+    the end.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.
@@ -80,8 +81,8 @@ def read_lists(
     """The ids in the lists of queues, from the ends where workers take jobs.
 
     Args:
-        max_ids: about how many ids to read from the ``wait`` lists of all queues, and as many from
-            ``paused`` and from ``active``; but at least 500 from each list. None for no limit.
+        max_ids: about how many ids to read of each kind of list (``wait``, ``paused``, ``active``),
+            for all queues together; None for no limit. At least 500 of each list are read.
         only: keep only these ids, and stop reading a queue when all its ids are found.
     """
     found = {keys: ListedIds(set()) for keys in queues}

@@ -86,7 +86,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
 
 
 def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
-    """The ids among these that are in a state.
+    """Those of ``ids`` that are in ``state``.
 
     Ids in a sorted set are in the order of ``windows``; ids in a list are sorted as text.
 

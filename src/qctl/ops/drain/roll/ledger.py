@@ -73,7 +73,7 @@ class RollLedger(Ledger):
             return None
         longest_ms = self._longest_idle_ms
         if self._idle_since_ms is not None and self.backlog:
-            # If all waiting jobs came after the last run, the first of them begins the idle time.
+            # If all waiting jobs came after the last run, idle time counts from the first arrival.
             added = len(self._waiting_ms)
             all_new = added >= self.backlog and added > 0
             since_ms = min(self._waiting_ms.values()) if all_new else self._idle_since_ms

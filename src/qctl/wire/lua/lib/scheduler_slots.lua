@@ -7,9 +7,9 @@ local function pending_slot(base, scheduler)
   return tonumber(redis.call("ZSCORE", base .. "repeat", scheduler) or "")
 end
 
--- For a scheduler with an interval (every, in ms): answers the slot of the next job, and the offset: how many
--- ms a slot is after a multiple of every. last: the previous slot, or nil; start: the earliest slot allowed, or
--- nil. Missed slots are skipped.
+-- For a scheduler with an interval: answers the slot of the next job, and the offset, which is the remainder, in
+-- ms, of a slot divided by `every`. Missed slots are skipped.
+-- every: the interval in ms. last: the previous slot, or nil. start: the earliest slot allowed, or nil.
 local function next_slot(last, every, now, offset, start)
   local slot = last and last + every or start and math.max(start, now) or now
   if last and slot < now or not last and not start and offset > 0 then
@@ -24,8 +24,9 @@ local function iteration_id(scheduler, slot)
   return "repeat:" .. scheduler .. ":" .. string.format("%.0f", slot)
 end
 
--- opts: JSON without the last brace, because the fields that depend on the time are added here. is_cron: one of
--- these fields is prevMillis. Answers the job's id, and its delay in ms as text.
+-- Answers the id of the stored job, and its delay in ms as text.
+-- opts: JSON without the last brace, because the fields that depend on the time are added here. is_cron: whether
+-- to add the field prevMillis, too.
 local function store_iteration(base, scheduler, slot, now, name, data, opts, priority, lifo, is_cron)
   local id, slot_text = iteration_id(scheduler, slot), string.format("%.0f", slot)
   local now_text = string.format("%.0f", now)
