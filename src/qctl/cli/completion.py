@@ -144,7 +144,7 @@ def split_line(line: str) -> tuple[list[str], str]:
 
     The last word is the word being typed; after a space, it is empty.
     """
-    # After a space, the added \0 is the last word. After a backslash, it is the escaped character.
+    # The \0 makes a last word after a space, and gives a final backslash a character to escape.
     lexer = shlex.shlex(f"{line}\0", posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""

@@ -42,7 +42,7 @@ class Prefixes:
         return any(_has_glob(pattern) for pattern in self.patterns)
 
     def of_queue(self, name: str) -> list[str]:
-        """The prefixes a queue of this name may have by the patterns without ``*`` and ``?``."""
+        """The prefixes that the patterns give for this queue; those with a glob give none."""
         known = (_with_queue(pattern, name) for pattern in self.patterns if not _has_glob(pattern))
         return list(dict.fromkeys(known))
 

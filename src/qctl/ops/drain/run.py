@@ -104,7 +104,7 @@ def _begin(
         stays = " --keep-paused"
     elif not plan.restarts:
         stays = " (stays paused)"
-    # From the verb, `qctl status` knows whether a pause without a lease is meant to stay.
+    # From ``stays``, `qctl status` knows whether a pause without a lease is meant to last.
     holder = this_process(f"{options.verb}{stays}")
     was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
     patient = PatientClient(client, stop)

@@ -33,8 +33,10 @@ _HINT_ON_COMMAND = (
     f"{_HINT}, and whether the command restarts every worker of these queues; for more time: "
     "--ready-timeout D; for another number of workers: --expect-workers N"
 )
-# Seconds between two questions to a manager: while workers are missing, and when all are there.
-_ASK_S, _ASK_AGAIN_S = 2.0, 0.5
+# A manager is asked this often while workers are missing, in seconds …
+_ASK_S = 2.0
+# … and this often once all workers are connected.
+_ASK_AGAIN_S = 0.5
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
 
@@ -232,7 +234,7 @@ class Replacement:
         """Raise a FailedError if the new workers of a queue keep going away."""
         ever = Counter(keys.label(self._prefix) for keys in self._seen.values())
         for each in now:
-            # Per worker that is needed, more than ``MAX_CRASHES`` new workers have disconnected.
+            # For each worker that is needed, more than ``MAX_CRASHES`` new ones have disconnected.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
                 # The manager may know the error that ended them.
                 self._ask()

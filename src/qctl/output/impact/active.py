@@ -108,9 +108,9 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         )
     else:
         yield (
-            f"all of them if the app exits at once on {signals}; if it finishes its jobs (qctl "
-            f"cannot know which), {counted(len(best), 'job outlives', 'jobs outlive')} the {limit} "
-            "before SIGKILL"
+            f"all of them if the app exits at once on {signals}; if the app finishes its jobs, "
+            f"{counted(len(best), 'job outlives', 'jobs outlive')} the {limit} before SIGKILL; "
+            "qctl cannot know which the app does"
         )
 
 

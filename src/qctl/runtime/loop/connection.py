@@ -279,7 +279,8 @@ class AsyncConnection:
                     ):
                         reason = reply
                     if not self._unanswered:
-                        # No command is unanswered: the server says why it is about to disconnect.
+                        # All commands have their replies, so this one says why the server is
+                        # about to disconnect.
                         reason = reply
                         break
                 self._unanswered.popleft()(reply)
@@ -387,7 +388,7 @@ class AsyncConnection:
             self.drop(ConnectionResetError("Redis closed the connection"))
 
     def _has_unread(self) -> bool:
-        """Whether the event loop has yet to read data or a disconnect that has arrived."""
+        """Whether data, or a disconnect, has arrived that the event loop has not read yet."""
         if self._transport is None:
             return False
         return self._transport.is_closing() or bool(self._poll.poll(0))

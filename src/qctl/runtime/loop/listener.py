@@ -1,4 +1,4 @@
-"""Waits for markers while a worker has room and its last fetch has left no job to run.
+"""Waits for markers while a worker has room, if its last fetch showed that no job can run now.
 
 A marker is BullMQ's signal to one waiting worker: a job can run now, or a delayed job is due at a
 certain time (wire format 7.2, 7.3).
