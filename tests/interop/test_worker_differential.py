@@ -41,7 +41,9 @@ OWN_WORDS = {
     ),
 }
 QUEUES = ("children", "q")
-TRIES = 8
+# Parents that fail with a child do not sleep, so two of them may end in one millisecond; then it is
+# chance which of them a count keeps.
+TRIES = 30
 _numbers = itertools.count()
 
 keep = [None, True, False, 0, 1, {"count": 2}, {"age": 3600}, "true", ""]
@@ -252,7 +254,6 @@ def test_the_same_jobs_leave_the_same_keys(
     @given(st.sampled_from(MODES).flatmap(some_jobs))
     def compare(example: tuple[str, list[dict[str, Any]]]) -> None:
         mode, rows = example
-        # A count may still meet two that ended at once, in one run of a hundred.
         for _ in range(TRIES):
             expected, got = run_both(rows, by_job=mode != "counts")
             if got == expected:
