@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
@@ -42,6 +41,20 @@ def wait_restarted(manager: Pm2, call: RestartCall, before: ManagedProcess) -> M
         return wait_until(restarted, f"pm_id {before.key} to be restarted")
     finally:
         call.close()
+
+
+def start_stubborn(pm2: RealPm2) -> tuple[Pm2, ManagedProcess]:
+    """An app whose first process ignores SIGINT, and is at the point where it does."""
+    script, is_up = pm2.home / "stubborn.js", pm2.home / "is-up"
+    script.write_text(
+        "const fs = require('fs'); setInterval(() => {}, 1000);"
+        f"if (!fs.existsSync('{is_up}')) process.on('SIGINT', () => {{}});"
+        f"fs.writeFileSync('{is_up}', '');"
+    )
+    pm2.start("stubborn", script, kill_timeout=60_000)
+    wait_until(is_up.exists, "the app to ignore SIGINT")
+    manager = Pm2(pm2.home)
+    return manager, only(manager, "stubborn")
 
 
 def settings(home: Path, pm_id: str) -> dict[str, Any]:
@@ -187,14 +200,11 @@ def test_a_restart_in_cluster_mode(real_pm2: RealPm2) -> None:
 
 
 def test_a_restart_returns_at_once_and_errors_come_later(real_pm2: RealPm2) -> None:
-    stubborn = real_pm2.home / "stubborn.js"
-    stubborn.write_text("process.on('SIGINT', () => {}); setInterval(() => {}, 1000);")
-    real_pm2.start("stubborn", stubborn, kill_timeout=2500)
-    manager = Pm2(real_pm2.home)
-    process = only(manager, "stubborn")
+    manager, process = start_stubborn(real_pm2)
+    assert process.pid is not None
 
     call = manager.begin_restart(process)
-    # PM2 takes 2.5 s for this; that it is still at work shows that nothing waited for it.
+    # PM2 would take a minute; that it is still at work shows that nothing waited for it.
     assert call.error() is None
     wait_until(lambda: only(manager, "stubborn").status == "stopping", "the app to be stopping")
     again = manager.begin_restart(process)
@@ -202,6 +212,7 @@ def test_a_restart_returns_at_once_and_errors_come_later(real_pm2: RealPm2) -> N
     assert message == f"Process with pid {process.pid} already exists"
     assert again.error() == message
     again.close()
+    os.kill(process.pid, 9)
     assert wait_restarted(manager, call, process).restarts == 1
 
 
@@ -225,11 +236,7 @@ def test_a_restart_of_a_process_that_is_gone(real_pm2: RealPm2) -> None:
 
 
 def test_a_daemon_that_ends_during_a_restart(real_pm2: RealPm2) -> None:
-    stubborn = real_pm2.home / "stubborn.js"
-    stubborn.write_text("process.on('SIGINT', () => {}); setInterval(() => {}, 1000);")
-    real_pm2.start("stubborn", stubborn, kill_timeout=20_000)
-    manager = Pm2(real_pm2.home)
-    process = only(manager, "stubborn")
+    manager, process = start_stubborn(real_pm2)
     assert process.pid is not None
     call = manager.begin_restart(process)
     try:
@@ -248,9 +255,8 @@ def test_a_daemon_that_ends_during_a_restart(real_pm2: RealPm2) -> None:
         wait_until(is_gone, "PM2 to be gone")
     finally:
         call.close()
-        # Nobody else ends it now. It may have lost its output with PM2, and ended.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, 9)
+        # Nobody else ends it now.
+        os.kill(process.pid, 9)
 
 
 def test_no_daemon_and_none_is_started(short_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
