@@ -231,7 +231,8 @@ class NodeBull:
 
     def events(self, name: str, *, prefix: str = "bull") -> list[tuple[str, dict[str, Any]]]:
         rows = self.send("events", queue=name, prefix=prefix)
-        return [(event, args) for event, args, _ in rows]
+        # "drained" has no fields: BullMQ passes the id of the event in their place.
+        return [(event, args if isinstance(args, dict) else {}) for event, args, _ in rows]
 
     def wait_finished(
         self, name: str, job_id: str, *, timeout_s: float = 20.0, prefix: str = "bull"
