@@ -161,7 +161,7 @@ def test_killed(home: Home) -> None:
     demo = home.demo()
     read_to(demo, "started qctl:demo")
     # And now also a master with two processes.
-    assert len(home.processes()) >= 6
+    wait_until(lambda: len(home.processes()) >= 6, "all its processes to be seen")
     demo.kill()
     demo.wait()
     wait_until(lambda: not home.processes(), "the worker and Redis to have ended", timeout_s=30)
