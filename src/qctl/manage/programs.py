@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh"})
@@ -41,13 +41,29 @@ def is_shell_without_trap(pid: int, stop_signal: str) -> bool:
     """
     if program_of(command_line(pid)) not in SHELLS:
         return False
+    return is_in_masks(status_of(pid), stop_signal, "SigCgt", "SigIgn") is False
+
+
+def status_of(pid: int) -> Mapping[str, str]:
+    """The fields of /proc/PID/status; empty if the process is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        caught = int(fields["SigCgt"], 16) | int(fields["SigIgn"], 16)
-        return not caught & 1 << (signal.Signals[stop_signal] - 1)
-    except (OSError, ValueError, KeyError):
-        return False
+    except OSError:
+        return {}
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def is_in_masks(status: Mapping[str, str], signal_name: str, *masks: str) -> bool | None:
+    """Whether a signal is in one of the masks, such as ``SigCgt`` (handled); None if unknown.
+
+    Args:
+        status: see ``status_of``.
+    """
+    try:
+        bit = 1 << (signal.Signals[signal_name] - 1)
+        return any(int(status[mask], 16) & bit for mask in masks)
+    except (ValueError, KeyError):
+        return None
 
 
 def _base(word: str) -> str:

@@ -89,17 +89,25 @@ class ToolCall:
         ManagerUnreachableError: the tool could not be started.
     """
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] = {},
+        *,
+        stdin: int = subprocess.DEVNULL,
+        cwd: str | None = None,
+    ) -> None:
         self._argv = argv
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         try:
             self._process = subprocess.Popen(
                 argv,
                 env=_environment(env),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 start_new_session=True,
+                cwd=cwd,
             )
         except OSError as error:
             self._errors.close()
@@ -137,6 +145,14 @@ class ToolCall:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._errors.close()
+
+
+class DetachedCall(ToolCall):
+    """A tool that qctl never kills: it goes on when qctl no longer waits for it or has ended."""
+
+    def close(self) -> None:
+        """See ``RestartCall``; ``is_running`` remains true of the tool afterwards."""
         self._errors.close()
 
 

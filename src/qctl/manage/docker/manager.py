@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from qctl.errors import ManagerUnreachableError, NotFoundError, RefusedError
 from qctl.manage.docker.cgroups import container_ids
 from qctl.manage.docker.rows import COMPOSE, TEMPLATE, Container, target_of, to_container
+from qctl.manage.missing import no_such_target
 from qctl.manage.protocol import ManagedProcess, RestartCall
-from qctl.manage.tool import ToolCall, ToolFailedError, run_tool
-from qctl.similar import similar_names
+from qctl.manage.tool import DetachedCall, ToolFailedError, run_tool
 
 TIMEOUT_S = 10.0
-_MAX_LISTED = 20
 _MIN_ID = 6
 _LOG_LINES = 200
 _LISTED = ("project", "service", "oneoff")
@@ -39,7 +38,7 @@ class Docker:
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
         # Containers that this object has asked to exit, by name.
-        self._exits: dict[str, ToolCall] = {}
+        self._exits: dict[str, DetachedCall] = {}
 
     def processes(self) -> Sequence[ManagedProcess]:
         """See ``Manager``; all containers, also those that do not run."""
@@ -92,12 +91,16 @@ class Docker:
         ]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``; Docker waits for the container's own stop timeout before SIGKILL."""
-        return _Restart(["docker", "restart", process.key])
+        """See ``Manager``; Docker waits for the container's own stop timeout before SIGKILL.
+
+        The command is detached: an engine may break off a restart whose client has gone away, and
+        leave the container stopped.
+        """
+        return DetachedCall(["docker", "restart", process.key])
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """See ``Signaller``; Docker starts the container again, whatever its restart policy is."""
-        call = _Restart(["docker", "restart", "-t", "-1", process.key])
+        call = DetachedCall(["docker", "restart", "-t", "-1", process.key])
         self._exits[process.key] = call
         return call
 
@@ -152,18 +155,6 @@ class Docker:
         except ManagerUnreachableError as error:
             error.hint = "see whether `docker ps` works for this user"
             raise
-
-
-class _Restart(ToolCall):
-    """A ``docker restart`` that goes on when qctl no longer waits for it, and when qctl has ended.
-
-    This command ends when the container has been started. qctl never kills the command: an engine
-    may break off a restart whose client has gone away, and leave the container stopped.
-    """
-
-    def close(self) -> None:
-        """See ``RestartCall``."""
-        self._errors.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +212,4 @@ def _not_found(containers: Sequence[_Listed], name: str) -> NotFoundError:
             why="Docker has no container at all",
             hint="see `docker context ls`: the containers may be under another context",
         )
-    shown = ", ".join(targets[:_MAX_LISTED])
-    more = f" and {len(targets) - _MAX_LISTED} more" if len(targets) > _MAX_LISTED else ""
-    near = similar_names(f"docker:{name}", targets)
-    return NotFoundError(
-        what,
-        why=f"targets: {shown}{more}",
-        hint=f"did you mean {near[0]}?" if near else "name one of these targets",
-    )
+    return no_such_target(what, f"docker:{name}", targets)

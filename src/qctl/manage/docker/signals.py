@@ -12,9 +12,16 @@ import re
 import signal
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
-from qctl.manage.programs import MANAGERS, RUNNERS, SHELLS, command_line, program_of
+from qctl.manage.programs import (
+    MANAGERS,
+    RUNNERS,
+    SHELLS,
+    command_line,
+    is_in_masks,
+    program_of,
+    status_of,
+)
 
 _INITS = frozenset({"tini", "tini-static", "docker-init", "dumb-init", "catatonit"})
 _DEFAULT = "SIGTERM"
@@ -73,16 +80,11 @@ def _is_ignored(pid: int, stop_signal: str) -> bool:
     False if that is unknown. Node always has a handler for SIGTERM and SIGINT, even if the app has
     none.
     """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        pids = fields["NSpid"].split()
-        handled = int(fields["SigCgt"], 16) | int(fields["SigBlk"], 16)
-        bit = 1 << (signal.Signals[stop_signal] - 1)
-    except (OSError, ValueError, KeyError):
-        return False
+    status = status_of(pid)
+    pids = status.get("NSpid", "").split()
     # With `--pid host`, a container has no PID 1.
-    return len(pids) > 1 and pids[-1] == "1" and not handled & bit
+    is_first = len(pids) > 1 and pids[-1] == "1"
+    return is_first and is_in_masks(status, stop_signal, "SigCgt", "SigBlk") is False
 
 
 def _below_init(words: Sequence[str]) -> Sequence[str]:

@@ -12,12 +12,12 @@ from qctl.manage.kubernetes.names import WorkloadName, parse_name
 from qctl.manage.kubernetes.pods import Pod, read_pods
 from qctl.manage.kubernetes.workload import Workload, read_names, read_workload
 from qctl.manage.last_words import error_first
+from qctl.manage.missing import listed
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.plurals import counted
 from qctl.similar import similar_names
 
 TIMEOUT_S = 10.0
-_MAX_LISTED = 20
 # A rollout has failed if a container of a new pod has ended this many times.
 _MAX_CRASHES = 2
 _LOG_LINES = 50
@@ -176,11 +176,9 @@ class Kubernetes:
             return NotFoundError(f"there is no {name.target}", why=message, hint="kubectl get all")
         names = {target.rpartition("/")[2]: target for target in targets}
         near = similar_names(name.name, list(names))
-        listed = ", ".join(targets[:_MAX_LISTED]) or "none"
-        more = f" and {len(targets) - _MAX_LISTED} more" if len(targets) > _MAX_LISTED else ""
         return NotFoundError(
             f"there is no {name.target}",
-            why=f"targets in this namespace: {listed}{more}",
+            why=f"targets in this namespace: {listed(targets) or 'none'}",
             hint=f"did you mean {names[near[0]]}?"
             if near
             else "name the namespace, or one of these",

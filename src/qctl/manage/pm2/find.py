@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qctl.errors import NotFoundError, RefusedError
+from qctl.manage.missing import listed
 from qctl.manage.protocol import ManagedProcess
 from qctl.plurals import counted
 from qctl.similar import similar_names
-
-_MAX_LISTED = 20
 
 
 def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedProcess]:
@@ -66,9 +65,7 @@ def targets_text(processes: Sequence[ManagedProcess]) -> str:
     counts: dict[str, int] = {}
     for process in processes:
         counts[process.target] = counts.get(process.target, 0) + 1
-    listed = [
+    shown = [
         f"{target} ({counted(count, 'process', 'processes')})" for target, count in counts.items()
     ]
-    if len(listed) > _MAX_LISTED:
-        listed[_MAX_LISTED:] = [f"{len(listed) - _MAX_LISTED} more"]
-    return ", ".join(listed)
+    return listed(shown)

@@ -7,19 +7,16 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
 
-from qctl.errors import ManagerUnreachableError
 from qctl.manage.supervisord.address import Address
-from qctl.manage.tool import first_line
+from qctl.manage.tool import DetachedCall, first_line
 
-_MAX_STDERR = 64 * 1024
 # How long to wait for a helper that is about to end.
 _CLOSE_TIMEOUT_S = 2.0
 
 
-class HelperCall:
+class HelperCall(DetachedCall):
     """Starts a helper that restarts one process.
 
     Args:
@@ -33,40 +30,19 @@ class HelperCall:
         fields = asdict(address) | {"socket": str(address.socket or "")}
         request = {"address": fields, "key": key, "pid": pid, "signal": signal}
         reader, writer = os.pipe()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         try:
             # Write the request before the helper starts, so that the helper has it even if qctl
             # is killed right after the start.
             os.write(writer, f"{json.dumps(request)}\n".encode())
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "qctl.manage.supervisord.helper"],
-                stdin=reader,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                start_new_session=True,
-                cwd="/",
-            )
-        except OSError as error:
-            self._errors.close()
-            raise ManagerUnreachableError(
-                "the process was not restarted", why=error.strerror or str(error)
-            ) from error
-        except BaseException:
-            self._errors.close()
-            raise
+            words = ["-P", "-m", "qctl.manage.supervisord.helper"]
+            super().__init__([sys.executable, *words], stdin=reader, cwd="/")
         finally:
             os.close(reader)
             os.close(writer)
 
-    def error(self) -> str | None:
-        """See ``RestartCall``."""
-        code = self._process.poll()
-        if not code or self._errors.closed:
-            return None
-        self._errors.seek(0)
+    def _message(self, stderr: bytes) -> str:
         # The reason is the last line; there may be a traceback above it.
-        lines = self._errors.read(_MAX_STDERR).strip().splitlines() or [b""]
-        return first_line(lines[-1]) or f"qctl's helper ended with code {code}"
+        return first_line(b"\n".join(stderr.strip().splitlines()[-1:]))
 
     def close(self) -> None:
         """See ``RestartCall``; a helper that still waits for the end of the process goes on."""
@@ -74,4 +50,4 @@ class HelperCall:
             self._process.wait(_CLOSE_TIMEOUT_S)
         # Without this line, Popen would warn about a helper that goes on.
         self._process.returncode = self._process.returncode or 0
-        self._errors.close()
+        super().close()

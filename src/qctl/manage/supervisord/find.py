@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qctl.errors import NotFoundError
+from qctl.manage.missing import no_such_target
 from qctl.manage.protocol import ManagedProcess
-from qctl.similar import similar_names
-
-_MAX_LISTED = 20
 
 
 def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedProcess]:
@@ -34,13 +32,8 @@ def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedPr
 
 
 def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:
+    what, hint = f"supervisord has no process {name}", "see `supervisorctl status`"
     targets = list(dict.fromkeys(process.target for process in processes))
-    listed = targets[:_MAX_LISTED]
-    if len(targets) > _MAX_LISTED:
-        listed.append(f"{len(targets) - _MAX_LISTED} more")
-    near = similar_names(f"supervisord:{name}", targets)
-    return NotFoundError(
-        f"supervisord has no process {name}",
-        why=f"targets: {', '.join(listed)}" if targets else "it has no processes",
-        hint=f"did you mean {near[0]}?" if near else "see `supervisorctl status`",
-    )
+    if not targets:
+        return NotFoundError(what, why="it has no processes", hint=hint)
+    return no_such_target(what, f"supervisord:{name}", targets, hint=hint)
