@@ -74,7 +74,7 @@ def manager_for(  # noqa: PLR0911 - a case a manager
     raise UsageError(
         f"qctl cannot restart processes of {kind!r}",
         why=f"it knows {', '.join(known[:-1])} and {known[-1]}",
-        hint="name the target as pm2:NAME (see `pm2 ls`) or qctl:NAME (see `qctl worker list`)",
+        hint="name the target as MANAGER:NAME, for example pm2:worker (see `pm2 ls`)",
     )
 
 
@@ -151,7 +151,7 @@ def managed_processes(
         the processes, and a remark for each manager that cannot be read.
     """
     managers = present_managers(settings, timeout_s)
-    locators = [manager for manager in managers if isinstance(manager, Locator)]
+    locators = [(m.kind, m) for m in managers if isinstance(m, Locator)]
     listed = [manager for manager in managers if not isinstance(manager, Locator)]
     jobs = [(m.kind, m.processes) for m in listed]
     jobs += list(_configured(settings, {manager.kind for manager in listed}, timeout_s))
@@ -187,34 +187,34 @@ def _find(manager: Manager, name: str) -> Sequence[ManagedProcess]:
 
 
 def _located(
-    locators: Sequence[Locator],
+    locators: Sequence[tuple[str, Locator]],
     workers: Callable[[], Collection[str]],
     processes: Sequence[ManagedProcess],
 ) -> Found:
-    """Ask the locators which processes hold the workers that ``processes`` do not hold."""
+    """Ask the locators which processes hold the workers that ``processes`` do not hold.
+
+    Args:
+        locators: pairs of a manager's kind and the manager.
+    """
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
     from qctl.ops.processes.attribution import by_address, host_of  # noqa: PLC0415
 
     try:
         addresses = workers()
         known = by_address(processes, addresses)
+        unknown = [address for address in addresses if address not in known]
+        if not unknown:
+            return (), ()
         owners = pids_by_endpoint()
     except Exception as error:
         # psutil raises errors of many kinds, for example if the system denies access.
         return (), (f"which process holds which worker is unknown: {error}",)
-    unknown = [address for address in addresses if address not in known]
-    if not unknown:
-        return (), ()
     pids = {owners[address] for address in unknown if address in owners}
     hosts = {host_of(address) for address in unknown if address not in owners}
-    found, remarks = _ask([(_kind(each), partial(each.holding, pids, hosts)) for each in locators])
+    found, remarks = _ask([(kind, partial(each.holding, pids, hosts)) for kind, each in locators])
     # A container on another host may have the same address, so match the connections once more.
     connected = {each.key for each in by_address(found, unknown).values()}
     return [each for each in found if not each.addresses or each.key in connected], remarks
-
-
-def _kind(locator: Locator) -> str:
-    return str(getattr(locator, "kind", ""))
 
 
 def _ask(jobs: Sequence[tuple[str, Callable[[], Sequence[T]]]]) -> tuple[list[T], tuple[str, ...]]:
