@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -235,8 +235,7 @@ def _run(
     from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
     from qctl.ops.drain.plan import DrainPlan, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
-    from qctl.ops.drain.sequence import expand, starting_at  # noqa: PLC0415
-    from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
+    from qctl.ops.drain.sequence import expand, not_begun, starting_at  # noqa: PLC0415
 
     options = DrainOptions(
         timeout_s=parse_duration_s(flags.timeout, "--timeout"),
@@ -310,16 +309,9 @@ def _run(
         found = several.labels
     except RefusedError as error:
         if env.output != "table":
-            refusal = DrainReport(
-                outcome="refused",
-                queues=tuple(queues),
-                target=target,
-                strategy=flags.strategy or "pause",
-                error=error.what,
-                exit_status=int(error.exit_status),
-                command=command.argv if command else (),
-            )
-            env.emit_json(refusal)
+            refusal = not_begun(target, queues, flags.strategy or "pause", error)
+            argv = command.argv if command else ()
+            env.emit_json(replace(refusal, error=error.what, command=argv))
         raise
     if found:
         run_several(found, is_guessed=True)
