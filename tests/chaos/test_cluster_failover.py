@@ -20,11 +20,9 @@ from qctl import AsyncQueue, Job, Worker
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import QctlError
-from qctl.ops.bulk.actions import Selection, retrying
-from qctl.ops.bulk.run import BulkRun
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import is_paused, put, row
-from tests.labs.bulk import fill
+from tests.labs.bulk import fill, retry_all
 from tests.labs.cli import run
 from tests.labs.clusters import Replicated
 from tests.labs.drains import Running
@@ -92,23 +90,16 @@ def test_a_bulk_run_is_complete_or_says_that_it_is_not(
     client = replicated.client
     fill(client, JOBS, KEYS)
 
-    def retry_all(on_step: Callable[[], None]) -> tuple[int, str]:
-        """How many jobs it reports as done, and what it advises if it ended early."""
-        bulk = BulkRun(client, KEYS, retrying("failed"), Selection(state="failed"), JOBS)
-        advice = ""
-        try:
-            for _ in bulk:
-                on_step()
-        except QctlError as error:
-            advice = error.hint
-        assert bulk.report().complete == (not advice)
-        return bulk.report().done, advice
+    def retry(on_step: Callable[[], object]) -> tuple[int, str]:
+        done, advice, is_complete = retry_all(client, KEYS, JOBS, on_step)
+        assert is_complete == (not advice)
+        return done, advice
 
     pending = [fail_over]
-    first, advice = retry_all(lambda: pending.pop()() if pending else None)
+    first, advice = retry(lambda: pending.pop()() if pending else None)
     assert not pending
     assert "run the same command again" in advice or not advice
-    second, advice = retry_all(lambda: None)
+    second, advice = retry(lambda: None)
     assert (first + second, advice) == (JOBS, "")
     assert client.call("ZCARD", KEYS("failed")) == 0
     assert Counter(row(client, "wait", KEYS)) == Counter(map(str, range(JOBS)))

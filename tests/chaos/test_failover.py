@@ -14,15 +14,13 @@ import pytest
 from qctl.config.settings import load_settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.errors import QctlError, UnreachableError
-from qctl.ops.bulk.actions import Selection, retrying
-from qctl.ops.bulk.run import BulkRun
+from qctl.errors import UnreachableError
 from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport
 from tests.labs.build import Q, is_paused, put, row
-from tests.labs.bulk import fill
+from tests.labs.bulk import fill, retry_all
 from tests.labs.replicas import Pair
 from tests.labs.servers import wait_until
 
@@ -104,17 +102,6 @@ def test_a_bulk_run_is_complete_or_says_that_it_is_not(pair: Pair) -> None:
         fill(client, jobs)
         pair.await_replica()
 
-        def retry_all(on_step: Callable[[], None]) -> tuple[int, str]:
-            """How many jobs it reports as done, and what it advises if it ended early."""
-            bulk = BulkRun(client, Q, retrying("failed"), Selection(state="failed"), jobs)
-            advice = ""
-            try:
-                for _ in bulk:
-                    on_step()
-            except QctlError as error:
-                advice = error.hint
-            return bulk.report().done, advice
-
         def fail_over() -> None:
             pair.fail_over()
             # As the sentinel would some seconds later.
@@ -122,10 +109,10 @@ def test_a_bulk_run_is_complete_or_says_that_it_is_not(pair: Pair) -> None:
                 old.call("REPLICAOF", "127.0.0.1", pair.replica.port)
 
         pending = [fail_over]
-        first, advice = retry_all(lambda: pending.pop()() if pending else None)
+        first, advice, _ = retry_all(client, Q, jobs, lambda: pending.pop()() if pending else None)
         assert not pending
         assert "run the same command again" in advice or not advice
-        second, advice = retry_all(lambda: None)
+        second, advice, _ = retry_all(client, Q, jobs, lambda: None)
         assert (first + second, advice) == (jobs, "")
     with contextlib.closing(connect(pair.replica.url)[1]) as after:
         assert after.call("ZCARD", Q("failed")) == 0

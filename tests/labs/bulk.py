@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from qctl.connection.address import Arg, Client
 from qctl.connection.forwarding import ForwardingClient
-from qctl.errors import UnreachableError
+from qctl.errors import QctlError, UnreachableError
+from qctl.ops.bulk.actions import Selection, retrying
+from qctl.ops.bulk.run import BulkRun
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, put
 
 # A job of any queue.
 Job = tuple[QueueKeys, str]
+
+
+class Retried(NamedTuple):
+    """How many jobs a bulk run reports as done, what it advises if it ended early, and whether it
+    says that it is complete."""
+
+    done: int
+    advice: str
+    is_complete: bool
+
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,6 +52,21 @@ def fill(store: Client, count: int = 60, keys: QueueKeys = Q) -> None:
             atm=3,
             opts=f'{{"attempts":{3 + n % 2}}}',
         )
+
+
+def retry_all(
+    client: Client, keys: QueueKeys, count: int, on_step: Callable[[], object]
+) -> Retried:
+    """Retry all failed jobs of a queue, of which there are ``count``."""
+    bulk = BulkRun(client, keys, retrying("failed"), Selection(state="failed"), count)
+    advice = ""
+    try:
+        for _ in bulk:
+            on_step()
+    except QctlError as error:
+        advice = error.hint
+    report = bulk.report()
+    return Retried(report.done, advice, report.complete)
 
 
 class Leaving(ForwardingClient):

@@ -140,9 +140,16 @@ def rewriting_proxy(
                 forward(redis, self.request, replies)
                 sending.join()
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forward) as server:
+    with _serving(Forward) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    """The URL of a server for a while; each connection gets a handler in a thread of its own."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
         serving.start()
         try:
             yield f"redis://127.0.0.1:{server.server_address[1]}/0"
@@ -181,15 +188,8 @@ def answering_proxy(port: int, answer: Answer) -> Iterator[str]:
 
                     self.wfile.write(answer(_words(request), ask))
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Converse) as server:
-        server.daemon_threads = True
-        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
-        serving.start()
-        try:
-            yield f"redis://127.0.0.1:{server.server_address[1]}/0"
-        finally:
-            server.shutdown()
-            serving.join()
+    with _serving(Converse) as url:
+        yield url
 
 
 def _read_value(stream: IO[bytes]) -> bytes:
