@@ -62,12 +62,13 @@ def test_a_roll_kills_nothing_and_starts_what_supervisord_would_not(
     assert bare.code == ExitStatus.NOT_FOUND
     assert f"did you mean {app.target}?" in bare.err
     producer = lab.producer(EVERY_MS=60, JOB_MS=100)
-    held = lab.hold(4)
+    # All that both processes can run, so that each has some in hand.
+    held = lab.hold(10)
     roll = app.start_qctl("restart", app.target, "--strategy", "roll", "--output", "ndjson")
-    roll.await_step("restarting")
+    pid = roll.await_step("restarting")["pid"]
     # Longer than stopwaitsecs.
     time.sleep(2)
-    assert is_alive(before[0])
+    assert is_alive(pid)
     lab.release()
     done = roll.finish()
     added = [*held, *producer.stop()]
