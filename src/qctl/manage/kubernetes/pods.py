@@ -64,6 +64,9 @@ _STUCK = frozenset(
         "RunContainerError",
     }
 )
+# The time limit for the rollout of a stateful set: at least Kubernetes' default for a deployment,
+# and enough for the start of each pod.
+_MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +189,6 @@ def rollout_timeout_ms(workload: Workload, grace_s: float) -> int:
         return int(workload.deadline_s * 1000)
     # Kubernetes sets no limit for a stateful set, whose pods are replaced one after another.
     return int(max(_MIN_ROLLOUT_S, workload.replicas * (grace_s + _START_S)) * 1000)
-
-
-# The limit is at least Kubernetes' default for a deployment, and includes each pod's start time.
-_MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 
 def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
