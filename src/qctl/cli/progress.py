@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qctl.cli.environment import Environment
 from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
-from qctl.output.drain import step_lines
+from qctl.output.drain.lines import step_lines
 
 if TYPE_CHECKING:
     from rich.live import Live

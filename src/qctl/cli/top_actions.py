@@ -18,7 +18,7 @@ from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
 from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
-from qctl.output.drain import step_lines
+from qctl.output.drain.lines import step_lines
 from qctl.output.text import visible
 from qctl.output.top.actions import ActionOutput, Proposal, Stop
 from qctl.wire.keys import QueueKeys

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qctl.ops.drain.ledger import JobOutcome
 from qctl.ops.drain.steps import Drained, DrainReport, Proof, RunningJob, Step, TimeUp, Waiting
-from qctl.output.drain import step_lines
+from qctl.output.drain.lines import step_lines
 
 REPORT = DrainReport(
     outcome="restarted",
