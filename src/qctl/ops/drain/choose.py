@@ -1,4 +1,4 @@
-"""Which queues a drain means, and which processes it restarts.
+"""Choose the queues to drain and the processes to restart.
 
 A restart interrupts the jobs of all queues that the processes serve. If the operator has not named
 some of these queues, the operator must decide: drain them too, or let their jobs be interrupted.
@@ -35,7 +35,7 @@ from qctl.ops.queues.select import select_queues
 from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import Workers, unnamed
 
-# A drain must know all processes before it begins, so it waits longer than ``status`` does.
+# A drain must know all processes before it begins, so it waits longer for a manager than `status`.
 MANAGER_TIMEOUT_S = 10.0
 _NO_EXPECT_HINT = (
     "say how many each queue should have afterwards, with --expect-workers N, or do without the "
@@ -55,7 +55,7 @@ class Choice:
     guessed: str = ""
 
     def include(self, include_others: bool | None, what: str) -> Choice:
-        """Add the other queues if the operator wants them drained; refuse if nothing was chosen."""
+        """Add ``others`` if the operator wants them drained; refuse if that was not decided."""
         _require_choice(what, self, include_others)
         if not include_others:
             return self
@@ -137,7 +137,7 @@ def _only_target(
     queues: Sequence[QueueKeys],
     then_restart: bool,
 ) -> tuple[Target, Connections]:
-    """The only managed app that serves the named queues or, without names, any queue."""
+    """The only managed app that serves the named queues, or any queue if none is named."""
     what = "it is not clear " + ("which process to restart" if queues else "which queues to drain")
     hint = "name the process with --target MANAGER:NAME, for example pm2:worker"
     if not then_restart:
@@ -165,7 +165,7 @@ def _only_target(
 
 
 class SeveralTargetsError(UsageError):
-    """Several targets serve the named queues, so one drain cannot restart all of them.
+    """Several targets serve the named queues, and one drain restarts only one target.
 
     Args:
         labels: the targets, sorted.
@@ -182,7 +182,7 @@ class SeveralTargetsError(UsageError):
 def _served(
     target: Target, queues: Sequence[QueueKeys], serves: Collection[QueueKeys]
 ) -> Sequence[QueueKeys]:
-    """The ``queues`` that the target serves; all if ``serves`` is empty, which means unknown."""
+    """Those of ``queues`` that the target serves; all of them if ``serves`` is empty (unknown)."""
     served = [keys for keys in queues if keys in serves or not serves]
     if queues and not served:
         raise RefusedError(
@@ -218,10 +218,10 @@ def _require_served(
     queues: Collection[QueueKeys],
     serves: Collection[QueueKeys],
 ) -> None:
-    """Refuse to restart a target that does not serve the queues: most likely, it is the wrong one.
+    """Refuse to restart a target that does not serve every queue: it is probably the wrong target.
 
     Args:
-        serves: the queues that the target serves, by its connections or by the config.
+        serves: the queues that the target serves, according to its connections or the config.
     """
     connected = connections.queues_of(target.processes)
     if connected and (strangers := set(queues).difference(serves)):
@@ -267,8 +267,7 @@ def _listed(queues: Collection[QueueKeys], others: Collection[QueueKeys] = ()) -
     """Names of queues for a message.
 
     Args:
-        others: the queues of the drain. If all have one prefix, names are shown without it.
-            By default, the prefix of ``queues`` decides.
+        others: if these queues have one prefix, it is left out of the names; by default ``queues``.
     """
     prefix = common_prefix(others or queues)
     order = queues if isinstance(queues, Sequence) else sorted(queues)

@@ -27,7 +27,7 @@ from qctl.wire.read.server import clock_ms
 def restart_by_command(
     context: DrainContext, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
-    """Run the plan's command, then wait for the new workers if the operator wants that proof.
+    """Run the plan's command. If the operator wants a proof, wait for the new workers.
 
     Args:
         overdue: jobs that still run after the timeout.
@@ -60,7 +60,7 @@ class _Phase:
 
     def run(self, overdue: tuple[ActiveJob, ...]) -> Generator[Step, None, None]:
         context, command = self._context, self._command
-        # Check a last time, because the command cannot be undone.
+        # Check the pauses a last time, because the command cannot be undone.
         while again := keep_paused(context):
             yield from again
             overdue = yield from wait_for_jobs(context)
@@ -103,17 +103,17 @@ class _Phase:
 
     def note_stopped_beside(self) -> None:
         """Record the other queues whose workers went away while the command ran."""
-        # The report only mentions these queues in a note, so a failure does not matter.
+        # The report mentions these queues only in a note, so a failure does not matter.
         with suppress(QctlError):
             if self._replacement is not None and self.done.ran_command:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
 
     def _workers_of_target(self) -> tuple[set[int] | None, Counter[QueueKeys]]:
-        """Client ids of the target's workers, and the number of workers of each queue in the plan.
+        """Client ids of the target's workers now; queue → how many of them the plan found.
 
-        The ids are None without a target, and if no worker could be matched with its processes. The
-        workers are read again, because some may have crashed and come back since the plan.
+        The ids are None if there is no target, or if the plan matched no worker with the target.
+        The workers are read again, because some may have crashed and come back since the plan.
         """
         context = self._context
         target, planned = context.plan.target, context.plan.connections

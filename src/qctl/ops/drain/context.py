@@ -24,7 +24,7 @@ class TimedOut(Exception):  # noqa: N818 - an outcome
 
     Args:
         active: the active jobs at the last reading.
-        tokens: in a roll, the lock tokens of the jobs that the process may have; None elsewhere.
+        tokens: in a roll, lock tokens of jobs that the old process may still run; otherwise None.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class DrainOptions:
         restart_on_timeout: if jobs still run after the timeout, restart anyway.
         keep_paused: leave the queues paused at the end if all went well. A drain without a restart
             always leaves them paused, so that no job starts before the operator has acted.
-        verb: the command, ``drain`` or ``restart``, as the pause note shows it.
+        verb: the command, ``drain`` or ``restart``. Redis stores it with each pause.
     """
 
     timeout_s: float = DRAIN_TIMEOUT_S
@@ -63,7 +63,7 @@ class DrainContext:
 
     Args:
         client: repeats commands that Redis does not answer; see ``PatientClient``.
-        holder: this drain, as pause notes and leases name it.
+        holder: this drain, as Redis stores it with each pause and lease.
         stop: returns whether the operator wants to stop.
         tracker: follows the events of the queues.
         notes: remarks for the operator, shown in the report.

@@ -98,7 +98,7 @@ def await_first_start(context: DrainContext) -> None:
         if not idle:
             return
         if time.monotonic() > deadline:
-            # The reason may be a rate limit, if qctl cannot see whether the limit is reached.
+            # The reason may be a rate limit: qctl cannot always see whether a limit is reached.
             limits = [
                 f"; {context.label(s.keys)} {note.text}" for s in idle if (note := limited(s))
             ]

@@ -14,8 +14,8 @@ from qctl.wire.keys import ITERATION_PREFIX, JobKey, QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
 
-# At most this many ids are read at the start, for one queue and for all queues of a drain together.
-# Later events may add the same number of ids.
+# At the start, a drain reads at most ``MAX_IDS`` ids of a queue, and ``MAX_IDS_OF_ALL`` in all.
+# Events may later double the number of ids.
 MAX_IDS = 10_000
 MAX_IDS_OF_ALL = 100_000
 # The state of a job after an event.
@@ -45,14 +45,14 @@ class QueueJobs:
         begin_order: the stream position of the last event that ``begin`` includes.
         taken_order: the stream position of the last event when all ids had been read.
         iterations: scheduler → id of its current iteration, the job that the scheduler made last.
-        is_disturbed: whether the queue was resumed while ids were read, so some may be missing.
+        is_disturbed: whether the queue was resumed while ids were read, so some ids may be missing.
         end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.
         lost_unnamed: how many lost jobs have unknown ids; set by ``prove``.
         cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
-        replaced: how many scheduler iterations may have been replaced by new ones, because no event
+        replaced: at most this many scheduler iterations were replaced by newer ones. No event
             reports a replacement.
-        started: schedulers whose current iteration has started, so the next one replaces none.
+        started: schedulers whose current iteration has started, so their next one replaces none.
     """
 
     ids: dict[str, str]
@@ -161,7 +161,7 @@ def _count(queue: QueueJobs, event: Event) -> None:
         queue.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
         # Somebody put a lost job back. If the job was lost during the drain, it now counts twice,
-        # so one job seems to be missing. If it did not count, another loss could stay hidden.
+        # and one job seems to be missing. That is safer than to hide the loss of another job.
         queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")

@@ -75,7 +75,7 @@ class Leases:
         """Take or renew every lease, and start the watchdog again if it has died.
 
         Raises:
-            RefusedError: another drain has a lease, which it took before us or when ours expired.
+            RefusedError: another drain has taken a lease, before us or after ours expired.
             FailedError: the watchdog did not start.
         """
         for keys, lease in self._leases.items():
@@ -114,7 +114,8 @@ class Leases:
         """Let the watchdog end without undoing the drain.
 
         Args:
-            watch_s: how long the watchdog first resumes queues whose pause a failover brings back.
+            watch_s: before it ends, the watchdog resumes for this long any queue whose pause a
+                failover brings back.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:

@@ -194,7 +194,7 @@ class Ledger:
             self._ended(job, self._last_run_ms.get(job, self._now_ms))
 
     def _note_put_back(self, job: JobKey) -> None:
-        """A job without a lock was put back; if it had one before, record it as interrupted."""
+        """If a job that was put back had a lock in its last run, record it as interrupted."""
         if job in self._had_lock:
             self.note_interrupted([job])
 
@@ -281,7 +281,7 @@ class Ledger:
         """The longest time in which nothing ran although jobs waited, in seconds.
 
         Args:
-            until_ms: Redis' time of the end; if nothing runs then, the idle time ends here.
+            until_ms: Redis' time at the end of the drain. If nothing runs, jobs idle until then.
 
         Returns:
             None when events are missing, or when the end of a run is unknown.

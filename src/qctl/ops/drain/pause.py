@@ -2,8 +2,8 @@
 
 Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``), and so
 end the pause of the drain that restarts them. Therefore, before each step that needs the pause, the
-drain pauses resumed queues again and waits for the jobs that have started meanwhile. No drain can
-go on without the pause, because an app may exit on a stop signal before its jobs have ended.
+drain pauses resumed queues again and waits for the jobs that have started meanwhile. The pause is
+needed because an app may exit on a stop signal before its jobs have ended.
 
 A pause note, a key in Redis, names the command that paused a queue.
 """
@@ -107,7 +107,7 @@ def keep_paused(context: DrainContext) -> list[Paused]:
 
 
 def _pause_without_note(context: DrainContext, keys: QueueKeys) -> Pause:
-    """Pause a queue that is not paused any more and whose pause note is gone."""
+    """Pause a queue that runs again and whose pause note is gone."""
     # An app's resume keeps the note. ``qctl resume --force`` deletes the note, but writes an event.
     # If there is no event of a resume, Redis has lost the pause and the note.
     context.tracker.catch_up()

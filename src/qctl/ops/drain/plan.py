@@ -57,16 +57,16 @@ class DrainPlan:
         target: the processes to restart; None without a restart, or with an operator's command.
         connections: the connected workers; None if no target was looked up.
         durations: how long the last jobs of the queues took.
-        guessed: the target, if the operator did not name it and must confirm it; else "".
+        guessed: the target, and perhaps its queues, if qctl chose the target and the operator must
+            confirm it; else "".
         strategy: ``pause`` (all queues, until the end) or ``roll`` (one process after another).
         mixed: queue → warning, if the queue may be paused although BullMQ 5 and 6 both serve it.
-        left_behind: queues that an earlier drain, which no longer runs, left paused. This drain
-            takes their pauses over.
+        left_behind: queues left paused by a drain that runs no more. This drain takes them over.
         unchecked_user: the Redis user, if its rights are unknown; "" for the default user.
         not_restarted: the target that the operator named, if it is not restarted; else "".
         command: restarts the workers; either the operator's command or the rollout of the target.
         others: queues outside the drain that the workers also serve. The drain ignores their jobs.
-        foreign: descriptions of such queues in other databases.
+        foreign: descriptions of the queues in other databases that the workers also serve.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -94,7 +94,7 @@ class DrainPlan:
 
     @property
     def prefix(self) -> str | None:
-        """The key prefix of all queues; None if they have several."""
+        """The key prefix of all queues; None if there are several."""
         return common_prefix(self.queues)
 
     def label(self, keys: QueueKeys) -> str:
@@ -111,7 +111,7 @@ class DrainPlan:
         return (*map(self.label, self.others), *self.foreign)
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
-        """Convert active jobs for a step: those that have a worker, or only the ``orphans``."""
+        """Convert active jobs for a step: jobs with a worker or, with ``orphans``, jobs without."""
         now_ms = int(time.time() * 1000)
         shown = []
         for job in jobs:
@@ -162,8 +162,8 @@ def make_plan(
     Raises:
         SeveralTargetsError: several targets serve the named queues, and ``target`` is None.
         NotFoundError: no such queue or target.
-        RefusedError: the workers do not serve exactly the named queues; Bull 3 or 4, or both
-            BullMQ 5 and 6, serve a queue; another drain is at work; the target cannot be rolled.
+        RefusedError: the workers do not serve exactly the named queues; Bull 3 or 4 serves a queue,
+            or BullMQ 5 and 6 both do; another drain is at work; the target cannot be rolled.
         FailedError: Redis is a replica or does not list the workers, or the target is stopped.
         UsageError: it is not clear which queues or which target are meant.
         UnreachableError: Redis or the process manager cannot be reached.
@@ -212,7 +212,7 @@ def make_plan(
         mixed=mixed,
         # The default user nearly always has all rights.
         unchecked_user="" if is_granted or username == "default" else username,
-        # No lease is held (see ``_preflight``), so the drain that paused these queues has ended.
+        # No queue has a lease (see ``_preflight``), so the drain that paused these has ended.
         left_behind=frozenset(
             s.keys for s in snapshots if s.pause_note is not None and s.pause_note.is_temporary
         ),
@@ -297,7 +297,7 @@ def describe(plan: DrainPlan, client: Client) -> Planned:
 def process_plans(
     target: Target | None, connections: Connections | None, prefix: str | None
 ) -> tuple[ProcessPlan, ...]:
-    """The processes of a target; they have no queues if the connected workers are unknown.
+    """The processes of a target; without their queues if the connected workers are unknown.
 
     Args:
         prefix: the prefix that is left out of the queues' names.
@@ -321,7 +321,7 @@ def process_plans(
 
 
 def _resumed_at_start(plan: DrainPlan, client: Client) -> set[QueueKeys]:
-    """The queues that the target resumed at its start in an earlier drain."""
+    """The queues that the target resumed when it started in an earlier drain."""
     if plan.target is None or plan.strategy == "roll":
         return set()
     found = set()

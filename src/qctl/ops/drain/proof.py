@@ -23,7 +23,7 @@ from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read
 from qctl.wire.read.locate import locate
 from qctl.wire.read.versions import other_libraries
 
-# A read may miss a job that moves meanwhile, so a job is gone only if all these reads miss it.
+# A read may miss a job that moves meanwhile, so a job is gone only if this many reads miss it.
 MAX_READS = 4
 READ_AGAIN_S = 0.05
 
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
-    """Record a queue's jobs at the start. Call this once the queue's events are followed.
+    """Record a queue's jobs at the start. Call this once the drain follows the queue's events.
 
     If Redis refuses a read, the queue stays without an inventory, and the verdict says so.
 
@@ -110,9 +110,9 @@ def unproved(tracker: Tracker, why: str) -> Verdict:
 
 
 def _settle(client: Client, tracker: Tracker) -> None:
-    """Read the state of each job that was active and whose end no event reports, and record it.
+    """Read and record the state of each unsettled job: it was active, and no event reports its end.
 
-    A job that is in no state, and whose absence nothing explains, stays unsettled: it is lost.
+    If a job is in no state, and nothing explains why, it stays unsettled, which means lost.
     """
     ledger = tracker.ledger
     absent = []
@@ -128,7 +128,7 @@ def _settle(client: Client, tracker: Tracker) -> None:
             ledger.settle(job, state)
     for job, left in in_no_state(client, absent).items():
         if left == STRAY:
-            # The job's hash is left, so ``prove`` decides whether the job is lost.
+            # The job's hash still exists, so ``prove`` decides whether the job is lost.
             continue
         if job[0] in tracker.missed:
             # The job may have ended and been removed: an event that shows this may be trimmed.

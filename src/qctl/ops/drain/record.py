@@ -25,7 +25,7 @@ def record_result(
 ) -> None:
     """Record the result of a drain for metrics, unless Redis went away.
 
-    The drain is added to the record of each prefix; the sums there get the jobs of that prefix.
+    Each prefix of the drain has a record of its own, whose sums count only jobs under that prefix.
 
     Args:
         error: why the drain ended early; None if it did not.
@@ -47,7 +47,7 @@ def record_result(
 
 
 def _jobs_under(tracker: Tracker, prefix: str, report: DrainReport) -> dict[str, int]:
-    """Result → how many jobs of the queues under one prefix had it; 0 if that is unknown."""
+    """Result → how many jobs under one prefix had this result; 0 if the number is unknown."""
     ledger = tracker.ledger
     results = Counter(
         job.result for job in ledger.outcomes(lambda keys: keys.prefix) if job.queue == prefix

@@ -86,7 +86,7 @@ def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]
         # Every old worker of these queues is gone.
         return [keys for keys in context.queues if restarted.replacement.replaces_all(keys)]
     connections, target = context.plan.connections, context.plan.target
-    # A process that was not restarted may still work on its jobs.
+    # If a process was not restarted, it may still work on jobs of these queues.
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):
         return []
     own = {w.client_id for p in target.processes for w in connections.owned.get(p.key, ())}

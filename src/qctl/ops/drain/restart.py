@@ -142,7 +142,7 @@ class _Phase:
         context = self._context
         self._note_overdue(overdue)
         for planned in self._target.processes:
-            # Check a last time, because the restart cannot be undone.
+            # Check the pauses a last time, because the restart cannot be undone.
             while again := keep_paused(context):
                 yield from again
                 self._note_overdue((yield from wait_for_jobs(context)))
@@ -197,7 +197,7 @@ class _Phase:
             self._note(in_doubt=(*self.done.in_doubt, *more))
             return
         self._note(in_the_way=overdue)
-        # If the processes are still those of the plan, these jobs run until the kill.
+        # If the processes are still those of the plan, these jobs run until the processes end.
         now_ms = clock_ms(self._context.client)
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
@@ -210,14 +210,14 @@ class _Phase:
         context = self._context
         if not context.plan.others:
             return
-        # The report only mentions the number in a note, so a failure does not matter.
+        # The report mentions the number only in a note, so a failure does not matter.
         with suppress(QctlError):
             jobs = read_active(context.client, context.plan.others)
             self._note(ignored_running=sum(not job.is_orphan for job in jobs))
 
 
 def note_resumed_at_start(context: DrainContext, who: str) -> None:
-    """Record the queues that are resumed after the start of ``who``: a target, or new workers."""
+    """Record the queues that run again after ``who``, a target or new workers, has started."""
     tracker = context.tracker
     tracker.pauses.paused_again_lately.clear()
     states = are_paused(context.client, context.queues)

@@ -4,8 +4,8 @@ The phases, each in its own file, are: lease, pause, wait, restart, resume, reco
 (``roll/``) instead replaces one process after another while the queues keep working. A phase takes
 the ``DrainContext``, whose tracker follows the events, and returns what it has done.
 
-A lease, a key in Redis, reserves a queue for one drain. After an error, this process or its
-watchdog, a second process, resumes the queues that the drain has paused.
+A lease, a key in Redis, reserves a queue for one drain. After an error, this process resumes the
+queues that the drain has paused; if it cannot, a second process, the watchdog, resumes them.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _begin(
         stays = " --keep-paused"
     elif not plan.restarts:
         stays = " (stays paused)"
-    # From ``stays``, `qctl status` knows whether a pause without a lease is meant to last.
+    # Redis stores this verb with a pause. `qctl status` sees in it that a pause is meant to last.
     holder = this_process(f"{options.verb}{stays}")
     was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
     patient = PatientClient(client, stop)

@@ -141,7 +141,7 @@ def run_turns(
 
     Args:
         make: makes the plan of one target again.
-        carry_out: drains by a plan; its last step is a ``DrainReport``.
+        carry_out: carries out a plan; its last step is a ``DrainReport``.
         stop: returns whether the operator wants to stop.
 
     Yields:

@@ -7,13 +7,13 @@ resumes the queues that the drain paused and deletes the leases. If Redis is awa
 tries again. A note in Redis names the owner of a pause, so the watchdog leaves other pauses alone.
 
 The messages on the pipe are lines of JSON. The first has ``url`` and ``leases``: for each queue its
-prefix, its name, and the lease to renew as JSON text. ``{"stopping": …}`` comes before each
-restart. The last is ``{"goodbye": true}``, with ``watch_s`` if a failover may bring a pause back:
-for that time, the watchdog resumes any queue whose pause comes back. The Redis URL, which may hold
-a password, is sent through the pipe, so that no process list shows it.
+prefix, its name, and its lease, written as JSON. ``{"stopping": …}`` comes before each restart. The
+last is ``{"goodbye": true}``; its ``watch_s`` is the time for which the watchdog still resumes any
+queue whose pause a failover brings back. The Redis URL, which may hold a password, is sent through
+the pipe, so that no process list shows it.
 
-A signal that asks to end does not end the watchdog before it has undone the drain: if qctl runs as
-a service and is killed, systemd sends such a signal to all that is left of the service.
+SIGTERM, SIGINT and SIGHUP make the watchdog hurry, but it still undoes the drain before it ends: if
+a systemd service runs qctl and qctl is killed, systemd sends SIGTERM to the watchdog, too.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ RENEW_S = LEASE_TTL_MS / 3 / 1000
 GIVE_UP_S = 24 * 3600.0
 # How long each wait may take after a signal: systemd kills after 90 s by default.
 HURRY_S = 30.0
-# A failover may undo a resume. The watch ends when the queues have run for WATCH_S without an
-# outage, but at the latest after WATCH_AWAY_S. The queues are checked every WATCH_EVERY_S.
+# A failover may undo a resume, so the queues are checked every WATCH_EVERY_S until they have run
+# for WATCH_S without an outage. The watchdog gives up after WATCH_AWAY_S.
 WATCH_S = 10.0
 WATCH_EVERY_S = 0.5
 WATCH_AWAY_S = 600.0
@@ -70,7 +70,7 @@ class Watchdog:
         self._is_in_a_hurry = True
 
     def run(self, pipe: int) -> None:
-        """Renew the leases until the pipe closes, then undo the drain unless qctl said goodbye.
+        """Renew the leases until the pipe closes, then undo the drain unless qctl sent ``goodbye``.
 
         Args:
             pipe: file descriptor to read messages from.

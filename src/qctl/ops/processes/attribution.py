@@ -129,8 +129,7 @@ def serving(
 
     Args:
         connected: process key → the queues that the process serves now.
-        settings: name the configured targets. The queues that the config gives a target count as
-            served by its processes.
+        settings: the queues that they list for a target count as served by its processes.
     """
     found = {}
     for process in processes:
@@ -145,8 +144,7 @@ def configured(settings: Settings, target: str, queues: Iterable[QueueKeys]) -> 
     """Those of ``queues`` that a target serves according to the config.
 
     Args:
-        target: ``pm2:worker``. The config names its queues as a command line does: ``NAME``, or
-            ``NAME@PREFIX``.
+        target: such as ``pm2:worker``. The config lists its queues as ``NAME`` or ``NAME@PREFIX``.
     """
     words = {word for each in settings.targets if each.process == target for word in each.queues}
     return {

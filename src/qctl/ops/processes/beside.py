@@ -1,4 +1,4 @@
-"""Find the other queues that the processes of some workers serve, by the workers' addresses."""
+"""Find queues that share worker processes with the given queues, by the workers' addresses."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The jobs that the last restart of each process interrupted.
 
 A job stalls if its process ends before the job: its lock expires, and a stalled check puts the job
-back, writes an event and counts the stall (wire format 5.13). Redis does not record the cause: if a
-job stalled soon after a process was started, the restart probably interrupted the job.
+back, writes an event and counts the stall (wire format 5.13). Redis does not record the cause. But
+if a job stalled soon after a process was started, the restart probably interrupted the job.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ _HINT_ON_COMMAND = (
     f"{_HINT}, and whether the command restarts every worker of these queues; for more time: "
     "--ready-timeout D; for another number of workers: --expect-workers N"
 )
-# A manager is asked this often while workers are missing, in seconds …
+# Seconds between two questions to a manager while workers are missing.
 _ASK_S = 2.0
-# … and this often once all workers are connected.
+# The same once all workers are connected.
 _ASK_AGAIN_S = 0.5
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
@@ -124,7 +124,7 @@ class Replacement:
     def stopped_beside(self) -> tuple[str, ...]:
         """Other queues that have lost workers. Jobs of these queues may have been interrupted.
 
-        Queues in another database are included, with a description.
+        A queue in another database is included as a description.
         """
         connected = self._read()
         now = self._elsewhere_of(connected.workers, connected.foreign)
@@ -234,7 +234,7 @@ class Replacement:
         """Raise a FailedError if the new workers of a queue keep going away."""
         ever = Counter(keys.label(self._prefix) for keys in self._seen.values())
         for each in now:
-            # For each worker that is needed, more than ``MAX_CRASHES`` new ones have disconnected.
+            # On average, more than ``MAX_CRASHES`` new workers have disconnected per needed worker.
             if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
                 # The manager may know the error that ended them.
                 self._ask()

@@ -168,7 +168,7 @@ class Restart:
             return self.await_ready(call, began)
 
     def old_is_gone(self) -> bool:
-        """Whether the old process and its children with workers have ended (by pid and start)."""
+        """Whether the old process, and each child of it that held a worker, has ended."""
         return self._main_is_gone() and not self._children_left()
 
     def _main_is_gone(self) -> bool:
@@ -267,7 +267,7 @@ class Restart:
                 if now.status == "online":
                     read_at = time.monotonic()
                     missing = self._missing(now)
-                    # The time for which Redis did not answer does not count.
+                    # Extend the deadline by the time for which Redis did not answer.
                     deadline += max(time.monotonic() - read_at - POLL_S, 0)
                     started.note_workers(are_connected=not missing)
                     if not missing and is_settled():

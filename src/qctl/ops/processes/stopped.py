@@ -21,7 +21,7 @@ class StoppedError(FailedError):
 
 
 def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
-    """The process as it is now; after a crash or somebody else's restart, the pid differs.
+    """The process as it is now, with a new pid after a crash or somebody else's restart.
 
     Raises:
         StoppedError: somebody has stopped or is stopping it, or its manager no longer lists it.

@@ -67,7 +67,7 @@ def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
 
 
 def kube_context() -> str:
-    """The context of the kubeconfig that the settings of the command name; "" if they name none."""
+    """The kubeconfig context in the settings of this command; "" if there is none."""
     return _settings.kube_context if _settings is not None else ""
 
 
@@ -75,8 +75,8 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
     """A redis-cli command to show to the operator, without a password.
 
     Args:
-        node: host and port of one master of a cluster. With None, redis-cli asks the only master,
-            or finds the node of a cluster. If no sentinel answers, the host is ``MASTER``.
+        node: host and port of one master of a cluster. If None, redis-cli asks the only master, or
+            finds the node of a cluster by itself. If no sentinel answers, the host is ``MASTER``.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":

@@ -32,8 +32,8 @@ class Target:
     """Processes to restart, all of one app.
 
     Args:
-        label: ``pm2:worker``.
-        processes: the processes of the app, except those that are stopped or stopping.
+        label: such as ``pm2:worker``.
+        processes: the processes of the app, without any that are stopped or stopping.
         configured: the queues that these processes serve according to the config, each as ``NAME``
             or ``NAME@PREFIX``.
     """
@@ -68,13 +68,13 @@ class Connections:
         return {worker.keys for p in processes for worker in self.owned.get(p.key, ())}
 
     def all_owned(self, queues: Collection[QueueKeys]) -> bool:
-        """Whether each worker's process is known. If ``queues`` is empty, all workers count."""
+        """Whether each worker of ``queues``, or each worker if it is empty, has a known process."""
         owned = {worker.client_id for workers in self.owned.values() for worker in workers}
         wanted = [worker for worker in self.workers if not queues or worker.keys in queues]
         return all(worker.client_id in owned for worker in wanted)
 
     def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
-        """Describe what these processes serve in other databases, and queues that are unknown."""
+        """Describe the workers of these processes in other databases or of unknown queues."""
         return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
 
 
@@ -116,7 +116,7 @@ def open_target(settings: Settings, text: str) -> Target:
             f"{process} is {found[0].status}, so there is nothing to drain or restart",
             hint=remedy(found[0], "start"),
         )
-    # A manager may spell the name out, but a configured target keeps its name from the config.
+    # A manager may return a longer name, but a configured target keeps its name from the config.
     spelled_out = not_stopped[0].target
     same = [each for each in settings.targets if each.process in {process, spelled_out}]
     label = process if any(each.process == process for each in same) else spelled_out
@@ -126,7 +126,7 @@ def open_target(settings: Settings, text: str) -> Target:
 
 
 def _form(kind: str) -> str:
-    """What a target looks like: of this kind if there is such a manager, else of PM2."""
+    """A hint on the form of a target, with an example for this manager (PM2 if it is unknown)."""
     known = kind if kind in KINDS else "pm2"
     example = "pm2:worker" if known == "pm2" else f"{known}:NAME"
     return f"a target is MANAGER:NAME, for example {example}; `{KINDS[known].listing}` shows names"
@@ -146,7 +146,7 @@ def _nearest(settings: Settings, text: str) -> str:
 def listed_workers(
     client: Client, db: int, queues: Iterable[QueueKeys], *, or_else: str = ""
 ) -> Connected:
-    """Like ``list_all_workers``, but raises if workers are unknown: they must prove a restart.
+    """Like ``list_all_workers``, but raises if Redis does not list the workers.
 
     Args:
         queues: the queues whose workers must be listed.
@@ -167,7 +167,7 @@ def require_listed(client: Client, queues: Iterable[QueueKeys], *, or_else: str 
     """Make sure that Redis can list the workers of these queues; see ``listed_workers``.
 
     Raises:
-        FailedError: it cannot, because of a queue's prefix.
+        FailedError: the prefix of a queue makes this impossible.
     """
     for keys in queues:
         if not is_listed(keys.prefix):
@@ -227,7 +227,7 @@ def targets_serving(
     processes: Sequence[ManagedProcess],
     queues: Collection[QueueKeys],
 ) -> set[str]:
-    """Labels of the targets that serve one of these queues, by the config or by their workers.
+    """Labels of the targets that serve one of these queues, by the config or their connections.
 
     Args:
         connections: the connected workers; if None (unknown), only the config counts.

@@ -1,8 +1,8 @@
 """Whether the processes of a target can be replaced one after another.
 
-qctl's own processes always can be, because their master starts the new process before it stops the
-old one. PM2 stops the old process first, so another process must take the jobs meanwhile. To avoid
-PM2's time limit, the roll itself sends the stop signal, which must therefore reach the workers.
+qctl's own processes always can, because their master starts a new process before it stops the old
+one. PM2 stops the old process first, so another process must take the jobs meanwhile. PM2 also
+limits the time to stop, so qctl itself sends the stop signal, which must reach the workers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Replace the processes of a target one after another, while the queues keep working.
 
 The roll pauses no queue: each process finishes its own jobs and exits, while the other processes
-take jobs. Some apps exit without finishing their jobs, so after each exit the roll checks whether
-the process left jobs behind. The roll ends with the first process that did.
+take jobs. Some apps exit without finishing their jobs. Therefore, after each exit, the roll checks
+whether the process left jobs behind, and goes no further if it did.
 """
 
 from __future__ import annotations

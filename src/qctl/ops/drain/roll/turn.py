@@ -87,7 +87,7 @@ class Turn:
         self._own_names = frozenset(name for name in names if name) if all(names) else frozenset()
         jobs = read_active(context.client, context.queues)
         self._orphans = {job.key for job in jobs if job.is_orphan}
-        self._ledger.take_stalled()  # drop them: they are not from this turn
+        self._ledger.take_stalled()  # drop those of earlier turns
         run = prepare_restart(context, self._target, process, connections)
         yield Restarting(process.target, process.key, process.pid)
         self.old_pid = process.pid
@@ -189,7 +189,7 @@ class Turn:
         return [job for job in jobs if tokens is None or job.lock_token in tokens]
 
     def _start_if_stopped(self, run: Restart, process: ManagedProcess) -> None:
-        """Start the process if its manager does not start it again, like PM2 without autorestart.
+        """Start the process again if its manager does not, for example PM2 without autorestart.
 
         Raises:
             StoppedError: somebody has stopped the process.
