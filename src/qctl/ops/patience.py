@@ -82,7 +82,7 @@ class PatientClient(ForwardingClient):
         """Call ``attempt`` until it succeeds, and return its result.
 
         Raises:
-            QctlError: the error is no outage, or the outage is longer than the time for repeats.
+            QctlError: the error is not an outage, or the outage is longer than ``patience_s``.
         """
         began = time.monotonic()
         pause_s, longest_s = _PAUSE_S

@@ -18,7 +18,7 @@ _MASK = "***"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value in force, ``***`` in place of a password; ``name`` is e.g. ``redis.url``."""
+    """One value in force, with ``***`` for a password; ``name`` is, for example, ``redis.url``."""
 
     name: str
     value: str | int | bool | None
@@ -74,7 +74,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         if value is not None:
             values[name] = value if isinstance(value, str) else f"{_MASK} {value}"
     if settings.password_source is None:
-        # The password is in the URL, or there is none.
+        # The password is in the URL, or there is no password.
         del values["redis.password"]
     for target in settings.targets:
         values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"

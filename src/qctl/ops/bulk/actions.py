@@ -18,8 +18,8 @@ from qctl.wire.jobs import LARGE_FIELDS
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
-# Changes jobs in parts. As soon as the jobs of a part have been changed, yields job id → the
-# script's word, so that a report after an interruption is correct.
+# Changes jobs in parts. After each part, yields job id → the script's word, so that a report after
+# an interruption is correct.
 Act = Callable[[BulkContext, Sequence[str]], Iterable[Mapping[str, str]]]
 
 
@@ -28,7 +28,7 @@ class Action:
     """An action on many jobs.
 
     Args:
-        name: as commands and JSON call it.
+        name: the action's name in commands and JSON.
         done: the script's word for a job that was changed; also shown to people.
         states: the action can be applied to jobs in these states.
         act: changes jobs; see ``Act``.
@@ -180,7 +180,7 @@ class Confirmation(Enum):
 def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
     """What the operator has to type before an action that changes up to ``max_changed`` jobs.
 
-    Until all jobs in the state are read, it is unknown how many match a filter, so all count.
+    Until all jobs in the state are read, it is unknown how many match a filter: count them all.
     """
     count = max_changed(selection, total)
     if count and (action.name == "purge" or count > MANY):

@@ -34,7 +34,7 @@ class BulkContext:
         state: the state in which the jobs must be; empty for any.
         just_seen: whether the jobs were found in ``state`` a moment ago.
         foresight: what a dry run of named jobs would have changed so far; None for any other run.
-        below_count: how many jobs below chosen jobs have been deleted so far.
+        below_count: how many jobs below the chosen jobs, in flows, have been deleted so far.
     """
 
     client: Client
@@ -50,7 +50,7 @@ class BulkContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkProgress:
-    """Of about ``total`` jobs, ``scanned`` were read, ``matched`` were chosen, ``done`` changed.
+    """Of about ``total`` jobs, ``scanned`` were read, ``matched`` chosen and ``done`` changed.
 
     Args:
         below_count: jobs deleted below chosen jobs; not included in the other numbers.

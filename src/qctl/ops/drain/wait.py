@@ -79,7 +79,7 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
 
 
 def _await_news(context: DrainContext, blocking: frozenset[JobKey], *, is_away: bool) -> None:
-    """Wait until a job in ``blocking`` moves, a pause changes, Redis is away, or ``POLL_S`` pass.
+    """Wait at most ``POLL_S`` until a job in ``blocking`` moves, a pause changes, or Redis is away.
 
     Other events are ignored, because on a busy queue each new job would start another reading.
     """

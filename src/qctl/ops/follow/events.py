@@ -75,7 +75,7 @@ class EventPage:
     Args:
         total: number of events in the stream, shown or not; None without a stream.
         kept_since_at: when the oldest event in the stream happened; None if unknown.
-        cut: whether older events were trimmed; True before Redis 7, because it is unknown there.
+        cut: whether older events were trimmed; True if that is unknown, as before Redis 7.
         more: whether older events in the stream also match.
     """
 

@@ -37,8 +37,8 @@ from qctl.wire.schedulers.iterations import pending_delayed
 POLL_S = 5.0
 # The shortest time between two checks of a queue, or between two attempts during an outage.
 MIN_PAUSE_S = 0.5
-# If, for this long, no remaining job has a worker, the wait fails. In this time, a worker that is
-# restarting or has lost its connection comes back.
+# The wait fails when no remaining job has had a worker for this long. A worker that restarts or
+# reconnects is usually back sooner.
 GRACE_S = 5.0
 
 
@@ -48,7 +48,7 @@ class CheckedState:
 
     Args:
         outcome: how the wait ends; None while it continues.
-        text: the facts behind the outcome, or the jobs that the wait is waiting for.
+        text: the facts behind the outcome, or the jobs that have not ended yet.
         remarks: what keeps these jobs from ending, such as a pause.
         stuck: why the wait cannot end by itself; "" if it can.
         counts: the queue's counts, in a wait for a queue.
@@ -385,7 +385,7 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending, without numbers: a text that changes is shown again."""
+    """What keeps the jobs from ending; has no numbers, because a changed text is shown again."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":

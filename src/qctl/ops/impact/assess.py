@@ -89,7 +89,7 @@ class Impact:
         fails_for_good: the jobs of ``interrupted`` that would fail for good.
         fails_if_handled: the jobs of ``interrupted_if_handled`` that would fail for good.
         unattributed: jobs of ``interrupted`` that may belong to another worker.
-        max_stalled_count: how often the workers let a job stall, by the configuration.
+        max_stalled_count: how often a job may stall before it fails, according to qctl's config.
         away_s: how long no worker runs, as assumed for ``schedules``.
         schedules, data, best_time: None if they cannot be read.
         schedules_unread: how many schedulers are not in ``schedules``: repeatables of old versions,
@@ -393,7 +393,7 @@ class _Assessor:
     # Redis and its history
 
     def _masters(self) -> tuple[ServerFacts, ...] | None:
-        """Each master's facts; None, with a remark, if INFO is denied. Sets uptime and clock."""
+        """Each master's facts; None if INFO is denied. Sets ``_redis_up_s`` and ``_behind_ms``."""
         servers = read_servers(self._client)
         # If this host's clock is behind, jobs are due sooner than the clock shows.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
@@ -481,7 +481,7 @@ def _schedule_impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int
 
 
 def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
-    """Whether a scheduler's last job was due before now. The record remains (wire format 6.1)."""
+    """Whether a scheduler's last job was due before now. Its record stays (wire format 6.1)."""
     ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
     spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
     return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

@@ -20,7 +20,7 @@ HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24
 # Averages of fewer jobs mean nothing.
 MIN_JOBS = 50
-# An hour is quiet if it has at most min + share * (max - min) jobs; min and max are over all hours.
+# An hour is quiet if it has at most min + _QUIET * (max - min) jobs; min and max are of all hours.
 _QUIET = 0.15
 # At least this share of the hours of a day or a week must be known.
 _MIN_KNOWN = 0.95
@@ -262,7 +262,7 @@ def _busy(
                 slots = [*_slots(scheduler, now_ms, until_ms)]
             yield from ((slot, slot + took_ms) for slot in slots)
             if len(slots) >= MAX_SLOTS:
-                # More due times follow that were not computed: count the rest of the time as busy.
+                # Later due times were not computed: count the rest of the time as busy.
                 yield slots[-1], until_ms
 
 
@@ -279,7 +279,7 @@ def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
 
 
 def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
-    """The due times after ``after_ms``, itself a due time, and before ``until_ms``.
+    """The due times between ``after_ms``, which is itself a due time, and ``until_ms``.
 
     At most ``MAX_SLOTS`` are computed.
 

@@ -89,7 +89,7 @@ def _plain_s(
     if all(process.target.startswith("qctl:") for process in processes):
         # The new process takes jobs before the old one stops taking them.
         return 0.0, 0.0
-    # The old process takes no new jobs while it finishes its own, and only then the new one starts.
+    # The old process takes no new jobs while it finishes its own. The new one starts after that.
     limits = [process.kill_timeout_ms for process in processes]
     if None in limits:
         return None

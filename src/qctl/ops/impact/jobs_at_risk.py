@@ -1,8 +1,8 @@
 """Which jobs a plain restart interrupts, and which of them then fail for good.
 
 There are two answers, because qctl cannot see whether an app finishes its jobs on the stop signal.
-(Node itself always handles SIGINT and SIGTERM, so the signal mask does not show whether the app
-does.) In the worst case, the app exits at once, and every job of its processes is interrupted. In
+(Node itself always handles SIGINT and SIGTERM, so the signal mask does not show what the app does
+on them.) In the worst case, the app exits at once, and all its jobs are interrupted. In
 the best case, the app finishes jobs until the manager kills it, and only the jobs that still run at
 the kill are interrupted.
 """
@@ -109,7 +109,7 @@ class Holders:
         in the job is proof only if CLIENT LIST shows a worker of the queue for every process of the
         target, and all these workers have other names. (A process that is closing or behind a proxy
         is not in CLIENT LIST, although its job runs.) If a worker of the target has no name, the
-        name in the job proves nothing: such a worker does not replace the name of an earlier one.
+        name in the job proves nothing: it may be left from the worker that ran the job before.
         """
         if job.is_orphan:
             return "nobody"

@@ -35,7 +35,7 @@ class Recovery:
         min_s, max_s: time from the end of the old process until the jobs are waiting again.
         lock_ms: how long a lock lasts, estimated from the existing locks.
         interval_ms: time between two stalled checks.
-        interval_assumed: whether that time is assumed, because no key shows it.
+        interval_assumed: whether ``interval_ms`` is assumed, because no key shows it.
         is_checked: whether a stalled check ran within the last interval. If not, perhaps no worker
             makes stalled checks, and the jobs stay in ``active``.
         next_check_ms: time from now until a check can be effective.
@@ -92,7 +92,7 @@ def recovery_of(
             least_boot_ms + interval_ms if is_start_too_soon else max(least_boot_ms, key_ms[0])
         )
     if by == "others":
-        # At most one interval after the new worker starts or the key expires, whichever is first.
+        # One interval after the new worker starts, or after the key expires, whichever is first.
         first_max_ms = min(most_boot_ms, key_ms[1]) + interval_ms
     else:
         # While the key exists, the check at the start has no effect.

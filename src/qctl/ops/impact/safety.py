@@ -1,4 +1,4 @@
-"""What Redis itself would lose in a crash, by its persistence, eviction and replicas."""
+"""What Redis itself would lose in a crash, judged by its persistence, eviction and replicas."""
 
 from __future__ import annotations
 

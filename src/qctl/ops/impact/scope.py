@@ -1,6 +1,7 @@
 """What a restart affects: which queues, which processes, and which workers are connected.
 
-A drain must know all of this before it begins. Here a part may be unknown; a remark then says why.
+A drain must know all of this before it begins. ``qctl impact`` need not: remarks say what is
+unknown, and why.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """How a platform that qctl cannot ask stops the workers, as the operator says.
+    """How the workers are stopped by a platform that qctl cannot ask, as the operator says.
 
     Args:
-        grace_s: from the stop signal until SIGKILL.
+        grace_s: the seconds from the stop signal until SIGKILL.
         stop_signal: e.g. ``SIGTERM``; "" if unknown.
     """
 
@@ -89,7 +90,7 @@ def find_scope(
     target: str | None,
     platform: Platform | None = None,
 ) -> Scope:
-    """The scope of a command. The default target is the one app that serves the queues, if any.
+    """The scope of a command. By default, the target is the only app that serves the queues.
 
     Raises:
         QctlError: as ``qctl.ops.impact.assess.assess``.
@@ -237,10 +238,10 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the same processes may serve other queues, and names of such queues under our prefix.
+    """Why the same processes may serve other queues; names of those under our prefix, too.
 
-    If no process is managed here, qctl does not know which connections belong to one process,
-    so all connections from one address count as one.
+    If no process is managed here, qctl does not know which connections belong to one process. It
+    then treats all connections from one address as connections of the same process.
     """
     if connections is None:
         return "it is unknown which other queues these workers serve", ()

@@ -36,7 +36,8 @@ class Verdict:
         word: ``safe``, ``drain first`` or ``not now``.
         reasons: clauses.
         commands: what to type, in this order.
-        holds_until: for ``safe``, when the next job is due; None if no job is due, or if gapless.
+        holds_until: for ``safe``, when the next job is due; None if no job is due, or if the
+            manager replaces processes without interrupting jobs.
     """
 
     word: str
@@ -52,7 +53,7 @@ class Facts:
     Args:
         interrupted: the jobs that a restart now interrupts, in the worst case.
         probably_interrupted: the same in the best case; None if it is unknown whether the workers
-            finish their jobs, or how long they have for it.
+            finish their jobs, or when they are killed.
         moved: names of queues that looked idle although a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
         masters: the facts about each master; None if INFO is denied.
@@ -160,7 +161,7 @@ def _dangers(facts: Facts) -> Iterator[str]:
 
 
 def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
-    """Why a job of a queue may start before the restart, or already run without a lock.
+    """Why a job of a queue may start before the restart, or may already run without a lock.
 
     The reasons hold even if no worker of the queue is seen: Redis does not list every worker.
     """

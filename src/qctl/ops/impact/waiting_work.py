@@ -25,7 +25,7 @@ class QueueImpact:
         waiting_is_least: whether ``waiting`` is only a minimum: groups of BullMQ Pro may hold more.
         stalled: active jobs without a lock.
         workers, other_workers: how many belong to the target, and how many do not; None if unknown.
-        next_due_at: when the next delayed or scheduled job is due; None if none, or if unknown.
+        next_due_at: when the next delayed or scheduled job is due; None without one, or if unknown.
     """
 
     name: str
@@ -66,7 +66,7 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # If no worker is known to be the target's (perhaps behind a proxy), each may be.
+                # If the target has no known worker (perhaps behind a proxy), any may be its own.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )
@@ -83,7 +83,7 @@ def moved_queues(
     """Names of queues that looked idle at first, but in which a job has moved since then.
 
     A short job may start after the first reading and end before the second, so that neither shows
-    it as active. Its queue is found if the job waits, or is delayed, after that.
+    it as active. Its queue is found if the job waits or is delayed at the second reading.
 
     Args:
         snapshots, active, agendas: the first reading; ``agendas`` is None if Redis refuses it.

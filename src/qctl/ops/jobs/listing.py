@@ -2,7 +2,7 @@
 
 Without a filter, only the jobs shown are read, whatever the size of the queue. With a filter by
 ids, only the jobs with these ids are read. With any other filter, jobs are read in chunks until
-enough of them match. All active jobs, which are few, are read to find stalled jobs or given ids.
+enough of them match. To find stalled jobs or given ids, all active jobs are read, which are few.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk, except jobs that are no longer active or no longer stalled."""
+    """The jobs of one chunk. Jobs that are no longer in ``active`` or ``stalled`` are left out."""
     now_ms = time.time() * 1000
     # Only active jobs have locks.
     locks = state in {"active", "stalled"}

@@ -25,7 +25,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job. A time is None if the event has not happened yet, or if its time is unknown.
+    """One job. A time such as ``started_at`` is None before it is reached, or if it is unknown.
 
     Args:
         state: one of ``wire.states.STATES``, or ``unknown`` for a job that is in no state.
@@ -107,7 +107,7 @@ class JobDetail(Job):
         delay_ms: the job's current delay.
         lock_token: the value of the lock, by which a worker proves that it has the job.
         held_by: where the worker that has the job runs; None if it is not a qctl worker.
-        deferred_failure: the reason for which the next worker fails the job without running it.
+        deferred_failure: the reason with which the next worker fails the job without running it.
         log_rows: how many rows ``jobs logs`` shows.
     """
 

@@ -219,8 +219,8 @@ def carry_out(
     """Put the jobs of a plan back, except jobs that have a lock again or are no longer failed.
 
     Args:
-        max_stalled: the workers' ``maxStalledCount``. Each job counts one more stall and may fail
-            for it, as in BullMQ. If None, no stall is counted, and earlier stalls are forgotten.
+        max_stalled: the workers' ``maxStalledCount``. As in BullMQ, each job counts one more stall,
+            and fails if it has more. If None, no stall is counted, and earlier ones are forgotten.
     """
     return RetryReport(
         tuple(_retry_queue(client, queue, max_stalled, dry_run) for queue in plan.queues)

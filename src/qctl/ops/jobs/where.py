@@ -87,7 +87,7 @@ class Filter:
     """Chooses jobs of a state: those that meet every given condition.
 
     Args:
-        since, until: bounds of the time when a finished job finished, or any other job was added.
+        since, until: bounds of a time: when a finished job finished, or when another was added.
         where: a test made by ``parse_where``, or any function.
     """
 
@@ -125,9 +125,9 @@ class Filter:
 def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
-    A field that a job does not have equals only ``null``. A number equals the same number and
-    text that is written exactly like it: ``id = 1`` matches the id ``1``, but not ``01``. With
-    ``<`` and ``>``, a number is also compared with text that can be read as a number.
+    A field that a job does not have equals only ``null``. A number equals the same number. It
+    equals text only if the text is written in the same way: ``id = 1`` matches the id ``1``, but
+    not ``01``. With ``<`` and ``>``, a number is also compared with text that is a number.
 
     Raises:
         UsageError: the text is not an expression; the message points at the place.

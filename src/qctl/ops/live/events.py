@@ -30,7 +30,7 @@ from qctl.wire.read.finished import failed_since
 # The most events in one reading, of all queues in sight together. They take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# In one reading: the most queues out of sight, and failures of each. They take less than 1 ms.
+# The most queues out of sight in one reading, and the most failures of each. It takes under 1 ms.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
@@ -42,10 +42,10 @@ class Rates:
     """Jobs that completed, or failed for good, per second since the last reading.
 
     Args:
-        sampled: the reading did not include all events, so the rates cover only a part of the
-            time, and failures may be missing.
-        at_least: events may have been trimmed before they were read, so the rates may be too low,
-            and failures may be missing.
+        sampled: True if the reading did not include all events. The rates then cover only a part
+            of the time, and failures may be missing.
+        at_least: True if events may have been trimmed before they were read. The rates may then be
+            too low, and failures may be missing.
     """
 
     completed_per_s: float

@@ -91,8 +91,8 @@ class Reading:
         workers, jobs: those of the chosen queue, stalled jobs first; None if they are unknown (see
             ``remarks`` and the queue's ``trouble``), or if no queue is chosen.
         jobs_total: how many jobs are active in the chosen queue, ``jobs`` included.
-        failures: the last failures of all queues since the start, newest first. For queues out of
-            sight, they appear with a delay, and some do not appear.
+        failures: the last failures of all queues since the start, newest first. Failures of queues
+            out of sight appear with a delay, and some never do.
         commands: number of commands sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
         pause_s: the minimum time until the next reading.

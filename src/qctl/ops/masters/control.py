@@ -125,7 +125,7 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
         NotFoundError: no master of this name runs.
         FailedError: the master refused, or a new process did not start; the processes that were
             not yet replaced keep running.
-        TimedOutError: the replacement takes longer; the master continues to replace them.
+        TimedOutError: the replacement takes longer; the master goes on with it.
         UnreachableError: the master does not answer.
     """
     folder = MasterFolder(state_home, name)

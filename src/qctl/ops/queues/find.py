@@ -98,7 +98,7 @@ def read_existing(client: Client, wanted: Sequence[QueueKeys]) -> list[QueueSnap
 
 
 def read_queues(client: Client, queues: Sequence[QueueKeys]) -> tuple[Queues, list[QueueKeys]]:
-    """The queues among these that exist, and those that do not exist."""
+    """Those of ``queues`` that exist, and those that do not exist."""
     readable, broken, missing = [], [], []
     snapshots = read_snapshots(client, queues) if queues else []
     for keys, snapshot in zip(queues, snapshots, strict=True):
@@ -154,7 +154,7 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
     """Make sure that qctl may write to these queues.
 
     Raises:
-        RefusedError: a queue is Bull 3/4's; ``hint`` says what to do instead.
+        RefusedError: a queue belongs to Bull 3 or 4; ``hint`` says what to do instead.
     """
     for snapshot in snapshots:
         if snapshot.format == "bull":

@@ -97,7 +97,7 @@ class QueueNameCache:
         self.path = state_home / "queues" / name[-_MAX_FILE_NAME:]
 
     def get(self, client: Client) -> QueueNames:
-        """The cached names; if there are none, or ``server_id`` has changed, names by a scan."""
+        """The cached names. If there are none, or ``server_id`` has changed, scan for them."""
         cached = self.read()
         if cached is not None and cached.server == server_id(client):
             return cached

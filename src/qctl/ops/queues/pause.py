@@ -103,7 +103,7 @@ def require_rights(
         what: the action, for the message, e.g. ``a drain``.
 
     Returns:
-        False if the rights are unknown, as before Redis 7: then this raises no RefusedError.
+        True if the user has all rights; False if the rights are unknown, as before Redis 7.
 
     Raises:
         RefusedError: a right is missing; the message names the commands.

@@ -27,7 +27,7 @@ def select_queues(
     """The queues that these words name, in this order, without duplicates.
 
     A name that exists under several of the prefixes stands for all of these queues. With one
-    prefix, only words with ``@`` are looked up; other names may not exist.
+    prefix, and no ``@`` in any word, nothing is looked up, so the queues may not exist.
 
     Args:
         find: returns all queues of the prefixes, for patterns that need a scan. Default: a scan.

@@ -103,7 +103,7 @@ class QueueStatus:
         rate_limited_s: for how long no job can start because of the rate limit; None if unknown,
             or if jobs can start.
         rate_limit: the current window of the rate limit; None without a window.
-        concurrency: how many jobs all workers may run at once; None if unlimited or broken.
+        concurrency: how many jobs may run at once in the queue; None if unlimited or broken.
         is_maxed: whether at least ``concurrency`` jobs are active.
         is_broken: whether the stored concurrency is not a number, so that BullMQ's scripts fail.
         overdue: number of delayed jobs that are due, but that no worker has fetched yet.
@@ -137,7 +137,7 @@ class QueueStatus:
 class ProcessStatus:
     """One process under a manager, and the queues whose workers run in it.
 
-    ``queues`` has names; if the command works on several prefixes, ``NAME@PREFIX``.
+    ``queues`` holds names, or ``NAME@PREFIX`` if the command works on several prefixes.
     """
 
     target: str
@@ -170,7 +170,7 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A report, the queues in it and those that cannot be read, and remarks on what failed."""
+    """A report; its queues, with those that cannot be read; and remarks on what failed."""
 
     report: StatusReport
     queues: Queues
@@ -340,7 +340,7 @@ def _processes(
     """The managed processes, and remarks on what is unknown of them.
 
     Args:
-        prefix: of the queues that are shown, which are named without it; None if there are several.
+        prefix: the prefix to leave out of the queues' names; None if they have several prefixes.
     """
     managed, remarks = managed_processes(settings, lambda: [w.address for w in workers])
     holders, more_remarks = known_holders(client, workers, managed)

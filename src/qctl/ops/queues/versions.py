@@ -47,7 +47,7 @@ def _installed(
 ) -> dict[QueueKeys, list[tuple[str, str]]]:
     """``installed_by_queue`` for all processes of this host that serve these queues.
 
-    Empty if the processes cannot be read. Redis has other signs, so a pause need not fail.
+    Empty if the processes cannot be read. A pause then relies on the other signs, in Redis.
 
     Raises:
         UnreachableError: Redis cannot be reached.
@@ -109,8 +109,8 @@ def require_safe_pause(
 ) -> dict[QueueKeys, str]:
     """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
 
-    BullMQ 6 adds jobs to a list that a resume by BullMQ 5 overwrites (wire format 10.2). A queue
-    that is already paused is not refused: pausing it again by qctl moves its jobs into one list.
+    BullMQ 6 adds jobs to a list that a resume by BullMQ 5 overwrites (wire format 10.2). A paused
+    queue is always accepted: if qctl pauses it again, that moves its jobs into one list.
 
     Args:
         settings: they name the process managers, which are asked for the installed versions.

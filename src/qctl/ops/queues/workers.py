@@ -214,9 +214,9 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
 def _active_jobs(
     client: Client, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> dict[str | _Name, tuple[str, ...]]:
-    """Ids of active jobs, by the owner of their lock, and by queue and name of their worker.
+    """Ids of active jobs under two kinds of key: the lock's owner; the worker's queue and name.
 
-    Owners without a heartbeat are left out; so are workers without a unique name in their queue.
+    Only owners with a heartbeat, and workers with a unique name in their queue, are included.
     """
     counts = Counter((worker.keys, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]
