@@ -129,7 +129,7 @@ class ReplyError(QctlError):
 
     @property
     def refuses_service(self) -> bool:
-        """Whether Redis refuses all commands (it is loading, busy, …) or is moving the slot."""
+        """Whether Redis refuses all commands (loading, busy, …), or the keys' slot is moving."""
         return self.exit_status == ExitStatus.UNREACHABLE
 
 
@@ -245,7 +245,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
-# For errors without their own code: a part of the text → the same values. The first match counts.
+# For errors without their own code: a part of the text → the same as above. The first match counts.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
     # Redis 7 omits the code NOPERM inside a script.
@@ -255,7 +255,7 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
         "name the sentinels (usually port 26379), or use redis://HOST:PORT/DB",
         ExitStatus.UNREACHABLE,
     ),
-    # The text ends with "out of range", or begins with "invalid".
+    # As in "DB index is out of range" and "invalid DB index".
     "DB index": (
         "this Redis has no database of that number",
         "correct the number at the end of the URL; `redis-cli config get databases` shows how many",
@@ -290,7 +290,7 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
 
 
 def _code(message: str) -> str:
-    """The error's code. Before Redis 7, a script's error begins with ERR, and its code follows."""
+    """The error's code. Before Redis 7, errors of scripts begin with ERR; the code comes later."""
     code = message.split(" ", 1)[0]
     in_script = _CODE_IN_SCRIPT.findall(message) if code == "ERR" else ()
     return str(in_script[-1]) if in_script else code

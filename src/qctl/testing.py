@@ -77,7 +77,7 @@ def run_until_idle(
     *,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Outcome]:
-    """Add jobs, run the worker until nothing is left to do, and return the outcome of each.
+    """Add jobs, run the worker until nothing is left to do, and return each job's outcome.
 
     Args:
         worker: the worker with its tasks; the Redis in its settings is not used.
@@ -207,7 +207,7 @@ class FakeQueues:
             return False
         if call("HEXISTS", keys("meta"), "paused"):
             return not call("EXISTS", keys("active"))
-        # Read the delayed jobs first: one may move to ``wait`` now, but none is added while idle.
+        # Read ``delayed`` before ``wait``: a job that moves between the reads must not be missed.
         delayed = self._delayed(keys)
         if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False

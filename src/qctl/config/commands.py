@@ -1,4 +1,4 @@
-"""Reads ``[commands.NAME]``: an app's own commands, which show whether it runs and restart it."""
+"""Reads ``[commands.NAME]``: the commands with which a user's app is checked and restarted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class AppCommands:
 
     Args:
         name: the app's name, as in ``command:NAME``.
-        status: exits with 0 if the app runs. Each line of its stdout may be a pid of the app.
+        status: exits with 0 if the app runs. Each line that it prints may be a pid of the app.
         restart: restarts the app; empty if the config has none.
-        stop, start: qctl does not run them; messages recommend a ``restart`` made of them.
-        grace_s: seconds from the stop signal of ``restart`` to its SIGKILL; None if unknown.
+        stop, start: not run by qctl. If ``restart`` is empty, messages suggest one made of both.
+        grace_s: how many seconds after the stop signal ``restart`` sends SIGKILL; None if unknown.
         signal: the stop signal that ``restart`` sends, e.g. ``SIGTERM``; "" if unknown.
     """
 
@@ -71,7 +71,7 @@ def _parse(name: str, layer: Layer, table: Mapping[str, object]) -> AppCommands:
 
 
 def argument_list(value: object) -> tuple[str, ...] | None:
-    """A program and its arguments from the config; None if the value is no list of strings."""
+    """A program and its arguments from the config; None if the value is anything else."""
     if not isinstance(value, list) or not value:
         return None
     return tuple(value) if all(isinstance(word, str) and word for word in value) else None
@@ -85,7 +85,7 @@ def _argument_list(name: str, key: str, layer: Layer, value: object) -> tuple[st
             hint=f'{key} = ["program", "argument"]; for shell syntax: ["sh", "-c", "…"]',
         )
     program, *arguments = words
-    # Otherwise the current folder would decide which program is run.
+    # A relative path starts at the config's folder, whatever folder qctl is called in.
     if "/" in program:
         program = str(path_named_in(layer.path, program))
     return (program, *arguments)

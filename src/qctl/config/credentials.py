@@ -1,4 +1,4 @@
-"""Finds what goes to Redis with its URL: the password, TLS files, the sentinels' user.
+"""Finds what the config adds to the Redis URL: passwords, TLS files, the sentinels' user.
 
 The URL and the credentials must come from one layer. Otherwise, a flag, a variable or a downloaded
 project's ``qctl.toml`` could send the credentials of another layer to a foreign server.
@@ -24,7 +24,7 @@ _TEXTS = {
     "redis.tls.server_name": "ssl_server_name",
     "redis.sentinel.username": "sentinel_username",
 }
-# The config has these settings with ``_file`` or ``_command`` at the end.
+# In the config, these names have ``_file`` or ``_command`` at the end.
 _SECRETS = {
     "redis.tls.key_password": "ssl_password",
     "redis.sentinel.password": "sentinel_password",
@@ -33,7 +33,7 @@ PARAMETERS = {**_FILES, **_TEXTS, **_SECRETS}
 
 
 def find_password(lookup: Lookup) -> PasswordSource | None:
-    """Where the password in ``redis.password_file`` or ``redis.password_command`` comes from.
+    """The file in ``redis.password_file`` or the command in ``redis.password_command``, or None.
 
     Raises:
         UsageError: a value is not valid, or not allowed in a project's ``qctl.toml``.
@@ -84,7 +84,7 @@ def _secret(lookup: Lookup, setting: str) -> PasswordSource | None:
                 why=f"both are in {layer.origin(f'{setting}_file')}",
                 hint="remove one of them",
             )
-        # This holds for ``_command`` too: the origin of a value in a file does not name the key.
+        # Right for ``_command`` too: the origin of a value in a file names the table, not the key.
         lookup.origins[setting] = layer.origin(f"{setting}_file")
         if command is None:
             return PasswordSource(file=_file(layer, f"{setting}_file"), setting=name)

@@ -82,7 +82,7 @@ class Layer:
     Args:
         values: e.g. ``{"redis": {"url": "…"}, "read_only": True}``.
         origins: by dotted key, the flag or variable that set the value; None for a file.
-        path: the config file; for flags and variables ``.``, the current folder.
+        path: the config file; ``.`` (the current folder) for flags and variables.
         base: the table that the values are in, e.g. ``contexts.prod``; empty for the whole file.
         is_project: whether the file is a project's ``qctl.toml``, which qctl trusts less, because
             a stranger may have written such a file.
@@ -95,7 +95,7 @@ class Layer:
     is_project: bool = False
 
     def get(self, key: str) -> Any:
-        """The value of a dotted key, or None if the key is missing. Raises like ``table``."""
+        """The value of a dotted key, or None if the key is missing. For errors see ``table``."""
         *tables, last = key.split(".")
         return self.table(*tables).get(last)
 
@@ -117,7 +117,7 @@ class Layer:
         """Refuse to run the commands in ``what`` if somebody other than the user may have set them.
 
         Args:
-            table: where the user's own config can have them.
+            table: the table for these commands in the user's own config; only for the message.
 
         Raises:
             UsageError: the file is a project's, or other users can change it.
@@ -165,7 +165,7 @@ def project_config_path() -> Path | None:
 
 
 def read_layers(env: Mapping[str, str]) -> list[Layer]:
-    """The project's and the user's config file, if they exist, in order of precedence.
+    """The project's config file, then the user's, if they exist.
 
     Raises:
         UsageError: a file is not TOML or cannot be read, so a guard in the file could be missed.
@@ -274,7 +274,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
     """Warnings about unknown keys in the files.
 
     Raises:
-        UsageError: a key looks like a guard, misspelt or in the wrong table.
+        UsageError: a key looks like a misspelt guard, or like a guard in the wrong table.
     """
     for layer in layers:
         for key in _leaves(layer.values):
@@ -283,7 +283,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def _leaves(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[Sequence[str]]:
-    """The keys of all values, split into names, because a name may have a dot: [targets."a.b"]."""
+    """The keys of all values, as lists of names: a name may contain dots, as in [targets."a.b"]."""
     for name, value in values.items():
         key = (*above, name)
         if isinstance(value, dict):
@@ -305,8 +305,8 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
-    # Prefer the known keys of the same table, then the most similar key. For a key at the top
-    # level, all tables are equal, because perhaps only the table is missing.
+    # Prefer the known keys of the same table, then the most similar key. A key at the top level
+    # may only lack its table, so no table is preferred.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (

@@ -12,10 +12,10 @@ def find_groups(layers: Sequence[Layer], targets: Collection[str]) -> Mapping[st
     """The targets of each group, as written. The first layer that names a group defines it.
 
     Args:
-        targets: names of the configured targets; a group must have another name.
+        targets: names of the configured targets, which groups may not have.
 
     Raises:
-        UsageError: a group's value is no list of targets, or the group is named like a target.
+        UsageError: a group's value is not a list of targets, or a target has the group's name.
     """
     found: dict[str, tuple[str, ...]] = {}
     for layer in layers:

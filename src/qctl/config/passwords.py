@@ -22,7 +22,7 @@ class PasswordSource:
     """Where a password comes from: a file or a command.
 
     Args:
-        setting: the setting without ``_file`` or ``_command``, for messages.
+        setting: the setting's name without ``_file`` or ``_command``, for messages.
         file: its first line is the password.
         command: a program and its arguments; the first line that it prints is the password.
     """
@@ -146,7 +146,7 @@ def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
     """A Redis URL with query parameters added.
 
     Raises:
-        UsageError: the URL has one of them already.
+        UsageError: the URL already has one of ``parameters``.
     """
     if not parameters:
         return url

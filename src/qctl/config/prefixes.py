@@ -1,4 +1,4 @@
-"""Which key prefixes a command works on: names of prefixes, and patterns.
+"""The key prefixes that a command works on, given as names or patterns.
 
 ``*`` matches any characters, and ``?`` matches one character. ``$QUEUE`` stands for the queue's
 name. After a backslash, each of ``* ? $ , \\`` is an ordinary character. Braces are ordinary
@@ -25,8 +25,8 @@ class Prefixes:
     """The prefixes that a command works on.
 
     Args:
-        patterns: at least one, without duplicates. Where a special character is meant literally,
-            it has a backslash, as ``escaped`` writes it.
+        patterns: at least one, without duplicates. Special characters that are meant literally
+            follow a backslash, as ``escaped`` writes them.
     """
 
     patterns: tuple[str, ...] = (DEFAULT_PREFIX,)
@@ -38,16 +38,16 @@ class Prefixes:
 
     @property
     def needs_scan(self) -> bool:
-        """Whether only a scan can find all queues that have a given name, due to ``*`` or ``?``."""
+        """Whether a pattern has ``*`` or ``?``, so only a scan finds all queues of a given name."""
         return any(_has_glob(pattern) for pattern in self.patterns)
 
     def of_queue(self, name: str) -> list[str]:
-        """The prefixes that the patterns give for this queue; those with a glob give none."""
+        """The prefixes that patterns without ``*`` and ``?`` give for the queue ``name``."""
         known = (_with_queue(pattern, name) for pattern in self.patterns if not _has_glob(pattern))
         return list(dict.fromkeys(known))
 
     def include(self, prefix: str, name: str) -> bool:
-        """Whether a queue belongs to these prefixes."""
+        """Whether a pattern allows this prefix for a queue called ``name``."""
         return prefix in self.of_queue(name) or any(
             _regex(pattern, name).fullmatch(prefix)
             for pattern in self.patterns

@@ -123,7 +123,7 @@ class Settings:
         return replace(self, prefixes=only(prefix))
 
     def full_url(self) -> str:
-        """The URL with its passwords and parameters; reads the files or runs the commands for them.
+        """The URL with passwords and parameters. Reads password files and runs password commands.
 
         Raises:
             UsageError, FailedError: a password or parameter cannot be read or added to the URL.

@@ -53,12 +53,12 @@ SECRET_PARAMETERS = ("ssl_password", "sentinel_password")
 
 
 class Client(Protocol):
-    """A Redis client. It returns replies in the form in which Redis sends them, text as ``str``."""
+    """A Redis client. Replies have the form in which Redis sends them, with text as ``str``."""
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Send any number of commands; returns all replies. Error replies are not raised."""
+        """Send any number of commands. Error replies are returned like the others, not raised."""
         ...
 
     def masters(self) -> Sequence[Client]: ...
@@ -92,7 +92,7 @@ class Address:
             user = (self.username,) if self.username else ()
             commands.append(("AUTH", *user, self.password))
         if self.db:
-            # Connections begin in database 0, so send no SELECT, which @read does not permit.
+            # Database 0 needs no SELECT, which a user with only @read may not send.
             commands.append(("SELECT", self.db))
         return commands
 
@@ -145,7 +145,7 @@ def parse_url(url: str) -> Address:
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
     if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
-        # If the password has an unescaped /, ? or #, urlsplit takes a part of it for the host.
+        # If a password has an unescaped /, ? or #, urlsplit takes a part of it for the host.
         raise ValueError("@ after the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")

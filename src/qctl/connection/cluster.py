@@ -57,7 +57,7 @@ class ClusterClient:
 
     A command without a key goes to one of the masters; use ``masters()`` to reach all of them. If
     the connection breaks, the command is not sent again, because it may have been applied. If a
-    node refuses a command because its slot is moving, the command is sent again for 10 s.
+    node refuses a command because a slot is moving, the client retries it for up to 10 s.
     """
 
     def __init__(self, address: Address) -> None:
@@ -103,7 +103,7 @@ class ClusterClient:
         return sorted(clients, key=lambda client: not _is_giving_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
-        """Host and port of the master that owns a key's slot; of any master if no master does."""
+        """Host and port of the master that owns a key's slot; if none owns it, of any master."""
         owners = self._slot_owners()
         return owners.get(key_slot(encode(key)), next(iter(owners.values())))
 

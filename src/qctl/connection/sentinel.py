@@ -33,7 +33,7 @@ class SentinelClient(SocketClient):
         self.address = replace(self._sentinels, mode="standalone", host=host, port=port, nodes=())
         sock = super()._connect()
         # A sentinel that is cut off from the others may report the old master, so ask the server
-        # for its role. If this user may not call ROLE, an old master shows at the first write only.
+        # for its role. If this user may not call ROLE, only the first write reveals an old master.
         with contextlib.suppress(ReplyError):
             ((role, *_),) = self._ask(sock, [("ROLE",)])
             if role != "master":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qctl.connection.address import Address, Arg, Client
 
-# The most commands to send before reading replies: until then, Redis keeps the replies in memory.
+# How many commands to send at most before reading: Redis keeps unread replies in memory.
 MAX_PIPELINE = 25_000
 # How long a reply may take, on top of a blocking command's own timeout.
 REPLY_TIMEOUT_S = 10.0
@@ -75,8 +75,8 @@ def _reason(error: OSError | UnicodeError) -> str:
 class SocketClient:
     """One connection to one Redis server. Connects on first use, and again after a failure.
 
-    It also connects again if the server closed the idle connection or answered that it is not the
-    master, and in a forked process, which must not read the parent's replies. Not thread-safe.
+    Connects again, too, if the server closed the idle connection or answered that it is no master,
+    and in a forked process, which must not read the parent's replies. Not thread-safe.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
     unchanged when sent as an argument.
@@ -191,7 +191,7 @@ class SocketClient:
         return self._refusal
 
     def _reply_error(self, message: str, command: str) -> ReplyError:
-        # A server that is not a Redis may repeat the password, so the error hides the password.
+        # A server that is not a Redis may send the password back: hide it.
         error = ReplyError(message, command=command, secret=self.address.password or "")
         if error.code in NOT_THE_MASTER:
             self._is_master = False

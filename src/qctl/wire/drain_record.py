@@ -1,4 +1,4 @@
-"""The drain record, a hash per prefix: how drains ended, and which apps resumed queues.
+"""The drain record, a hash per prefix: how drains ended, and which apps resume queues at start.
 
 A drain is not recorded if it changed nothing, was killed, or was undone by its watchdog.
 
@@ -70,8 +70,8 @@ def add_drain(
     """Record one drain, in one round trip. After an error, a part of the drain may be recorded.
 
     Args:
-        jobs: the numbers of jobs to add to the sums, by result; None for those in ``result``. A
-            drain over several prefixes adds to each record only the jobs under that prefix.
+        jobs: the numbers of jobs to add to the sums, by result; None to take them from ``result``.
+            A drain over several prefixes adds to each record only the jobs under that prefix.
     """
     key = drain_record(prefix)
     last: list[Arg] = []
@@ -124,7 +124,7 @@ def record_starts(
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
-    """The apps that resumed a queue at the last start that a drain saw."""
+    """The apps that resumed a queue when a drain last saw them start."""
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
     found = []
     for name, value in sorted(row.items()):

@@ -137,7 +137,7 @@ _values = attrgetter(*_FIELDS)
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
     """The encoded options of a job, from a cache if possible."""
     if options.extra is not None or options.job_id:
-        # Not cached: extra cannot be hashed, and each job has its own id.
+        # Not cached: ``extra`` cannot be hashed, and options with a job's id are used only once.
         return _encode(prefix, *_values(options))
     try:
         return _encode_cached(prefix, *_values(options))

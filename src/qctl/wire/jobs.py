@@ -110,7 +110,7 @@ def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
     """The token and the TTL (ms) in the replies to ``lock_reads``; both None if there is no lock.
 
     The TTL is also None for a lock that never expires, or that expired between the two commands.
-    A lock key of a wrong type counts as a lock with an empty token, so the job is not orphaned.
+    A lock key of a wrong type counts as a lock with an empty token, not as a missing lock.
     """
     found, ttl_ms = value_or(token, ""), checked(ttl)
     return found, ttl_ms if found is not None and ttl_ms >= 0 else None
@@ -145,7 +145,7 @@ def read_jobs(
 
 
 def read_fields(client: Client, jobs: Sequence[JobKey], *fields: str) -> list[Sequence[str | None]]:
-    """These fields of each job, in one round trip; None for a field that the job does not have."""
+    """The values of ``fields`` in each job, in one round trip; None for a field that is missing."""
     commands = [("HMGET", keys(job_id), *fields) for keys, job_id in jobs]
     return read_values(client, commands, (None,) * len(fields))
 

@@ -24,11 +24,11 @@ class QueueKeys:
         return f"{self.name}@{self.prefix}"
 
     def label(self, prefix: str | None) -> str:
-        """The queue's name if the queue has this prefix, else its full name."""
+        """The queue's name if its prefix is ``prefix``, else its full name."""
         return self.name if self.prefix == prefix else self.full_name
 
     def __call__(self, suffix: str) -> str:
-        """The queue's key ``suffix``, e.g. ``wait`` or a job id."""
+        """The full key for a suffix, which is e.g. ``wait`` or a job id."""
         return f"{self.prefix}:{self.name}:{suffix}"
 
     @property

@@ -26,7 +26,7 @@ class Holder:
     """The command that paused a queue or holds its lease.
 
     Args:
-        owner: a random id for one run of a command, which owns all notes and leases with this id.
+        owner: a random id for one run of a command, stored in all notes and leases of that run.
         verb: ``pause``, ``drain`` or ``restart``; with more words if the pause is to stay after a
             drain or restart, for example ``drain --keep-paused``.
         user, host, pid: who runs that command, and where.

@@ -9,8 +9,8 @@ from typing import Any
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 
-# Up to this, all whole numbers are exact in JavaScript (wire format 3). A field with a larger
-# number counts as malformed.
+# Up to this number, all whole numbers are exact in JavaScript (wire format 3). A field with a
+# larger number counts as malformed.
 MAX_INTEGER = 2**53
 
 

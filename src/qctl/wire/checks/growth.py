@@ -1,4 +1,4 @@
-"""What grows in a queue: its event stream and the finished jobs that it keeps."""
+"""Measures what grows in a queue: the event stream and the finished jobs that are kept."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class KeptJobs:
     """The finished jobs of one state, judged by the newest 20.
 
     Args:
-        bounded: whether any of these jobs has a limit for the number or the age of kept jobs.
+        bounded: whether the options of any of these jobs limit the number or age of kept jobs.
         examined: how many jobs were read, at most 20.
         oldest_ms: when the oldest of all kept jobs ended.
         last_day: how many of the kept jobs ended in the last 24 hours. None if Redis refused the
-            count, or if no kept job is older: then the count would not cover a whole day.
+            count, or if no kept job ended before: the count would cover less than a day.
     """
 
     keys: QueueKeys

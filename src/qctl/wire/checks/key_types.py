@@ -33,7 +33,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class WrongKey:
-    """A key of the wrong type. ``name`` is its suffix, ``expected`` the type that BullMQ uses."""
+    """A key of the wrong type. ``name`` is the key's suffix; BullMQ uses the type ``expected``."""
 
     keys: QueueKeys
     name: str

@@ -130,7 +130,7 @@ def _unlisted(
 
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of each job that is in no sorted set, and how many of the keys are jobs."""
+    """The fields of each job that is in no sorted set, and how many of ``jobs`` are jobs at all."""
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads)
     states = {
@@ -182,7 +182,7 @@ def _classify(
         head, _, rest = suffix.partition(":")
         if head == "de":
             dedups.append((keys, rest))
-        # A ``dn`` key holds the data of a job that BullMQ adds when the job that owns the id ends.
+        # A ``dn`` key holds a job that BullMQ adds when the owner of the deduplication id ends.
         elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
             jobs.append((keys, suffix))
     return jobs, dedups

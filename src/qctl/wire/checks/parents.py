@@ -43,8 +43,8 @@ def stuck_parents(
 ) -> tuple[list[StuckParent], int, int]:
     """The stuck parents, the number of parents checked, and the number of all parents.
 
-    For each parent, up to 20 random children are checked. A child that completes leaves the
-    parent's set of pending children, so in the end only failed and deleted children are left in it.
+    For each parent, up to 20 random pending children are checked. A child that completes is no
+    longer pending, so in the end only failed and deleted children are left.
 
     Args:
         full: check all parents. If False, check the parents that have waited longest, in a few
@@ -65,7 +65,7 @@ def stuck_parents(
         ]
         examined += len(ids)
         if stuck := _stuck_among(client, ids):
-            # Check again: if a child or parent moves between two reads, the parent looks stuck.
+            # Check twice: a parent may look stuck if it or a child has moved between two reads.
             again = _stuck_among(client, [(parent.keys, parent.id) for parent in stuck])
             scores = client.pipeline([("ZSCORE", p.keys("waiting-children"), p.id) for p in again])
             pairs = zip(again, scores, strict=True)

@@ -31,8 +31,8 @@ class Registration:
         next_ms: when the pending job is due; None if the member's score is not a time.
         fields: the hash ``repeat:<id>``; empty if there is none.
         pending: whether the pending job waits or runs; True if the id of that job is unknown.
-        limit, jobs_made: how many jobs it may make, and how many it has made. Both numbers come
-            from the hash and from the options of the pending job, even if that job has ended.
+        limit, jobs_made: how many jobs the scheduler may make, and how many it has made; read from
+            ``fields`` and from the options of the pending job, even if that job has ended.
     """
 
     keys: QueueKeys
@@ -57,7 +57,7 @@ class Registration:
         return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
 
     def has_ended(self, now_ms: int) -> bool:
-        """Whether the limit or end date is reached, so that it makes no more jobs (format 6.4)."""
+        """Whether the limit or end date is reached, so that no more jobs are made (format 6.4)."""
         return schedule_has_ended(
             *self._rule,
             limit=self.limit,

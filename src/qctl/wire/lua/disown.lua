@@ -3,7 +3,7 @@
 -- KEYS[1] the lease or note
 -- ARGV[1] the owner
 --
--- Answers 1 if it was deleted, else 0.
+-- Answers 1 if the key was deleted, else 0.
 --@include json
 
 if decoded(redis.pcall("GET", KEYS[1])).owner == ARGV[1] then

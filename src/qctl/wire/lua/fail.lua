@@ -18,7 +18,7 @@ local group = {token = token, stacktrace = stacktrace, attempts = tonumber(attem
   keep = parse_keep(keep), attempts_made = attempts_made, dedup_id = dedup_id}
 local code = settle(base, tonumber(now), "failed", {id}, {reason}, {group},
   tonumber(metrics_minutes))[1]
--- As in BullMQ, no event is written if a job is delayed or the queue is paused (5.8, step 16).
+-- As in BullMQ, this event is not written if a job is delayed or the queue is paused (5.8, step 16).
 if code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
     base .. "prioritized", base .. "delayed") == 0
     and redis.call("HEXISTS", base .. "meta", "paused") == 0 then

@@ -1,8 +1,8 @@
--- Pause a queue the way its own clients do, so that a resume by any of them finds every job: for BullMQ 6
--- set the flag; for older versions also move ready jobs to the paused list. Wire format 5.20, 10.2.
+-- Pause a queue the way its own clients do, so that a resume by any of them finds every job: for BullMQ 6 set
+-- the flag (field paused of meta); for older versions also move ready jobs to the paused list. Wire format
+-- 5.20, 10.2. If the queue is already paused and uses that list, ready jobs in wait still move to the list.
 --
--- In a queue that is already paused and uses the paused list, ready jobs in wait still move to that list.
--- The note is written before the flag, and the flag before any job is moved. So if the caller dies half way,
+-- qctl's note is written before the flag, and the flag before any job is moved. So if the caller dies half way,
 -- the queue is paused and the note names the owner. A running queue never has jobs that no worker sees.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta

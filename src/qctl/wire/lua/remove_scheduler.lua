@@ -2,7 +2,7 @@
 -- state stays there and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] scheduler id   ARGV[2] the ids of its jobs, without the time at the end
+-- ARGV[1] scheduler id   ARGV[2] the beginning of the ids of its jobs: everything before the due time
 --
 -- Answers 1 if there was such a scheduler, else 0.
 --@include deleting

@@ -1,7 +1,7 @@
 -- Resume a queue. Wire format 5.20, 10.2. First all ready jobs move to wait, and jobs from the paused list will
--- run first. If both lists are long, the move takes several calls. After the move, the flag is cleared, workers
--- are woken and an event is written. If the caller dies during the move, the queue is still paused, and any
--- client can resume it. So a running queue never has jobs in a list that no worker reads.
+-- run first. If both lists are long, the move takes several calls. After the move, the flag (field paused of
+-- meta) is cleared, workers are woken and an event is written. If the caller dies during the move, the queue is
+-- still paused, and any client can resume it. So a running queue never has jobs in a list that no worker reads.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
 -- KEYS[3] qctl's pause note, a key that names who paused the queue

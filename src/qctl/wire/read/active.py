@@ -18,7 +18,7 @@ class ActiveJob:
 
     Args:
         name: None if the job's hash is gone.
-        started_at_ms: when its present run began, epoch milliseconds; None if unknown.
+        started_at_ms: when the job's present run began, epoch milliseconds; None if unknown.
         worker: name of the worker that took the job; None if that worker has no name.
     """
 

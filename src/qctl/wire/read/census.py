@@ -93,7 +93,7 @@ def read_ids(
 
 
 def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
-    """The jobs among these that are in no list and no sorted set, and what is left of each.
+    """Those of ``jobs`` that are in no list and no sorted set, and what is left of each.
 
     A job that moves during the search may be returned by mistake, so search again for the jobs that
     are returned. What is left is ``DELETED``, ``ENDED`` or ``STRAY``.

@@ -73,7 +73,7 @@ def _read(
     client: Client, prefix: str, parent_key: str, child_keys: Sequence[str]
 ) -> Sequence[Child]:
     reads: list[list[tuple[Arg, ...]]] = [
-        # One EXISTS per key, because a cluster that moves a slot refuses commands with several.
+        # One EXISTS per key: a cluster that moves a slot refuses commands with several keys.
         [
             ("HMGET", key, "parentKey", "parent"),
             *(("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")),

@@ -77,10 +77,10 @@ class Workers(list[WorkerClient]):
         self._by_queue = grouped(self, lambda worker: worker.keys)
 
     def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
-        """The workers of one queue; None if all its workers may be without a name.
+        """The named workers of a queue; None if none, but unnamed workers may serve the queue.
 
         Args:
-            running: how many active jobs of the queue have a lock, so a worker is running them.
+            running: how many active jobs of the queue have a lock: workers run these jobs.
         """
         found = self._by_queue.get(keys, [])
         is_unnamed = self.any_queue or (self._is_cluster and running) or not is_listed(keys.prefix)
@@ -131,7 +131,7 @@ def list_workers(
 def list_workers_under(
     client: Client, prefixes: Prefixes, queues: Iterable[QueueKeys] = (), db: int = 0
 ) -> Workers | None:
-    """Workers connected to queues of ``prefixes``; None if that is unknown (see ``why_unknown``).
+    """Workers connected to queues of ``prefixes``; None if unknown (see ``why_unknown``).
 
     Under a prefix for which ``is_listed`` is False, Redis lists no worker.
 
@@ -150,7 +150,7 @@ class Connected:
     """All workers that are connected to a Redis.
 
     Args:
-        workers: those of the queues in one database, whatever their prefix.
+        workers: the workers of the queues in one database, under any prefix.
         foreign: the address and the worker of each connection in another database, and of each
             connection whose name does not show the queue.
     """
@@ -162,7 +162,7 @@ class Connected:
 def list_all_workers(
     client: Client, queues: Iterable[QueueKeys] = (), db: int = 0
 ) -> Connected | None:
-    """Every connected worker; None if that is unknown, as for ``list_workers_under``."""
+    """Every connected worker; None if unknown, as for ``list_workers_under``."""
     found = _connected(_client_lists(client), EVERY_PREFIX, queues, db)
     return found if found is None or found.workers or _is_master(client) else None
 
@@ -170,7 +170,7 @@ def list_all_workers(
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     """Two clauses: why ``list_workers`` returned None, and what would help.
 
-    That Redis is a replica is noticed only with ``client``.
+    The first clause names a replica as the reason only if ``client`` is given.
     """
     above = None if client is None else read_upstream(client)
     if above is not None:
@@ -202,7 +202,7 @@ def parse_workers(
 ) -> Workers | None:
     """What ``list_workers_under`` returns, from each master's list of clients.
 
-    None if a list is not complete. A replica is not noticed.
+    None if a list is not complete. The lists do not show whether a server is a replica.
     """
     found = _connected(lists, prefixes, queues, db)
     return None if found is None else found.workers
@@ -235,7 +235,7 @@ def _connected(
         name = fields["name"]
         worker = _parse(fields, served, db)
         if worker is not None and prefixes is EVERY_PREFIX and worker.keys not in known:
-            # If the queue's name is not printable, it is probably not base64 but a plain name.
+            # If the decoded name is not printable, it was probably a plain name, not base64.
             worker = worker if worker.queue.isprintable() else None
         if worker is not None:
             workers[worker.address, worker.client_id] = worker
@@ -284,7 +284,7 @@ def _is_master(client: Client) -> bool:
 
 
 def _client_lists(client: Client) -> list[str] | None:
-    """Each master's list of clients; None if one refuses it."""
+    """Each master's list of clients; None if a master refuses."""
     try:
         return [_client_list(node) for node in client.masters()]
     except ReplyError as error:

@@ -51,15 +51,15 @@ def survey(
 ) -> Survey:
     """Find the queues under these prefixes, in one slow scan of all keys.
 
-    A queue has a ``meta`` hash or, if it is of Bull 3/4 or its ``meta`` was deleted, an ``id``
-    counter. No returned name has a colon. A returned name may belong to no queue, because other
-    keys can look like a queue's.
+    Every queue has a ``meta`` hash or an ``id`` counter; Bull 3/4 makes only the counter. No
+    returned name has a colon. A returned name may belong to no queue, because other keys can look
+    like a queue's.
 
     If a prefix matches only a pattern with ``*`` or ``?``, keys of other programs are likely. So
-    one queue there must have a ``meta`` with a field of BullMQ's; an ``id`` alone is then enough
-    for other queues of the same prefix. If there is a queue ``b`` under the prefix ``a``, keys
-    ``a:b:c:…`` belong to that queue. They are a queue ``c`` of their own, under the prefix
-    ``a:b``, only if they include both ``meta`` and ``id``.
+    at least one queue under this prefix must have a ``meta`` with a field of BullMQ's. The other
+    queues under the prefix then need only an ``id``. If there is a queue ``b`` under the prefix
+    ``a``, keys ``a:b:c:…`` belong to ``b``. They are a queue ``c`` under the prefix ``a:b`` only
+    if they include both ``meta`` and ``id``.
 
     Args:
         within_s: end the scan after this time, in seconds.
@@ -96,7 +96,7 @@ def _likely_queues(
     with_meta: set[QueueKeys],
     with_id: set[QueueKeys],
 ) -> set[QueueKeys]:
-    """``likely`` plus queues with only an ``id``, minus those that belong to another queue."""
+    """``likely`` plus queues with only an ``id``, minus all whose keys belong to another queue."""
     used = {queue.prefix for queue in likely}
     likely = likely | {queue for queue in with_id if queue.prefix in used}
     outer = {above for queue in likely for above in _above(queue)}
@@ -136,7 +136,7 @@ def _with_queue_meta(
 ) -> set[QueueKeys]:
     """The queues whose ``meta`` is a hash with a field of BullMQ's.
 
-    With ``if_denied``, queues that this Redis user may not read count too, and so are reported.
+    If ``if_denied``, queues that this Redis user may not read are included.
     """
     found, rest = set(), [*queues]
     while rest:

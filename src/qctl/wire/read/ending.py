@@ -21,9 +21,9 @@ class Ending:
 
     Args:
         state: ``completed``, ``failed``, ``removed``, ``missing`` (no hash, and no event about its
-            end in the last ``MAX_EVENTS``), or where it is: ``delayed``, ``prioritized``,
-            ``waiting-children``, ``active`` (it has a lock) or ``waiting`` (it is in another place,
-            or stalled).
+            end in the last ``MAX_EVENTS``), or where the job is: ``delayed``, ``prioritized``,
+            ``waiting-children``, ``active`` (if it has a lock) or ``waiting`` (anywhere else,
+            including stalled jobs).
     """
 
     state: str

@@ -91,10 +91,10 @@ def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
 def failed_since(
     client: Client, since_ms: Mapping[QueueKeys, int], max_jobs: int
 ) -> list[FailedJob]:
-    """The newest failed jobs of some queues, oldest failures first, in two round trips.
+    """The newest failed jobs of some queues, in the order of failure, in two round trips.
 
     Args:
-        since_ms: for each queue, only jobs that failed after this, epoch milliseconds.
+        since_ms: for each queue, the time after which the jobs failed, epoch milliseconds.
         max_jobs: how many jobs of each queue to read at most.
     """
     limits = ("WITHSCORES", "LIMIT", 0, max_jobs)

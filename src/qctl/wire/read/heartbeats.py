@@ -33,13 +33,13 @@ class Heartbeat:
     """One of qctl's workers as it was at its last beat, at most 15 seconds ago.
 
     Args:
-        owner: all its lock tokens begin with this; a colon follows.
-        host, pid: host name and pid of its process.
+        owner: the first part of all lock tokens of the worker; a colon follows.
+        host, pid: host name and pid of the worker's process.
         target: the target of the process, e.g. ``qctl:emails`` (stored as ``process``), or "".
-        name: its name in ``pb`` and CLIENT LIST.
+        name: the worker's name in ``pb`` and CLIENT LIST.
         started_ms: when the worker started, epoch ms.
         busy: number of running jobs.
-        quiet: whether it takes no more jobs.
+        quiet: whether the worker takes no more jobs.
         completed, failed: number of jobs that ended in this worker.
         rss_bytes: memory of the process; 0 if unknown.
     """
@@ -98,7 +98,7 @@ def read_all(client: Client, *prefixes: str) -> list[Heartbeat]:
 
 
 def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
-    """The living workers of qctl among these owners, by owner, in one round trip."""
+    """The heartbeats of the ``owners`` that are alive, by owner, in one round trip."""
     wanted = [owner for owner in dict.fromkeys(owners) if owner]
     commands = [("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted]
     rows = read_values(client, commands, [None] * len(_FIELDS))

@@ -117,7 +117,7 @@ class ClockSample:
 
     Each step of a job is one call: a producer adds the job, a worker fetches it, a worker ends it.
     If a call has to wait, for example because Redis is away, the host's clock looks behind, never
-    ahead. No single outage delays both steps of a worker, so the higher of both results counts.
+    ahead. No single outage delays both steps of a worker, so only the higher result counts.
 
     Args:
         who: name of the worker; None for a worker without a name and for a producer.
@@ -174,7 +174,7 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
             for event, time in zip(events, times, strict=True)
             if (host_ms := to_int(time)) is not None
         ]
-        # A producer may give a job any timestamp.
+        # Leave out jobs to which the producer gave a timestamp of its own.
         options: Any = read_json(text, {})[0] if is_producer else {}
         if aheads and isinstance(options, dict) and "timestamp" not in options:
             samples.append(
@@ -191,7 +191,7 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
 
 
 def _newest(history: History, *names: str) -> dict[str, PastEvent]:
-    """Each job's newest event with one of these names; the hash has only the last run's times."""
+    """Each job's newest event called one of ``names``: the hash has only the last run's times."""
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 

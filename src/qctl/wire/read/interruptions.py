@@ -1,4 +1,4 @@
-"""Finds the jobs that a restart interrupted: they stalled in the span of time after it."""
+"""Finds the jobs that a restart interrupted: the jobs that stalled in a span of time after it."""
 
 from __future__ import annotations
 

@@ -29,11 +29,11 @@ class Entry:
 
 
 def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
-    """The jobs of a state, in the order in which they run, or oldest first (4.4).
+    """The jobs of a state, in windows.
 
-    Finished jobs come newest first. A job that moves during the reading may appear twice or not at
-    all. Markers of old BullMQ versions are not returned, so a window may be short or empty before
-    the end.
+    Jobs that will run come in the order in which they run; active jobs and waiting parents, oldest
+    first; finished jobs, newest first (4.4). A job that moves during the reading may appear twice
+    or not at all. Markers of old BullMQ versions are left out, so any window may be short or empty.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.
@@ -108,7 +108,7 @@ def read_lists(
 
 
 def in_no_sorted_set(client: Client, jobs: Sequence[JobKey]) -> list[JobKey]:
-    """The jobs among these that are in no sorted set, in two round trips."""
+    """Those of ``jobs`` that are in no sorted set, in two round trips."""
     left = list(jobs)
     # ``completed`` and ``failed`` come first, because they usually have the most jobs.
     for names in (SORTED_SETS[:2], SORTED_SETS[2:]):

@@ -12,7 +12,7 @@ from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 
-# The scripts on the queue's keys, for a drain and for a pause; and the scripts on qctl's own keys.
+# The scripts that drains and pauses run on the queue's keys, and those for qctl's own keys.
 DRAIN = ("pause", "resume", "retry_stalled", "census")
 PAUSE = ("pause", "resume")
 _OWN = ("hold_lease", "disown")
@@ -23,7 +23,7 @@ _READS = (
     *("ZCARD $1", "ZCOUNT $1", "ZRANGE $1", "ZREVRANGE $1", "ZSCORE $1 x"),
 )
 _CALL = re.compile(r'redis\.p?call\(\s*"([A-Z]+)"')
-# Commands that the scripts on the queue run only on qctl's own keys.
+# Commands that the scripts in ``DRAIN`` and ``PAUSE`` run only on qctl's own keys.
 _OWN_ONLY = {"SET"}
 
 
@@ -45,7 +45,7 @@ def script_commands(name: str) -> frozenset[str]:
 
 
 def required_commands(names: Sequence[str]) -> list[str]:
-    """The commands that these scripts and qctl's own keys need, in the form for ``rights.lua``."""
+    """The commands that the scripts ``names`` and qctl's own keys need, as for ``rights.lua``."""
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
     found = {_on_key(name, 1) for name in on_queue}

@@ -18,7 +18,7 @@ _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
-    """A replica that has not acknowledged the last ``behind_bytes`` of the replication stream."""
+    """A replica. It has not yet acknowledged the newest ``behind_bytes`` of its master's writes."""
 
     address: str
     online: bool
@@ -46,7 +46,7 @@ class ServerFacts:
         replicas_needed: Redis refuses writes if it has fewer good replicas than this.
         replicas_good: how many replicas have a small enough lag; None also if Redis needs none.
         clock_ahead_ms: how far this server's clock is ahead of this host's; 0 if unknown.
-        clock_error_ms: the largest error of ``clock_ahead_ms``: the round trip; None if unknown.
+        clock_error_ms: the most by which ``clock_ahead_ms`` may be wrong; None if unknown.
     """
 
     node: tuple[str, int] | None = None

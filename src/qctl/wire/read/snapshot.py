@@ -38,8 +38,8 @@ class RateLimit:
 
     Args:
         used: jobs counted so far; None if the counter is not a number.
-        maximum: the queue's maximum (``meta.max``). None if it has none: each worker may have its
-            own limiter, which is not in Redis.
+        maximum: the queue's maximum (``meta.max``). None if not set: each worker may have its own
+            limiter, which is not in Redis.
         left_ms: time until the window ends and the count restarts.
     """
 
@@ -109,11 +109,11 @@ class QueueSnapshot:
         client_version: version of the library with which the last Queue object was created, e.g.
             ``6.7.0``; None if unknown.
         has_groups: whether jobs may also wait in groups of BullMQ Pro (wire format 10.5). No count
-            includes those, and qctl never touches them.
+            includes these jobs, and qctl never touches them.
         legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
             they are part of ``counts.waiting``.
-        active_ids: ids of the jobs that were active when the reading began or when it ended;
-            ``counts.active`` is the number when it ended.
+        active_ids: ids of the jobs that were active at the beginning or end of the reading;
+            ``counts.active`` is the number at the end.
         overdue: delayed jobs that have been due for more than 15 s; they stay delayed until a
             worker fetches jobs.
         oldest_waiting_ms: when the oldest waiting job was added, epoch milliseconds. Only the next
@@ -122,7 +122,7 @@ class QueueSnapshot:
         uncertain_note: who paused the queue with qctl, if it is unknown whether that pause is over;
             else None.
         lease: the drain that works on the queue now, or None.
-        concurrency: how many of its jobs may be active at once over all workers; None for no limit.
+        concurrency: how many jobs may be active at once over all workers; None for no limit.
         invalid_concurrency: the concurrency that is set, if it is not a number; else None. With
             such a value, BullMQ's scripts fail when jobs are added or fetched.
         rate_limit: the window in which jobs are counted now, if there is one.
@@ -153,7 +153,7 @@ class QueueSnapshot:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Jobs by the list or sorted set that holds them."""
+        """How many jobs each list and sorted set holds."""
         return {
             "wait": self.counts.waiting - self.legacy_paused,
             "paused": self.legacy_paused,
@@ -186,8 +186,8 @@ def read_snapshots(
 ) -> list[QueueSnapshot | ReplyError | None]:
     """A snapshot of each queue.
 
-    The entry is None for a queue that does not exist. For a queue that cannot be read, it is the
-    error, because a broken queue must not hide the others.
+    None stands for a queue that does not exist. If a queue cannot be read, the error is returned in
+    place of its snapshot, because a broken queue must not hide the others.
     """
     now_ms = int(time.time() * 1000)
     requests = [_first_trip(keys, now_ms) for keys in queues]
@@ -231,7 +231,7 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
         "delayed": ("ZCARD", keys("delayed")),
         "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
         # A group of BullMQ Pro with waiting jobs is in one of these sets.
-        # One command for each: in a cluster, they may be on several nodes.
+        # One command for each set: in a cluster, the sets may be on several nodes.
         **{name: ("EXISTS", keys(name)) for name in _GROUPS},
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
@@ -300,7 +300,7 @@ def _snapshot(
     paused, version, concurrency, maximum = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
-    # Without any of these signs and jobs, a stray key only looks like a queue's (trap T6).
+    # Without any sign or job, there is no queue, only a stray key that looks like one (trap T6).
     signs = (*_GROUPS, "has_meta", "has_id", "has_events", "schedulers")
     if not any(first[label] for label in signs) and counts == Counts(0, 0, 0, 0, 0, 0, 0, 0):
         return None

@@ -29,7 +29,7 @@ class StalledClock:
         checked_at_ms: when the last check ran, epoch milliseconds by the clock of the worker that
             ran it; None if no check has run within the interval.
         next_in_ms: time until the next check may run; 0 if one may run now.
-        marked: of the given jobs, those that the last check marked; a renewal removes the mark.
+        marked: those of the given jobs that the last check marked; renewing the lock unmarks a job.
     """
 
     keys: QueueKeys
@@ -89,7 +89,7 @@ def read_clocks(
 
 
 def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
-    """The schedulers among these ids that still exist, by the rule of the stalled check (5.13)."""
+    """Those of ``ids`` whose scheduler still exists, by the rule of the stalled check (5.13)."""
     reads = [(("EXISTS", keys.scheduler(i)), ("ZSCORE", keys("repeat"), i)) for i in ids]
     return frozenset(
         scheduler

@@ -1,4 +1,4 @@
-"""When a cron pattern is next due, in a time zone and across its clock changes.
+"""When a cron pattern is next due in a time zone, including the zone's clock changes.
 
 As in BullMQ, patterns have five fields, or six with seconds first; ``@hourly``, ``@daily``,
 ``@weekly``, ``@monthly`` and ``@yearly`` stand for whole patterns. A day field is unrestricted if
@@ -164,7 +164,7 @@ def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
-    """If the clock is set back within three hours, the first due time after that moment."""
+    """The first due time after the clock is set back; None if that is over three hours away."""
 
     def offset(at_ms: int) -> timedelta:
         return datetime.fromtimestamp(at_ms / 1000, zone).utcoffset() or timedelta()
@@ -290,7 +290,7 @@ def _nth(text: str) -> tuple[str, int]:
 
 
 def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
-    """Split a list: the items that do not match the regular expression ``form``, and the others."""
+    """Split a list: the items that do not match the expression ``form``, and those that do."""
     items = text.split(",")
     last = [item for item in items if re.fullmatch(form, item)]
     _refuse_twice(last, refused)

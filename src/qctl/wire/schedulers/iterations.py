@@ -51,7 +51,7 @@ class Registered:
         next_ms: when the pending job is or was due; None if the score is not a time.
         scheduler: None for a legacy repeatable job, or if the record is gone.
         record: the fields of the record; empty without a record, as in very old BullMQ versions.
-        iteration_prefix: all its jobs' ids begin with this; the due time follows.
+        iteration_prefix: the beginning of the ids of its jobs; the due time follows.
     """
 
     id: str

@@ -411,13 +411,13 @@ def _encoded(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str,
         "offset": offset,
     }
     repeat = {field: value for field, value in repeat.items() if value is not None}
-    # The script stores the offset, because it computes one if none is given.
+    # The script itself stores the offset: if none is given, it computes one.
     record = {field: str(value) for field, value in repeat.items() if field != "offset"}
     return record, repeat, next_times
 
 
 def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[int]:
-    """The pattern's next two due times: the first may already have an unfinished job."""
+    """The pattern's next two due times: if the first has an unfinished job, the second is used."""
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)

@@ -46,7 +46,7 @@ def retry_stalled(
     Args:
         locks: job id → the lock token that was seen, ``""`` for a job without a lock; in the order
             in which the jobs are to run.
-        max_stalled: the workers' ``maxStalledCount``; then one more stall is counted, as in BullMQ.
+        max_stalled: the workers' ``maxStalledCount``, to count one more stall as BullMQ does.
             None: no stall is counted, and earlier stalls are forgotten.
 
     Returns:
@@ -133,7 +133,7 @@ def remove_jobs(
         state: only jobs in this state; empty for any.
         silent: write no ``removed`` events; the caller writes one with ``report_cleaned``.
         with_last: also delete a job that waits for a single child, together with that child.
-        parent_key: delete only children of this job, except the last one that the job waits for.
+        parent_key: delete only children of this parent, except the last child it waits for.
         just_seen: the jobs were just read from ``state``, so a dry run does not search for them.
 
     Returns:

@@ -19,7 +19,7 @@ from qctl.wire.replies import read_checked
 from qctl.wire.states import FINISHED, is_marker
 
 # Each step reads the last 100 visited entries of a list again, to find where the walk goes on. So
-# the walk finds its place even if 100 visited entries were removed since the last step.
+# a step finds its place at once if fewer than 100 visited entries were removed since the last step.
 _OVERLAP = 100
 # A walk through a list remembers the ids of at most this many visited jobs.
 _MAX_REMEMBERED = 20_000
@@ -28,7 +28,7 @@ _MAX_TIMES, _MAX_MORE = 3, 10_000
 # Each of the two lists of waiting jobs is visited at most this many times.
 _MAX_ROUNDS = 3
 # A walk through a sorted set starts by noting the 20,000 entries with the highest scores, and up to
-# 20,000 more entries that are added during this. One command reads 1,000 entries.
+# 20,000 more entries that are added while it notes them. One command reads 1,000 entries.
 _NOTED = 20_000
 _NOTED_A_CALL = 1_000
 
@@ -47,7 +47,7 @@ class Walk:
         raise NotImplementedError
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on behind the taken entries; ``entries`` are the unchanged ones, in order."""
+        """Go on behind the taken entries; ``entries`` are those that were not changed, in order."""
 
 
 def start_walk(
@@ -162,7 +162,7 @@ class _ListWalk(Walk):
                 # Jobs are added faster than they can be visited.
                 self.is_complete, self._is_over = False, True
             elif not self._finds_place(window, start):
-                # The visited entries are gone or far away: step back further, at last to the head.
+                # The visited entries are gone or far away: step back further, up to the head.
                 self._passed = max(0, self._passed - self._step_back)
                 self._step_back *= 2
             else:
@@ -277,7 +277,7 @@ class _SetWalk(Walk):
         if below and _score(below[0]) >= (float("-inf") if since is None else since):
             passed = below[0]
             self._end = min(_score(passed), last)
-            # Entries above ``last`` are not visited unless they are noted.
+            # Of the entries above ``last``, the walk visits only those that are noted.
             self.is_complete = _score(passed) <= last
         self._noted = self._note(_Rising(client, key, lowest, passed))
         self._rest = iter(self._noted.items())

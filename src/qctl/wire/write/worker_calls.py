@@ -109,7 +109,7 @@ def retry(
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
-    """The call that puts jobs (id, lock token) back to run next, in order; it counts no attempt."""
+    """The call that puts jobs (id, lock token) back to run next, in order. No attempt counts."""
     return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
@@ -119,7 +119,7 @@ def wait_children(keys: QueueKeys, job_id: str, token: str, now_ms: int) -> Scri
 
 
 def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
-    """The call that renews a job's lock. After it, send ``forget_marks`` for the renewed jobs.
+    """The call that renews a job's lock. Send ``forget_marks`` for the renewed jobs afterwards.
 
     The lock is the script's only key, so that it is renewed even while a cluster moves the queue.
     """

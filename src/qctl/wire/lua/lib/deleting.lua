@@ -15,7 +15,7 @@ end
 -- set: "completed" or "failed".
 local function remove_finished(base, set, ids)
   for _, id in ipairs(ids) do
-    -- A parent with broken keys raises an error, which must not prevent the deletion of any job.
+    -- Broken keys of a parent raise an error here. Delete the job all the same.
     pcall(detach_from_parent, base .. id)
     delete_job_keys(base .. id)
   end

@@ -46,7 +46,7 @@ local function mark_delayed(base)
   end
 end
 
--- Wakes one idle worker, unless no job may start (P5).
+-- Wakes one idle worker if a job may start (P5).
 local function wake(base)
   if not is_blocked(base) then
     mark_ready(base)
