@@ -131,7 +131,7 @@ def test_failed_ones_come_back_on_demand(redis_url: str, client: Client) -> None
     put(client, "2", "failed", score=2, failedReason="other")
     assert retry(redis_url, "q").out == "no stalled jobs in 1 queue\n"
     assert retry(redis_url, "q", "--failed").out == (
-        "q: 1 job put back, 1 of them failed ones: 1\n"
+        "q: 1 job put back, of which 1 had failed: 1\n"
     )
     assert row(client, "wait") == ["1"]
 

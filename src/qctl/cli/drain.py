@@ -148,7 +148,8 @@ class CommandFlags:
         """COMMAND with its options; None if ``words`` is empty.
 
         Raises:
-            UsageError: no such program, contradictory or malformed options, or only the options.
+            UsageError: the program does not exist, an option is malformed, two options contradict
+                each other, or an option is set although ``words`` is empty.
         """
         from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
 

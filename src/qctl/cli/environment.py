@@ -125,16 +125,16 @@ class Environment:
         return connect(self.settings.full_url())
 
     def under_one_prefix(self, words: Sequence[str]) -> list[str]:
-        """The names of the queues that these words stand for; the settings get the queues' prefix.
+        """The names of the queues that ``words`` mean. Also limits the settings to their prefix.
 
-        For a command that works under one prefix.
+        For commands that work under one prefix.
 
         Raises:
             NotFoundError: a word names no queue.
             UsageError: the queues have several prefixes, or there is no word and no single prefix.
         """
         if not words or (self.settings.prefixes.single and not any("@" in word for word in words)):
-            # Without a single prefix, ``prefix`` raises UsageError.
+            # ``settings.prefix`` raises UsageError if there is no single prefix.
             self.settings = self.settings.under(self.settings.prefix)
             return list(words)
         from qctl.ops.queues.select import select_queues  # noqa: PLC0415 - rarely needed

@@ -49,8 +49,8 @@ def events(
     """Show the recent events of a queue, or follow new ones.
 
     BullMQ keeps about the last 10,000 events of a queue. Without --follow, the last --limit events
-    are shown. With --follow, new events are shown, and with --since first the events since TIME.
-    The command then ends at Ctrl-C, or after --limit events if --limit is given.
+    are shown. With --follow, new events are shown; if --since is given, the events since TIME come
+    first. The command then ends at Ctrl-C, or after --limit events if --limit is given.
     """
     from qctl.ops.follow import events as ops  # noqa: PLC0415 - not loaded for --help
     from qctl.ops.queues.find import find_queues  # noqa: PLC0415

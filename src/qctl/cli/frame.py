@@ -58,7 +58,7 @@ class App:
         return register
 
     def build(self, name: str, line: str) -> click.Command:
-        """The command ``name`` if it exists, else a group of all commands with ``line`` as help."""
+        """The command ``name``; if none, a group of all commands, whose help is ``line``."""
         if name in self._commands:
             return self._build(name)
         return Group(
@@ -134,7 +134,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _choose_queue(env: Environment, arguments: Mapping[str, Any], parameter: str) -> str:
-    """The name of the queue that was typed; the settings get the queue's prefix."""
+    """The name of the queue that was typed. Also limits the settings to the queue's prefix."""
     word: str = arguments[parameter]
     if env.settings.prefixes.single is None or "@" in word:
         from qctl.ops.queues.select import select_one  # noqa: PLC0415 - rarely needed

@@ -62,7 +62,7 @@ def required_confirmation(settings: Settings) -> str | None:
         )
     if not confirm:
         return None
-    # If the guard is another context's, that context has the Redis in use: its name can confirm.
+    # If the guard is another context's, that context's Redis is in use, so its name can confirm.
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",

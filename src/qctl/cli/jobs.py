@@ -39,7 +39,7 @@ def list_command(
     ] = DEFAULT_LIMIT,
     filters: FilterOptions,
 ) -> None:
-    """Jobs of one state, next to run first; finished jobs, newest first."""
+    """Jobs of one state, the next one to run first; finished jobs, newest first."""
     only = parse_filter(ids, filters)
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])

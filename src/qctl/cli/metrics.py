@@ -26,7 +26,7 @@ def metrics(
     max_queues: Annotated[
         int,
         typer.Option(
-            "--max-queues", metavar="N", min=1, help="Sum queues after the first N as (other)"
+            "--max-queues", metavar="N", min=1, help="After N queues, sum all others as (other)"
         ),
     ] = 1000,
 ) -> None:

@@ -22,7 +22,7 @@ class DrainView:
         self._env = env
         self._dry_run = dry_run
         self._live: Live | None = None
-        # The last printed number of awaited jobs (-1: none), and the time of the last printed list.
+        # The last printed number of awaited jobs (-1: none), and when the last list was printed.
         self._printed: tuple[int, float] = (-1, 0.0)
         # The last step of the drain; None until it is shown.
         self.report: DrainReport | None = None

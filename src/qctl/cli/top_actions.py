@@ -28,7 +28,7 @@ class CommandActions:
     """Implements ``qctl.output.top.actions.Actions``.
 
     Args:
-        keys_of: returns the queue that the screen calls by this text.
+        keys_of: returns the queue for its name on the screen.
     """
 
     def __init__(self, env: Environment, keys_of: Callable[[str], QueueKeys]) -> None:
@@ -43,7 +43,7 @@ class CommandActions:
     def _for_writing(self, queue: str) -> tuple[Address, Client, Settings, str]:
         """Redis's address, a connection, the settings for the queue's prefix, the queue's name.
 
-        RefusedError if qctl must not write.
+        Raises RefusedError if qctl must not write.
         """
         required_confirmation(self._env.settings)
         keys = self._keys_of(queue)

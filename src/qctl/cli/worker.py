@@ -239,7 +239,7 @@ def parse_size(text: str) -> int:
 def _worker_environ(env: Environment) -> dict[str, str]:
     """The environment variables of a master and its processes.
 
-    They include the URL of Redis: on a command line, other users could read its password.
+    The URL of Redis is one of them: other users could read its password on a command line.
     QCTL_CONTEXT is left out, because it could choose another Redis.
     """
     address, _ = env.redis()

@@ -114,8 +114,8 @@ def _is_in_other_namespace(pid: int) -> bool:
 def _namespace_table(pid: int) -> dict[str, str]:
     """Local address → inode of the socket, in the network namespace of a process.
 
-    psutil reads only the namespace of qctl. A loopback address in another namespace means another
-    host, so loopback addresses are left out.
+    psutil reads only qctl's own namespace. Loopback addresses are left out, because each namespace
+    has its own loopback interface.
     """
     found = {}
     for name in ("tcp", "tcp6"):

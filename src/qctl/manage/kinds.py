@@ -19,8 +19,8 @@ class Kind:
         grace: how to make the manager wait longer between the stop signal and SIGKILL; ``{s}``
             stands for seconds, ``{ms}`` for milliseconds.
         errored: what the status ``errored`` means.
-        spares_children: the fact that ``tree_kill`` is False, in the manager's words.
-        tree_kill: what the operator must change to make ``tree_kill`` True.
+        spares_children: how to say that ``ManagedProcess.tree_kill`` is False.
+        tree_kill: what the operator must change to make ``ManagedProcess.tree_kill`` True.
     """
 
     title: str

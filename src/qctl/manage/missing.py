@@ -21,7 +21,7 @@ def listed(names: Sequence[str]) -> str:
 def no_such_target(
     what: str, wanted: str, targets: Sequence[str], *, hint: str = "name one of these targets"
 ) -> NotFoundError:
-    """The error for ``wanted``, with what the manager has.
+    """The error for ``wanted``; it lists the targets that exist.
 
     Args:
         what: the first line of the message.

@@ -1,4 +1,4 @@
-"""Finds the BullMQ that an app has installed, as Node would from the app's script."""
+"""Finds an app's BullMQ in the folders where Node looks for it, from the app's script upwards."""
 
 from __future__ import annotations
 

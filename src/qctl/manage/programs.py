@@ -34,7 +34,7 @@ def program_of(words: Sequence[str]) -> str:
 def is_shell_without_trap(pid: int, stop_signal: str) -> bool:
     """Whether the process is a shell that ends at a signal without passing it on to its children.
 
-    False if that is unknown.
+    False if unknown.
 
     Args:
         stop_signal: e.g. ``SIGTERM``.

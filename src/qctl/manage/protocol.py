@@ -49,9 +49,9 @@ class ManagedProcess:
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
-        addresses: IP addresses that only this process has, e.g. those of its container. If the
-            process runs on this host, only the process's own connections from these addresses
-            count, because another network may have the same addresses.
+        addresses: IP addresses that only this process has, e.g. those of its container. If ``pid``
+            is known, the connections in the process's network are read instead, because another
+            network may have the same addresses.
         signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
     """

@@ -32,7 +32,7 @@ def run_tool(
 
     Args:
         env: variables added to qctl's own environment.
-        with_stderr: return the tool's stderr too, among its stdout; errors then have no message.
+        with_stderr: mix the tool's stderr into the result; errors then have no message.
         reason: finds the reason for a failure in the tool's stderr; by default its first line.
 
     Returns:
@@ -52,7 +52,7 @@ def run_tool(
             timeout=timeout_s,
             check=False,
         )
-    # Raise errors below: raised here, they would be chained to TimeoutExpired, with the output.
+    # Raise errors below: here, they would be chained to TimeoutExpired, which has the output.
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout_s:g} s"
     except OSError as error:
@@ -152,7 +152,7 @@ class DetachedCall(ToolCall):
     """A tool that qctl never kills: it goes on when qctl no longer waits for it or has ended."""
 
     def close(self) -> None:
-        """See ``RestartCall``; ``is_running`` remains true of the tool afterwards."""
+        """See ``RestartCall``; ``is_running`` can still be read afterwards."""
         self._errors.close()
 
 

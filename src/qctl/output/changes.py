@@ -116,7 +116,7 @@ def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) 
         if not queue.retried and not queue.skipped and not later:
             quiet += 1
         if queue.retried:
-            of_failed = f", {queue.failed} of them failed ones" if queue.failed else ""
+            of_failed = f", of which {queue.failed} had failed" if queue.failed else ""
             ids = listed(queue.retried, _MAX_SHOWN)
             yield f"{name}: {counted(len(queue.retried), 'job')} {done}{of_failed}: {ids}"
         for skipped in queue.skipped:

@@ -122,9 +122,9 @@ def test_a_rollout_without_progress(cluster: Cluster) -> None:
         Kubernetes().shortcoming("shop/deployment/emails", find())
 
 
-def test_pods_of_before_are_a_shortcoming(cluster: Cluster) -> None:
+def test_old_pods_are_a_shortcoming(cluster: Cluster) -> None:
     start(cluster)
-    assert "1 pod of before is" in Kubernetes().shortcoming("shop/deployment/emails", find())
+    assert "1 old pod is" in Kubernetes().shortcoming("shop/deployment/emails", find())
     assert Kubernetes().shortcoming("shop/deployment/emails", ()) == ""
     cluster.refuses = (500, "InternalError", "etcdserver: request timed out")
     assert "etcdserver" in Kubernetes().shortcoming("shop/deployment/emails", ())

@@ -14,7 +14,7 @@ from qctl.manage.tool import ToolFailedError, run_tool
 TIMEOUT_S = 10.0
 # A shell exits with 126 if it cannot run a command, and with 127 if it finds none.
 _NOT_RUN = frozenset({126, 127})
-# Some commands print a count. No app has the pid 0 or 1, so take these for counts.
+# A ``status`` may print a count instead of pids. 0 and 1 are no app's pid, so they are counts.
 _MIN_PID = 2
 
 
@@ -22,7 +22,7 @@ class Command:
     """The apps with ``[commands.NAME]``.
 
     Args:
-        apps: their commands.
+        apps: the commands of each app.
         timeout_s: how long a ``status`` may run.
     """
 
@@ -56,7 +56,7 @@ class Command:
             why = error.why
         else:
             return _running(app, output)
-        # Raise here, because the errors above quote an argument, which may hold a secret.
+        # Outside ``except``, so that the errors above are not chained: they may quote secrets.
         program = app.status[0]
         raise ManagerUnreachableError(
             f"the status of command:{name} gave no answer",

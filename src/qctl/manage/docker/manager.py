@@ -22,7 +22,7 @@ _LISTED = ("project", "service", "oneoff")
 _LIST_TEMPLATE = "\t".join(
     ["{{.ID}}", "{{.Names}}", *(f'{{{{.Label "{COMPOSE}{x}"}}}}' for x in _LISTED)]
 )
-# How often to try: an inspection fails if a container was removed after it was listed.
+# How often to list and inspect: an inspection fails if a listed container is gone by then.
 _ATTEMPTS = 5
 
 

@@ -51,7 +51,7 @@ TEMPLATE = (
     + ",".join(f'"{name}":{{{{json {field}}}}}' for name, field in _FIELDS.items())
     + f',"addresses":[{_ADDRESSES}""]}}'
 )
-# Docker's word → the word in ``ManagedProcess``. ``paused`` and ``removing`` stay the same.
+# Docker's word → the word in ``ManagedProcess``. ``paused`` stays the same.
 _STATUS = {
     "running": "online",
     "restarting": "launching",
@@ -86,7 +86,7 @@ def to_container(line: str) -> Container:
     """The container that one line of output describes; the line's form is ``TEMPLATE``.
 
     Raises:
-        ValueError: the line is not of this form; the error quotes nothing of it.
+        ValueError: the line has another form. The error does not quote the line.
     """
     try:
         row = json.loads(line)

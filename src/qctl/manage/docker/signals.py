@@ -54,7 +54,7 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
         words: the container's command with its arguments. Only the program's name is repeated,
             because arguments may be secrets.
         pid: the pid that the container's PID 1 has on this host; None if it runs on another host.
-            If it is given, the command line of this process is used instead of ``words``.
+            With a ``pid``, the command line of that process is used instead of ``words``.
     """
     if stop_signal == "SIGKILL":
         return "its stop signal is SIGKILL, which no worker can handle"
@@ -77,8 +77,7 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
 def _is_ignored(pid: int, stop_signal: str) -> bool:
     """Whether a process is PID 1 of a container and has no handler for a signal.
 
-    False if that is unknown. Node always has a handler for SIGTERM and SIGINT, even if the app has
-    none.
+    False if unknown. Node always has a handler for SIGTERM and SIGINT, even if the app has none.
     """
     status = status_of(pid)
     pids = status.get("NSpid", "").split()

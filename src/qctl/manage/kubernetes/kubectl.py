@@ -36,7 +36,7 @@ class Kubectl:
 
     def command(self, *words: str) -> tuple[str, ...]:
         """The program and its arguments."""
-        # One word: a separate word that begins with a dash would be taken for an option.
+        # In one word: alone, a context that begins with a dash would be taken for an option.
         context = [f"--context={self._context}"] if self._context else []
         return ("kubectl", *context, *words)
 

@@ -82,9 +82,8 @@ class Kubernetes:
             why = "its update strategy is OnDelete, so a rollout replaces no pod"
             hint = "set the type of its updateStrategy to RollingUpdate"
         elif workload.partition:
-            why = (
-                f"its partition is {workload.partition}: a rollout leaves the pods before that one"
-            )
+            number = workload.partition
+            why = f"its partition is {number}: a rollout replaces no pod with a number below that"
             hint = "set the partition of its updateStrategy to 0"
         if why:
             raise RefusedError(f"{name.target} cannot be restarted", why=why, hint=hint)
@@ -110,14 +109,13 @@ class Kubernetes:
             lacks.append(f"{ready} of {counted(workload.replicas, 'new pod')} are ready")
             lacks += [f"{pod.name}: {pod.trouble()}" for pod in new if not pod.is_ready]
         if old:
-            are = "pod of before is" if len(old) == 1 else "pods of before are"
-            lacks.append(f"{len(old)} {are} still there")
+            lacks.append(f"{counted(len(old), 'old pod is', 'old pods are')} still there")
             # A stateful set does not replace a pod that cannot run: somebody must delete it.
             lacks += [f"{pod.name}: {pod.trouble()}" for pod in old if pod.stuck]
         return "; ".join(lacks)
 
     def _raise_failure(self, workload: Workload, new: Sequence[Pod]) -> None:
-        """Raise a FailedError if the rollout, which made the pods ``new``, cannot succeed."""
+        """Raise a FailedError if the rollout cannot succeed; ``new`` are the pods that it made."""
         name = workload.name
         failed = next(filter(_has_failed, new), None)
         if failed is None and workload.progress != "ProgressDeadlineExceeded":
@@ -150,7 +148,7 @@ class Kubernetes:
         return shlex.join(self._kubectl.command(*words))
 
     def _last_words(self, namespace: str, pod: Pod) -> list[str]:
-        """The last lines of the container that has crashed, the error first."""
+        """The end of the log of the container that has crashed, the error first."""
         crashed = next((each for each in pod.containers if each.crashes), None)
         if crashed is None:
             return []

@@ -119,7 +119,7 @@ class Pod:
         is_new: whether it belongs to the newest revision of the workload.
         is_leaving: whether it was asked to stop.
         unscheduled: why no node takes it; "" if one does.
-        commands: what its containers start, if the image does not decide.
+        commands: the commands of its containers, where the pod sets them, not the image.
         containers: the init containers that have not succeeded, and all ordinary containers.
     """
 
@@ -194,7 +194,7 @@ def rollout_timeout_ms(workload: Workload, grace_s: float) -> int:
 def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
     """The pods that the workload owns, without those that have finished.
 
-    The selector alone does not decide, because the selectors of two workloads may overlap.
+    Compares the owners, because the selectors of two workloads may overlap.
 
     Raises:
         ManagerUnreachableError: as ``Kubectl.print``, or the answer is not understood.

@@ -68,7 +68,7 @@ def read_workload(kubectl: Kubectl, name: WorkloadName) -> Workload:
     """The workload of this name.
 
     Raises:
-        MissingError: there is none.
+        MissingError: there is no such workload.
         ManagerUnreachableError: as ``Kubectl.print``, or the answer is not understood.
     """
     rows = kubectl.print([*name.options, f"{name.kind}s.apps", name.name], _TEMPLATE)

@@ -39,7 +39,7 @@ class Qctl:
         self._home = state_home
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """See ``Manager``; sorted by name and slot. Skips masters that do not answer."""
+        """See ``Manager``; sorted by key. Skips masters that do not answer."""
         found: list[ManagedProcess] = []
         for name in master_names(self._home):
             try:
@@ -49,7 +49,7 @@ class Qctl:
         return found
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is ``NAME/SLOT``."""
+        """See ``Manager``; the key is ``NAME/SLOT``: a slot numbers a process in its master."""
         name = key.partition("/")[0]
         folder = MasterFolder(self._home, name)
         until = time.monotonic() + _ENDING_S

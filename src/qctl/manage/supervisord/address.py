@@ -53,8 +53,8 @@ def parse_url(url: str) -> Address:
     """Parse the URL of a supervisord on this host.
 
     Raises:
-        UsageError: it is no such URL. The message does not repeat the URL, which may contain a
-            password.
+        UsageError: the URL cannot be used. The message does not repeat the URL, which may contain
+            a password.
     """
     try:
         return _parse(url)

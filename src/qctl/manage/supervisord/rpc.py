@@ -105,7 +105,7 @@ def _connect(address: Address, timeout_s: float) -> socket.socket:
 
 
 def _request(address: Address, body: bytes) -> bytes:
-    # HTTP 1.0, so that the answer ends with the connection and has no other form.
+    # With HTTP 1.0, the answer ends with the connection and is never sent in chunks.
     lines = ["POST /RPC2 HTTP/1.0", "Content-Type: text/xml", f"Content-Length: {len(body)}"]
     if address.user or address.password:
         credentials = f"{address.user}:{address.password}".encode()

@@ -8,8 +8,8 @@ from pathlib import Path
 from qctl.manage.systemd.names import SUFFIX
 
 # Services that run other programs: qctl must not restart such a service as if it were an app. PM2,
-# supervisord and container engines are process managers with targets of their own, so their
-# services are no apps, not even if qctl cannot ask the manager, perhaps for lack of rights.
+# supervisord and container engines are process managers with targets of their own. Their services
+# are listed here because qctl may lack the rights to ask the manager.
 # The programs that cron, at and sshd start stay in the control groups of these services.
 _OTHERS = {
     "atd",
@@ -34,7 +34,7 @@ def groups_of(pids: Collection[int]) -> set[str]:
 def service_of(group: str, *, user: bool) -> str | None:
     """The only service that can own this control group; None if no service can.
 
-    The service owns a group only if systemd reports exactly this group for it. A group further
+    The caller must check that systemd reports exactly this group for the service: a group further
     down belongs to something that the service manages, such as a container or a user's service.
 
     Args:

@@ -54,6 +54,6 @@ def is_pattern(unit: str) -> bool:
 
 
 def family_of(unit: str) -> str:
-    """All instances of the unit's template, ``emails@*.service``; else the unit itself."""
+    """``emails@*.service`` for each instance of the template ``emails@``; else the unit itself."""
     template, at, _ = unit.removesuffix(SUFFIX).partition("@")
     return f"{template}@*{SUFFIX}" if at else unit

@@ -97,11 +97,7 @@ def _job(job: RunningJob) -> str:
 
 
 def step_lines(step: Step) -> Iterator[str]:  # noqa: PLR0912 - a case a step
-    """One line for a step, or several lines for the plan, a wait and the report.
-
-    Args:
-        prefix: the queues' prefix, for the commands that the report recommends.
-    """
+    """One line for a step, or several lines for the plan, a wait and the report."""
     match step:
         case Planned():
             yield from _plan_lines(step)

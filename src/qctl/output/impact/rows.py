@@ -224,7 +224,7 @@ def _downtime(impact: Impact) -> Aspect:
                 f"to start ({boot})"
             )
     elif impact.processes:
-        notes.append("plain: unknown, because the time between the stop signal and SIGKILL is")
+        notes.append("plain: unknown: qctl does not know when SIGKILL follows the stop signal")
     if times.drain_p50_s is None or times.drain_wait_p50_s is None:
         notes.append("drain: time unknown, because no comparable job has completed")
     elif times.drain_wait_p95_s:

@@ -24,7 +24,7 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: shown above the table.
-        newest_first: the first row is the newest, and holds the cursor while there is no focus.
+        newest_first: the first row is the newest; it has the cursor while the panel has no focus.
     """
 
     class Moved(Message):

@@ -99,7 +99,7 @@ class Queue(_Producer):
         super().__init__(name, redis_url, prefix)
         self._client = client or connect(self._redis_url)[1]
         self._owns_client = client is None
-        # One per process id: a lock held by another thread during a fork stays locked in the child.
+        # By pid: if another thread holds a lock during a fork, the lock stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
 
     def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:

@@ -97,8 +97,8 @@ class Worker:
             the delay in seconds, or less than 0 for no retry.
         rate_limit: how many jobs may start in a period, over all workers of the queue.
         lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that time. If a worker
-            dies, its jobs run again when their locks have expired, or at once if ``qctl worker``
-            runs it.
+            dies, its jobs run again when their locks have expired, or at once under ``qctl
+            worker``.
         stalled_interval_s: how often to look for stalled jobs: active jobs without a lock.
         max_stalled_count: a job that stalls more often than this fails.
         max_started_attempts: a job that is started more often than this fails; None for no limit.
@@ -278,7 +278,7 @@ class Worker:
 
         At the end of the grace, jobs that still run are cancelled and go back to wait; no attempt
         is counted. A function in a thread cannot be cancelled: its job goes back while the function
-        still runs, so the job may run twice at the same time unless this process ends. If
+        still runs. Until this process ends, the job may therefore run twice at the same time. If
         Redis is away, jobs that cannot be given back are left to a stalled check.
 
         Args:

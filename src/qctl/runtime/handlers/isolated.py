@@ -67,7 +67,7 @@ class IsolatedPool:
         self._threads = threads
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
-        # Without this, the interpreter would not exit before children that ignore SIGTERM.
+        # Without this, the interpreter would wait at its exit for children that ignore SIGTERM.
         atexit.register(self.close)
 
     def in_child(self, spec: TaskSpec) -> Call:
@@ -171,7 +171,7 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # If the child never ran a job, the next child would die too, so the job fails.
+            # Else the child died at its start, as the next one would: the read below then fails.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True

@@ -1,8 +1,8 @@
 """A Redis connection for the event loop: commands go out at once, replies come back in order.
 
-Why not redis-py: its asyncio connection sends one command at a time, and one command takes more CPU
-time than a whole batch of jobs takes here. ``AsyncConnection`` passes each reply to a callback,
-without a task in between, so a worker's step costs one write and one read.
+Why not redis-py: its asyncio connection sends one command at a time, and spends more CPU time on
+one command than this module on a batch of jobs. ``AsyncConnection`` passes each reply to a
+callback, without a task in between, so a worker's step costs one write and one read.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ class AsyncConnection:
         for command in address.greeting():
             await self._future(command)
         if self._name:
-            # Some services refuse CLIENT. Jobs run, but CLIENT LIST does not show this worker.
+            # Some services refuse CLIENT. The worker then runs jobs, but CLIENT LIST has no name.
             with contextlib.suppress(ReplyError):
                 await self._future(("CLIENT", "SETNAME", self._name))
                 self.client_id = int(await self._future(("CLIENT", "ID")))

@@ -18,7 +18,7 @@ class RetryingLink:
     """Sends the calls of running jobs over the engine's connection.
 
     A handler that has done its work must not fail because Redis restarts. So a call is repeated
-    until Redis replies, the error is a permanent one, or the connection is closed.
+    until Redis replies, an error is permanent, or the connection is closed.
     """
 
     def __init__(self, keys: QueueKeys, connection: AsyncConnection) -> None:

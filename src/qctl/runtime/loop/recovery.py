@@ -57,7 +57,7 @@ class Recovery:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         # While this is True, the engine must not send a step: jobs that a new step fetches would
-        # look like jobs whose reply was lost.
+        # look like the jobs of a step whose reply was lost.
         self.is_under_way = False
 
     def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:
@@ -89,7 +89,7 @@ class Recovery:
         self._error_replies = 0
 
     def was_probably_settled(self, job: Job, code: int | str) -> bool:
-        """Whether a job that cannot be settled was probably settled by a step with a lost reply."""
+        """Whether a step whose reply was lost has probably settled this job already."""
         is_lost = code in {worker_calls.MISSING, worker_calls.NO_LOCK}
         return is_lost and job.id in self._maybe_settled
 

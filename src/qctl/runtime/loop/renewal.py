@@ -1,6 +1,6 @@
 """Renews locks, from a thread with its own connection.
 
-So jobs keep their locks while the app blocks the event loop, unless the blocking code also holds
+Jobs keep their locks even while the app blocks the event loop, unless the blocking code also holds
 Python's global interpreter lock. The thread logs which job blocks the event loop.
 """
 
@@ -60,7 +60,7 @@ class Renewer(threading.Thread):
     def _renew(self) -> None:
         engine = self._engine
         now = time.monotonic()
-        # The interpreter copies them atomically, so the loop cannot change them meanwhile.
+        # ``list`` copies the jobs atomically: the event loop cannot change ``in_hand`` meanwhile.
         jobs = list(engine.in_hand.values())
         lock_ms = round(engine.options.lock_ttl_s * 1000)
         due = [job for job in jobs if now - job.renewed_at >= self._renew_after_s]

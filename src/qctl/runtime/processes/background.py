@@ -97,9 +97,9 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
 
 
 async def _trim_log(log: Path) -> None:
-    """When the log is above its limit, move its content to ``log.1`` and overwrite that file.
+    """When the log is above its limit, copy it over ``log.1`` and empty it.
 
-    The log is copied and emptied, not renamed, since many processes have it open to append.
+    The log is not renamed, since many processes have it open to append.
     """
     while True:
         await asyncio.sleep(_CHECK_LOG_EVERY_S)

@@ -111,7 +111,8 @@ class Child:
     async def run(self) -> None:
         """Run the workers until the child must stop, and end the process."""
         self._loop = asyncio.get_running_loop()
-        # A signal may reach the whole group. SIGHUP and a second SIGTERM are for the master only.
+        # Signals may reach the whole process group. SIGHUP and a second SIGTERM concern only the
+        # master.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
@@ -123,7 +124,7 @@ class Child:
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:
-            # The workers stop below. Soon after, show other commands that the workers are stopping.
+            # The workers begin to stop below. Then let a heartbeat show that to other commands.
             self._loop.call_later(0.1, self._heartbeats.send_now)
         if self._grace_s:
             self._end_after(self._grace_s + STUCK_S)

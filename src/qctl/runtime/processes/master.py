@@ -177,7 +177,7 @@ class Master:
     async def _await_end(self, child: ChildProcess) -> None:
         await child.ended.wait()
         self.children.discard(child)
-        # A child that cannot start rarely has jobs, and tries to give back any that it has.
+        # A child that failed to start has few jobs or none, and has tried to give them back.
         could_not_start = child.redis_was_away and not child.ready.is_set()
         if child.workers and not child.ended_cleanly and not could_not_start:
             # Only a crash counts as a stall of the jobs; a stop or the end of a grace does not.
