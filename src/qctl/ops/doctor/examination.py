@@ -104,7 +104,7 @@ class Examination:
         return grouped(read_active(self.client, self.keys), lambda job: job.keys)
 
     def coverage(self, examined: str) -> str:
-        """A remark on how much a check examined. Without ``--full``, it names that option."""
+        """A remark on how much a check examined, with a hint at ``--full`` if that is not set."""
         return examined if self.full else f"{examined}; --full examines all"
 
     def command(self, verb: str, *words: str) -> str:
@@ -116,7 +116,7 @@ class Examination:
     @property
     @read_once
     def workers(self) -> Workers:
-        """All workers that have a name and are connected under the prefix."""
+        """All workers under the prefix whose connection has a name, which shows the queue."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -125,11 +125,11 @@ class Examination:
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
-        """The workers that have a name and are connected to one queue."""
+        """Those of ``workers`` that serve one queue."""
         return self._workers_by_queue().get(keys.name, [])
 
     def all_workers_of(self, snapshot: QueueSnapshot) -> list[WorkerClient] | None:
-        """The workers that are connected to one queue; None if they perhaps have no names."""
+        """The workers of one queue; None if all their connections may be without a name."""
         return workers_of(snapshot, self.workers)
 
     @read_once

@@ -43,7 +43,7 @@ class Finding:
         severity: ``error`` (jobs are lost, stuck or in danger now), ``warning`` (the next restart
             or another ordinary event endangers jobs, or a check failed) or ``info``.
         what: the problem, in one clause without a full stop.
-        check: name of the check that found it, as in docs/doctor.md; ``examine`` fills it in.
+        check: name of the check that found the problem, as in docs/doctor.md; set by ``examine``.
         evidence: figures, and a few of the ids or names that they count.
         remedy: the setting or action that fixes the problem; "" if ``commands`` are enough.
         commands: complete commands that can be typed as they are.
@@ -102,7 +102,7 @@ def abbreviated(names: Sequence[str]) -> str:
 
 
 def examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
-    """Evidence: how many ids there are, and the first few of them under the name ``what``."""
+    """Evidence: the number of ids as ``count``, and the first few ids under the key ``what``."""
     return {"count": len(ids), what: list(ids[:MAX_EXAMPLES])}
 
 

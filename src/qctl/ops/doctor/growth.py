@@ -11,9 +11,9 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# Finished jobs of one state without a limit are an info from MANY on, a warning from VERY_MANY on.
+# This many finished jobs, kept without a limit, are reported as info (MANY) or warning (VERY_MANY).
 MANY, VERY_MANY = 10_000, 100_000
-# Redis trims streams only roughly. A stream above limit * factor + slack counts as not trimmed.
+# Redis trims streams only roughly. A stream above limit * _FACTOR + _SLACK counts as not trimmed.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
 # Redis does not show a worker's own limit. A count that is a multiple of this is taken for a limit.

@@ -179,7 +179,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     for keys, found in strays.items():
         if keys in others:
             continue
-        # Oldest first: jobs that are put back run in this order. Of two ids, the shorter is older.
+        # Oldest first: lost jobs are put back in this order. Of two numbers, the shorter is older.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         leftovers = [stray.id for stray in found if stray.finished or stray.ghost]
@@ -282,7 +282,7 @@ class _Scan:
     """What a scan of the database found in about ``passed`` of its ``total`` keys.
 
     Args:
-        jobs: how many jobs were searched for in the sorted sets; ``unsearched``: how many were not.
+        jobs, unsearched: how many jobs were, and were not, searched for in the sorted sets.
         loose: the jobs that are in no sorted set; the lists are searched later.
     """
 

@@ -1,4 +1,4 @@
-"""Checks of processes that are stopped while jobs wait, or interrupt jobs when restarted."""
+"""Checks of processes that are stopped while jobs wait, or that interrupt jobs when restarted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
 
 
 def signal_path(exam: Examination) -> Iterator[Finding]:
-    """Apps whose stop signal may not reach the workers, by what their manager shows."""
+    """Apps whose stop signal may not reach the workers, judging by what their manager shows."""
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         troubles = grouped([p for p in processes if p.signal_trouble], lambda p: p.signal_trouble)
         for trouble, own in troubles.items():
@@ -330,7 +330,7 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
     unserved = [snapshot for snapshot in exam.snapshots if unserved_note(exam, snapshot)]
     for app in apps:
         named = {q for t in exam.settings.targets if t.process == app.target for q in t.queues}
-        # An app that [targets] does not name may serve any queue.
+        # An app without queues in [targets] may serve any queue.
         waiting = [s for s in unserved if s.keys.name in named] if named else unserved
         gave_up = app.status == "errored"
         if app.down < app.total:

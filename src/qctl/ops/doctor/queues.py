@@ -18,7 +18,7 @@ from qctl.wire.events import recent_events
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# The most events to search: in all queues together (but at least 20 in each), and in one queue.
+# The most events to search in all queues together, and in one queue; at least 20 in each queue.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"

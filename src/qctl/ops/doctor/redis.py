@@ -26,7 +26,7 @@ from qctl.wire.read.server import ServerFacts
 
 OLDEST_SUPPORTED = (5, 0)
 OLDEST_RECOMMENDED = (6, 2)
-# Delays and due times depend on the clocks of the hosts.
+# A larger difference of clocks is reported, because delays and due times depend on hosts' clocks.
 MAX_SKEW_MS = 1000
 # Shares of maxmemory.
 MEMORY_WARNING, MEMORY_ERROR = 0.8, 0.95

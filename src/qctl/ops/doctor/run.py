@@ -104,10 +104,10 @@ def examine(
     full: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Diagnosis:
-    """Run every check on the named queues, or on all under the prefix.
+    """Run every check on the named queues, or on all queues under the prefixes.
 
     Args:
-        target: examine only its processes. If ``names`` is empty, examine only their queues.
+        target: examine only processes of this target, and without ``names`` only their queues.
         full: read every job and key instead of samples; slow where there are many.
         sleep: called to wait between the two readings that some checks make.
 

@@ -67,11 +67,11 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
 
 
 def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """Several schedulers that make the same job at the same times, so that it runs repeatedly."""
+    """Several schedulers that make the same job at the same times, so that it runs twice."""
     registrations, scope = _registrations(exam)
     groups = grouped((each for each in registrations if each.pending and each.timing), _job)
     for (keys, name, timing, data), found in groups.items():
-        # The data of a legacy repeatable is unknown.
+        # The data of a legacy repeatable is unknown, so it may make the same job.
         legacy = groups.get((keys, name, timing, ""), []) if data else []
         if len(found) < 2 and not legacy:
             continue

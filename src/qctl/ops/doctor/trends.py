@@ -17,14 +17,14 @@ from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# At most this many queues are read, events of all these queues together, and events of one queue.
+# The most queues that are read, the most events of all of them, and the most events of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
 # Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
 # A backlog counts as growing if it grew in each third of the time, and if the whole growth is at
 # least 20 jobs and at least a tenth of the added jobs.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
-# A finding needs at least 20 ended jobs. At least 5 of them, and a quarter, must have failed.
+# A finding needs at least 20 ended jobs, of which at least 5, and at least a quarter, have failed.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
 # ``max_jobs`` for ``clock_samples``. Jobs that must agree: 2 if a clock is ahead, 3 if behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
@@ -170,7 +170,7 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
     """How many ms a clock is ahead, one number for each job that agrees with the others; ascending.
 
     Empty if too few jobs agree. The other jobs are ignored, because they may be from another host:
-    workers without a name are not told apart.
+    all workers without a name count as one.
     """
     aheads = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
     alike = max(
@@ -185,7 +185,7 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
     """How many ms a clock is behind, one negative number for each job; ascending.
 
     Empty if any job does not show this, or if there are too few jobs. Also empty if a producer
-    added all jobs within ``MIN_WINDOW_MS``: a wait for Redis makes its clock look behind.
+    added all jobs within ``MIN_WINDOW_MS``: if it had to wait for Redis, its clock looks behind.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:
@@ -194,7 +194,7 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
         times = [sample.at_ms for sample in samples]
         is_sure = len(found) >= _MIN_BEHIND and max(times) - min(times) >= MIN_WINDOW_MS
     else:
-        # Whole: the clock was read both at the start and at the end of the job.
+        # In a sample that is whole, the clock was read both at the start and at the end of the job.
         is_sure = sum(sample.is_whole for sample in samples) >= _MIN_BEHIND
     return found if is_sure else []
 
