@@ -71,7 +71,7 @@ class TimedOutError(QctlError):
 
 
 class RefusedError(QctlError):
-    """Doing this would be unsafe; ``hint`` names the flag that overrides, if there is one."""
+    """The operation would be unsafe; ``hint`` names the flag that allows it, if there is one."""
 
     exit_status = ExitStatus.REFUSED
 
@@ -87,7 +87,7 @@ class ManagerUnreachableError(UnreachableError):
 
 
 class PartialError(QctlError):
-    """Only a part was done; ``why`` lists the rest."""
+    """Only a part of the operation was done; ``why`` lists the rest."""
 
     exit_status = ExitStatus.PARTIAL
 

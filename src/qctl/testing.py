@@ -50,7 +50,7 @@ class Outcome:
         state: usually ``completed``, ``failed``, or ``removed`` (by ``remove_on_complete`` or
             ``remove_on_fail``); else ``waiting-children``, ``delayed`` (a scheduler's next job),
             ``waiting`` or ``prioritized`` (the queue is paused).
-        data, returnvalue, progress: as decoded from JSON; ``data`` is None if the job is removed.
+        data, returnvalue, progress: decoded from JSON; ``data`` is None if the job is removed.
         failed_reason: the reason of the last failure, even if a later attempt completed.
         attempts: the number of runs that count as attempts.
         starts: the number of all runs, including runs that do not count as attempts.

@@ -33,7 +33,7 @@ PARAMETERS = {**_FILES, **_TEXTS, **_SECRETS}
 
 
 def find_password(lookup: Lookup) -> PasswordSource | None:
-    """The file in ``redis.password_file`` or the command in ``redis.password_command``, or None.
+    """The source of the password: ``redis.password_file`` or ``redis.password_command``; or None.
 
     Raises:
         UsageError: a value is not valid, or not allowed in a project's ``qctl.toml``.

@@ -68,7 +68,7 @@ def only(prefix: str) -> Prefixes:
 
 
 def parse_prefixes(words: Iterable[str]) -> Prefixes:
-    """The prefixes in these words, each a prefix or a pattern.
+    """The prefixes in ``words``, each of which is a prefix or a pattern.
 
     Raises:
         UsageError: there is no word, or a word is empty.

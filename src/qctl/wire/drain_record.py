@@ -1,4 +1,4 @@
-"""The drain record, a hash per prefix: how drains ended, and which apps resume queues at start.
+"""The drain record, a hash per prefix: how drains ended, and which apps resume queues at start-up.
 
 A drain is not recorded if it changed nothing, was killed, or was undone by its watchdog.
 
@@ -32,7 +32,7 @@ class DrainResult:
     """How one drain ended. ``interrupted``, ``lost`` and ``idle_ms`` are None if unknown.
 
     Args:
-        at_ms: when the drain ended, in epoch milliseconds, by the clock of its host.
+        at_ms: when the drain ended, in epoch milliseconds, by the clock of the drain's host.
         outcome: one of ``OUTCOMES``.
         completed, failed, retried, interrupted, recovered, lost: numbers of jobs, as in the report
             of the drain.
@@ -56,7 +56,7 @@ class DrainResult:
 class DrainRecord:
     """How many recorded drains had each outcome, and how many of their jobs had each result.
 
-    ``last`` is the drain that was recorded last, or None if none has been recorded.
+    ``last`` is the drain that was recorded last; None if there is none.
     """
 
     drains: Mapping[str, int]

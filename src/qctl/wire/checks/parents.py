@@ -23,7 +23,7 @@ Reason = Literal["failed", "gone", "none"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class StuckParent:
-    """A parent in ``waiting-children``, with the first reason that was found.
+    """A parent that waits for ever, with the first reason that was found.
 
     Args:
         reason: ``failed``: ``child`` has failed, and no option says what its parent does then;

@@ -191,7 +191,7 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
 
 
 def _newest(history: History, *names: str) -> dict[str, PastEvent]:
-    """Each job's newest event called one of ``names``: the hash has only the last run's times."""
+    """Each job's newest event named in ``names``: the hash has only the times of the last run."""
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 

@@ -45,7 +45,7 @@ def script_commands(name: str) -> frozenset[str]:
 
 
 def required_commands(names: Sequence[str]) -> list[str]:
-    """The commands that the scripts ``names`` and qctl's own keys need, as for ``rights.lua``."""
+    """The commands that scripts and qctl's own keys need, in the form that ``rights.lua`` reads."""
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
     found = {_on_key(name, 1) for name in on_queue}
@@ -57,7 +57,7 @@ def required_commands(names: Sequence[str]) -> list[str]:
 def read_missing_rights(
     client: Client, keys: QueueKeys, names: Sequence[str]
 ) -> MissingRights | None:
-    """The commands that these scripts and qctl's own keys need, but this user may not run.
+    """The commands that the scripts ``names`` and qctl's own keys need, but the user may not run.
 
     Args:
         names: ``DRAIN`` or ``PAUSE``.

@@ -44,7 +44,7 @@ class ServerFacts:
         rdb_schedule: the ``save`` setting; empty if no snapshots are made.
         rdb_stops_writes: whether Redis refuses writes after a failed snapshot.
         replicas_needed: Redis refuses writes if it has fewer good replicas than this.
-        replicas_good: how many replicas have a small enough lag; None also if Redis needs none.
+        replicas_good: how many replicas have a small enough lag; None if Redis needs none.
         clock_ahead_ms: how far this server's clock is ahead of this host's; 0 if unknown.
         clock_error_ms: the most by which ``clock_ahead_ms`` may be wrong; None if unknown.
     """

@@ -2,8 +2,8 @@
 
 The functions return one word per job; the comments of the scripts explain the words. With
 ``dry_run``, the functions write nothing. ``pace`` adapts the number of jobs per call; None for a
-new pace. ``foresight`` passes on what earlier dry runs of the same action would have changed; None
-for the first dry run.
+new pace. ``foresight`` passes on what earlier calls of the same dry run would have changed; None
+for the first call.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def remove_jobs(
 
     Args:
         state: only jobs in this state; empty for any.
-        silent: write no ``removed`` events; the caller writes one with ``report_cleaned``.
+        silent: write no ``removed`` events; the caller writes one event with ``report_cleaned``.
         with_last: also delete a job that waits for a single child, together with that child.
         parent_key: delete only children of this parent, except the last child it waits for.
         just_seen: the jobs were just read from ``state``, so a dry run does not search for them.
