@@ -144,8 +144,8 @@ def remove(
 ) -> None:
     """Delete jobs, by id or by state.
 
-    Jobs that a worker runs, parents with unfinished children, and the next jobs of schedulers are
-    kept. If a parent waited only for a deleted child, the parent continues.
+    Does not delete jobs that a worker runs, parents with unfinished children, or the next jobs of
+    schedulers. If a parent waited only for a deleted child, the parent continues.
     """
     from qctl.ops.bulk.actions import removing  # noqa: PLC0415 - not for --help
 

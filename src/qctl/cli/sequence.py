@@ -134,7 +134,7 @@ class _View:
             self._drain.show(step)
 
     def _target_of(self, step: TurnBegins | Step | SequenceReport) -> dict[str, str]:
-        # In other steps, ``target`` is missing, or is a process's target in another spelling.
+        # These steps name the target themselves. Others have no ``target``, or spell it otherwise.
         is_named = isinstance(step, TurnBegins | SequenceReport | DrainReport | Planned)
         return {} if is_named else {"target": self._turn}
 

@@ -41,8 +41,8 @@ Watch = Annotated[
 def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> None:
     """Queues at a glance: jobs by state, pauses, workers, processes.
 
-    WAITING counts the jobs that a worker could take, ACTIVE the jobs that workers have taken, and
-    STALLED the ACTIVE jobs without a lock. OLDEST is how long the first job in line has waited.
+    WAITING counts jobs that a worker could take. ACTIVE counts jobs that workers have taken;
+    STALLED counts those without a lock. OLDEST is how long the first job in line has waited.
     """
     from qctl.ops.queues.status import inspect_queues  # noqa: PLC0415 - not for --help
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _POLL_S = 0.03
 # How long an interrupted command may take to end: a drain first undoes its changes.
 _STOP_S = 10.0
-# The longest search for processes to kill.
+# How long to search for processes to kill.
 _MAX_KILL_S = 5.0
 # Variables of the operator that the demo's commands must not see.
 _HIDDEN = ("REDIS_URL", "QCTL_REDIS_URL", "QCTL_CONTEXT", "QCTL_OUTPUT", "QCTL_MAX_STALLED_COUNT")

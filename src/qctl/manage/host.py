@@ -12,8 +12,8 @@ import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-# Two readings of one start time differ by less than this. Two processes with the same pid differ by
-# more, because the kernel reuses a pid only after it has used all others.
+# Two readings of one start time differ by less than this. The start times of two processes with the
+# same pid differ by more, because the kernel reuses a pid only after it has used all others.
 _START_TOLERANCE_S = 2.0
 # Indices of fields in /proc/PID/stat after the name: the state, and the start in ticks since boot.
 _STATE, _START = 0, 19

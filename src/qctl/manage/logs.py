@@ -42,7 +42,7 @@ def read_tail(path: Path, start: int = 0) -> tuple[list[str], int]:
 def read_new(path: Path, start: int) -> tuple[list[str], int]:
     """The complete lines after byte ``start``, at most 1 MiB, and the byte where they end.
 
-    A log that is shorter than ``start`` is read from 0. If it cannot be read, there are no lines.
+    A log that is shorter than ``start`` is read from 0. A log that cannot be read has no lines.
     """
     try:
         with path.open("rb") as file:

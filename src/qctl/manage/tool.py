@@ -39,7 +39,7 @@ def run_tool(
         the tool's stdout.
 
     Raises:
-        ManagerUnreachableError: the tool could not be started, failed, or did not end in time.
+        ManagerUnreachableError: the tool could not be started, or did not end in time.
         ToolFailedError: the tool ended with another exit code than 0.
     """
     try:

@@ -104,7 +104,7 @@ def retry_risk_lines(plan: RetryPlan) -> Iterator[str]:
 
 
 def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) -> Iterator[str]:
-    """Which stalled jobs were put back, or would be in a dry run, queue by queue."""
+    """For each queue, which stalled jobs were put back, or in a dry run, would be put back."""
     done = "would be put back" if dry_run else "put back"
     waiting = {queue.keys: queue.waiting_for for queue in plan.queues}
     is_single = len({keys.prefix for keys in waiting}) == 1
@@ -132,7 +132,7 @@ def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) 
 
 
 def bulk_question(action: Action, queue: str, selection: Selection, most: int) -> str:
-    """The question before a command changes up to ``most`` jobs, without its question mark."""
+    """The question, without a question mark, before a command changes up to ``most`` jobs."""
     state = f"{selection.state} " if selection.state else ""
     which = counted(most, f"{state}job")
     if selection.only.is_set and not selection.named_count:

@@ -34,7 +34,7 @@ _STYLES = {
 
 
 def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) -> str:
-    """One event on one line: its time (or its id, if that holds no time), name, job, details.
+    """One event on one line: its time (its id, if the id contains no time), name, job, details.
 
     Args:
         width: of the terminal, in cells.

@@ -26,8 +26,8 @@ _MAX_INLINE_TEXT = 60
 def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
     """The columns of a table of these jobs.
 
-    Ids are shown in full if the other texts can be shortened enough. If not, and if leaving out the
-    column of workers makes enough room, that column is left out.
+    Ids are shown in full if the other texts can be shortened enough. Otherwise, the column of
+    workers is left out if this makes enough room.
 
     Args:
         now: ages are relative to this time.

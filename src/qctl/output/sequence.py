@@ -1,4 +1,4 @@
-"""A sequence of drains as text: a heading for each target, and one line for each at the end."""
+"""A sequence of drains as text: a heading for each target, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _result(report: DrainReport, *, is_single: bool) -> str:
     """
 
     def listed(queues: Sequence[str]) -> str:
-        # Without a common prefix, the report names each queue with its own.
+        # Without a common prefix, show each queue with the queue's own prefix.
         suffix = "" if is_single or report.prefix is None else f"@{report.prefix}"
         return ", ".join(visible(f"{queue}{suffix}") for queue in queues)
 

@@ -1,1 +1,1 @@
-"""Apps under any other manager: commands in the config show whether they run, and restart them."""
+"""Apps under any other manager: the config has a command for their status and their restart."""

@@ -1,4 +1,4 @@
-"""Apps whose own commands, in ``[commands.NAME]``, show whether they run, and restart them."""
+"""Apps whose status and restart are commands of the operator, in ``[commands.NAME]``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Command:
             why = error.why
         else:
             return _running(app, output)
-        # Outside ``except``, so that the errors above are not chained: they may quote secrets.
+        # Raise outside ``except``, without chaining the errors above: they may quote secrets.
         program = app.status[0]
         raise ManagerUnreachableError(
             f"the status of command:{name} gave no answer",
@@ -129,7 +129,7 @@ def _running(app: AppCommands, output: str) -> list[ManagedProcess]:
 
 
 def _processes_in(output: str) -> Iterator[tuple[int, int]]:
-    """The pids in the lines of an output, and when these processes started (epoch ms)."""
+    """The pids in an output, one per line, and when these processes started (epoch ms)."""
     pids = [int(text) for line in output.splitlines() if (text := line.strip()).isdecimal()]
     if not pids:
         return

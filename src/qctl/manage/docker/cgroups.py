@@ -1,4 +1,4 @@
-"""Which containers a process of this host belongs to, as the kernel shows it."""
+"""Which containers a process of this host belongs to, according to the kernel."""
 
 from __future__ import annotations
 

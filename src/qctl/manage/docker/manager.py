@@ -37,7 +37,7 @@ class Docker:
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
-        # Containers that this object has asked to exit, by name.
+        # The last call of ``begin_exit`` for each container, by the container's name.
         self._exits: dict[str, DetachedCall] = {}
 
     def processes(self) -> Sequence[ManagedProcess]:
@@ -47,7 +47,7 @@ class Docker:
     def process(self, key: str) -> ManagedProcess | None:
         """See ``Manager``; the key is the container's name."""
         exit_call = self._exits.get(key)
-        # Read this before inspecting: once the call has ended, the container runs again.
+        # Read this before the inspection: the call ends only once the container runs again.
         is_exiting = exit_call is not None and exit_call.is_running
         try:
             found = self._inspect([key])

@@ -1,7 +1,7 @@
 """Turns what ``docker inspect`` shows of a container into a ``ManagedProcess``.
 
 ``TEMPLATE`` picks the fields inside the ``docker`` command, so that the container's environment
-never reaches qctl. The container's command does, but qctl keeps only the program's name.
+never reaches qctl. The container's command reaches qctl, which keeps only the program's name.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _own_pid(row: Mapping[str, Any]) -> int | None:
-    """The pid of the container's PID 1; None if it is a process of another host.
+    """The pid that the container's PID 1 has on this host; None if it runs on another host.
 
     The engine may be remote, or in a virtual machine: then a process here may have the same pid.
     """

@@ -1,9 +1,9 @@
 """Whether a container's stop signal reaches the workers in it.
 
 Docker sends the signal to PID 1 alone. The kernel gives PID 1 no default action: without a handler,
-PID 1 ignores the signal. Seen on Docker 20.10 with Debian's dash, npm 9 and tini: as PID 1, dash
-ignores the signal. npm, and dash below tini, end without passing it on, so the worker is killed at
-once. If PID 1 is an init, qctl does not examine the handlers of its child.
+PID 1 ignores the signal. Seen with Docker 20.10, Debian's dash, npm 9 and tini: dash as PID 1
+ignores the signal. npm, and dash below tini, end without passing the signal on, so the worker is
+killed at once. If PID 1 is an init, qctl does not examine the handlers of its child.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Kubectl:
 
     def command(self, *words: str) -> tuple[str, ...]:
         """The program and its arguments."""
-        # In one word: alone, a context that begins with a dash would be taken for an option.
+        # In one word: as a word of its own, a name that begins with a dash would be an option.
         context = [f"--context={self._context}"] if self._context else []
         return ("kubectl", *context, *words)
 
@@ -96,7 +96,7 @@ class Kubectl:
 
 
 def _error_line(stderr: bytes) -> str:
-    """The last line of kubectl's error output that is no line of its log."""
+    """The last line of kubectl's error output that does not belong to kubectl's own log."""
     lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     plain = [line for line in lines if not _LOG_LINE.match(line)]
     return printable((plain or lines or [""])[-1])

@@ -64,8 +64,8 @@ _STUCK = frozenset(
         "RunContainerError",
     }
 )
-# The time limit for the rollout of a stateful set: at least Kubernetes' default for a deployment,
-# and enough for the start of each pod.
+# The time limit for the rollout of a stateful set: at least _MIN_ROLLOUT_S, Kubernetes' default for
+# a deployment; and for each pod, its grace period plus _START_S.
 _MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 
@@ -97,11 +97,11 @@ class Container:
 
     @property
     def crashes(self) -> int:
-        """How often it has ended."""
+        """How often the container has ended."""
         return self.restarts + (self.end is not None or self.waiting == "CrashLoopBackOff")
 
     def trouble(self) -> str:
-        """Why it does not run, with its last end; "" if it runs."""
+        """Why the container does not run, and how it last ended; "" if it runs."""
         if self.started_at:
             return ""
         end = self.end or self.last_end

@@ -38,11 +38,11 @@ class Workload:
 
     Args:
         name: with its namespace.
-        uid: its pods or replica sets name their owner by this id.
+        uid: the id by which its pods or replica sets name their owner.
         is_seen: whether Kubernetes has acted on the last change of its specification.
         replicas: how many pods it wants.
         paused: whether its rollouts are paused.
-        strategy: a stateful set's, ``RollingUpdate`` or ``OnDelete``; "" for a deployment.
+        strategy: ``RollingUpdate`` or ``OnDelete`` for a stateful set; "" for a deployment.
         partition: a stateful set replaces only pods whose number is at least this.
         deadline_s: a deployment's rollout has failed if it makes no progress for this time.
         revision: the label ``controller-revision-hash`` that a stateful set's new pods have.

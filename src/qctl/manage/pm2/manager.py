@@ -108,7 +108,7 @@ class Pm2:
         self._require_daemon()
         from qctl.manage.pm2 import cli  # noqa: PLC0415 - rarely needed
 
-        # If an app or a namespace is named "3", `pm2 restart 3` restarts that, not the pm_id 3.
+        # `pm2 restart 3` prefers an app or a namespace named 3 to the process with pm_id 3.
         named = [p for p in self.processes() if pm_id in {p.name, p.namespace} and p.key != pm_id]
         if named:
             raise RefusedError(

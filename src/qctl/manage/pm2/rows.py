@@ -74,7 +74,7 @@ def _starts_again(env: Mapping[str, object]) -> bool:
 def _crash_until_ms(env: Mapping[str, object]) -> int | None:
     """Until when PM2 counts an exit as a crash; None if the row lacks a number that is needed.
 
-    PM2 counts an exit that is less than ``min_uptime`` after the start of the process, and less
+    An exit counts if it comes less than ``min_uptime`` after the start of the process, and less
     than ``max_restarts`` * ``min_uptime`` after a command created or last restarted the app.
     """
     started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))

@@ -5,7 +5,7 @@ payload: ``s:`` and text, ``j:`` and JSON, or raw bytes. A request is ``[j:{"typ
 "method": …, "args": […]}, s:id]``; its reply is ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
 Replies contain the apps' whole environment, including secrets. An exception and its context may
-quote only PM2's error message, so errors are raised outside the handler of their cause.
+quote only PM2's error message, so errors are raised outside the ``except`` block of their cause.
 """
 
 from __future__ import annotations

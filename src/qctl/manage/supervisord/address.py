@@ -1,4 +1,4 @@
-"""Where a supervisord listens: parses its URL, and finds it on this host."""
+"""Where a supervisord listens: parses a URL, or finds the socket of this host's supervisord."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _NotUsableError(ValueError):
 def _parse(url: str) -> Address:
     parts = urlsplit(url)
     if parts.query or parts.fragment or "@" in parts.path:
-        # If the password has an unescaped /, ? or #, urlsplit takes a part of it for the path.
+        # If the password has an unescaped /, ? or #, a part of the password becomes the path here.
         raise _NotUsableError("a special character in it needs %XX")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.scheme == "unix":
@@ -115,7 +115,7 @@ def _is_socket(path: Path) -> bool:
 
 
 def _configured(config: Path) -> Path | None:
-    """The socket that a configuration file of supervisord names; None if it cannot be read."""
+    """The socket in a configuration file of supervisord; None if it names none or is unreadable."""
     text = ""
     with contextlib.suppress(OSError, ValueError):
         text = config.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The ``RestartCall`` of supervisord: a helper that goes on when qctl dies; see ``helper.py``."""
+"""The ``RestartCall`` of supervisord: a helper process that outlives qctl; see ``helper.py``."""
 
 from __future__ import annotations
 

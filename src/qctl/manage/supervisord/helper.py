@@ -1,8 +1,8 @@
 """A separate process that ends a process under supervisord and starts it again.
 
-supervisord has no call that restarts a process: it must be stopped by one call and started by
-another. If qctl died between the two, the process would stay stopped. So a helper makes both calls;
-it is detached and goes on when qctl is killed. Its arguments are one line of JSON on standard
+supervisord has no call that restarts a process: one call stops the process, and another starts it.
+If qctl died between the two, the process would stay stopped. So a detached helper, which goes on
+when qctl is killed, makes both calls. The helper's arguments are one line of JSON on standard
 input, because a process list must not show the password that the address may hold:
 
 - ``address``: the fields of ``Address``;

@@ -161,7 +161,7 @@ def _exited(row: Mapping[str, object]) -> str:
 
 def _error_log(row: Mapping[str, object], program: Program) -> Path | None:
     name = _text(row.get("stdout_logfile" if program.merges_stderr else "stderr_logfile"))
-    # In many containers, the log is /dev/stderr: if qctl opened it, it would get its own stderr.
+    # In many containers, the log is /dev/stderr: qctl would open its own stderr instead.
     is_file = name.startswith("/") and not name.startswith(("/dev/", "/proc/")) and "\0" not in name
     return Path(name) if is_file else None
 

@@ -10,7 +10,7 @@ from qctl.manage.systemd.names import SUFFIX
 # Services that run other programs: qctl must not restart such a service as if it were an app. PM2,
 # supervisord and container engines are process managers with targets of their own. Their services
 # are listed here because qctl may lack the rights to ask the manager.
-# The programs that cron, at and sshd start stay in the control groups of these services.
+# Programs started by cron, at or sshd stay in the control groups of these services.
 _OTHERS = {
     "atd",
     "containerd",

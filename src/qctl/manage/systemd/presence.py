@@ -1,4 +1,4 @@
-"""Whether a systemd runs on this host, by its files."""
+"""Whether a systemd runs on this host, judged by its files."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Proposal:
 
 
 class Actions(Protocol):
-    """Each method prepares one action; it may wait for Redis or a process manager.
+    """Each method prepares one action, and may wait for Redis or a process manager.
 
     Raises:
         QctlError: the action is refused or impossible; nothing was changed.

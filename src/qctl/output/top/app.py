@@ -350,7 +350,7 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare an action, ask, carry it out. Run one at a time: all share a connection."""
+        """Prepare an action, ask, carry it out. One at a time: actions share a connection."""
         self._busy = True
         try:
             try:

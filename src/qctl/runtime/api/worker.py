@@ -97,8 +97,8 @@ class Worker:
             the delay in seconds, or less than 0 for no retry.
         rate_limit: how many jobs may start in a period, over all workers of the queue.
         lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that time. If a worker
-            dies, its jobs run again when their locks have expired, or at once under ``qctl
-            worker``.
+            dies, its jobs run again when their locks have expired; under ``qctl worker``, they run
+            again at once.
         stalled_interval_s: how often to look for stalled jobs: active jobs without a lock.
         max_stalled_count: a job that stalls more often than this fails.
         max_started_attempts: a job that is started more often than this fails; None for no limit.

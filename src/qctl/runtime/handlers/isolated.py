@@ -61,7 +61,7 @@ class _Task:
 
 
 class IsolatedPool:
-    """The children of one worker, started on demand. For each job, a thread waits."""
+    """The children of one worker, started on demand. For each running child, a thread waits."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -171,7 +171,7 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # Else the child died at its start, as the next one would: the read below then fails.
+            # A child that never ran a job died at its start, as the next one would: fail below.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True

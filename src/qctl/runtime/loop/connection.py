@@ -349,7 +349,7 @@ class AsyncConnection:
         for command in address.greeting():
             await self._future(command)
         if self._name:
-            # Some services refuse CLIENT. The worker then runs jobs, but CLIENT LIST has no name.
+            # Some Redis services refuse CLIENT: then CLIENT LIST does not show the worker's name.
             with contextlib.suppress(ReplyError):
                 await self._future(("CLIENT", "SETNAME", self._name))
                 self.client_id = int(await self._future(("CLIENT", "ID")))

@@ -109,7 +109,7 @@ class Engine:
         # How many steps in flight only fetch.
         self._fetches_in_flight = 0
         self._is_send_due = False
-        # Whether the last fetch left no job that could run now.
+        # Whether the last fetch showed that no job can run now.
         self._nothing_to_fetch = False
         # Set while a rate limit pauses fetching.
         self._limit_timer: asyncio.TimerHandle | None = None
@@ -303,7 +303,7 @@ class Engine:
         """Forget a job that was not settled by ``complete``, and fetch another one."""
         self._forget(job)
         self._free += 1
-        # The last fetch may have left no job, but the end of a job may let another job run.
+        # Even if no job could run at the last fetch, the end of this job may let another job run.
         self._nothing_to_fetch = False
         self._send_steps()
 
@@ -403,7 +403,7 @@ class Engine:
         task.add_done_callback(self._tasks.remove)
 
     def _forget(self, job: Job) -> None:
-        """Remove a job that is no longer ours from ``in_hand``."""
+        """Remove from ``in_hand`` a job that is no longer ours."""
         if self.in_hand.get(job.id) is job:
             del self.in_hand[job.id]
         self._changed.set()

@@ -27,7 +27,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """The options of a ``Worker``; for their meaning, see its docstring.
+    """The options of a ``Worker``; the docstring of ``Worker`` explains them.
 
     Args:
         keep_completed, keep_failed: see ``keep_rule``; for jobs without a rule of their own.

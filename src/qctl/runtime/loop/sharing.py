@@ -22,7 +22,7 @@ class Places:
         self._offered_at_s = 0.0
 
     def to_keep(self, ending: int, occupied: int, now_s: float) -> int:
-        """Return how many places to keep of ``occupied`` ones, when ``ending`` jobs end."""
+        """``ending`` jobs end: return how many of their places to keep, of ``occupied`` in all."""
         self._ended_since_offer += ending
         is_too_soon = now_s < self._offered_at_s + MIN_OFFER_PAUSE_S
         if self._ended_since_offer < JOBS_PER_OFFER or is_too_soon:

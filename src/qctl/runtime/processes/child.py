@@ -111,8 +111,7 @@ class Child:
     async def run(self) -> None:
         """Run the workers until the child must stop, and end the process."""
         self._loop = asyncio.get_running_loop()
-        # Signals may reach the whole process group. SIGHUP and a second SIGTERM concern only the
-        # master.
+        # Signals may reach the whole process group. SIGHUP and a second SIGTERM do nothing here.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
@@ -124,7 +123,7 @@ class Child:
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:
-            # The workers begin to stop below. Then let a heartbeat show that to other commands.
+            # The workers begin to stop below. Soon after, a heartbeat shows that they are stopping.
             self._loop.call_later(0.1, self._heartbeats.send_now)
         if self._grace_s:
             self._end_after(self._grace_s + STUCK_S)
@@ -243,14 +242,14 @@ class Child:
                 self._loop.call_later(self._grace_s, worker.hurry)
 
     def _end_after(self, seconds: float) -> None:
-        """End the process after that time, from a thread, since the event loop may be blocked."""
+        """End the process after ``seconds``, by a thread, since the event loop may be blocked."""
         timer = threading.Timer(seconds, os._exit, (1,))
         timer.daemon = True
         timer.start()
 
 
 def is_late(state: WorkerState, drain_delay_s: float) -> bool:
-    """Whether a fetch is overdue; not if the worker is stopping, full or rate limited."""
+    """Whether a fetch is overdue; False if the worker is stopping, full or rate limited."""
     if state.quiet or state.limited or state.busy >= state.concurrency:
         return False
     return state.since_fetch_s is None or state.since_fetch_s > 3 * drain_delay_s + LATE_S

@@ -73,7 +73,7 @@ class Master:
         return self._stop.is_set()
 
     async def run(self) -> None:
-        """Run until ``stop``, which SIGTERM and SIGINT call, and SIGHUP if the terminal is gone.
+        """Run until ``stop`` is called: by SIGTERM, SIGINT, or SIGHUP if the terminal is gone.
 
         Raises:
             NotReadyError: a slot is in a crash loop, and no process takes jobs.

@@ -26,7 +26,7 @@ SILENT_AFTER_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterOptions:
-    """What a master runs. The URL and prefix of Redis are in its environment, not here.
+    """What a master runs. The URL and prefix of Redis are in the master's environment, not here.
 
     Args:
         apps: ``module:attribute`` each.

@@ -29,7 +29,7 @@ class NotReadyError(FailedError):
 
     Args:
         words: lines that say why: the last error in its stderr, and how the process ended.
-        redis_is_away: whether Redis, which is away, is the reason, and not the app.
+        redis_is_away: whether the reason is that Redis is away; otherwise it is the app.
     """
 
     def __init__(self, what: str, words: list[str], *, redis_is_away: bool = False) -> None:
