@@ -32,7 +32,7 @@ class Action:
         done: the script's word for a job that was changed; also shown to people.
         states: the action can be applied to jobs in these states.
         act: changes jobs; see ``Act``.
-        reasons: the script's word → why a job was left alone, if ``REASONS`` is too general.
+        reasons: the script's word → why a job was left alone; overrides ``REASONS``.
         with_children: whether all jobs below the chosen jobs are also deleted.
         moved_on: the script's words for a job that has left its state.
         report: writes one event for many changed jobs; None if each job has its own event.

@@ -1,8 +1,8 @@
 """Deletes a flow: a parent with all jobs below it, from the bottom up.
 
-After an interruption at any point, the remaining jobs are still a flow: every job can be reached
-from its parent, no parent waits for a deleted child, and no parent runs because its children were
-deleted. Therefore the last child that a parent waits for is deleted in the same call as the parent.
+After an interruption at any point, the remaining jobs are still a flow. Every job can be reached
+from its parent. No parent waits for a deleted child, or runs because its children were deleted.
+Therefore the last child that a parent waits for is deleted in the same call as the parent.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Examination:
     """One run of all checks, and the data that it has read so far.
 
     Reading data raises CannotCheckError if a server, a manager or the operating system denies the
-    data, and NothingToCheckError if no managed process runs, or none serves the queues.
+    data. It raises NothingToCheckError if no managed process runs, or if none serves the queues.
 
     Args:
         queues: the queues to examine.
@@ -116,7 +116,7 @@ class Examination:
     @property
     @read_once
     def workers(self) -> Workers:
-        """All workers under the prefix whose connection has a name, which shows the queue."""
+        """The connected workers under the prefix, as far as their connections have names."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:

@@ -179,7 +179,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     for keys, found in strays.items():
         if keys in others:
             continue
-        # Oldest first: lost jobs are put back in this order. Of two numbers, the shorter is older.
+        # Oldest first: lost jobs are put back in this order. With equal times, a lower id is older.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         leftovers = [stray.id for stray in found if stray.finished or stray.ghost]

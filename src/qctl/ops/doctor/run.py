@@ -107,7 +107,7 @@ def examine(
     """Run every check on the named queues, or on all queues under the prefixes.
 
     Args:
-        target: examine only processes of this target, and without ``names`` only their queues.
+        target: examine only this target's processes; if ``names`` is empty, only their queues.
         full: read every job and key instead of samples; slow where there are many.
         sleep: called to wait between the two readings that some checks make.
 

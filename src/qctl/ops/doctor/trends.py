@@ -21,8 +21,8 @@ WINDOW_MS = 900_000
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
 # Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
-# A backlog counts as growing if it grew in each third of the time, and if the whole growth is at
-# least 20 jobs and at least a tenth of the added jobs.
+# A backlog counts as growing if it grew in each third of the time. The whole growth must be at
+# least 20 jobs, and at least a tenth of the added jobs.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
 # A finding needs at least 20 ended jobs, of which at least 5, and at least a quarter, have failed.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25

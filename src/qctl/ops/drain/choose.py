@@ -35,7 +35,7 @@ from qctl.ops.queues.select import select_queues
 from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import Workers, unnamed
 
-# A drain must know all processes before it begins, so it waits longer for a manager than `status`.
+# A drain must know all processes before it begins, so it gives managers more time than `status`.
 MANAGER_TIMEOUT_S = 10.0
 _NO_EXPECT_HINT = (
     "say how many each queue should have afterwards, with --expect-workers N, or do without the "
@@ -55,7 +55,7 @@ class Choice:
     guessed: str = ""
 
     def include(self, include_others: bool | None, what: str) -> Choice:
-        """Add ``others`` if the operator wants them drained; refuse if that was not decided."""
+        """Add ``others`` if the operator wants them drained; refuse without a decision."""
         _require_choice(what, self, include_others)
         if not include_others:
             return self
@@ -243,7 +243,7 @@ def require_workers(workers: Workers, queues: Collection[QueueKeys], hint: str) 
 
 
 def _require_choice(what: str, choice: Choice, include_others: bool | None) -> None:
-    """Refuse to restart workers that also serve other queues, unless the operator has chosen."""
+    """Refuse to restart workers that also serve other queues, if the operator did not decide."""
     foreign = choice.foreign
     shown = [_listed(choice.others, choice.queues)] if choice.others else []
     shown += foreign
@@ -267,7 +267,7 @@ def _listed(queues: Collection[QueueKeys], others: Collection[QueueKeys] = ()) -
     """Names of queues for a message.
 
     Args:
-        others: if these queues have one prefix, it is left out of the names; by default ``queues``.
+        others: the queues whose common prefix is left out of the names; empty means ``queues``.
     """
     prefix = common_prefix(others or queues)
     order = queues if isinstance(queues, Sequence) else sorted(queues)

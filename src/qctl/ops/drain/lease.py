@@ -114,8 +114,7 @@ class Leases:
         """Let the watchdog end without undoing the drain.
 
         Args:
-            watch_s: before it ends, the watchdog resumes for this long any queue whose pause a
-                failover brings back.
+            watch_s: for this long, the watchdog resumes queues whose pause a failover restores.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:

@@ -89,7 +89,7 @@ class Ledger:
                 self._running.add(job.key)
                 self._had_lock.add(job.key)
                 self._last_run_ms.setdefault(job.key, at_ms)
-        # This may be called for each queue; a backlog in any queue means that jobs wait.
+        # ``begin`` is called for each queue. If any queue has a backlog, jobs wait.
         if backlog:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
         self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
@@ -281,7 +281,7 @@ class Ledger:
         """The longest time in which nothing ran although jobs waited, in seconds.
 
         Args:
-            until_ms: Redis' time at the end of the drain. If nothing runs, jobs idle until then.
+            until_ms: Redis' time at the end of the drain; also ends an idle time that still lasts.
 
         Returns:
             None when events are missing, or when the end of a run is unknown.

@@ -61,7 +61,7 @@ class DrainPlan:
             confirm it; else "".
         strategy: ``pause`` (all queues, until the end) or ``roll`` (one process after another).
         mixed: queue → warning, if the queue may be paused although BullMQ 5 and 6 both serve it.
-        left_behind: queues left paused by a drain that runs no more. This drain takes them over.
+        left_behind: queues left paused by a drain that no longer runs. This drain takes them over.
         unchecked_user: the Redis user, if its rights are unknown; "" for the default user.
         not_restarted: the target that the operator named, if it is not restarted; else "".
         command: restarts the workers; either the operator's command or the rollout of the target.

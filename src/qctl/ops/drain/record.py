@@ -23,7 +23,7 @@ from qctl.wire.drain_record import RESULTS, DrainResult, add_drain
 def record_result(
     client: Client, tracker: Tracker, report: DrainReport, error: QctlError | None
 ) -> None:
-    """Record the result of a drain for metrics, unless Redis went away.
+    """Record the result of a drain for metrics; do nothing if Redis went away.
 
     Each prefix of the drain has a record of its own, whose sums count only jobs under that prefix.
 

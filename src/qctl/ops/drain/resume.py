@@ -85,8 +85,8 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
     Call this after the last write of the drain, because the replicas acknowledge all writes so far.
 
     Returns:
-        whether the resume is safe from a failover, as far as qctl knows; and how many more seconds
-        the watchdog should run, 0 if it is not needed.
+        whether the resume is safe from a failover, as far as qctl knows; and the number of seconds
+        for which the watchdog must still run.
     """
     has_sentinel = context.address.mode == "sentinel"
     resumed = sorted(context.tracker.pauses.resumed)

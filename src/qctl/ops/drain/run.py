@@ -1,4 +1,4 @@
-"""Drain queues, restart their process, and prove what became of every job.
+"""Drain queues, restart their processes, and prove what became of every job.
 
 The phases, each in its own file, are: lease, pause, wait, restart, resume, recover, prove. A roll
 (``roll/``) instead replaces one process after another while the queues keep working. A phase takes

@@ -71,7 +71,7 @@ class Tracker:
             if event.name in {"active", "paused"}:
                 self.has_started = event.name == "active"
         for keys in [*self.pauses.to_disown]:
-            # Remove our name from the pause in Redis, so that the watchdog leaves the queue paused.
+            # Delete our pause note in Redis, so that the watchdog leaves the queue paused.
             disown_pause(self._client, keys, self._owner)
             self.pauses.to_disown.discard(keys)
         if self._unchecked:

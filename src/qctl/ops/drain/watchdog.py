@@ -12,8 +12,8 @@ last is ``{"goodbye": true}``; its ``watch_s`` is the time for which the watchdo
 queue whose pause a failover brings back. The Redis URL, which may hold a password, is sent through
 the pipe, so that no process list shows it.
 
-SIGTERM, SIGINT and SIGHUP make the watchdog hurry, but it still undoes the drain before it ends: if
-a systemd service runs qctl and qctl is killed, systemd sends SIGTERM to the watchdog, too.
+SIGTERM, SIGINT and SIGHUP make the watchdog hurry, but it still undoes the drain before it ends. If
+qctl is killed in a systemd service, for example, systemd sends SIGTERM to the watchdog, too.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[in
 
     A worker renews a lock when half of its duration has passed (wire format 7.4), so at least half
     is left. (Less may be left if the worker's event loop is busy.) The duration is at most twice
-    the time left, and at most the job's runtime plus the time left. It is assumed to be BullMQ's
-    default if the locks allow that.
+    the time left, and at most the job's runtime plus the time left. BullMQ's default is assumed if
+    it is within these bounds.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

@@ -238,7 +238,7 @@ def _others_served(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the same processes may serve other queues; names of those under our prefix, too.
+    """Why the same processes may serve other queues; and the names of those under our prefix.
 
     If no process is managed here, qctl does not know which connections belong to one process. It
     then treats all connections from one address as connections of the same process.

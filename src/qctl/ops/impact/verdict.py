@@ -1,7 +1,7 @@
 """The verdict (safe, drain first or not now), with the reasons and the commands to type.
 
-The verdict is for the worst case. It includes jobs that may start at any moment: if no job of a
-queue with a backlog is active now, that is only by chance.
+The verdict is for the worst case. It includes jobs that may start at any moment: a queue with a
+backlog is idle only by chance.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # If the target has no known worker (perhaps behind a proxy), any may be its own.
+                # If the target has no known worker (perhaps behind a proxy), any may belong to it.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )

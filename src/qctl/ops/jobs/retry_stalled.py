@@ -220,7 +220,7 @@ def carry_out(
 
     Args:
         max_stalled: the workers' ``maxStalledCount``. As in BullMQ, each job counts one more stall,
-            and fails if it has more. If None, no stall is counted, and earlier ones are forgotten.
+            and fails above this number. If None, no stall counts, and earlier ones are forgotten.
     """
     return RetryReport(
         tuple(_retry_queue(client, queue, max_stalled, dry_run) for queue in plan.queues)

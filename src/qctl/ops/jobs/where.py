@@ -87,7 +87,7 @@ class Filter:
     """Chooses jobs of a state: those that meet every given condition.
 
     Args:
-        since, until: bounds of a time: when a finished job finished, or when another was added.
+        since, until: bounds for the time when a job finished or, if it has not, was added.
         where: a test made by ``parse_where``, or any function.
     """
 

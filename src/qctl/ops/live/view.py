@@ -1,8 +1,8 @@
 """Makes the readings that ``top`` shows.
 
-The cost of a reading depends on the screen, not on the number of jobs and queues: a reading covers
-the queues in sight and, for the chosen queue, the workers and up to 200 active jobs. The names of
-the queues come from a scan. The longer a scan takes, the less often it is repeated.
+The cost of a reading depends on the screen, not on the number of jobs and queues. A reading covers
+the queues in sight, and the workers and up to 200 active jobs of the chosen queue. The names of the
+queues come from a scan. The longer a scan takes, the less often it is repeated.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Prove by the connections in Redis that the workers of some queues were replaced.
 
 If the operator's own command restarts the workers, qctl sees no process, only the workers in CLIENT
-LIST (wire format 7.1). They count as replaced when all old connections are gone and each queue has
-enough new workers, which have stayed up. A worker that lost its connection and came back looks like
-a new one, so this proof is weaker than that of ``restart.py``, which watches the processes.
+LIST (wire format 7.1). Workers count as replaced when all old connections are gone and each queue
+has enough new workers, which have stayed up. This proof is weaker than the one in ``restart.py``,
+which watches the processes: a worker that only lost its connection and came back looks like new.
 """
 
 from __future__ import annotations

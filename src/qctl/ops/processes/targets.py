@@ -68,7 +68,7 @@ class Connections:
         return {worker.keys for p in processes for worker in self.owned.get(p.key, ())}
 
     def all_owned(self, queues: Collection[QueueKeys]) -> bool:
-        """Whether each worker of ``queues``, or each worker if it is empty, has a known process."""
+        """Whether each worker has a known process; with ``queues``, only their workers count."""
         owned = {worker.client_id for workers in self.owned.values() for worker in workers}
         wanted = [worker for worker in self.workers if not queues or worker.keys in queues]
         return all(worker.client_id in owned for worker in wanted)

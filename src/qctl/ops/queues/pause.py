@@ -58,8 +58,8 @@ def pause_queues(
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is paused.
-        RefusedError: a queue is Bull 3/4's, BullMQ 5 and 6 both work on a queue, or this Redis user
-            lacks a right; then no queue is paused.
+        RefusedError: a queue belongs to Bull 3 or 4, BullMQ 5 and 6 both work on a queue, or this
+            Redis user lacks a right; then no queue is paused.
     """
     snapshots = read_existing(client, select_queues(client, settings.prefixes, words))
     require_bullmq(snapshots, hint=_BULL_HINT)
@@ -145,7 +145,7 @@ def resume_queues(
 
     Raises:
         NotFoundError: a queue does not exist; then no queue is resumed.
-        RefusedError: a queue is Bull 3/4's, or is being drained; then no queue is resumed.
+        RefusedError: a queue belongs to Bull 3 or 4, or is being drained; then no queue is resumed.
     """
     snapshots = read_existing(client, select_queues(client, prefixes, words))
     require_bullmq(snapshots, hint=_BULL_HINT)

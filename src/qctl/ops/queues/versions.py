@@ -110,7 +110,7 @@ def require_safe_pause(
     """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
 
     BullMQ 6 adds jobs to a list that a resume by BullMQ 5 overwrites (wire format 10.2). A paused
-    queue is always accepted: if qctl pauses it again, that moves its jobs into one list.
+    queue is always accepted: if qctl pauses it again, its jobs are moved into one list.
 
     Args:
         settings: they name the process managers, which are asked for the installed versions.

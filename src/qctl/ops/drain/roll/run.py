@@ -61,7 +61,7 @@ def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
         turn = Turn(context, ledger, target, planned)
         turns.append(turn)
         yield from turn.run()
-        # Put back the jobs that the process left behind; those with None are back already.
+        # Put back the jobs that the process left behind. Those with None are already back.
         locks = {key: job.lock_token or "" for key, job in turn.harmed.items() if job is not None}
         ledger.add_jobs(turn.harmed)
         ledger.note_interrupted(turn.harmed)
