@@ -69,7 +69,7 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
                     "left": len(left),
                     "waiting": snapshot.backlog,
                 },
-                remedy="run more workers or jobs at a time, find what slows them, add fewer jobs",
+                remedy="more workers, or more jobs in each; find what slows them; add fewer jobs",
                 commands=(exam.command("workers", history.keys.name),),
             )
     yield from scope

@@ -14,8 +14,8 @@ from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.server import clock_ms
 
-# An event starts the next reading at once. A change without an event, such as a lock that expires,
-# is noticed at the next poll.
+# An event of an active job starts the next reading at once. A change without an event, such as a
+# lock that expires, is noticed at the next poll.
 POLL_S = 1.0
 
 

@@ -115,7 +115,7 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk. In ``active`` and ``stalled``, jobs that left the state are skipped."""
+    """The jobs of one chunk. In ``active`` and ``stalled``, jobs that have left are skipped."""
     now_ms = time.time() * 1000
     # Only active jobs have locks.
     locks = state in {"active", "stalled"}

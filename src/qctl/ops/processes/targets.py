@@ -90,7 +90,7 @@ def open_target(settings: Settings, text: str) -> Target:
     if text in settings.groups:
         members = settings.groups[text]
         raise UsageError(
-            f"{text} is a group of {counted(len(members), 'target')}, and this takes one target",
+            f"{text} is a group of {counted(len(members), 'target')}; this command takes only one",
             hint=f"name one of them: {', '.join(members)}",
         )
     configured = {target.name: target for target in settings.targets}
