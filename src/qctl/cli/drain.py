@@ -274,9 +274,12 @@ def _run(
                 targets,
                 queues,
                 lambda target: make(target, only_served=True),
-                lambda plan, stop: carry_out(client, address, env.settings, plan, options, stop),
+                lambda plan, stop, pulse: carry_out(
+                    client, address, env.settings, plan, options, stop, pulse
+                ),
                 resume_from=flags.resume_from,
                 dry_run=flags.dry_run,
+                keep_paused=flags.keep_paused,
                 is_guessed=is_guessed and not flags.yes,
             )
         )
@@ -294,15 +297,18 @@ def _run(
     try:
         plan = make(target)
         starting_at([target or plan.target.label] if plan.target else [], flags.resume_from)
-        with contextlib.closing(DrainView(env, dry_run=flags.dry_run)) as view:
+        with contextlib.closing(
+            DrainView(env, dry_run=flags.dry_run, keep_paused=flags.keep_paused)
+        ) as view:
             view.show(describe(plan, client))
             if flags.dry_run:
                 return
             if plan.guessed and not flags.yes:
                 does = "Drain and restart" if then_restart else "Drain the queues of"
                 env.confirm(f"{does} {plan.guessed}?", "name the queues and the --target")
-            with stop_on_signals(env.note) as stop:
-                steps = carry_out(client, address, env.settings, plan, options, stop)
+            view.begin()
+            with stop_on_signals(view.note) as stop:
+                steps = carry_out(client, address, env.settings, plan, options, stop, view.pulse)
                 with contextlib.closing(steps):
                     for step in steps:
                         view.show(step)

@@ -76,12 +76,15 @@ class Environment:
 
     def may_colour(self, stream: TextIO | None = None) -> bool:
         """Whether ``stream`` (by default stdout) may be coloured."""
+        is_wanted = not self.no_color and not self.streams.environ.get("NO_COLOR")
+        return self.is_terminal(stream) and is_wanted and not self._is_dumb
+
+    def is_terminal(self, stream: TextIO | None = None) -> bool:
+        """Whether ``stream`` (by default stdout) is a terminal."""
         streams = self.streams
-        is_terminal = (
+        return (
             streams.stderr_is_terminal if stream is streams.stderr else streams.stdout_is_terminal
         )
-        is_wanted = not self.no_color and not streams.environ.get("NO_COLOR")
-        return is_terminal and is_wanted and not self._is_dumb
 
     @property
     def _is_dumb(self) -> bool:
@@ -92,10 +95,11 @@ class Environment:
         """The width of stdout in cells; unlimited if stdout is not a terminal."""
         from qctl.output.console import UNLIMITED_WIDTH  # noqa: PLC0415
 
-        return self._terminal_width if self.streams.stdout_is_terminal else UNLIMITED_WIDTH
+        return self.terminal_width if self.streams.stdout_is_terminal else UNLIMITED_WIDTH
 
     @property
-    def _terminal_width(self) -> int:
+    def terminal_width(self) -> int:
+        """The width of the terminal in cells."""
         import shutil  # noqa: PLC0415
 
         return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
@@ -108,7 +112,7 @@ class Environment:
             file=stream,
             force_terminal=not self._is_dumb,
             no_color=not self.may_colour(stream),
-            width=self._terminal_width,
+            width=self.terminal_width,
             markup=False,
             highlight=False,
             emoji=False,

@@ -1,30 +1,48 @@
-"""Shows the steps of a drain. On a terminal, the list of awaited jobs is redrawn in place."""
+"""Shows the steps of a drain: a checklist on a terminal, else a line for each step."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
 
 from qctl.cli.environment import Environment
-from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
+from qctl.ops.drain.steps import DrainReport, Planned, RunningCommand, Step, Waiting
+from qctl.ops.patience import Pulse
 from qctl.output.drain.lines import step_lines
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.text import Text
+
+    from qctl.output.drain.checklist import Checklist
 
 # Without a terminal, the list of awaited jobs is printed again after this time.
 REPEAT_S = 10.0
+_REDRAWS_PER_S = 8
 
 
 class DrainView:
-    """Shows the steps of a drain in the chosen output format."""
+    """Shows the steps of a drain in the chosen output format.
 
-    def __init__(self, env: Environment, *, dry_run: bool) -> None:
+    Args:
+        keep_paused: whether the queues stay paused after a success.
+
+    Attributes:
+        pulse: shows whether Redis and the process manager answer; for the drain to update.
+        report: the last step of the drain; None until it is shown.
+    """
+
+    def __init__(self, env: Environment, *, dry_run: bool, keep_paused: bool = False) -> None:
         self._env = env
         self._dry_run = dry_run
+        self._keep_paused = keep_paused
         self._live: Live | None = None
-        # The last printed number of awaited jobs (-1: none), and when the last list was printed.
+        self._checklist: Checklist | None = None
+        self._began = 0.0
+        # The last printed number of awaited jobs (-1: none), and the time of the last printed list.
         self._printed: tuple[int, float] = (-1, 0.0)
-        # The last step of the drain; None until it is shown.
+        self.pulse = Pulse()
         self.report: DrainReport | None = None
 
     def show(self, step: Step) -> None:
@@ -35,11 +53,38 @@ class DrainView:
             self._env.emit_json(step)
         elif self._env.output == "json":
             self._show_json(step)
+        elif isinstance(step, Planned):
+            self._show_plan(step)
+        elif isinstance(step, DrainReport):
+            self._show_report(step)
+        elif self._env.animated:
+            self._show_on_terminal(step)
         elif isinstance(step, Waiting):
-            self._show_waiting(step)
+            self._print_waiting(step)
         else:
-            self.close()
-            self._show_lines(step)
+            self._env.note(*step_lines(step))
+
+    def begin(self) -> None:
+        """Show that the drain of the last plan begins. Call this after all questions."""
+        self._began = time.monotonic()
+        if self._checklist is not None:
+            self._start()
+
+    def note(self, text: str) -> None:
+        """Print a remark on stderr, above the lines that are redrawn."""
+        live, self._live = self._live, None
+        if live is None:
+            self._env.note(text)
+            return
+        live.stop()
+        self._env.note(text)
+        self._start()
+
+    def close(self) -> None:
+        """Remove the lines that are redrawn in place."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _show_json(self, step: Step) -> None:
         # One object at the end: the report, or in a dry run the plan.
@@ -48,37 +93,99 @@ class DrainView:
             if isinstance(step, DrainReport) and step.error:
                 self._env.note(f"error: {step.error}")
 
-    def _show_lines(self, step: Step) -> None:
+    def _show_plan(self, plan: Planned) -> None:
         env = self._env
-        for line in step_lines(step):
-            if isinstance(step, DrainReport):
-                env.print(line)
-            elif isinstance(step, Planned) and self._dry_run:
-                env.print(f"{line}  (dry run)")
-            else:
-                env.note(line)
-        if isinstance(step, DrainReport) and step.error:
-            env.streams.stdout.flush()
-            env.note(f"error: {step.error}")
-
-    def _show_waiting(self, step: Waiting) -> None:
-        lines = [*step_lines(step)]
-        if self._env.animated:
-            from rich.live import Live  # noqa: PLC0415 - only for a terminal
-            from rich.text import Text  # noqa: PLC0415
-
-            if self._live is None:
-                self._live = Live(
-                    console=self._env.console(self._env.streams.stderr),
-                    transient=True,
-                    auto_refresh=False,
-                    redirect_stdout=False,
-                    redirect_stderr=False,
-                )
-                self._live.start()
-            text = Text("\n".join(lines), overflow="ellipsis", no_wrap=True)
-            self._live.update(text, refresh=True)
+        stream = env.streams.stdout if self._dry_run else env.streams.stderr
+        if not env.is_terminal(stream):
+            mark = "  (dry run)" if self._dry_run else ""
+            self._write(stream, (line + mark for line in step_lines(plan)))
             return
+        from qctl.output.drain.plan import plan_block  # noqa: PLC0415 - only for a terminal
+
+        lines = plan_block(
+            plan,
+            width=env.terminal_width,
+            colour=env.may_colour(stream),
+            with_jobs=self._dry_run or not env.animated,
+        )
+        self._write(stream, [*lines, "dry run: nothing was changed"] if self._dry_run else lines)
+        if env.animated and not self._dry_run:
+            from qctl.output.drain.checklist import Checklist  # noqa: PLC0415
+
+            self._checklist = Checklist(
+                width=env.terminal_width,
+                colour=env.may_colour(stream),
+                keep_paused=self._keep_paused,
+            )
+            self._checklist.begin(plan)
+
+    def _show_report(self, report: DrainReport) -> None:
+        env = self._env
+        lines = [*self._checklist.flush()] if self._checklist else []
+        self.close()
+        self._write(env.streams.stderr, lines)
+        if not env.streams.stdout_is_terminal:
+            self._write(env.streams.stdout, step_lines(report))
+            if report.error:
+                env.note(f"error: {report.error}")
+            return
+        from qctl.output.drain.verdict import verdict_block  # noqa: PLC0415 - only for a terminal
+
+        took_s = time.monotonic() - self._began
+        block = verdict_block(
+            report, took_s, width=env.terminal_width, colour=env.may_colour(env.streams.stdout)
+        )
+        self._write(env.streams.stdout, ["", *block])
+
+    def _show_on_terminal(self, step: Step) -> None:
+        assert self._checklist is not None  # noqa: S101 - every drain begins with its plan
+        lines = [*self._checklist.update(step)]
+        if isinstance(step, RunningCommand):
+            # The output of the command follows.
+            self.close()
+            self._write(self._env.streams.stderr, lines)
+            return
+        if self._live is None:
+            self._start()
+        if lines and self._live is not None:
+            self._live.console.print(self._text(lines), soft_wrap=True)
+
+    def _start(self) -> None:
+        from rich.live import Live  # noqa: PLC0415 - only for a terminal
+
+        self._live = Live(
+            console=self._env.console(self._env.streams.stderr),
+            get_renderable=self._draw,
+            refresh_per_second=_REDRAWS_PER_S,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def _draw(self) -> Text:
+        """The redrawn lines; called by the thread of ``Live``."""
+        assert self._checklist is not None  # noqa: S101
+        height = self._live.console.size.height if self._live else 24
+        return self._text([*self._checklist.live(self.pulse.silent(), height)])
+
+    def _text(self, lines: Iterable[str]) -> Text:
+        from rich.text import Text  # noqa: PLC0415 - only for a terminal
+
+        text = Text.from_ansi("\n".join(lines))
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+    def _write(self, stream: TextIO, lines: Iterable[str]) -> None:
+        for line in lines:
+            if stream is self._env.streams.stdout:
+                self._env.print(line)
+            else:
+                self._env.streams.stderr.write(line + "\n")
+        self._env.streams.stderr.flush()
+
+    def _print_waiting(self, step: Waiting) -> None:
+        lines = [*step_lines(step)]
         count, at_s = self._printed
         is_due = count < 0 or step.waited_s - at_s >= REPEAT_S
         if is_due or len(step.active) != count:
@@ -86,9 +193,3 @@ class DrainView:
             # Between two lists, only the first line, with the number of jobs, is printed.
             for line in lines if is_due else lines[:1]:
                 self._env.note(line)
-
-    def close(self) -> None:
-        """Remove the lines that are redrawn in place."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None

@@ -23,6 +23,7 @@ from qctl.ops.drain.sequence import (
     starting_at,
 )
 from qctl.ops.drain.steps import DrainReport, Planned, Step
+from qctl.ops.patience import Pulse
 from qctl.ops.queues.select import select_queues
 from qctl.output.json import with_step
 from qctl.output.sequence import heading, summary_lines
@@ -37,10 +38,11 @@ def run_sequence(
     targets: Sequence[str],
     queues: Sequence[str],
     make: Make,
-    carry_out: Callable[[DrainPlan, Callable[[], bool]], Generator[Step, None, None]],
+    carry_out: Callable[[DrainPlan, Callable[[], bool], Pulse], Generator[Step, None, None]],
     *,
     resume_from: str | None,
     dry_run: bool,
+    keep_paused: bool,
     is_guessed: bool,
 ) -> int:
     """Restart the targets one after another, and show the steps.
@@ -54,7 +56,7 @@ def run_sequence(
         the exit code.
     """
     chosen = starting_at(targets, resume_from)
-    view = _View(env, chosen, dry_run=dry_run)
+    view = _View(env, chosen, dry_run=dry_run, keep_paused=keep_paused)
     try:
         # With --resume-from, some named queues may belong to targets that are not in ``chosen``.
         words = queues if resume_from is None else ()
@@ -72,11 +74,11 @@ def run_sequence(
             env.emit_json(SequenceReport("refused", (refusal,), None))
         raise
 
-    with stop_on_signals(env.note) as stop, contextlib.closing(view):
+    with stop_on_signals(view.note) as stop, contextlib.closing(view):
 
         def begin(plan: DrainPlan) -> Generator[Step, None, None]:
             yield describe(plan, client)
-            yield from carry_out(plan, stop)
+            yield from carry_out(plan, stop, view.pulse)
 
         drain: CarryOut = begin
         with contextlib.closing(run_turns(turns, make, drain, stop)) as steps:
@@ -94,12 +96,16 @@ class _View:
         exit_status: the exit code of the sequence, once the last step has been shown.
     """
 
-    def __init__(self, env: Environment, targets: Sequence[str], *, dry_run: bool) -> None:
+    def __init__(
+        self, env: Environment, targets: Sequence[str], *, dry_run: bool, keep_paused: bool
+    ) -> None:
         self._env = env
         self._targets = targets
         self._dry_run = dry_run
         self._turn = ""
-        self._drain = DrainView(env, dry_run=dry_run)
+        self._drain = DrainView(env, dry_run=dry_run, keep_paused=keep_paused)
+        self.note = self._drain.note
+        self.pulse = self._drain.pulse
         self.exit_status = 0
 
     def show_plans(self, turns: Sequence[Turn], client: Client) -> None:
@@ -132,6 +138,8 @@ class _View:
                 self._env.print(line)
         else:
             self._drain.show(step)
+            if isinstance(step, Planned) and not self._dry_run:
+                self._drain.begin()
 
     def _target_of(self, step: TurnBegins | Step | SequenceReport) -> dict[str, str]:
         # These steps name the target themselves. Others have no ``target``, or spell it otherwise.

@@ -19,8 +19,35 @@ AWAY_S = 60.0
 # How long a call is repeated when the operator wants to stop. Not 0: undoing the operation must
 # survive a cut connection.
 STOPPING_S = 1.0
+# An answer that takes longer than this is worth a remark.
+SILENT_S = 1.0
 # The first and the longest pause between two attempts, in seconds.
 _PAUSE_S = (0.02, 0.5)
+
+
+class Pulse:
+    """Shows who has been asked and has not answered yet. Another thread may read it."""
+
+    def __init__(self) -> None:
+        self._asked_at: dict[str, float] = {}
+
+    def ask(self, whom: str, allowed_s: float = 0.0) -> None:
+        """Record a question; an earlier one without an answer counts instead.
+
+        Args:
+            allowed_s: how long the answer may take by itself, as for a command that blocks.
+        """
+        self._asked_at.setdefault(whom, time.monotonic() + allowed_s)
+
+    def answered(self, whom: str) -> None:
+        """Record an answer."""
+        self._asked_at.pop(whom, None)
+
+    def silent(self) -> list[tuple[str, float]]:
+        """Those that have not answered for ``SILENT_S``, and for how many seconds."""
+        now = time.monotonic()
+        waits = ((whom, now - asked_at) for whom, asked_at in [*self._asked_at.items()])
+        return [(whom, for_s) for whom, for_s in waits if for_s >= SILENT_S]
 
 
 class PatientClient(ForwardingClient):
@@ -32,6 +59,7 @@ class PatientClient(ForwardingClient):
     Args:
         stop: called between attempts; once it returns True, a call is repeated for at most
             ``STOPPING_S``.
+        pulse: shows whether Redis answers.
 
     Attributes:
         patience_s: how long a call is repeated, in seconds; 0 raises at once.
@@ -40,9 +68,15 @@ class PatientClient(ForwardingClient):
         away_s: the length of all outages that have ended, in seconds.
     """
 
-    def __init__(self, inner: Client, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        inner: Client,
+        stop: Callable[[], bool] = lambda: False,
+        pulse: Pulse | None = None,
+    ) -> None:
         super().__init__(inner)
         self._stop = stop
+        self._pulse = pulse or Pulse()
         self.patience_s = 0.0
         self.outages = 0
         self.away_s = 0.0
@@ -59,7 +93,7 @@ class PatientClient(ForwardingClient):
             self.patience_s = before
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        return self.repeat(lambda: self.inner.call(*command, timeout_s=timeout_s))
+        return self.repeat(lambda: self.inner.call(*command, timeout_s=timeout_s), timeout_s)
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         def attempt() -> list[Any]:
@@ -78,8 +112,11 @@ class PatientClient(ForwardingClient):
             return [self]
         return [_Master(self, number) for number in range(len(nodes))]
 
-    def repeat(self, attempt: Callable[[], T]) -> T:
+    def repeat(self, attempt: Callable[[], T], allowed_s: float = 0.0) -> T:
         """Call ``attempt`` until it succeeds, and return its result.
+
+        Args:
+            allowed_s: see ``Pulse.ask``.
 
         Raises:
             QctlError: the error is not an outage, or the outage is longer than ``patience_s``.
@@ -88,10 +125,12 @@ class PatientClient(ForwardingClient):
         pause_s, longest_s = _PAUSE_S
         while True:
             tried = time.monotonic()
+            self._pulse.ask("Redis", allowed_s)
             try:
                 answer = attempt()
             except QctlError as error:
                 if not is_outage(error):
+                    self._pulse.answered("Redis")
                     raise
                 self.outages += 1
                 if self._away_since is None:
@@ -100,6 +139,7 @@ class PatientClient(ForwardingClient):
                 if time.monotonic() - began >= patience_s:
                     raise
             else:
+                self._pulse.answered("Redis")
                 if self._away_since is not None:
                     self.away_s += time.monotonic() - self._away_since
                     self._away_since = None

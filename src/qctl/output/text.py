@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from qctl.durations import duration, short_duration
 
@@ -20,6 +20,7 @@ __all__ = [
     "size",
     "visible",
     "without_passwords",
+    "wrapped",
 ]
 
 # Python calls these printable, but terminals show nothing: fillers, joiners, variation selectors.
@@ -89,6 +90,23 @@ def _fitting(text: str, max_width: int) -> str:
         if left < 0:
             return text[:index]
     return text
+
+
+def wrapped(text: str, width: int, *, cut: bool = True) -> Iterator[str]:
+    """The text in lines of at most ``width`` cells.
+
+    Args:
+        cut: shorten words that are longer than a line; without it, such a word is a longer line.
+    """
+    line = ""
+    for word in text.split(" "):
+        shown = shortened(word, width, keep_end=True) if cut else word
+        if line and cells(line) + 1 + cells(shown) > width:
+            yield line
+            line = shown
+        else:
+            line = f"{line} {shown}" if line else shown
+    yield line
 
 
 def cells(text: str) -> int:

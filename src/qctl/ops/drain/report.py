@@ -103,6 +103,7 @@ def make_report(
         paused_again=pauses.times_paused_again.total(),
         notes=tuple(_notes(context, restarted, end, ended)),
         error=error_text(error),
+        hint=error.hint if error else "",
         exit_status=_exit_status(outcome.name, error, verdict),
         command=plan.command.argv if plan.command else (),
         rule=restarted.rule,

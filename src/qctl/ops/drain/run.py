@@ -30,7 +30,7 @@ from qctl.ops.drain.roll.run import roll
 from qctl.ops.drain.steps import Step
 from qctl.ops.drain.tracker import Tracker
 from qctl.ops.drain.wait import wait_for_jobs
-from qctl.ops.patience import AWAY_S, PatientClient
+from qctl.ops.patience import AWAY_S, PatientClient, Pulse
 from qctl.ops.processes.restart import Interrupted
 from qctl.wire.notes import this_process
 
@@ -42,12 +42,14 @@ def drain(
     plan: DrainPlan,
     options: DrainOptions,
     stop: Callable[[], bool] = lambda: False,
+    pulse: Pulse | None = None,
 ) -> Generator[Step, None, None]:
     """Carry out a plan.
 
     Args:
         stop: called several times a second; once it returns True, the drain resumes its queues and
             ends with the outcome ``aborted``.
+        pulse: shows whether Redis answers.
 
     Yields:
         steps, the last of which is a ``DrainReport``.
@@ -56,7 +58,7 @@ def drain(
         RefusedError: since the plan was made, another drain took a lease; nothing was changed.
         QctlError: the leases could not be taken; nothing was changed.
     """
-    context = _begin(client, address, settings, plan, options, stop)
+    context = _begin(client, address, settings, plan, options, stop, pulse)
     is_over = False
     try:
         restart = roll if plan.strategy == "roll" else _pause_and_restart
@@ -97,6 +99,7 @@ def _begin(
     plan: DrainPlan,
     options: DrainOptions,
     stop: Callable[[], bool],
+    pulse: Pulse | None,
 ) -> DrainContext:
     """Take the leases and start the watchdog."""
     stays = ""
@@ -107,7 +110,7 @@ def _begin(
     # Redis stores this verb with a pause. `qctl status` sees in it that a pause is meant to last.
     holder = this_process(f"{options.verb}{stays}")
     was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
-    patient = PatientClient(client, stop)
+    patient = PatientClient(client, stop, pulse)
     leases = Leases(patient, address.url, holder, was_paused)
     leases.acquire()
     # From here on, wait for Redis if it goes away.

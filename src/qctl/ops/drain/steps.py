@@ -222,7 +222,8 @@ class DrainReport:
         paused_again: how often queues had to be paused again.
         still_active: jobs that still run after a timeout.
         notes: what else the operator should know.
-        error: why the drain failed; None if it did not.
+        error: why the drain failed; None if it did not. Its last line is ``hint``, if there is one.
+        hint: what to type or change after the failure.
     """
 
     step: ClassVar[str] = "report"
@@ -255,6 +256,7 @@ class DrainReport:
     rule: str = ""
     workers: tuple[QueueWorkers, ...] = ()
     prefix: str | None = None
+    hint: str = ""
 
 
 Step = (

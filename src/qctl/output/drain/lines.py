@@ -21,6 +21,7 @@ from qctl.ops.drain.steps import (
 )
 from qctl.ops.processes.restart import Ready
 from qctl.ops.processes.suggest import command, quoted
+from qctl.output.drain.facts import kill_text, replaced
 from qctl.output.text import count, duration, listed, visible
 from qctl.plurals import counted
 
@@ -52,21 +53,12 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
         if process.pid is None and process.status != "online":
             yield f"start      {name}, which is {process.status}; its queues: {serves}"
             continue
-        if process.target.startswith("qctl:"):
-            then = "however long its jobs take"
-        elif plan.strategy == "roll":
-            then = "no SIGKILL"
-        elif process.kill_timeout_ms is None:
-            then = "SIGKILL after an unknown time"
-        elif process.is_never_killed:
-            then = "no SIGKILL"
-        else:
-            then = f"SIGKILL after {duration(process.kill_timeout_ms / 1000)}"
         # A process on another host has no pid here.
         pid = f"pid {process.pid}, " if process.pid is not None else ""
         stop_signal = process.stop_signal or "unknown stop signal"
         yield (
-            f"restart    {name}, {pid}{process.status}: {stop_signal}, {then}; its queues: {serves}"
+            f"restart    {name}, {pid}{process.status}: {stop_signal}, "
+            f"{kill_text(process, plan.strategy)}; its queues: {serves}"
         )
     if plan.command:
         yield f"command    {visible(' '.join(map(quoted, plan.command)))}"
@@ -139,24 +131,12 @@ def step_lines(step: Step) -> Iterator[str]:  # noqa: PLR0912 - a case a step
         case RunningCommand():
             yield f"running: {visible(' '.join(map(quoted, step.argv)))}"
         case CommandDone():
-            yield f"the command has ended; {_replaced(step)} ({duration(step.took_s)})"
+            yield f"the command has ended; {replaced(step)} ({duration(step.took_s)})"
         case Resumed():
             yield f"{visible(step.queue)} resumed"
         case Recovered():
             ids = listed(step.ids, _MAX_JOBS)
             yield f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
-
-
-def _replaced(done: CommandDone | DrainReport) -> str:
-    """How many workers a command has replaced, counted by their connections to Redis."""
-    if done.rule == "not checked":
-        return "it was not checked whether new workers are up"
-    old = sum(row.before for row in done.workers)
-    new = sum(row.new for row in done.workers)
-    return (
-        f"{counted(old, 'old worker', 'old workers')} gone, {counted(new, 'new one', 'new ones')} "
-        f"connected ({done.rule})"
-    )
 
 
 def _waiting_lines(step: Waiting) -> Iterator[str]:
@@ -238,7 +218,7 @@ def _headline(report: DrainReport) -> str:
         pids = ", ".join(map(str, report.new_pids))
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
         if report.command:
-            text = f"restarted by {visible(report.command[0])}: {_replaced(report)}"
+            text = f"restarted by {visible(report.command[0])}: {replaced(report)}"
     done = counted(len(report.new_pids), "process", "processes")
     if report.strategy == "roll" and report.outcome == "timeout":
         asked = f"{done} of {len(report.old_pids)} that were asked to exit"

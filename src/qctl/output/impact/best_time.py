@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.output.impact.table import wrapped
-from qctl.output.text import duration, listed
+from qctl.output.text import duration, listed, wrapped
 from qctl.plurals import counted
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qctl.output.console import styled
 from qctl.output.impact.best_time import best_time_lines
 from qctl.output.impact.rows import rows_of
-from qctl.output.impact.table import MAX_WIDTH, aspect_table, wrapped
-from qctl.output.text import duration, listed, visible
+from qctl.output.impact.table import MAX_WIDTH, aspect_table
+from qctl.output.text import duration, listed, visible, wrapped
 
 if TYPE_CHECKING:
     from qctl.ops.impact.assess import Impact

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from operator import itemgetter
 
 from qctl.output.console import Cell, Column, Value, table
-from qctl.output.text import cells, shortened
+from qctl.output.text import cells, wrapped
 
 # Longer lines are hard to read.
 MAX_WIDTH = 100
@@ -48,16 +48,3 @@ def aspect_table(aspects: Sequence[Aspect], *, width: int, colour: bool) -> str:
         Column("NOTES", itemgetter(2)),
     )
     return table(columns, lines, colour=colour)
-
-
-def wrapped(text: str, width: int) -> Iterator[str]:
-    """The text in lines of at most ``width`` cells; longer words are shortened."""
-    line = ""
-    for word in text.split(" "):
-        shown = shortened(word, width, keep_end=True)
-        if line and cells(line) + 1 + cells(shown) > width:
-            yield line
-            line = shown
-        else:
-            line = f"{line} {shown}" if line else shown
-    yield line

@@ -1,0 +1,89 @@
+"""Lines of a drain that fit the terminal: names, wrapped texts, running jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from qctl.ops.drain.steps import RunningJob
+from qctl.output.console import styled
+from qctl.output.text import cells, duration, shortened, visible, wrapped
+
+INDENT = "  "
+MAX_JOBS = 10
+MAX_NAME = 40
+LABEL_WIDTH = 9
+# Longer lines are hard to read.
+_MAX_WIDTH = 100
+
+
+class Block:
+    """Lines that fit the terminal.
+
+    Args:
+        width: of the terminal, in cells.
+    """
+
+    def __init__(self, *, width: int, colour: bool) -> None:
+        self.width = min(width, _MAX_WIDTH)
+        self._colour = colour
+
+    def styled(self, text: str, style: str) -> str:
+        """``text`` in a style of ``output.console``."""
+        return styled(text, style, colour=self._colour)
+
+    def names(self, names: Sequence[str], width: int) -> str:
+        """As many names as fit into ``width`` cells, and how many more there are."""
+        shown = ""
+        for number, name in enumerate(names):
+            left = len(names) - number
+            more = f" and {left - 1:,} more" if left > 1 else ""
+            longer = f"{shown}, " if shown else ""
+            longer += shortened(visible(name), max(min(MAX_NAME, width), 1), keep_end=True)
+            if shown and cells(longer + more) > width:
+                return f"{shown} and {left:,} more"
+            shown = longer
+        return shown
+
+    def labelled(self, label: str, text: str, style: str = "") -> Iterator[str]:
+        """``text`` beside its label, wrapped, with every line after the first indented."""
+        indent = len(INDENT) + LABEL_WIDTH
+        for number, line in enumerate(wrapped(text, self.width - indent, cut=False)):
+            head = f"{INDENT}{label:<{LABEL_WIDTH}}" if number == 0 else " " * indent
+            yield self.styled(head, "dim") + self.styled(line, style)
+
+    def paragraph(self, text: str, style: str = "", indent: str = INDENT) -> Iterator[str]:
+        """``text``, wrapped and indented; long words stay whole, so that they can be copied."""
+        for line in wrapped(text, self.width - len(indent), cut=False):
+            yield indent + self.styled(line, style)
+
+    def jobs(self, jobs: Iterable[RunningJob], indent: str, most: int = MAX_JOBS) -> Iterator[str]:
+        """The longest running of the jobs, a line each, and how many more there are."""
+        ordered = sorted(jobs, key=lambda job: -(job.runtime_s or 0))
+        if not ordered or most < 1:
+            return
+        rows = [_job_columns(job) for job in ordered[:most]]
+        widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+        # The queue, the id and the name are narrowed; the times are not.
+        texts = self.width - len(indent) - sum(widths[3:]) - 2 * (len(widths) - 1)
+        while sum(widths[:3]) > texts and max(widths[:3]) > 1:
+            widths[widths.index(max(widths[:3]))] -= 1
+        for row in rows:
+            shown = [
+                shortened(text, width, keep_end=True)
+                for text, width in zip(row, widths, strict=True)
+            ]
+            padded = [
+                text + " " * (width - cells(text))
+                for text, width in zip(shown, widths, strict=True)
+            ]
+            yield indent + "  ".join(padded).rstrip()
+        if len(ordered) > most:
+            yield f"{indent}and {len(ordered) - most:,} more"
+
+
+def _job_columns(job: RunningJob) -> tuple[str, ...]:
+    """Queue, id, name, how long the job has run, how long it needs, and its lock."""
+    name = visible(job.name) if job.name is not None else "(no data)"
+    ran = "?" if job.runtime_s is None else duration(job.runtime_s)
+    left = "" if job.estimate_s is None else f"about {duration(job.estimate_s)} to go"
+    return visible(job.queue), visible(job.id), name, ran, left
