@@ -54,8 +54,8 @@ def same_database(url: str, other: str) -> bool:
 
     User, password and TLS do not matter, and ``localhost``, ``127.0.0.1`` and ``[::1]`` are one
     host. Cluster URLs match if they share a node; Sentinel URLs also need the same master name and
-    database. No name is looked up and no server is asked, so two names of one host do not match,
-    and the socket of a server does not match its port.
+    database. No name is looked up, so two names of one host do not match. No server is asked, so a
+    server's socket does not match the server's port.
     """
     kind, endpoints = _normalised(url)
     other_kind, other_endpoints = _normalised(other)

@@ -57,7 +57,7 @@ class ClusterClient:
 
     A command without a key goes to one of the masters; use ``masters()`` to reach all of them. If
     the connection breaks, the command is not sent again, because it may have been applied. If a
-    node refuses a command because a slot is moving, the client retries it for up to 10 s.
+    node refuses a command because a slot is moving, the client retries the command for up to 10 s.
     """
 
     def __init__(self, address: Address) -> None:

@@ -75,8 +75,8 @@ def _reason(error: OSError | UnicodeError) -> str:
 class SocketClient:
     """One connection to one Redis server. Connects on first use, and again after a failure.
 
-    A new connection is also made in a forked process, which must not read the parent's replies, and
-    after the server closed the idle one or answered that it is not the master. Not thread-safe.
+    Connects again, too, if the server closed the idle connection, or is no longer the master. A
+    forked process gets its own connection: it must not read its parent's replies. Not thread-safe.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
     unchanged when sent as an argument.

@@ -5,8 +5,8 @@ steps described there. ``base`` is a queue's key prefix with its last colon, suc
 
 A line ``--@include name`` inserts ``lua/lib/name.lua``, but only once per script.
 
-The ``KEYS`` of a script are all keys that it uses, or they contain ``QueueKeys.whole``, so that a
-cluster that is moving the queue never runs the script on a part of the queue.
+The ``KEYS`` of a script either are all keys that it uses, or contain ``QueueKeys.whole``. So a
+cluster that is moving a queue never runs a script on a part of that queue.
 """
 
 from __future__ import annotations

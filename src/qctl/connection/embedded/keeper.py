@@ -131,8 +131,8 @@ class Keeper:
             if connections != seen or connections[0] > 1:
                 used_at, seen = time.monotonic(), connections
             elif time.monotonic() - used_at >= self._idle_s:
-                # Count the clients after the state file is removed: a client that found the file
-                # is counted, and a later client finds no file, so it starts a new server.
+                # Count the clients after the state file is removed. A client that found the file is
+                # counted. A later client finds no file, and starts a new server.
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
                 if self._connections() == seen:
                     break

@@ -38,8 +38,8 @@ class Holding:
 def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     """Estimate the memory of the 200 queues with the most jobs, in two round trips.
 
-    For a list or set, the estimate is Redis's figure for the key itself, plus the number of its
-    jobs times the average memory of up to ten of them. ``active`` is short and is left out. Event
+    The estimate for a list or set is Redis's figure for the key itself, plus the number of jobs
+    times the average memory of up to ten measured jobs. ``active`` is short and is left out. Event
     streams are included.
 
     Raises:

@@ -31,8 +31,8 @@ class Registration:
         next_ms: when the pending job is due; None if the member's score is not a time.
         fields: the hash ``repeat:<id>``; empty if there is none.
         pending: whether the pending job waits or runs; True if the id of that job is unknown.
-        limit, jobs_made: how many jobs the scheduler may make, and how many it has made; read from
-            ``fields`` and from the options of the pending job, even if that job has ended.
+        limit, jobs_made: how many jobs the scheduler may make, and how many it has made. Both are
+            read from ``fields`` and from the pending job's options, even if that job has ended.
     """
 
     keys: QueueKeys

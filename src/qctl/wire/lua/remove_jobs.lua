@@ -32,7 +32,7 @@ local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized
 -- Active comes first, because it is never long.
 local LISTS = {"active", "wait", "paused"}
 -- The end where LREM begins its search. 1: at the head, because a caller that deletes a whole state begins
--- there. -1: at the tail, because a job named by its id is more often one that runs next.
+-- there. -1: at the tail, because a job that the caller names by its id usually runs soon.
 local DIRECTION = place == "" and -1 or 1
 -- At most this many levels of a flow are deleted together with the job above them.
 local MAX_LEVELS = 100

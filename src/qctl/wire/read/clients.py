@@ -136,8 +136,8 @@ def list_workers_under(
     Under a prefix for which ``is_listed`` is False, Redis lists no worker.
 
     Args:
-        queues: known queues. They distinguish base64 from the plain names that the official Python
-            port of BullMQ uses.
+        queues: known queues, whose plain names are recognised, too: the official Python port of
+            BullMQ does not use base64.
         db: the database of the queues. Workers in another database serve other queues.
     """
     lists = _client_lists(client)

@@ -30,8 +30,8 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
 
     Returns:
         ``HOLDS`` if it is. ``OVER`` if the queue was resumed after that pause, or if the pause is a
-        drain's and a later pause followed. ``UNKNOWN`` if the note names no event, or if the events
-        do not reach back to that event, are too many, or cannot be read.
+        drain's and a later pause followed. ``UNKNOWN`` if the note names no event, or if not all
+        events since that event could be read.
     """
     answers = dict.fromkeys(notes, UNKNOWN)
     cursors = {keys: event for keys, text in notes.items() if (event := noted_event(text))}

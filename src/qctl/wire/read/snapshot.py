@@ -1,9 +1,9 @@
 """Counts and condition of many queues, in two round trips for any number of queues.
 
 The first trip reads lengths, flags and the active ids. The second reads the locks and workers of
-the active jobs, the age of the jobs that run next, and the active ids again: a job without a lock
-that has left the list by then has finished and has not stalled. If qctl has paused a queue, a third
-trip checks whether the queue is still paused by qctl (``pause_notes``).
+the active jobs, the age of the jobs that run next, and once more the active ids. A job without a
+lock that has left the list by then has not stalled: it has finished. If qctl has paused a queue, a
+third trip checks whether the queue is still paused by qctl (``pause_notes``).
 
 Nothing is written and no script is run: a user with ``@read`` alone can read snapshots.
 """

@@ -241,8 +241,8 @@ def _parse(pattern: str) -> Cron:
     days, last_days = _without(day, r"L", refused)
     longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
     month_days = _values(days, "day of the month", 1, 31, []) if days else []
-    # If the pattern names a single month, BullMQ 6 does not refuse a repeated day that this month
-    # lacks, such as 31,31 in April.
+    # If the pattern names a single month, BullMQ 6 accepts a repeated day that this month does not
+    # have, such as 31,31 in April.
     max_day = longest if len(months) == 1 else 31
     _refuse_twice([value for value in month_days if value <= max_day], refused)
     weekday, nth = _nth(_numbered(weekday, _WEEKDAYS, 0))
