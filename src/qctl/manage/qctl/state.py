@@ -121,7 +121,7 @@ class MasterFolder:
             ) from None
 
     def try_lock(self) -> int | None:
-        """A descriptor that holds the lock, for the master to inherit; None if one is running."""
+        """A descriptor that holds the lock, for the master to inherit; None if a master has it."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

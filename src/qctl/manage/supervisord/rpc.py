@@ -50,8 +50,8 @@ def call(address: Address, method: str, *params: Any, timeout_s: float = TIMEOUT
 
     Raises:
         FaultError: supervisord refused.
-        ManagerUnreachableError: nothing listens there, this user may not connect, or the answer did
-            not come in time or is not that of a supervisord.
+        ManagerUnreachableError: nothing listens there, this user may not connect, no answer came in
+            time, or the answer is not that of a supervisord.
     """
     deadline = time.monotonic() + timeout_s
     body = xmlrpc.dumps(params, method).encode()

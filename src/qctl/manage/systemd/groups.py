@@ -34,7 +34,7 @@ def groups_of(pids: Collection[int]) -> set[str]:
 def service_of(group: str, *, user: bool) -> str | None:
     """The only service that can own this control group; None if no service can.
 
-    The caller must check that systemd reports exactly this group for the service: a group further
+    The caller must check that systemd reports exactly this group for the service. A group further
     down belongs to something that the service manages, such as a container or a user's service.
 
     Args:

@@ -232,7 +232,7 @@ class Engine:
         """Decide from the answer to a fetch when to fetch again.
 
         Args:
-            reason: "" if all wanted jobs were fetched, "more" if there may be more jobs now,
+            reason: "" if all wanted jobs were fetched; "more" if there may be more jobs now;
                 "limited" if a rate limit was reached; any other text if no more jobs can run now.
             ms: for "limited", how long the limit holds; otherwise when the next delayed job is
                 due (epoch ms; 0 for none).

@@ -79,8 +79,8 @@ class Listener:
     async def leave(self) -> None:
         """Stop waiting and disconnect, when the engine stops.
 
-        Disconnecting alone could lose a marker: until Redis notices the disconnect, Redis may send
-        a marker to this connection, and then wakes no other worker for that job.
+        Disconnecting alone could lose a marker. Until Redis notices the disconnect, Redis may send
+        a marker to this connection; then no other worker is woken for that job.
         """
         task, self._task = self._task, None
         if task is None:

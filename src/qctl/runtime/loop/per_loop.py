@@ -1,7 +1,7 @@
 """One connection for each event loop that uses a queue, closed at the end of that loop.
 
-Several event loops (``asyncio.run`` twice, a loop per thread) and forked processes may use a
-module-level ``AsyncQueue``, but a connection belongs to one event loop of one process.
+Several event loops (``asyncio.run`` twice, a loop per thread) and forked processes may use the same
+``AsyncQueue``. But a connection belongs to one event loop of one process.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ class Recovery:
         self._error_replies = 0
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
-        # While this is True, the engine must not send a step: jobs that a new step fetches would
-        # look like the jobs of a step whose reply was lost.
+        # While True, the engine must not send a step: the jobs that this step fetches would look
+        # like the jobs of a step whose reply was lost.
         self.is_under_way = False
 
     def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:

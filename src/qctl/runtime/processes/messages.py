@@ -3,8 +3,8 @@
 A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` every second, ``changed``
 (``--reload``), ``leaving`` (it has begun to stop) and, if it ends with an error, ``failed``. The
 master sends ``stop`` and ``hurry`` (give the jobs back now). When the master dies, the child reads
-the end of the stream, and stops. After an upgrade of qctl, a child has newer code than its master
-until the master is restarted, so both ignore messages and fields that they do not know.
+the end of the stream, and stops. After an upgrade of qctl, new children have newer code than their
+master, until the master is restarted. So each side ignores messages and fields unknown to it.
 """
 
 from __future__ import annotations
