@@ -110,7 +110,7 @@ class _Phase:
                 self.done = replace(self.done, stopped_beside=beside)
 
     def _workers_of_target(self) -> tuple[set[int] | None, Counter[QueueKeys]]:
-        """Client ids of the target's workers now; queue → how many workers it had in the plan.
+        """The target's workers: their client ids now, and how many each queue had in the plan.
 
         The ids are None if there is no target, or if the plan matched no worker with the target.
         The workers are read again, because some may have crashed and come back since the plan.

@@ -44,7 +44,7 @@ class DrainOptions:
     """How to drain.
 
     Args:
-        timeout_s: the longest wait for the active jobs. In a roll, each process has this time.
+        timeout_s: the longest wait for active jobs; in a roll (one process at a time), per process.
         restart_on_timeout: if jobs still run after the timeout, restart anyway.
         keep_paused: leave the queues paused at the end if all went well. A drain without a restart
             always leaves them paused, so that no job starts before the operator has acted.

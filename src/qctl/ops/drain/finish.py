@@ -40,8 +40,8 @@ def put_back(
     """Put back the jobs that lost their worker, and resume the queues unless ``keep_paused``.
 
     After a roll, no jobs are put back here, because the roll has done that. Never raises a
-    QctlError: after an error, the watchdog does the rest, and a note names any queues that may
-    still be paused.
+    QctlError: after an error, the watchdog (a second process) does the rest, and a note names any
+    queues that may still be paused.
     """
     try:
         # Jobs that still ran at the restart are put back before the resume, so that they run first.

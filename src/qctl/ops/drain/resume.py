@@ -18,7 +18,7 @@ from qctl.wire.write.pausing import Resume, resume
 
 # How long to wait for the replicas to acknowledge the resume.
 CONFIRM_MS = 1000
-# How long the watchdog goes on if a replica has not acknowledged the resume.
+# How long the watchdog, a second process, goes on if a replica has not acknowledged the resume.
 UNCONFIRMED_WATCH_S = 60.0
 
 

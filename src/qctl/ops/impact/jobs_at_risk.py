@@ -26,7 +26,7 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# In seconds: the longest time until a new process has its worker; the largest clock change.
+# In seconds: a new process has its worker within _MAX_START_S; a clock changes at most _CLOCK_S.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 

@@ -1,7 +1,7 @@
 """Whether the processes of a target can be replaced one after another.
 
-qctl's own processes always can, because their master starts a new process before it stops the old
-one. PM2 stops the old process first, so another process must take the jobs meanwhile. PM2 also
+qctl's own processes always can, because their parent process starts a new one before it stops the
+old one. PM2 stops the old process first, so another process must take the jobs meanwhile. PM2 also
 limits the time to stop, so qctl itself sends the stop signal, which must reach the workers.
 """
 
