@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import select
+import shlex
 import signal
 import socket
 import socketserver
@@ -285,4 +286,45 @@ def test_a_worker_under_another_prefix_is_named_by_its_queue(lab: Lab) -> None:
     done = lab.qctl("impact", "q")
     assert done.code == 0, done.err
     assert base64.b64encode(b"emails").decode() not in done.out
-    assert "emails (prefix staging, database 0)" in done.out
+    assert "also serves emails@staging, whose jobs were not read" in done.out.replace("\n", " ")
+
+
+def test_the_commands_for_an_app_under_several_prefixes_work_as_typed(lab: Lab) -> None:
+    lab.prefix = "{$QUEUE}"
+    lab.app("app", "emails,videos")
+    both = ["emails@{emails}", "videos@{videos}"]
+    # Nothing is known of a queue before its first job.
+    for queue in ("emails", "videos"):
+        lab.add(0, queue=queue)
+    told = ask(lab, "--prefix", "{$QUEUE}", "--target", "pm2:app")
+    assert (told["verdict"]["word"], told["prefix"]) == ("safe", None)
+    assert told["processes"][0]["queues"] == both
+    (held,) = lab.hold(queue="videos")
+    # The job that runs is under a prefix that was not selected, in the first of these.
+    for words in (
+        ("--prefix", "{emails}", "--target", "pm2:app"),
+        ("--prefix", "{$QUEUE}"),
+        ("--all-prefixes",),
+        ("emails@{emails}", "videos@{videos}"),
+    ):
+        told = ask(lab, *words)
+        is_all = words[1:2] != ("{emails}",)
+        assert told["verdict"]["word"] == "drain first"
+        assert told["foreign"] == ([] if is_all else [both[1]])
+        assert told["interrupted"] == ([{"queue": both[1], "id": held}] if is_all else [])
+        (typed,) = told["verdict"]["commands"]
+        planned = lab.qctl(*shlex.split(typed)[1:], "--dry-run", "--json")
+        assert planned.code == 0, (typed, planned.err)
+        assert (planned.json["queues"], planned.json["target"]) == (both, "pm2:app")
+    old = lab.pm2.pid("app")
+    restart = lab.steps(*shlex.split(typed)[1:])
+    restart.await_step("waiting")
+    lab.release("videos")
+    report = restart.finish().report
+    assert (report["outcome"], report["interrupted"], report["lost"]) == ("restarted", 0, 0)
+    assert report["old_pids"] == [old]
+    lab.prove([held], "videos")
+    # Under the prefix in force, `bull`, it serves nothing.
+    done = lab.qctl("impact", "--target", "pm2:app")
+    assert (done.code, done.out) == (2, "")
+    assert "emails@{emails}, videos@{videos}" in done.err

@@ -71,8 +71,10 @@ class Apps:
         self.kind = "pm2"
 
     @staticmethod
-    def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:
-        return WorkerClient(QueueKeys("bull", queue), name, number, f"127.0.0.1:{number}", 5, 1)
+    def worker(
+        number: int, name: str | None = None, queue: str = "q", prefix: str = "bull"
+    ) -> WorkerClient:
+        return WorkerClient(QueueKeys(prefix, queue), name, number, f"127.0.0.1:{number}", 5, 1)
 
     def find(self, name: str) -> list[ManagedProcess]:
         found = [process for process in self.processes if process.name == name]

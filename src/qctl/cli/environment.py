@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 _MIN_WIDTH = 20
-_MAX_NAMED = 10
 
 
 class Environment:
@@ -127,31 +126,6 @@ class Environment:
     @cached_property
     def _connection(self) -> tuple[Address, Client]:
         return connect(self.settings.full_url())
-
-    def under_one_prefix(self, words: Sequence[str]) -> list[str]:
-        """The names of the queues that ``words`` mean. Also limits the settings to their prefix.
-
-        For commands that work under one prefix.
-
-        Raises:
-            NotFoundError: a word names no queue.
-            UsageError: the queues have several prefixes, or there is no word and no single prefix.
-        """
-        if not words or (self.settings.prefixes.single and not any("@" in word for word in words)):
-            # ``settings.prefix`` raises UsageError if there is no single prefix.
-            self.settings = self.settings.under(self.settings.prefix)
-            return list(words)
-        from qctl.ops.queues.select import select_queues  # noqa: PLC0415 - rarely needed
-
-        queues = select_queues(self.redis()[1], self.settings.prefixes, words)
-        if len(prefixes := dict.fromkeys(queue.prefix for queue in queues)) > 1:
-            raise UsageError(
-                "these queues have several prefixes, and this command works under one",
-                why=", ".join(queue.full_name for queue in queues[:_MAX_NAMED]),
-                hint="run it once for each prefix, with --prefix",
-            )
-        self.settings = self.settings.under(*prefixes)
-        return [queue.name for queue in queues]
 
     def close(self) -> None:
         """Close the connection, if one was opened."""

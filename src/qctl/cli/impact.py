@@ -71,9 +71,9 @@ def impact(
     away_s = None if away is None else parse_duration_s(away, "--away")
     platform = _platform(grace, stop_signal)
     address, client = env.redis()
-    names = env.under_one_prefix(queues or [])
+    words = queues or []
     found = assess(
-        client, address, env.settings, names, target=target, away_s=away_s, platform=platform
+        client, address, env.settings, words, target=target, away_s=away_s, platform=platform
     )
     if env.output == "table":
         from qctl.output.impact.page import impact_text  # noqa: PLC0415

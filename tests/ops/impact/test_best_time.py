@@ -41,7 +41,7 @@ def history(
     hours = [hour for hour in last_hours(NOW, local) if hour >= since]
     at = {hour: datetime.fromtimestamp(hour / 1000, ZoneInfo(tz)) for hour in hours}
     found = Throughput(Q, "completed", since, {hour: jobs_at(at[hour]) for hour in hours})
-    arguments: dict[str, Any] = {"needed_s": 30.0, "usual_s": {}, **options}
+    arguments: dict[str, Any] = {"needed_s": 30.0, "usual_s": {}, "prefix": "bull", **options}
     return best_time([found], [], now_ms=NOW, local=local, **arguments)
 
 
@@ -96,7 +96,9 @@ def test_too_little_history_tells_nothing() -> None:
 
 def test_without_any_history() -> None:
     nothing = Throughput(Q, "none", None, {})
-    told = best_time([nothing], [], now_ms=NOW, needed_s=1, usual_s={}, local=zone("UTC"))
+    told = best_time(
+        [nothing], [], now_ms=NOW, needed_s=1, usual_s={}, prefix="bull", local=zone("UTC")
+    )
     assert (told.hours, told.jobs, told.from_at, told.quiet_day) == (0, 0, None, None)
     assert "only 0 whole hours" in told.too_little
     assert not told.is_scheduled
@@ -108,8 +110,9 @@ def test_it_rests_on_what_all_queues_tell() -> None:
     short = Throughput(Q, "metrics", hours[-30], dict.fromkeys(hours[-30:], 4))
     silent = Throughput(Q, "none", None, {})
     told = best_time(
-        [long, short, silent], [], now_ms=NOW, needed_s=1, usual_s={}, local=zone("UTC")
-    )
+        [long, short, silent], [], now_ms=NOW, needed_s=1, usual_s={}, prefix="bull",
+        local=zone("UTC"),
+    )  # fmt: skip
     assert (told.hours, told.jobs) == (30, 210)
     assert [history.source for history in told.histories] == ["completed", "metrics", "none"]
 
@@ -129,10 +132,10 @@ def scheduler(name: str, next_s: float, every_s: float | None, **fields: Any) ->
 
 
 def gaps(*schedulers: Scheduler, needed_s: float = 30.0, **usual_s: float) -> BestTime:
-    usual = {("q", name): seconds for name, seconds in usual_s.items()}
+    usual = {(Q, name): seconds for name, seconds in usual_s.items()}
     return best_time(
         [], [Agenda(Q, schedulers, len(schedulers), None)],
-        now_ms=NOW, needed_s=needed_s, usual_s=usual, local=zone("UTC"),
+        now_ms=NOW, needed_s=needed_s, usual_s=usual, prefix="bull", local=zone("UTC"),
     )  # fmt: skip
 
 

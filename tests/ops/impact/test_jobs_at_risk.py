@@ -131,7 +131,7 @@ def at_risk(
     holders = Holders([PROCESS], connections([worker(1)]), {})
     found = jobs_at_risk(
         client, jobs, holders, {Q: {"mail": runs}},
-        kill_after_s=kill_after_s, max_stalled_count=limit, now_ms=NOW,
+        kill_after_s=kill_after_s, max_stalled_count=limit, now_ms=NOW, prefix="bull",
     )  # fmt: skip
     return {each.id: each for each in found}
 

@@ -25,7 +25,14 @@ def clock(next_in_ms: int, interval_ms: int | None = 30_000, *marked: str) -> St
 
 def ask(job: ActiveJob, of: StalledClock, by: str = "restarted", lone: bool = True) -> Recovery:
     return recovery_of(
-        [job], of, by=by, is_lone=lone, exits_within_s=1.6, boot_s=(0.3, 2.0), now_ms=NOW
+        [job],
+        of,
+        by=by,
+        is_lone=lone,
+        exits_within_s=1.6,
+        boot_s=(0.3, 2.0),
+        now_ms=NOW,
+        prefix="bull",
     )
 
 
@@ -148,6 +155,7 @@ def test_the_range_holds_in_a_simulation(seed: int, is_busy: bool) -> None:
         exits_within_s=exits_within_s,
         boot_s=(0.3, 2.0),
         now_ms=NOW,
+        prefix="bull",
     )
     killed = told_to = asked + chance.randrange(int(DELAY_S * 1000))
     assert world.run(asked, told_to) is None or is_busy

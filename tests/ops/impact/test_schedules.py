@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.impact.assess import ScheduleImpact, schedule_impacts
 from qctl.ops.impact.best_time import MAX_SLOTS, later_slots
+from qctl.ops.impact.schedules import ScheduleImpact, schedule_impacts
 from qctl.wire.schedulers.iterations import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
 from qctl.wire.states import DELAY_FACTOR
@@ -26,7 +26,9 @@ CRON = replace(EVERY, id="cron", every_ms=None, cron="*/5 * * * * *", tz="UTC")
 
 def away(scheduler: Scheduler, seconds: float) -> ScheduleImpact:
     agenda = Agenda(Q, (scheduler,), 1, None)
-    (told,) = schedule_impacts([agenda], now_ms=NOW, back_ms=NOW + round(seconds * 1000))
+    (told,) = schedule_impacts(
+        [agenda], now_ms=NOW, back_ms=NOW + round(seconds * 1000), prefix="bull"
+    )
     return told
 
 
@@ -59,7 +61,8 @@ def test_a_pattern_that_is_not_understood_is_unknown_and_not_none() -> None:
 
 def test_one_that_has_ended_is_not_shown() -> None:
     over = replace(EVERY, next_ms=NOW - 1, end_ms=NOW - 1)
-    assert schedule_impacts([Agenda(Q, (over,), 1, None)], now_ms=NOW, back_ms=NOW) == ()
+    agenda = Agenda(Q, (over,), 1, None)
+    assert schedule_impacts([agenda], now_ms=NOW, back_ms=NOW, prefix="bull") == ()
 
 
 def test_slots_are_bounded() -> None:

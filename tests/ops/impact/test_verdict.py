@@ -341,7 +341,7 @@ def test_so_may_those_of_another_prefix(redis_url: str, client: Client) -> None:
             connection.call("CLIENT", "SETNAME", client_name(prefix, "q"))
         told = ask(client).verdict
     assert told.word == "drain first"
-    assert "may serve q (prefix staging, database 0), whose" in told.reasons[0]
+    assert "may serve q@staging, whose" in told.reasons[0]
     assert told.commands == ("qctl drain q", "qctl resume q")
 
 
@@ -412,17 +412,3 @@ def test_what_is_due_comes_nearer_while_the_rest_is_read(
     monkeypatch.setattr(impact, "best_time", slow)
     (reason,) = ask(client, "q").verdict.reasons
     assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}
-
-
-def test_a_target_that_serves_queues_elsewhere_only_is_not_safe(client: Client, apps: Apps) -> None:
-    put(client, "1", "completed")
-    apps.owned = {"0": ()}
-    apps.foreign = {"0": (ForeignWorker("bull:b3RoZXI=", 3),)}
-    told = ask(client, target="pm2:app")
-    assert told.verdict.word == "drain first"
-    assert "the target also serves other (prefix bull, database 3)" in told.verdict.reasons[0]
-    assert told.verdict.commands == (
-        "qctl drain other --redis redis://localhost:6379/3",
-        "qctl drain q --then-restart --target pm2:app --ignore-others",
-        "qctl resume other --redis redis://localhost:6379/3",
-    )

@@ -21,7 +21,6 @@ from qctl.wire.read.clients import (
     WorkerClient,
     client_name,
     list_all_workers,
-    list_foreign,
     list_workers,
     parse_workers,
 )
@@ -98,26 +97,6 @@ def test_only_workers_of_this_prefix_and_database() -> None:
     found = list_workers(listing, "bull", ["mail"])
     assert found is not None
     assert [worker.client_id for worker in found] == [1]
-
-
-def test_workers_under_other_prefixes_and_databases() -> None:
-    name = client_name("bull", "mail")
-    listing = Listing(
-        line(name, 1),
-        line(f"{name}:qe", 2),
-        line(f"{client_name('other', 'mail')}:qe", 3),
-        line(client_name("other", "mail"), 4),
-        line(client_name("bull:x", "mail", "w1"), 5),
-        line(name, 6, db=1),
-        line("bull:qe", 7, db=1),
-        line("", 8),
-    )
-    assert [str(worker) for _, worker in list_foreign(listing, "bull")] == [
-        "mail (prefix other, database 0)",
-        "mail (prefix bull:x, database 0)",
-        "mail (prefix bull, database 1)",
-        "bull:qe (database 1)",
-    ]
 
 
 def test_workers_of_all_prefixes_and_what_no_drain_reaches() -> None:

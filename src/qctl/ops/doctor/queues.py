@@ -73,7 +73,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
 
 def bull_queues(exam: Examination) -> Iterator[Finding]:
     """Queues of Bull 3 or 4. No other check examines them."""
-    for name in exam.queues.bull:
+    for name in (keys.name for keys in exam.queues.bull):
         yield Finding(
             severity="info",
             subject=Subject("queue", name),

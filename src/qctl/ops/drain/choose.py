@@ -195,20 +195,24 @@ def _served(
 
 def _no_queues(target: Target, serves: Collection[QueueKeys], then_restart: bool) -> UsageError:
     """The error for a target that serves no queue under the prefixes in force."""
+    if serves:
+        return under_other_prefixes(target, serves)
     # The hint names the target only for a restart: a drain alone needs no target.
     restart = ("--then-restart", "--target", target.label) if then_restart else ()
-    if serves:
-        shown = ", ".join(keys.label(None) for keys in sorted(serves))
-        return UsageError(
-            f"{target.label} serves no queue under the key prefixes in force",
-            why=f"it serves {shown}",
-            hint="choose their prefixes with --prefix, which may be a pattern, or name each queue "
-            "as NAME@PREFIX",
-        )
     return UsageError(
         f"it is not clear which queues {target.label} serves",
         why="none of its processes holds a worker connection that can be matched here",
         hint=f"name each of them: {command(None, 'drain', 'QUEUE', *restart)}",
+    )
+
+
+def under_other_prefixes(target: Target, serves: Collection[QueueKeys]) -> UsageError:
+    """The error for a target that serves these queues, and none under the prefixes in force."""
+    return UsageError(
+        f"{target.label} serves no queue under the key prefixes in force",
+        why=f"it serves {', '.join(keys.full_name for keys in sorted(serves))}",
+        hint="choose their prefixes with --prefix, which may be a pattern, or name each queue "
+        "as NAME@PREFIX",
     )
 
 

@@ -15,30 +15,31 @@ from typing import TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.errors import ReplyError, UsageError
+from qctl.errors import ReplyError
 from qctl.grouping import grouped
 from qctl.ops.drain.plan import process_plans
 from qctl.ops.drain.steps import ProcessPlan
-from qctl.ops.impact.best_time import BestTime, best_time, last_hours, later_slots
+from qctl.ops.impact.best_time import BestTime, best_time, last_hours
 from qctl.ops.impact.downtime import Downtime, downtime
 from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_risk, read_heartbeats
 from qctl.ops.impact.recovery import Recovery, recovery_of
 from qctl.ops.impact.safety import DataSafety, data_safety
+from qctl.ops.impact.schedules import ScheduleImpact, schedule_impacts
 from qctl.ops.impact.scope import Platform, Scope, find_scope
 from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import Runtimes, quantile, remaining_runs_s, usual_runtimes
 from qctl.ops.processes.past_restarts import RestartRow, past_restarts, restart_row
 from qctl.ops.queues.find import Queues
-from qctl.ops.times import from_epoch_ms, utc_datetime
+from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer, read_resumers
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
-from qctl.wire.schedulers.iterations import Agenda, read_agendas
-from qctl.wire.schedulers.scheduling import Scheduler
+from qctl.wire.schedulers.iterations import read_agendas
 
 # History is read for this many queues: those with the most completed jobs.
 MAX_HISTORIES = 10
@@ -46,34 +47,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleImpact:
-    """A scheduler, and what happens to it while its queue has no worker.
-
-    Args:
-        pattern: the cron pattern; None if the scheduler has an interval.
-        next_at: when the pending job is or was due; None if its score in Redis is not a time.
-        runs_late_s: how late the pending job runs; None if it becomes due while workers run.
-        skipped: how many due times (up to 1,000) pass without a job, because BullMQ makes the next
-            job only when a worker takes the pending one; 0 if ``runs_late_s`` is None. None if qctl
-            does not understand the pattern, the time zone or the pending job's score.
-    """
-
-    queue: str
-    id: str
-    name: str
-    pattern: str | None
-    every_ms: int | None
-    next_at: datetime | None
-    runs_late_s: float | None
-    skipped: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Impact:
     """The JSON of ``qctl impact`` (see docs/cli.md).
 
+    Where queues have several prefixes, each is called ``NAME@PREFIX`` in fields that name queues.
+
     Args:
         target: what would be restarted; None for all workers of these queues.
+        prefix: the key prefix of all queues; None if they have several.
         processes: the target's processes.
         stop_signal: the stop signal that the operator named; None if they named none, or if the
             processes have their own.
@@ -82,7 +63,8 @@ class Impact:
             or if there is no limit.
         last_restarts: what the last restart of each process did; None if Redis refuses to show it.
         also: queues that the target serves but that were not named.
-        foreign: workers of the target under another prefix or database, whose jobs were not read.
+        foreign: what the target serves under prefixes that were not selected or in other databases;
+            its jobs were not read.
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
         interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
@@ -102,6 +84,7 @@ class Impact:
     verdict: Verdict
     target: str | None
     why_no_target: str
+    prefix: str | None
     processes: tuple[ProcessPlan, ...]
     stop_signal: str | None
     handles_signal: bool | None
@@ -128,6 +111,10 @@ class Impact:
     data: tuple[DataSafety, ...] | None
     best_time: BestTime | None
 
+    def label(self, queue: QueueImpact) -> str:
+        """How the other fields call a queue."""
+        return queue.keys.label(self.prefix)
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -142,7 +129,7 @@ def assess(
     client: Client,
     address: Address,
     settings: Settings,
-    names: Sequence[str] = (),
+    words: Sequence[str] = (),
     *,
     target: str | None = None,
     away_s: float | None = None,
@@ -151,7 +138,8 @@ def assess(
     """What a restart now would do.
 
     Args:
-        names: names of queues; the other queues of the target are included.
+        words: queues, each as ``NAME`` or ``NAME@PREFIX``; the other queues of the target under
+            these prefixes and those in force are included.
         target: what would be restarted. None for the one app that serves the queues, or, if there
             is not exactly one, for all workers of the queues.
         away_s: how long no worker will run; None for the duration of a plain restart.
@@ -162,11 +150,12 @@ def assess(
         NotFoundError: a queue or the target does not exist, there is no queue at all, or the
             target serves none of the named queues.
         RefusedError: a named queue belongs to Bull 3 or 4.
-        UsageError: qctl does not know the target's manager.
+        UsageError: qctl does not know the target's manager, or the target serves only queues under
+            other prefixes or in other databases.
         FailedError: the target does not run.
         UnreachableError: Redis or the target's manager cannot be reached.
     """
-    scope = find_scope(client, address, settings, names, target, platform)
+    scope = find_scope(client, address, settings, words, target, platform)
     assessor = _Assessor(client, address, settings, scope, platform)
     impact = assessor.impact(away_s)
     return Assessment(impact, scope.queues, (*scope.remarks, *assessor.remarks))
@@ -204,7 +193,8 @@ class _Assessor:
         timed = [s.keys for s in scope.queues.bullmq if s.keys in busy or s.schedulers]
         self._durations: RecentRuns = read_recent_runs(client, timed)
         processes = scope.target.processes if scope.target else None
-        beats = read_heartbeats(client, self._active, settings.prefix)
+        prefixes = {keys.prefix for keys in self._keys}
+        beats = read_heartbeats(client, self._active, prefixes)
         self._holders = Holders(processes, scope.connections, beats)
 
     def impact(self, away_s: float | None) -> Impact:
@@ -218,6 +208,7 @@ class _Assessor:
             kill_after_s=kill_after_s,
             max_stalled_count=self._settings.max_stalled_count,
             now_ms=self._now_ms,
+            prefix=scope.prefix,
         )
         # Nothing proves that an app ignores the signal, so the answer is yes or unknown.
         handles = target is not None and all(map(self._holders.handles_signal, target.processes))
@@ -238,16 +229,17 @@ class _Assessor:
             asked_at=from_epoch_ms(self._now_ms),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
-            processes=process_plans(target, scope.connections, self._settings.prefix),
+            prefix=scope.prefix,
+            processes=process_plans(target, scope.connections, scope.prefix),
             stop_signal=self._platform.stop_signal or None if self._platform else None,
             handles_signal=handles or None,
             kill_after_s=None if is_gapless else kill_after_s,
             last_restarts=self._or_remark("what the last restart did", self._last_restarts),
             queues=queues,
-            also=scope.also,
-            foreign=tuple(dict.fromkeys(map(str, scope.foreign))),
-            unread=tuple(keys.name for keys, _ in scope.queues.broken),
-            bull=scope.queues.bull,
+            also=tuple(map(scope.label, scope.also)),
+            foreign=scope.not_read,
+            unread=tuple(scope.label(keys) for keys, _ in scope.queues.broken),
+            bull=tuple(map(scope.label, scope.queues.bull)),
             jobs=jobs,
             interrupted=_refs(worst),
             interrupted_if_handled=_refs(best) if is_timed else None,
@@ -257,7 +249,7 @@ class _Assessor:
             ),
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
             max_stalled_count=self._settings.max_stalled_count,
-            runtimes=usual_runtimes(self._active, self._durations),
+            runtimes=usual_runtimes(self._active, self._durations, scope.prefix),
             recovery=self._recovery(jobs, kill_after_s, times.boot_s, queues),
             away_s=away_s,
             schedules=self._schedules(queues, away_s),
@@ -281,12 +273,12 @@ class _Assessor:
                     resumers=self._or_remark(
                         "whether a start of the target ends a pause", self._resumers
                     )
-                    or (),
+                    or {},
                     downtime=times,
                     masters=masters,
                     is_gapless=is_gapless,
                     now=from_epoch_ms(int(time.time() * 1000) + self._behind_ms),
-                    prefix=self._settings.prefix,
+                    prefixes=self._settings.prefixes,
                     address=self._address,
                 )
             ),
@@ -315,16 +307,22 @@ class _Assessor:
         for process in target.processes:
             connected = connections.queues_of([process])
             served[process] = [keys for keys in self._keys if keys in connected]
-        return tuple(map(restart_row, past_restarts(self._client, served)))
+        past = past_restarts(self._client, served)
+        return tuple(restart_row(each, self._scope.prefix) for each in past)
 
-    def _resumers(self) -> list[Resumer]:
+    def _resumers(self) -> dict[QueueKeys, Resumer]:
         """The paused queues that the target's app resumes when it starts."""
         target = self._scope.target
-        paused = {snapshot.keys.name for snapshot in self._scope.queues.bullmq if snapshot.paused}
-        if target is None or not paused:
-            return []
-        found = read_resumers(self._client, self._settings.prefix)
-        return [each for each in found if each.target == target.label and each.queue in paused]
+        paused = {snapshot.keys for snapshot in self._scope.queues.bullmq if snapshot.paused}
+        if target is None:
+            return {}
+        found = {
+            QueueKeys(prefix, each.queue): each
+            for prefix in sorted({keys.prefix for keys in paused})
+            for each in read_resumers(self._client, prefix)
+            if each.target == target.label
+        }
+        return {keys: each for keys, each in found.items() if keys in paused}
 
     # What is scheduled
 
@@ -334,24 +332,25 @@ class _Assessor:
         """The schedulers, and what they miss. In queues with other workers they miss nothing."""
         if (agendas := self._agendas) is None:
             return None
-        served = {queue.name for queue in queues if queue.other_workers}
+        served = {queue.keys for queue in queues if queue.other_workers}
+        prefix = self._scope.prefix
         back_ms = self._now_ms + round(away_s * 1000)
-        alone = [agenda for agenda in agendas if agenda.keys.name not in served]
-        rest = [agenda for agenda in agendas if agenda.keys.name in served]
+        alone = [agenda for agenda in agendas if agenda.keys not in served]
+        rest = [agenda for agenda in agendas if agenda.keys in served]
         return (
-            *schedule_impacts(alone, now_ms=self._now_ms, back_ms=back_ms),
-            *schedule_impacts(rest, now_ms=self._now_ms, back_ms=self._now_ms),
+            *schedule_impacts(alone, now_ms=self._now_ms, back_ms=back_ms, prefix=prefix),
+            *schedule_impacts(rest, now_ms=self._now_ms, back_ms=self._now_ms, prefix=prefix),
         )
 
     # The jobs
 
-    def _moved(self) -> tuple[str, ...]:
+    def _moved(self) -> tuple[QueueKeys, ...]:
         queues = self._scope.queues.bullmq
         found = self._or_remark(
             "whether a job has moved since",
             lambda: moved_queues(self._client, queues, self._active, self._agendas),
         )
-        return found if found is not None else tuple(keys.name for keys in self._keys)
+        return found if found is not None else tuple(self._keys)
 
     def _recovery(
         self,
@@ -368,11 +367,11 @@ class _Assessor:
             "when stalled checks run", lambda: read_clocks(self._client, wanted)
         )
         read_ms = int(time.time() * 1000)
-        by_name = {queue.name: queue for queue in queues}
+        impacts = {queue.keys: queue for queue in queues}
         processes = self._scope.target.processes if self._scope.target else ()
         found = []
         for clock in clocks or ():
-            queue = by_name[clock.keys.name]
+            queue = impacts[clock.keys]
             others = queue.other_workers
             by = "unknown" if others is None else "others" if others else "restarted"
             # If one process has two workers, they make stalled checks at different times.
@@ -386,6 +385,7 @@ class _Assessor:
                     exits_within_s=exits_within_s,
                     boot_s=boot_s,
                     now_ms=read_ms,
+                    prefix=self._scope.prefix,
                 )
             )
         return tuple(found)
@@ -420,7 +420,7 @@ class _Assessor:
         if found is None:
             return None
         usual_s = {
-            (keys.name, name): quantile(sorted(runs), 0.95) or 0.0
+            (keys, name): quantile(sorted(runs), 0.95) or 0.0
             for keys, names in self._durations.items()
             for name, runs in names.items()
         }
@@ -430,6 +430,7 @@ class _Assessor:
             now_ms=self._now_ms,
             needed_s=times.drain_p95_s or (times.plain_s or times.boot_s)[1],
             usual_s=usual_s,
+            prefix=self._scope.prefix,
         )
 
     def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
@@ -443,45 +444,3 @@ class _Assessor:
 
 def _refs(jobs: Iterable[JobAtRisk]) -> tuple[JobRef, ...]:
     return tuple(JobRef(job.queue, job.id) for job in jobs)
-
-
-def schedule_impacts(
-    agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
-) -> tuple[ScheduleImpact, ...]:
-    """What each scheduler misses if no worker runs until ``back_ms``; sorted by ``next_at``."""
-    found = [
-        _schedule_impact(agenda.keys.name, scheduler, now_ms, back_ms)
-        for agenda in agendas
-        for scheduler in agenda.schedulers
-        if not _is_over(scheduler, now_ms)
-    ]
-    return tuple(sorted(found, key=lambda impact: (impact.next_at is None, impact.next_at)))
-
-
-def _schedule_impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> ScheduleImpact:
-    due_ms = scheduler.next_ms
-    skipped: int | None = None if due_ms is None else 0
-    late_s = None
-    if due_ms is not None and now_ms <= due_ms < back_ms:
-        late_s = (back_ms - due_ms) / 1000
-        try:
-            skipped = sum(1 for _ in later_slots(scheduler, due_ms, back_ms))
-        except UsageError:
-            skipped = None
-    return ScheduleImpact(
-        queue=queue,
-        id=scheduler.id,
-        name=scheduler.name,
-        pattern=scheduler.cron,
-        every_ms=scheduler.every_ms,
-        next_at=utc_datetime(due_ms),
-        runs_late_s=late_s,
-        skipped=skipped,
-    )
-
-
-def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
-    """Whether a scheduler's last job was due before now. Its record stays (wire format 6.1)."""
-    ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
-    spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
-    return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

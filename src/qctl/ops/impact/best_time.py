@@ -12,6 +12,7 @@ from itertools import islice, takewhile
 from qctl.errors import UsageError
 from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.plurals import counted
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.throughput import Throughput
 from qctl.wire.schedulers.iterations import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler, due_times_ms
@@ -123,7 +124,8 @@ def best_time(
     *,
     now_ms: int,
     needed_s: float,
-    usual_s: Mapping[tuple[str, str], float],
+    usual_s: Mapping[tuple[QueueKeys, str], float],
+    prefix: str | None,
     local: Local = local_time,
 ) -> BestTime:
     """When to restart.
@@ -131,7 +133,8 @@ def best_time(
     Args:
         found: the throughput of each queue in ``last_hours``.
         needed_s: how long a restart takes.
-        usual_s: how long jobs run, by queue name and job name; 0 for names that are missing.
+        usual_s: how long jobs run, by queue and job name; 0 for names that are missing.
+        prefix: the prefix that is left out of the queues' names.
     """
     since_ms = max((t.since_ms for t in found if t.since_ms is not None), default=now_ms)
     hours = [hour for hour in last_hours(now_ms, local) if hour >= since_ms]
@@ -146,7 +149,7 @@ def best_time(
         zone=local(now_ms).tm_zone or "UTC",
         histories=tuple(
             History(
-                t.keys.name,
+                t.keys.label(prefix),
                 t.source,
                 utc_datetime(t.since_ms),
                 sum(t.jobs.values()),
@@ -231,7 +234,7 @@ def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
 
 
 def _gaps(
-    agendas: Sequence[Agenda], now_ms: int, usual_s: Mapping[tuple[str, str], float]
+    agendas: Sequence[Agenda], now_ms: int, usual_s: Mapping[tuple[QueueKeys, str], float]
 ) -> list[Gap]:
     """The gaps in the next 24 hours, in order; [] if no scheduled job is due in that time."""
     until_ms = now_ms + GAP_HORIZON_MS
@@ -251,12 +254,12 @@ def _busy(
     agendas: Sequence[Agenda],
     now_ms: int,
     until_ms: int,
-    usual_s: Mapping[tuple[str, str], float],
+    usual_s: Mapping[tuple[QueueKeys, str], float],
 ) -> Iterable[tuple[int, int]]:
     """When scheduled jobs start and probably end. Patterns that qctl cannot read are skipped."""
     for agenda in agendas:
         for scheduler in agenda.schedulers:
-            took_ms = round(usual_s.get((agenda.keys.name, scheduler.name), 0.0) * 1000)
+            took_ms = round(usual_s.get((agenda.keys, scheduler.name), 0.0) * 1000)
             slots = []
             with contextlib.suppress(UsageError):
                 slots = [*_slots(scheduler, now_ms, until_ms)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 
 from qctl.connection.address import Client
@@ -20,6 +20,7 @@ from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.jobs.estimate import quantile, remaining_runs_s
 from qctl.ops.processes.targets import Connections
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.finished import RecentRuns
@@ -32,7 +33,7 @@ _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class JobRef:
-    """A job by queue and id."""
+    """A job by queue and id; the queue is called as in ``Impact``."""
 
     queue: str
     id: str
@@ -94,12 +95,12 @@ class Holders:
         self._owned = connections.owned if connections is not None else {}
         self._beats = beats
         # By queue: names of the target's workers, and of all others; None for a nameless worker.
-        self._target_names: dict[str, set[str | None]] = {}
-        self._other_names: dict[str, set[str | None]] = {}
+        self._target_names: dict[QueueKeys, set[str | None]] = {}
+        self._other_names: dict[QueueKeys, set[str | None]] = {}
         target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
         for worker in connections.workers if connections is not None else ():
             names = self._target_names if worker.client_id in target_ids else self._other_names
-            names.setdefault(worker.queue, set()).add(worker.worker_name)
+            names.setdefault(worker.keys, set()).add(worker.worker_name)
 
     def holder_of(self, job: ActiveJob) -> str:
         """The value for ``JobAtRisk.held_by``.
@@ -120,19 +121,19 @@ class Holders:
         beat = self._beats.get(heartbeats.owner_of(job.lock_token))
         if beat is not None and beat.host == socket.gethostname() and beat.pid in self._pids:
             return "target"
-        queue, name = job.keys.name, beat.name if beat is not None else job.worker
-        in_target = name in self._target_names.get(queue, ())
-        elsewhere = name in self._other_names.get(queue, ())
+        keys, name = job.keys, beat.name if beat is not None else job.worker
+        in_target = name in self._target_names.get(keys, ())
+        elsewhere = name in self._other_names.get(keys, ())
         if in_target and not elsewhere:
             return "target"
-        is_current = beat is not None or None not in self._target_names.get(queue, ())
-        is_proof = elsewhere and not in_target and is_current and self._is_seen(queue)
+        is_current = beat is not None or None not in self._target_names.get(keys, ())
+        is_proof = elsewhere and not in_target and is_current and self._is_seen(keys)
         return "other" if is_proof or (beat is not None and _lives_here(beat)) else "unknown"
 
-    def _is_seen(self, queue: str) -> bool:
+    def _is_seen(self, keys: QueueKeys) -> bool:
         """Whether each process of the target has a connected worker of the queue."""
         return all(
-            any(worker.queue == queue for worker in self._owned.get(process.key, ()))
+            any(worker.keys == keys for worker in self._owned.get(process.key, ()))
             for process in self._processes or ()
         )
 
@@ -147,9 +148,9 @@ class Holders:
             return True
         if process.signal_trouble:
             return None
-        named = {(beat.queue, beat.name) for beat in self._beats.values()}
+        named = {(beat.prefix, beat.queue, beat.name) for beat in self._beats.values()}
         workers = self._owned.get(process.key, ())
-        are_ours = [(worker.queue, worker.worker_name) in named for worker in workers]
+        are_ours = [(*astuple(worker.keys), worker.worker_name) in named for worker in workers]
         return True if are_ours and all(are_ours) else None
 
     @cached_property
@@ -178,10 +179,12 @@ def _lives_here(beat: Heartbeat) -> bool:
     return 0 <= beat.started_ms / 1000 - started_s + _CLOCK_S < _MAX_START_S
 
 
-def read_heartbeats(client: Client, jobs: Iterable[ActiveJob], prefix: str) -> dict[str, Heartbeat]:
+def read_heartbeats(
+    client: Client, jobs: Iterable[ActiveJob], prefixes: Iterable[str]
+) -> dict[str, Heartbeat]:
     """Heartbeats of qctl's workers, by lock owner; empty if this user may not read them."""
     try:
-        found = {beat.owner: beat for beat in heartbeats.read_all(client, prefix)}
+        found = {beat.owner: beat for beat in heartbeats.read_all(client, *prefixes)}
         return found | heartbeats.read(client, (heartbeats.owner_of(j.lock_token) for j in jobs))
     except ReplyError:
         return {}
@@ -196,10 +199,12 @@ def jobs_at_risk(
     kill_after_s: float | None,
     max_stalled_count: int,
     now_ms: int,
+    prefix: str | None,
 ) -> tuple[JobAtRisk, ...]:
     """What a plain restart does to each active job.
 
     Args:
+        prefix: the prefix that is left out of the queues' names.
         kill_after_s: the time from the stop signal until the process is killed; None if unknown,
             infinite for qctl's own workers, because a restart does not interrupt their jobs.
         now_ms: by this host's clock, epoch milliseconds.
@@ -218,7 +223,7 @@ def jobs_at_risk(
         is_exempt = job.key in exempt
         found.append(
             JobAtRisk(
-                queue=job.keys.name,
+                queue=job.keys.label(prefix),
                 id=job.id,
                 name=job.name,
                 runtime_s=_rounded(runtime_s),

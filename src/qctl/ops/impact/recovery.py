@@ -61,6 +61,7 @@ def recovery_of(
     exits_within_s: float | None,
     boot_s: tuple[float, float],
     now_ms: int,
+    prefix: str | None,
 ) -> Recovery:
     """When the interrupted jobs of one queue run again, after a restart now.
 
@@ -72,6 +73,7 @@ def recovery_of(
             if unknown.
         boot_s: how long the new process takes to start a worker, minimum and maximum.
         now_ms: by this host's clock, epoch milliseconds.
+        prefix: the prefix that is left out of the queue's name.
     """
     interval_ms, assumed = clock.interval_ms(now_ms)
     # The old process ends within this time. If the time is unknown, one interval is assumed.
@@ -103,7 +105,7 @@ def recovery_of(
         min_ms += interval_ms
     max_ms = max(first_max_ms, lock_ms) + 2 * interval_ms
     return Recovery(
-        queue=clock.keys.name,
+        queue=clock.keys.label(prefix),
         by=by,
         min_s=round(max(min_ms, least_lock_ms) / 1000, 1),
         max_s=round(max_ms / 1000, 1),

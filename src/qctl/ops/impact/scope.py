@@ -6,14 +6,16 @@ unknown, and why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, QctlError, UsageError, is_outage
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.drain.choose import under_other_prefixes
 from qctl.ops.processes.managers import managed_processes
+from qctl.ops.processes.suggest import command, command_on
 from qctl.ops.processes.targets import (
     Connections,
     Target,
@@ -24,18 +26,17 @@ from qctl.ops.processes.targets import (
 )
 from qctl.ops.queues.find import (
     Queues,
-    find_queues,
     queues_named_or_all,
+    read_existing,
     read_queues,
     require_bullmq,
 )
 from qctl.ops.queues.missing import no_queues
-from qctl.wire.keys import QueueKeys
+from qctl.ops.queues.select import select_queues
+from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import (
     ForeignWorker,
-    WorkerClient,
-    client_name,
-    list_foreign,
+    list_all_workers,
     unnamed,
 )
 
@@ -51,22 +52,41 @@ class Scope:
         target: None for all workers of these queues, wherever they run.
         connections: the connected workers; None if unknown.
         also: queues that the target serves but that were not named.
-        foreign: workers of the target under another prefix or database, whose jobs are not read.
+        unselected: queues that the target serves under prefixes that were not selected. Their jobs
+            are not read.
+        foreign: workers of the target in another database or of an unknown queue. Their jobs are
+            not read.
         why_no_target: why no single app to restart was found; "" if one was found.
         may_serve_more: why the processes may serve more than these queues; "" if they do not.
-        wider: arguments with which ``qctl impact`` covers those other queues; () if unknown.
+        wider: the command that covers those other queues; "" if unknown.
         remarks: what could not be read, and why.
     """
 
     queues: Queues
     target: Target | None
     connections: Connections | None
-    also: tuple[str, ...] = ()
+    also: tuple[QueueKeys, ...] = ()
+    unselected: tuple[QueueKeys, ...] = ()
     foreign: tuple[ForeignWorker, ...] = ()
     why_no_target: str = ""
     may_serve_more: str = ""
-    wider: tuple[str, ...] = ()
+    wider: str = ""
     remarks: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str | None:
+        """The key prefix of all queues; None if they have several."""
+        return common_prefix(self.queues.keys)
+
+    def label(self, keys: QueueKeys) -> str:
+        """How clauses and JSON call a queue; see ``QueueKeys.label``."""
+        return keys.label(self.prefix)
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """What the target serves besides ``queues``."""
+        unselected = (keys.full_name for keys in self.unselected)
+        return tuple(dict.fromkeys([*unselected, *map(str, self.foreign)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +106,7 @@ def find_scope(
     client: Client,
     address: Address,
     settings: Settings,
-    names: Sequence[str],
+    words: Sequence[str],
     target: str | None,
     platform: Platform | None = None,
 ) -> Scope:
@@ -95,20 +115,19 @@ def find_scope(
     Raises:
         QctlError: as ``qctl.ops.impact.assess.assess``.
     """
-    if names:
-        # Check the queues first, so that a misspelt queue is reported as such.
-        require_bullmq(find_queues(client, settings.prefix, names), hint="qctl status shows it")
+    named = select_queues(client, settings.prefixes, words) if words else []
+    # Check the queues first, so that a misspelt queue is reported as such.
+    require_bullmq(read_existing(client, named), hint="qctl status shows it")
     if target is not None:
         found = open_target(settings, target)
         if platform is not None:
             found = _stopped_by(platform, found)
-        connections, remarks = _connections(client, address, settings, found.processes)
-        return _of_target(client, settings, names, found, connections, remarks)
+        connections, remarks = _connections(client, address, settings, found.processes, named)
+        return _of_target(client, address, settings, named, found, connections, remarks)
     processes, remarks = _managed(client, settings, platform)
-    connections, more = _connections(client, address, settings, processes)
+    connections, more = _connections(client, address, settings, processes, named)
     remarks += more
-    wanted = [QueueKeys(settings.prefix, name) for name in names]
-    labels = targets_serving(settings, connections, processes, wanted)
+    labels = targets_serving(settings, connections, processes, named)
     why = "no managed process on this host is known to serve these queues"
     if platform is not None:
         labels, why = set(), "--grace is about a platform that qctl cannot ask"
@@ -121,16 +140,16 @@ def find_scope(
             # The app that the config names does not run, or its manager does not.
             why = error.what
         else:
-            return _of_target(client, settings, names, found, connections, remarks)
-    queues = queues_named_or_all(client, settings.prefixes, names)
-    may_serve_more, others = _others_served(client, address, settings, connections, queues, names)
+            return _of_target(client, address, settings, named, found, connections, remarks)
+    queues = queues_named_or_all(client, settings.prefixes, words)
+    may_serve_more, others = _others_served(client, address, connections, queues, named)
     return Scope(
         queues,
         None,
         connections,
         why_no_target=why,
         may_serve_more=may_serve_more,
-        wider=(*names, *others) if names and others else (),
+        wider=command_on([*named, *others], "impact") if named and others else "",
         remarks=remarks,
     )
 
@@ -164,48 +183,79 @@ def _stopped_by(platform: Platform, target: Target) -> Target:
 
 def _of_target(
     client: Client,
+    address: Address,
     settings: Settings,
-    names: Sequence[str],
+    named: Sequence[QueueKeys],
     target: Target,
     connections: Connections | None,
     remarks: tuple[str, ...],
 ) -> Scope:
     serves = connections.queues_of(target.processes) if connections else set()
-    connected = {keys.name for keys in serves}
-    served = connected | set(target.configured)
-    may_serve_more = _may_serve_more(target, connections)
-    if connected and names and not served & set(names):
+    by_config: Sequence[QueueKeys] = ()
+    if target.configured:
+        by_config = select_queues(client, settings.prefixes, target.configured)
+    if serves and named and not serves.union(by_config).intersection(named):
+        prefix = common_prefix([*serves, *named])
         raise NotFoundError(
-            f"{target.label} does not serve {', '.join(names)}",
-            why=f"its workers are connected to {', '.join(sorted(connected))}",
+            f"{target.label} does not serve {', '.join(keys.label(prefix) for keys in named)}",
+            why=f"its workers are connected to {_listed(serves, prefix)}",
             hint="name another --target, or leave the queues out",
         )
-    missing: Sequence[QueueKeys] = ()
-    if wanted := list(dict.fromkeys([*names, *sorted(served)])):
-        queues, missing = read_queues(client, [QueueKeys(settings.prefix, name) for name in wanted])
-    else:
-        queues = queues_named_or_all(client, settings.prefixes, ())
-        remarks += (f"it is unknown which queues {target.label} serves, so all queues are read",)
-    if absent := [keys.name for keys in missing if keys.name in connected]:
-        # A BullMQ worker creates its queue, so this worker belongs to another library.
-        may_serve_more = may_serve_more or (
-            f"a worker of {target.label} serves {', '.join(absent)}, which does not exist, so it "
-            "is unknown which jobs this worker runs"
-        )
-    if not queues.readable and not queues.broken:
-        raise no_queues(client, settings.prefixes)
+    prefixes, of_names = settings.prefixes, {keys.prefix for keys in named}
+    selected = {
+        keys
+        for keys in serves
+        if keys in by_config or keys.prefix in of_names or prefixes.include(keys.prefix, keys.name)
+    }.union(by_config)
     elsewhere = connections.foreign if connections else {}
     foreign = {worker for process in target.processes for worker in elsewhere.get(process.key, ())}
+    missing: Sequence[QueueKeys] = ()
+    if wanted := list(dict.fromkeys([*named, *sorted(selected)])):
+        queues, missing = read_queues(client, wanted)
+    elif serves:
+        raise under_other_prefixes(target, serves)
+    elif foreign and all(worker.place for worker in foreign):
+        raise _in_other_databases(target, foreign, address)
+    else:
+        queues = queues_named_or_all(client, prefixes, ())
+        remarks += (f"it is unknown which queues {target.label} serves, so all queues are read",)
+    may_serve_more = _may_serve_more(target, connections)
+    if absent := serves.intersection(missing):
+        # A BullMQ worker creates its queue, so this worker belongs to another library.
+        may_serve_more = may_serve_more or (
+            f"a worker of {target.label} serves {_listed(absent, common_prefix(wanted))}, which "
+            "does not exist, so it is unknown which jobs this worker runs"
+        )
+    if not queues.readable and not queues.broken:
+        raise no_queues(client, prefixes)
+    wider = command(common_prefix(named), "impact", "--target", target.label)
     return Scope(
         queues,
         target,
         connections,
-        also=tuple(sorted(served - set(names))) if names else (),
+        also=tuple(sorted(selected.difference(named))) if named else (),
+        unselected=tuple(sorted(serves - selected)),
         foreign=tuple(sorted(foreign)),
         may_serve_more=may_serve_more,
-        wider=("--target", target.label) if may_serve_more and names else (),
+        wider=wider if may_serve_more and named else "",
         remarks=remarks,
     )
+
+
+def _in_other_databases(
+    target: Target, foreign: Collection[ForeignWorker], address: Address
+) -> UsageError:
+    databases = sorted({worker.db for worker in foreign})
+    redis = str(replace(address, db=databases[0]))
+    return UsageError(
+        f"{target.label} serves no queue of this database",
+        why=f"it serves {', '.join(sorted(set(map(str, foreign))))}",
+        hint=command(None, "impact", "--target", target.label, redis=redis),
+    )
+
+
+def _listed(queues: Iterable[QueueKeys], prefix: str | None) -> str:
+    return ", ".join(keys.label(prefix) for keys in sorted(queues))
 
 
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
@@ -233,12 +283,11 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
 def _others_served(
     client: Client,
     address: Address,
-    settings: Settings,
     connections: Connections | None,
     queues: Queues,
-    names: Sequence[str],
-) -> tuple[str, tuple[str, ...]]:
-    """Why the same processes may serve other queues; and the names of those under our prefix.
+    named: Sequence[QueueKeys],
+) -> tuple[str, Sequence[QueueKeys]]:
+    """Why the same processes may serve other queues, and which of these are in this database.
 
     If no process is managed here, qctl does not know which connections belong to one process. It
     then treats all connections from one address as connections of the same process.
@@ -247,16 +296,18 @@ def _others_served(
         return "it is unknown which other queues these workers serve", ()
     if connections.workers.any_queue:
         return unnamed(connections.workers.any_queue), ()
-    meant = {keys.name for keys in queues.keys}
-    hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
-    if names and not hosts:
+    meant = {*queues.keys}
+    hosts = {_host(w.address) for w in connections.workers if w.keys in meant}
+    if named and not hosts:
         why = "no worker of these queues is seen in this Redis"
         return f"{why}: it is unknown what else their workers serve", ()
     near = [worker for worker in connections.workers if _host(worker.address) in hosts]
-    others = sorted({worker.queue for worker in near} - meant)
-    foreign = list_foreign(client, settings.prefix, address.db) or ()
+    others = sorted({worker.keys for worker in near} - meant)
+    connected = list_all_workers(client, meant, address.db)
+    foreign = connected.foreign if connected else ()
     elsewhere = {str(worker) for place, worker in foreign if _host(place) in hosts}
-    found = [*others, *sorted(elsewhere)]
+    prefix = common_prefix(queues.keys)
+    found = [*(keys.label(prefix) for keys in others), *sorted(elsewhere)]
     if not found:
         return "", ()
     more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
@@ -264,24 +315,7 @@ def _others_served(
         f"the same processes may serve {', '.join(found[:_MAX_NAMED])}{more}, whose workers "
         "connect from the same address, and whose jobs were not read: name a --target, or these "
         "queues as well"
-    ), tuple(others)
-
-
-def _as_foreign(worker: WorkerClient, db: int) -> ForeignWorker:
-    return ForeignWorker(client_name(worker.keys.prefix, worker.keys.name), db)
-
-
-def _under_one_prefix(connections: Connections, prefix: str, db: int) -> Connections:
-    """The workers of one prefix; those under other prefixes count as foreign."""
-    foreign = {key: [*workers] for key, workers in connections.foreign.items()}
-    owned = {}
-    for key, workers in connections.owned.items():
-        if mine := [worker for worker in workers if worker.keys.prefix == prefix]:
-            owned[key] = mine
-        others = [_as_foreign(worker, db) for worker in workers if worker.keys.prefix != prefix]
-        if others:
-            foreign[key] = [*foreign.get(key, ()), *others]
-    return Connections(connections.workers.under(prefix), owned, foreign)
+    ), others
 
 
 def _host(address: str) -> str:
@@ -289,11 +323,14 @@ def _host(address: str) -> str:
 
 
 def _connections(
-    client: Client, address: Address, settings: Settings, processes: Sequence[ManagedProcess]
+    client: Client,
+    address: Address,
+    settings: Settings,
+    processes: Sequence[ManagedProcess],
+    named: Sequence[QueueKeys],
 ) -> tuple[Connections | None, tuple[str, ...]]:
     try:
-        found = read_connections(client, settings, address.db, processes)
-        return _under_one_prefix(found, settings.prefix, address.db), ()
+        return read_connections(client, settings, address.db, processes, named), ()
     except QctlError as error:
         if is_outage(error):
             raise

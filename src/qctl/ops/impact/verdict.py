@@ -6,10 +6,12 @@ backlog is idle only by chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
+from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Address
 from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
 from qctl.ops.impact.downtime import Downtime
@@ -17,10 +19,12 @@ from qctl.ops.impact.jobs_at_risk import JobAtRisk
 from qctl.ops.impact.safety import is_writable
 from qctl.ops.impact.scope import Scope
 from qctl.ops.impact.waiting_work import QueueImpact
-from qctl.ops.processes.suggest import command, redis_cli
+from qctl.ops.processes.suggest import command, command_on, redis_cli
+from qctl.ops.processes.targets import Target
 from qctl.ops.queues.advice import resumer_text
 from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.server import ServerFacts
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
@@ -54,28 +58,29 @@ class Facts:
         interrupted: the jobs that a restart now interrupts, in the worst case.
         probably_interrupted: the same in the best case; None if it is unknown whether the workers
             finish their jobs, or when they are killed.
-        moved: names of queues that looked idle although a job moved while they were read.
-        resumers: paused queues that the target resumes when it starts.
+        moved: queues that looked idle although a job moved while they were read.
+        resumers: the paused queues that the target resumes when it starts, and when that was seen.
         masters: the facts about each master; None if INFO is denied.
         is_gapless: whether the manager replaces a process without interrupting its jobs.
+        prefixes: the prefixes in force.
     """
 
     scope: Scope
     queues: Sequence[QueueImpact]
     interrupted: Sequence[JobAtRisk]
     probably_interrupted: Sequence[JobAtRisk] | None
-    moved: Sequence[str]
-    resumers: Sequence[Resumer]
+    moved: Sequence[QueueKeys]
+    resumers: Mapping[QueueKeys, Resumer]
     downtime: Downtime
     masters: Sequence[ServerFacts] | None
     is_gapless: bool
     now: datetime
-    prefix: str
+    prefixes: Prefixes
     address: Address
 
-    def qctl(self, verb: str, *words: str, redis: str = "") -> str:
-        """A command to type."""
-        return command(self.prefix, verb, *words, redis=redis)
+    def label(self, queue: QueueImpact) -> str:
+        """How clauses call a queue."""
+        return self.scope.label(queue.keys)
 
 
 def judge(facts: Facts) -> Verdict:
@@ -83,7 +88,10 @@ def judge(facts: Facts) -> Verdict:
     queues, resumers = facts.queues, facts.resumers
     dangers = (
         *_dangers(facts),
-        *(f"a restart ends the pause of {each.queue}: {resumer_text(each)}" for each in resumers),
+        *(
+            f"a restart ends the pause of {facts.scope.label(keys)}: {resumer_text(each)}"
+            for keys, each in resumers.items()
+        ),
     )
     if against := dict.fromkeys(_reasons_against(facts, is_drain_needed=bool(dangers))):
         return Verdict(NOT_NOW, tuple(against), tuple(dict.fromkeys(_commands_instead(facts))))
@@ -91,7 +99,7 @@ def judge(facts: Facts) -> Verdict:
         # --keep-paused leaves all queues of the target paused, so all must be paused already.
         keep = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
         # Otherwise, pause again the queues that the target resumes when it starts.
-        again = () if keep else (facts.qctl("pause", each.queue) for each in resumers)
+        again = () if keep else (command_on([keys], "pause") for keys in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     # The active jobs run in other workers, but the target may take their next attempts.
@@ -112,7 +120,7 @@ def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
     scope = facts.scope
     for snapshot in scope.queues.bullmq:
         if snapshot.lease is not None:
-            yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
+            yield f"{snapshot.lease} is at work on {scope.label(snapshot.keys)}"
     for server in facts.masters or ():
         if server.master is not None:
             yield (
@@ -122,10 +130,10 @@ def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
         elif is_writable(server) is False:
             yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
     for keys, error in scope.queues.broken:
-        yield f"{keys.name} cannot be read: {error.message}"
+        yield f"{scope.label(keys)} cannot be read: {error.message}"
     if not facts.is_gapless:
-        for name in scope.queues.bull:
-            yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
+        for keys in scope.queues.bull:
+            yield f"{scope.label(keys)} is a queue of Bull 3 or 4, which qctl cannot judge"
     wait_s = facts.downtime.drain_wait_p50_s
     if is_drain_needed and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
@@ -146,15 +154,14 @@ def _dangers(facts: Facts) -> Iterator[str]:
         yield f"{jobs} running, and will probably, but not certainly, end before the kill"
     if facts.is_gapless:
         return
-    if foreign := facts.scope.foreign:
-        elsewhere = ", ".join(dict.fromkeys(map(str, foreign)))
-        yield f"the target also serves {elsewhere}, whose jobs were not read"
+    if not_read := facts.scope.not_read:
+        yield f"the target also serves {', '.join(not_read)}, whose jobs were not read"
     if facts.scope.may_serve_more:
         yield facts.scope.may_serve_more
     for queue in facts.queues:
         why = [*_may_start(facts, queue)]
-        if queue.name in facts.moved and not why:
-            why = [f"jobs of {queue.name} are moving, and one may start at any moment"]
+        if queue.keys in facts.moved and not why:
+            why = [f"jobs of {facts.label(queue)} are moving, and one may start at any moment"]
         yield from why
     if facts.masters is None or None in map(is_writable, facts.masters):
         yield "it is unknown whether Redis accepts writes, and without writes no job can end"
@@ -165,35 +172,36 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
 
     The reasons hold even if no worker of the queue is seen: Redis does not list every worker.
     """
+    name = facts.label(queue)
     if queue.stalled:
         jobs = counted(queue.stalled, "job of", "jobs of")
         # A worker that was too busy to renew the lock still runs the job, even in a paused queue.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
-        put_back = facts.qctl("jobs retry-stalled", queue.name)
-        yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts stalled jobs back)"
+        put_back = command_on([queue.keys], "jobs retry-stalled")
+        yield f"{jobs} {name} without a lock {then} ({put_back} puts stalled jobs back)"
     if queue.paused:
         return
     if waiting := queue.waiting + queue.prioritized:
         jobs = counted(waiting, "job waits", "jobs wait")
-        yield f"{jobs} in {queue.name}, so one may start at any moment"
+        yield f"{jobs} in {name}, so one may start at any moment"
     elif queue.waiting_is_least:
         yield (
-            f"jobs may wait in {queue.name}'s groups of BullMQ Pro, which qctl does not count, so "
+            f"jobs may wait in {name}'s groups of BullMQ Pro, which qctl does not count, so "
             "one may start at any moment"
         )
     elif parents := queue.waiting_children:
         jobs = counted(parents, "job waits", "jobs wait")
         yield (
-            f"{jobs} for children in {queue.name}, so one may start at any moment, once its last "
+            f"{jobs} for children in {name}, so one may start at any moment, once its last "
             "child has ended"
         )
     elif queue.next_due_at is not None:
         left = queue.next_due_at - facts.now
         if left < timedelta(seconds=SOON_S):
             when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
-            yield f"a job of {queue.name} is due {when}"
+            yield f"a job of {name} is due {when}"
     elif queue.delayed:
-        yield f"it is unknown when the next delayed job of {queue.name} is due"
+        yield f"it is unknown when the next delayed job of {name} is due"
 
 
 def _harm(jobs: Sequence[JobAtRisk]) -> str:
@@ -208,15 +216,15 @@ def _harm(jobs: Sequence[JobAtRisk]) -> str:
 def _commands_instead(facts: Facts) -> Iterator[str]:
     """The commands to type if even a drain should not begin."""
     scope, address = facts.scope, facts.address
-    leased = [snapshot.keys.name for snapshot in scope.queues.bullmq if snapshot.lease]
-    if odd := [*leased, *(keys.name for keys, _ in scope.queues.broken), *scope.queues.bull]:
-        yield facts.qctl("status", *odd)
+    leased = [snapshot.keys for snapshot in scope.queues.bullmq if snapshot.lease]
+    if odd := [*leased, *(keys for keys, _ in scope.queues.broken), *scope.queues.bull]:
+        yield command_on(odd, "status")
     for server in facts.masters or ():
         if server.master is not None:
             target = ["--target", scope.target.label] if scope.target else []
             host, _, port = server.master.rpartition(":")
             master = replace(address, mode="standalone", host=host, port=int(port), unix_path=None)
-            yield facts.qctl("impact", *target, redis=str(master))
+            yield command(scope.prefix, "impact", *target, redis=str(master))
         elif is_writable(server) is False:
             yield redis_cli(address, server.node, "info")
     if options := _timeout_options(facts.downtime):
@@ -233,34 +241,59 @@ def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
 
 def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
     """Commands to restart the target without harm. Without a target: drain and resume."""
-    scope, queues, qctl, address = facts.scope, facts.queues, facts.qctl, facts.address
-    target, connections = scope.target, scope.connections
+    scope, address = facts.scope, facts.address
     if scope.wider:
         # A drain of these queues alone would not protect the jobs of the other queues.
-        return (qctl("impact", *scope.wider),)
-    if target is None:
+        return (scope.wider,)
+    if scope.target is None:
         # The queues where a job runs or may start; if there are none, all queues.
         at_work = [
-            q.name
-            for q in queues
+            q.keys
+            for q in facts.queues
             if q.active
             or (not q.paused and (q.waiting + q.prioritized + q.delayed + q.waiting_children))
-        ] or [q.name for q in queues]
-        return (qctl("drain", *at_work, *options), qctl("resume", *at_work))
-    words = ["restart", target.label]
-    if not target.configured and not (connections and connections.queues_of(target.processes)):
-        # ``restart`` could not find out which queues to drain.
-        words = ["drain", *(queue.name for queue in queues), "--then-restart", "--target"]
-        words.append(target.label)
+        ] or [q.keys for q in facts.queues]
+        return (command_on(at_work, "drain", *options), command_on(at_work, "resume"))
     places = list(dict.fromkeys(worker.place for worker in scope.foreign))
     known = [place for place in places if place is not None]
     # If a place is unknown, let ``restart`` refuse: without --ignore-others, it names the queues.
     drained = known if len(known) == len(places) else []
+    restart, others = _restart(facts, scope.target)
+    if not scope.foreign:
+        return (restart(*(["--include-others"] if others else ()), *options),)
+    if not drained:
+        return (restart(*options),)
     return (
+        *(command_on([keys], "drain") for keys in others),
         *(_elsewhere("drain", place, address) for place in drained),
-        qctl(*words, *(["--ignore-others"] if drained else ()), *options),
+        restart("--ignore-others", *options),
+        *(command_on([keys], "resume") for keys in others),
         *(_elsewhere("resume", place, address) for place in drained),
     )
+
+
+def _restart(facts: Facts, target: Target) -> tuple[Callable[..., str], Sequence[QueueKeys]]:
+    """A function of more options that returns the command to restart a target with a drain.
+
+    Also returns the queues of this database that the target serves and that the command does not
+    drain without ``--include-others``.
+    """
+    scope = facts.scope
+    served = scope.connections.queues_of(target.processes) if scope.connections else set()
+    prefix = scope.prefix
+    # Without a common prefix, the prefixes in force choose the queues.
+    chosen = {
+        keys
+        for keys in served
+        if (keys.prefix == prefix if prefix else facts.prefixes.include(keys.prefix, keys.name))
+    }
+    if chosen or target.configured:
+        others = sorted(served.difference(chosen))
+        return partial(command, prefix, "restart", target.label), others
+    # ``restart`` could not find out which queues to drain.
+    queues = [queue.keys for queue in facts.queues if queue.keys in served or not served]
+    drain = partial(command_on, queues, "drain", "--then-restart", "--target", target.label)
+    return drain, sorted(served.difference(queues))
 
 
 def _elsewhere(verb: str, place: tuple[str, str, int], address: Address) -> str:

@@ -29,6 +29,7 @@ class QueueImpact:
     """
 
     name: str
+    prefix: str
     paused: bool
     waiting: int
     waiting_is_least: bool
@@ -40,6 +41,10 @@ class QueueImpact:
     workers: int | None
     other_workers: int | None
     next_due_at: datetime | None
+
+    @property
+    def keys(self) -> QueueKeys:
+        return QueueKeys(self.prefix, self.name)
 
 
 def queue_impacts(
@@ -53,10 +58,11 @@ def queue_impacts(
     for snapshot in scope.queues.bullmq:
         keys, counts = snapshot.keys, snapshot.counts
         jobs = running.get(keys, [])
-        own = own_of[keys.name]
+        own = own_of[keys]
         found.append(
             QueueImpact(
                 name=keys.name,
+                prefix=keys.prefix,
                 paused=snapshot.paused,
                 waiting=counts.waiting,
                 waiting_is_least=snapshot.has_groups,
@@ -67,7 +73,7 @@ def queue_impacts(
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
                 # If the target has no known worker (perhaps behind a proxy), any may belong to it.
-                other_workers=all_of[keys.name] - own if own else None,
+                other_workers=all_of[keys] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )
         )
@@ -79,8 +85,8 @@ def moved_queues(
     snapshots: Sequence[QueueSnapshot],
     active: Sequence[ActiveJob],
     agendas: Sequence[Agenda] | None,
-) -> tuple[str, ...]:
-    """Names of queues that looked idle at first, but in which a job has moved since then.
+) -> tuple[QueueKeys, ...]:
+    """The queues that looked idle at first, but in which a job has moved since then.
 
     A short job may start after the first reading and end before the second, so that neither shows
     it as active. Its queue is found if the job waits or is delayed at the second reading.
@@ -109,7 +115,7 @@ def moved_queues(
         )
 
     pairs = zip(idle, read_snapshots(client, keys), strict=True)
-    return tuple(before.keys.name for before, after in pairs if not is_quiet(before, after))
+    return tuple(before.keys for before, after in pairs if not is_quiet(before, after))
 
 
 def _may_start(snapshot: QueueSnapshot) -> bool:
@@ -118,7 +124,7 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 
 def _workers(
     scope: Scope, running: Mapping[QueueKeys, Sequence[ActiveJob]]
-) -> tuple[dict[str, int | None], Counter[str]]:
+) -> tuple[dict[QueueKeys, int | None], Counter[QueueKeys]]:
     """By queue: how many workers the target has (None if unknown), and how many there are.
 
     Without a target, all workers count as workers of the target.
@@ -129,14 +135,14 @@ def _workers(
     connections, target = scope.connections, scope.target
     queues = [snapshot.keys for snapshot in scope.queues.bullmq]
     if connections is None:
-        return {keys.name: None for keys in queues}, Counter()
-    total = Counter(worker.queue for worker in connections.workers)
+        return dict.fromkeys(queues), Counter()
+    total = Counter(worker.keys for worker in connections.workers)
     own = total
     if target is not None:
         owned = (connections.owned.get(process.key, ()) for process in target.processes)
-        own = Counter(worker.queue for workers in owned for worker in workers)
+        own = Counter(worker.keys for workers in owned for worker in workers)
     held = {keys: sum(not job.is_orphan for job in running.get(keys, ())) for keys in queues}
     are_known = {
         keys: connections.workers.of(keys, running=held[keys]) is not None for keys in queues
     }
-    return {keys.name: own[keys.name] if are_known[keys] else None for keys in queues}, total
+    return {keys: own[keys] if are_known[keys] else None for keys in queues}, total

@@ -79,15 +79,21 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
     return bisect_left(range(ceil(longest_s * 10)), share, key=likelihood) / 10
 
 
-def usual_runtimes(jobs: Sequence[ActiveJob], durations: RecentRuns) -> tuple[Runtimes, ...]:
-    """For each name among the active jobs, its usual runtimes; most frequent names first."""
+def usual_runtimes(
+    jobs: Sequence[ActiveJob], durations: RecentRuns, prefix: str | None
+) -> tuple[Runtimes, ...]:
+    """For each name among the active jobs, its usual runtimes; most frequent names first.
+
+    Args:
+        prefix: the prefix that is left out of the queues' names.
+    """
     named = Counter((job.keys, job.name) for job in jobs if job.name is not None)
     found = []
     for (keys, name), active in named.most_common():
         runs = sorted(durations.get(keys, {}).get(name or "", ()))
         found.append(
             Runtimes(
-                queue=keys.name,
+                queue=keys.label(prefix),
                 name=name or "",
                 active=active,
                 sample=len(runs),

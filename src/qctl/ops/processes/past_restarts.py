@@ -50,11 +50,15 @@ class RestartRow:
     remembered: bool
 
 
-def restart_row(past: PastRestart) -> RestartRow:
-    """The JSON form of a past restart."""
+def restart_row(past: PastRestart, prefix: str | None) -> RestartRow:
+    """The JSON form of a past restart.
+
+    Args:
+        prefix: the prefix that is left out of the queue's name.
+    """
     return RestartRow(
         process=past.process.key,
-        queue=past.queue.name,
+        queue=past.queue.label(prefix),
         restarted_at=from_epoch_ms(past.at_ms),
         interrupted=past.interrupted,
         remembered=past.remembered,

@@ -7,16 +7,17 @@ environment and the config files apply to both; flags do not, so they are repeat
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qctl.config.prefixes import Prefixes, escaped
 from qctl.config.settings import Settings
 from qctl.connection.address import EMBEDDED, Address, parse_url
 from qctl.errors import UnreachableError
+from qctl.wire.keys import QueueKeys, common_prefix
 
 # Options of the recommended commands. Other words that begin with a dash are names.
 _OPTIONS = {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"}
-_OPTIONS |= {"--full", "--keep-paused", "--for"}
+_OPTIONS |= {"--include-others", "--full", "--keep-paused", "--for"}
 _REDIS_PORT = 6379
 # The settings of the command that runs; one process runs one command.
 _settings: Settings | None = None
@@ -64,6 +65,13 @@ def command(prefix: str | None, verb: str, *words: str, redis: str = "") -> str:
     plain = [word for word in words if word not in dashed]
     ordered = [*plain, *options, *(["--", *dashed] if dashed else [])]
     return " ".join(["qctl", verb, *map(quoted, ordered)])
+
+
+def command_on(queues: Sequence[QueueKeys], verb: str, *options: str) -> str:
+    """``command`` on these queues, which may have several prefixes."""
+    prefix = common_prefix(queues)
+    words = [keys.full_name if prefix is None else keys.name for keys in queues]
+    return command(prefix, verb, *words, *options)
 
 
 def kube_context() -> str:

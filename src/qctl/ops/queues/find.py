@@ -15,7 +15,7 @@ from qctl.connection.address import Client
 from qctl.errors import PartialError, RefusedError, ReplyError
 from qctl.ops.queues.missing import listed, no_queues, no_such_queue
 from qctl.ops.queues.select import choose_queues
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.discovery import survey
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -41,9 +41,9 @@ class Queues:
         return tuple(queue for queue in self.readable if queue.format == "bullmq")
 
     @property
-    def bull(self) -> tuple[str, ...]:
-        """Names of the queues of Bull 3/4."""
-        return tuple(queue.keys.name for queue in self.readable if queue.format == "bull")
+    def bull(self) -> tuple[QueueKeys, ...]:
+        """The queues of Bull 3/4."""
+        return tuple(queue.keys for queue in self.readable if queue.format == "bull")
 
     def by_prefix(self) -> dict[str, Queues]:
         """The queues of each prefix."""
@@ -63,7 +63,8 @@ class Queues:
         """
         if not self.broken:
             return
-        lines = [f"{keys.name!r}: {error.message}" for keys, error in self.broken]
+        prefix = common_prefix(self.keys)
+        lines = [f"{keys.label(prefix)!r}: {error.message}" for keys, error in self.broken]
         raise PartialError(
             f"{len(self.broken)} of {len(self.broken) + len(self.readable)} queues cannot be read",
             why=listed(lines, "\n"),

@@ -61,7 +61,7 @@ def active_jobs(impact: Impact) -> Aspect:
 
 def _unseen(impact: Impact) -> Iterator[str]:
     """Locked jobs of queues to which no worker is connected."""
-    empty = {q.name for q in impact.queues if q.workers == 0 and not q.other_workers}
+    empty = {impact.label(q) for q in impact.queues if q.workers == 0 and not q.other_workers}
     held = [
         job.lock_ttl_ms for job in impact.jobs if job.queue in empty and job.held_by != "nobody"
     ]

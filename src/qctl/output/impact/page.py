@@ -34,7 +34,7 @@ def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
 
 
 def _heading(impact: Impact, width: int) -> Iterator[str]:
-    queues = listed([*(queue.name for queue in impact.queues), *impact.bull])
+    queues = listed([*map(impact.label, impact.queues), *impact.bull])
     if impact.target is None:
         text = f"a restart now of all workers of {queues or 'no queue'}: {impact.why_no_target}"
     else:

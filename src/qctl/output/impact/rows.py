@@ -59,7 +59,8 @@ def _recovery(impact: Impact) -> Aspect:
     }
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
     recovered = {row.queue for row in rows}
-    if paused := [q.name for q in impact.queues if q.paused and q.name in recovered]:
+    paused = [impact.label(queue) for queue in impact.queues if queue.paused]
+    if paused := [name for name in paused if name in recovered]:
         verb = "is" if len(paused) == 1 else "are"
         notes.append(f"{listed(paused)} {verb} paused, so no job runs there until a resume")
     notes += list(dict.fromkeys(map(_durations, rows)))[:_MAX_ROWS]
@@ -94,7 +95,7 @@ def _untouched(impact: Impact) -> Iterator[Aspect]:
     prioritized = sum(queue.prioritized for queue in impact.queues)
     delayed = sum(queue.delayed for queue in impact.queues)
     parents = sum(queue.waiting_children for queue in impact.queues)
-    paused = [queue.name for queue in impact.queues if queue.paused]
+    paused = [impact.label(queue) for queue in impact.queues if queue.paused]
     notes = [f"paused: {listed(paused)}"] if paused else []
     if prioritized:
         notes.append(f"{prioritized:,} of them with a priority")

@@ -86,15 +86,10 @@ class Workers(list[WorkerClient]):
         is_unnamed = self.any_queue or (self._is_cluster and running) or not is_listed(keys.prefix)
         return None if not found and is_unnamed else found
 
-    def under(self, prefix: str) -> Workers:
-        """The workers of one prefix."""
-        named = (worker for worker in self if worker.keys.prefix == prefix)
-        return Workers(named, any_queue=self.any_queue, is_cluster=self._is_cluster)
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class ForeignWorker:
-    """A worker under another prefix or in another database; ``name`` is its connection's name."""
+    """A worker in another database or of an unknown queue; ``name`` is its connection's name."""
 
     name: str
     db: int
@@ -206,17 +201,6 @@ def parse_workers(
     """
     found = _connected(lists, prefixes, queues, db)
     return None if found is None else found.workers
-
-
-def list_foreign(
-    client: Client, prefix: str, db: int = 0
-) -> tuple[tuple[str, ForeignWorker], ...] | None:
-    """The address and the worker of each connection that serves another prefix or database.
-
-    None if that is unknown.
-    """
-    found = _connected(_client_lists(client), only(prefix), (), db)
-    return None if found is None else found.foreign
 
 
 def _connected(
