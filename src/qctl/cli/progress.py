@@ -29,7 +29,7 @@ class DrainView:
         keep_paused: whether the queues stay paused after a success.
 
     Attributes:
-        pulse: shows whether Redis and the process manager answer; for the drain to update.
+        pulse: whether Redis and the process manager answer; updated by the drain.
         report: the last step of the drain; None until it is shown.
     """
 

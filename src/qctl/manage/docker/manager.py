@@ -93,8 +93,8 @@ class Docker:
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """See ``Manager``; Docker waits for the container's own stop timeout before SIGKILL.
 
-        The command is detached: an engine may break off a restart whose client has gone away, and
-        leave the container stopped.
+        The command is detached: if the client of a restart disconnects, some engines abort the
+        restart, and leave the container stopped.
         """
         return DetachedCall(["docker", "restart", process.key])
 

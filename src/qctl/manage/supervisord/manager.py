@@ -137,7 +137,7 @@ class Supervisord:
         if not self._is_checked:
             raise ManagerUnreachableError(
                 "the processes of this supervisord cannot be seen from here",
-                why=f"it reports {pid} as its own pid, and that is no supervisord here",
+                why=f"it reports {pid} as its own pid, but here that pid is not a supervisord",
                 hint="work on the host of supervisord, or in its container",
             )
 

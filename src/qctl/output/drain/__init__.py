@@ -1,1 +1,1 @@
-"""A drain on the screen: plain lines for pipes, and a picture that changes for terminals."""
+"""A drain on the screen: plain lines for pipes, and blocks that are redrawn for terminals."""

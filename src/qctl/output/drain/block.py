@@ -57,7 +57,7 @@ class Block:
             yield indent + self.styled(line, style)
 
     def jobs(self, jobs: Iterable[RunningJob], indent: str, most: int = MAX_JOBS) -> Iterator[str]:
-        """The longest running of the jobs, a line each, and how many more there are."""
+        """The jobs that have run longest, a line each, and how many more there are."""
         ordered = sorted(jobs, key=lambda job: -(job.runtime_s or 0))
         if not ordered or most < 1:
             return
@@ -82,7 +82,7 @@ class Block:
 
 
 def _job_columns(job: RunningJob) -> tuple[str, ...]:
-    """Queue, id, name, how long the job has run, how long it needs, and its lock."""
+    """Queue, id, name, how long the job has run, and how much longer it needs."""
     name = visible(job.name) if job.name is not None else "(no data)"
     ran = "?" if job.runtime_s is None else duration(job.runtime_s)
     left = "" if job.estimate_s is None else f"about {duration(job.estimate_s)} to go"

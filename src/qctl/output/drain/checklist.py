@@ -1,7 +1,7 @@
-"""The steps of a running drain for a terminal: those that are done, the current one, the rest.
+"""The steps of a running drain for a terminal: finished steps, the current step, steps to come.
 
-Finished steps are lines that stay on the screen. The current step and those to come are redrawn
-several times a second.
+Finished steps are lines that stay on the screen. The other steps are redrawn several times a
+second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from qctl.plurals import counted
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_PER_S = 10
 _BAR_WIDTH = 20
-# The rows that the screen needs for other lines than the running jobs.
+# How many rows of the screen are kept free of running jobs.
 _OTHER_ROWS = 6
 _MAX_TODO = 5
 _DONE, _ODD, _TODO = "✔", "!", "·"
@@ -54,7 +54,7 @@ class Checklist:
         self._since = 0.0
         self._wait: Waiting | None = None
         self._jobs_at_start = 0
-        # Queues of the last steps of one kind, which become one line: the kind and the names.
+        # The last pauses or resumes, to be shown as one line: the kind of step, and the queues.
         self._queues: tuple[str, list[str]] = ("", [])
 
     def begin(self, plan: Planned) -> None:
@@ -76,9 +76,9 @@ class Checklist:
         self._go_on("pausing" if plan.strategy != "roll" else "starting", "pause")
 
     def update(self, step: Step) -> Iterator[str]:  # noqa: PLR0912 - a case a step
-        """Take one step into account, and return the lines of what is finished.
+        """Take one step into account, and yield a line for everything that it finishes.
 
-        The plan and the report are no steps of the checklist; ``flush`` comes before the report.
+        Not for the plan (see ``begin``) or the report. Call ``flush`` before the report is shown.
         """
         kind = step.step if isinstance(step, Paused | Resumed) else ""
         if isinstance(step, Paused) and (step.again or not step.changed):
@@ -125,7 +125,7 @@ class Checklist:
                 yield self._line(_ODD, f"{names}: {jobs} put back: {listed(step.ids)}")
 
     def flush(self) -> Iterator[str]:
-        """The line of the queues that were paused or resumed last, if there are any."""
+        """The line about the queues that were paused or resumed last, if there are any."""
         kind, names = self._queues
         self._queues = ("", [])
         if names:
@@ -164,7 +164,7 @@ class Checklist:
     def _waiting_text(self, wait: Waiting) -> str:
         """``waiting for 5 of 26 jobs  ━━━━────  3.1 s of about 4.0 s``."""
         left, total = len(wait.active), max(self._jobs_at_start, len(wait.active))
-        # The step comes once a second; in between, the time goes on.
+        # ``wait`` is at most a second old. Meanwhile, the time that is shown must go on.
         waited_s = max(wait.waited_s, time.monotonic() - self._since)
         text = f"waiting for {left:,} of {counted(total, 'job')}"
         if wait.orphans:
@@ -183,7 +183,7 @@ class Checklist:
         return f"{text}  {bar}  {time_text}"
 
     def _go_on(self, now: str, *steps: str) -> None:
-        """Begin a step; the first of ``steps`` on the list, and all before it, leave the list."""
+        """Begin ``now``; drop from ``_todo`` the first of ``steps`` that it has, and all before."""
         if now != self._now:
             self._now, self._since = now, time.monotonic()
         at = next((self._todo.index(step) for step in steps if step in self._todo), -1)

@@ -14,7 +14,7 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
     """What the drain will do, with the current numbers of jobs.
 
     Args:
-        with_jobs: whether running jobs are listed; the checklist of a running drain lists them.
+        with_jobs: whether to list running jobs; not needed if a checklist follows, which has them.
     """
     block = Block(width=width, colour=colour)
     room = block.width - len(INDENT) - LABEL_WIDTH

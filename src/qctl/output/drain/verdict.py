@@ -15,7 +15,7 @@ from qctl.plurals import counted
 # How many harmed jobs the verdict lists: about a screenful.
 _MAX_HARMED = 20
 _MAX_PIDS = 6
-# In less room than this, the number of the queues says more than their names.
+# With fewer cells than this for the queues, show their number instead of their names.
 _MIN_NAMES = 20
 
 
@@ -39,14 +39,14 @@ def verdict_block(report: DrainReport, took_s: float, *, width: int, colour: boo
         yield from block.paragraph(f"timed out: {ran} still running", "bold red")
     what, *why = (report.error or "").split("\n")
     if report.exit_status == ExitStatus.INTERRUPTED:
-        # "interrupted" alone would sound like the figure of the jobs.
+        # "interrupted" alone would look like the number of interrupted jobs.
         what = "stopped by Ctrl-C or another signal"
     if report.hint and why and why[-1] == report.hint:
         why.pop()
     if what:
         yield from block.paragraph(visible(what), "bold red")
         for line in why:
-            # The message of an error is shown; the frames of its stack are indented.
+            # Show the error's message, but not the frames of its stack, which are indented.
             if line[:1] != " " and not line.startswith("Traceback ("):
                 yield from block.paragraph(visible(line), indent=INDENT * 2)
     yield from _state_lines(report, block)
@@ -63,7 +63,7 @@ def verdict_block(report: DrainReport, took_s: float, *, width: int, colour: boo
 
 
 def _mark(report: DrainReport) -> tuple[str, str]:
-    """The mark of the verdict and its style: done, done with a loss or a doubt, failed."""
+    """The mark and its style: ✖ for a failure or a loss, ! for interrupted jobs or a doubt."""
     if report.exit_status != 0 or report.lost:
         return "✖", "bold red"
     if report.interrupted != 0 or report.lost is None or report.unserved:
@@ -91,7 +91,7 @@ def _title(report: DrainReport) -> str:
 
 
 def _state_lines(report: DrainReport, block: Block) -> Iterator[str]:
-    """The state of the queues, as far as it is not the one that everybody expects."""
+    """Queues that are paused, unserved or in an unknown state; after a failure, all queues."""
     room = block.width - 40
     still = report.still_paused or ()
     if report.resumed is False and report.still_paused is None:
