@@ -85,7 +85,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
     own = [option for parameter in declared for option in _options_of(parameter)]
-    # For a command on one queue, find the queue's prefix here: the function gets just this prefix.
+    # For a command on one queue, find the queue's prefix here, and limit the settings to it.
     one_queue = next((p.name for p in own if p.annotation == Queue), "")
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:

@@ -69,7 +69,7 @@ class ToolFailedError(ManagerUnreachableError):
     """A tool ended with another exit code than 0.
 
     Args:
-        code: its exit code; negative if a signal ended the tool.
+        code: the tool's exit code; negative if a signal ended the tool.
         message: the reason, from the tool's stderr; "" if there is none.
     """
 

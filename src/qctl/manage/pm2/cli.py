@@ -31,7 +31,7 @@ def list_rows(home: Path) -> list[Any]:
     try:
         output = run_tool(argv, timeout_s=_LIST_TIMEOUT_S, env={"PM2_HOME": str(home)})
     except ToolFailedError as error:
-        # Leave out ``error.why``: it quotes the command's stderr, which may also hold secrets.
+        # Leave out ``error.why``: it quotes the command's stderr, which may hold secrets.
         why = error.what
     except ManagerUnreachableError as error:
         why = f"{error.what}: {error.why}"

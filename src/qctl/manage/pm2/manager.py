@@ -155,7 +155,7 @@ class _RpcRestart:
             except QctlError as error:
                 self._error = f"{error.what}: {error.why}"
         except (rpc.NotUnderstoodError, UnreachableError):
-            # This is no refusal: PM2 may be restarting the process, and must not be asked twice.
+            # A lost answer is no refusal: PM2 may be restarting the process, so do not ask twice.
             # The caller watches the process and notices when PM2 is gone.
             pass
         except rpc.RpcError as error:

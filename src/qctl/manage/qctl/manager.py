@@ -49,7 +49,7 @@ class Qctl:
         return found
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is ``NAME/SLOT``: a slot numbers a process in its master."""
+        """See ``Manager``; the key is ``NAME/SLOT``: the slot is the process's number, from 0."""
         name = key.partition("/")[0]
         folder = MasterFolder(self._home, name)
         until = time.monotonic() + _ENDING_S
@@ -137,7 +137,7 @@ class _Replacement:
             try:
                 answer = self._request.poll()
             except UnreachableError:
-                # This is no refusal: the caller watches the process itself.
+                # A lost answer is no refusal: the caller watches the process itself.
                 answer = {}
             if answer is not None:
                 self._is_done = True

@@ -279,7 +279,7 @@ class AsyncConnection:
                     ):
                         reason = reply
                     if not self._unanswered:
-                        # All commands have their replies, so this one says why the server is
+                        # All commands have their replies, so this error says why the server is
                         # about to disconnect.
                         reason = reply
                         break

@@ -300,7 +300,7 @@ class Engine:
             self._loop.call_soon(self._send_steps)
 
     def released(self, job: Job) -> None:
-        """Forget a job that was not settled by ``complete``, and fetch another one."""
+        """Forget a job that was not settled by ``complete``, and fetch another job."""
         self._forget(job)
         self._free += 1
         # Even if no job could run at the last fetch, the end of this job may let another job run.

@@ -93,7 +93,7 @@ class Listener:
                 await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # CLIENT is not allowed, or a marker is on its way to us: add one that is not lost.
+            # CLIENT is not allowed, or a marker is on its way to us and gets lost: add another one.
             task.cancel()
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)

@@ -74,7 +74,7 @@ class JobRunner:
         """
         self._is_cancelling = True
         jobs = list(self._engine.in_hand.values())
-        # Each job goes back to the head of the queue, so the one given back last runs first.
+        # Each job goes back to the head of the queue, so the job given back last runs first.
         for job in reversed(jobs):
             if job.task is not None and not job.is_ending:
                 job.task.cancel()

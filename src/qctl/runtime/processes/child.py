@@ -131,7 +131,7 @@ class Child:
         reporting.cancel()
         if self._heartbeats is not None:
             await asyncio.to_thread(self._heartbeats.stop)
-        # Exit code 1: the master must put back jobs, because Redis was away when we tried.
+        # Exit code 1: the master must put back jobs, because Redis was away when this child tried.
         is_clean = not any(worker.state().busy for worker in self._workers)
         # Exit here: the end of ``asyncio.run`` would wait for threads.
         _exit(0 if is_clean else 1)
