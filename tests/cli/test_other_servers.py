@@ -48,7 +48,7 @@ def test_a_missing_extra_names_a_command_that_works_here(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     words = {"top": ("top",), "metrics": ("metrics",)}[extra]
-    ran = run(*words, terminal=True, QCTL_REDIS_URL=redis_url)
+    ran = run(*words, "--no-color", terminal=True, QCTL_REDIS_URL=redis_url)
     assert ran.code != 0
     hint = ran.err.splitlines()[-1].removeprefix("try: ")
     # The environment that qctl runs in, not whichever pip comes first in PATH.

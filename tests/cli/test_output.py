@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qctl.runtime.api.queue import Queue
+from tests.labs.cli import run
 
 FULL = Path("/dev/full")
 
@@ -45,3 +46,16 @@ def test_a_full_disk_is_named(kind: str, redis_url: str) -> None:
     assert lines[:2] == ["error: the output cannot be written", "No space left on device"]
     assert "unexpected" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_coloured_only_on_a_terminal_that_wants_it() -> None:
+    words = ("jobs", "show", "q", "1", "--redis", "redis://127.0.0.1:1")
+    plain = run(*words).err
+    assert plain.startswith("error: ")
+    assert "\x1b" not in plain
+    coloured = run(*words, terminal=True).err
+    assert coloured.startswith("\x1b[1;31merror:\x1b[0m ")
+    assert "\x1b[1mtry:\x1b[0m " in coloured
+    for unwanted in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert run(*words, terminal=True, **unwanted).err == plain
+    assert run(*words, "--no-color", terminal=True).err == plain

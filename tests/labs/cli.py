@@ -37,7 +37,7 @@ def run(*arguments: str, stdin: str = "", terminal: bool = False, **environ: str
     )
     code = program.run(arguments, streams)
     ran = Ran(code, streams.stdout.getvalue(), streams.stderr.getvalue())  # type: ignore[attr-defined]
-    for line in ran.err.splitlines():
+    for line in _SGR.sub("", ran.err).splitlines():
         if line.startswith("try: "):
             check_hint(line.removeprefix("try: "), len(arguments))
     return ran
@@ -64,6 +64,8 @@ def check_hint(hint: str, typed: int | None = None) -> int:
 
 # A command stands alone at the beginning, after a colon or after "then": it goes on to the end.
 # Elsewhere prose may follow it.
+# Colours.
+_SGR = re.compile("\x1b\\[[0-9;]*m")
 _COMMAND = re.compile(
     r"(?P<stands_alone>^|: |then )?(?<![\w./:`-])`?(?P<command>qctl (?P<word>[a-z-]+)[^`;,]*)"
 )

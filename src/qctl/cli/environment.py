@@ -71,23 +71,13 @@ class Environment:
     @property
     def animated(self) -> bool:
         """Whether stderr may show progress that overwrites itself."""
-        return self.streams.stderr_is_terminal and self.output == "table" and not self._is_dumb
+        return (
+            self.streams.stderr_is_terminal and self.output == "table" and not self.streams.is_dumb
+        )
 
     def may_colour(self, stream: TextIO | None = None) -> bool:
         """Whether ``stream`` (by default stdout) may be coloured."""
-        is_wanted = not self.no_color and not self.streams.environ.get("NO_COLOR")
-        return self.is_terminal(stream) and is_wanted and not self._is_dumb
-
-    def is_terminal(self, stream: TextIO | None = None) -> bool:
-        """Whether ``stream`` (by default stdout) is a terminal."""
-        streams = self.streams
-        return (
-            streams.stderr_is_terminal if stream is streams.stderr else streams.stdout_is_terminal
-        )
-
-    @property
-    def _is_dumb(self) -> bool:
-        return self.streams.environ.get("TERM") in {"dumb", "unknown"}
+        return not self.no_color and self.streams.may_colour(stream or self.streams.stdout)
 
     @property
     def width(self) -> int:
@@ -109,7 +99,7 @@ class Environment:
 
         return Console(
             file=stream,
-            force_terminal=not self._is_dumb,
+            force_terminal=not self.streams.is_dumb,
             no_color=not self.may_colour(stream),
             width=self.terminal_width,
             markup=False,

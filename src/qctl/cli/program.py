@@ -133,7 +133,8 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
         if not isinstance(error, QctlError):
             text = f"unexpected: {type(error).__name__}: {error}"
             error = QctlError(text, hint="" if debug else "the same command with --debug")
-        _write_lines(streams, error.lines)
+        colour = "--no-color" not in arguments and streams.may_colour(streams.stderr)
+        _write_lines(streams, error.lines, colour=colour)
         return error.exit_status
     return code
 
@@ -205,7 +206,8 @@ def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
     return ""
 
 
-def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
+def _write_lines(streams: Streams, lines: Sequence[str], *, colour: bool = False) -> None:
+    from qctl.output.console import styled  # noqa: PLC0415
     from qctl.output.text import visible, without_passwords  # noqa: PLC0415
 
     try:
@@ -215,7 +217,11 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
         _discard_stdout()
     try:
         for line in lines:
-            streams.stderr.write(visible(without_passwords(line)) + "\n")
+            text = visible(without_passwords(line))
+            for label, style in (("error:", "bold red"), ("try:", "bold")):
+                if colour and text.startswith(label):
+                    text = styled(label, style, colour=True) + text.removeprefix(label)
+            streams.stderr.write(text + "\n")
         streams.stderr.flush()
     except OSError:
         # Nobody reads stderr any more. If the reader was a terminal, nobody reads stdout either.

@@ -96,7 +96,7 @@ class DrainView:
     def _show_plan(self, plan: Planned) -> None:
         env = self._env
         stream = env.streams.stdout if self._dry_run else env.streams.stderr
-        if not env.is_terminal(stream):
+        if not env.streams.is_terminal(stream):
             mark = "  (dry run)" if self._dry_run else ""
             self._write(stream, (line + mark for line in step_lines(plan)))
             return

@@ -80,6 +80,19 @@ class Streams:
         sys.stdout = stdout = cast("TextIO", _Output(stdout))
         return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
 
+    def is_terminal(self, stream: TextIO) -> bool:
+        """Whether one of the two output streams is a terminal."""
+        return self.stderr_is_terminal if stream is self.stderr else self.stdout_is_terminal
+
+    @property
+    def is_dumb(self) -> bool:
+        """Whether the terminal obeys no escape sequences."""
+        return self.environ.get("TERM") in {"dumb", "unknown"}
+
+    def may_colour(self, stream: TextIO) -> bool:
+        """Whether an output stream may be coloured, unless ``--no-color`` was given."""
+        return self.is_terminal(stream) and not self.is_dumb and not self.environ.get("NO_COLOR")
+
 
 def _null(mode: Literal["r", "w"]) -> TextIO:
     return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123
