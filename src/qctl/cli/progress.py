@@ -65,7 +65,7 @@ class DrainView:
             self._env.note(*step_lines(step))
 
     def begin(self) -> None:
-        """Show that the drain of the last plan begins. Call this after all questions."""
+        """Note that the drain of the plan shown last begins. Call this after all questions."""
         self._began = time.monotonic()
         if self._checklist is not None:
             self._start()

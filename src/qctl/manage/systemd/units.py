@@ -130,7 +130,7 @@ def why_not_restartable(unit: Properties) -> str:
     """Why a restart would leave the old workers running beside the new ones; "" if it would not."""
     mode = unit.get("KillMode")
     if mode == "none":
-        return "with KillMode=none, systemd stops no process, and would start new workers beside it"
+        return "with KillMode=none, systemd would start new workers without stopping the old ones"
     pid = _number(unit.get("MainPID"))
     if mode == "process" and pid and is_shell_without_trap(pid, _stop_signal(unit)):
         return (

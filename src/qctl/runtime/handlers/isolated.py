@@ -61,7 +61,7 @@ class _Task:
 
 
 class IsolatedPool:
-    """The children of one worker, started on demand. For each running child, a thread waits."""
+    """The children of one worker, started on demand. While a child runs a job, a thread waits."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -171,7 +171,7 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # A child that never ran a job died at its start, as the next one would: fail below.
+            # Try another child, unless this one died at its start: then the next would as well.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True
