@@ -96,6 +96,16 @@ def test_the_prefixes_in_force_choose_the_queues_of_a_target(own: Lab) -> None:
     done = own.qctl("restart", "pm2:app", "--prefix", "{emails}")
     assert done.code == 5
     assert "also serves videos@{videos}" in done.err
+    # The doctor's choice is the same.
+    doctor = ("doctor", "--target", "pm2:app", "--json")
+    done = own.qctl(*doctor)
+    assert (done.code, done.out) == (2, "")
+    assert "emails@{emails}, videos@{videos}" in done.err
+    examined = own.qctl(*doctor, "--prefix", "{emails}").json["examined"]
+    assert (examined["queues"], examined["left_out"]) == (1, ["videos@{videos}"])
+    for words in (EACH_ITS_OWN, ("--all-prefixes",)):
+        examined = own.qctl(*doctor, *words).json["examined"]
+        assert examined == {"queues": 2, "workers": 2, "processes": 1, "left_out": []}
     # What the config says about a target names queues as a command line does.
     write_config(
         own.folder,

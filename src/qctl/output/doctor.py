@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qctl.output.console import styled
-from qctl.output.text import count, visible
+from qctl.output.text import count, listed, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
             more = f"{count(number - MAX_SHOWN)} more of {check} ({severity}): --json lists all"
             lines += [more, ""]
     lines += _remarks(diagnosis.checks, width, colour)
+    if left_out := diagnosis.examined.left_out:
+        text = f"not examined: {listed(left_out)}, which the target serves under other prefixes: "
+        lines += [*_wrapped(f"{text}select these with --prefix", width, "", "  "), ""]
     lines += _wrapped(_summary(diagnosis), width, "", "")
     return "".join(f"{line}\n" for line in lines)
 

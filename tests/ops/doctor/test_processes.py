@@ -12,15 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from qctl.config.files import Origin
+from qctl.config.prefixes import parse_prefixes
 from qctl.config.settings import TargetConfig
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
+from qctl.errors import UsageError
 from qctl.manage.pm2.manager import Pm2
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.doctor import examination
 from qctl.ops.doctor import run as doctor
 from qctl.ops.doctor.findings import Diagnosis
-from qctl.ops.processes.targets import Target
+from qctl.ops.processes.suggest import commands_like
+from qctl.ops.processes.targets import Connections, Target
+from qctl.output.doctor import diagnosis_text
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import WorkerClient, Workers
 from tests.labs.build import Q, put
 from tests.labs.doctor import APP, SETTINGS, diagnose, of, result
 from tests.labs.servers import limited_user
@@ -58,10 +65,10 @@ def test_a_stop_signal_that_does_not_arrive(run: Run) -> None:
     assert finding.commands == ("qctl restart pm2:app",)
 
 
-def completed(client: Client, *runtimes_ms: int, name: str = "job") -> None:
+def completed(client: Client, *runtimes_ms: int, name: str = "job", keys: QueueKeys = Q) -> None:
     for number, runtime_ms in enumerate(runtimes_ms):
         put(
-            client, f"{name}{number}", "completed", score=number,
+            client, f"{name}{number}", "completed", keys=keys, score=number,
             name=name, processedOn=1_000_000, finishedOn=1_000_000 + runtime_ms,
         )  # fmt: skip
 
@@ -113,6 +120,45 @@ def test_a_target_whose_queues_cannot_be_told(
         diagnosis = doctor.examine(lowly, parse_url(url), SETTINGS, target="pm2:app")
     assert result(diagnosis, "no-workers").status == "failed"
     assert len(of(diagnosis, "legacy-paused")) == 1
+
+
+def test_a_target_under_several_prefixes(
+    client: Client, redis_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(trouble := replace(APP, signal_trouble="its command is npm"))
+    queues = [QueueKeys(prefix, "q") for prefix in ("a", "b", "c")]
+    for keys in queues:
+        completed(client, *[4000] * 5, keys=keys)
+    put(client, "0", "paused", keys=queues[1])
+    workers = [WorkerClient(keys, None, n, f"10.0.0.1:{n}", 9, 1) for n, keys in enumerate(queues)]
+    found = Target("pm2:app", Pm2(Path("/nonexistent")), (trouble,), ())
+    monkeypatch.setattr(doctor, "open_target", lambda *_: found)
+    known = Connections(Workers(workers), {trouble.key: workers}, {})
+    monkeypatch.setattr(doctor, "read_connections", lambda *_: known)
+    words = ("q@a", "q@b", "q@c")
+    config = replace(SETTINGS, targets=(TargetConfig("app", "pm2:app", words),))
+
+    def examine(*words: str) -> Diagnosis:
+        settings = replace(config, prefixes=parse_prefixes(words))
+        with commands_like(replace(settings, origins={"redis.prefix": Origin("flag")})):
+            return doctor.examine(
+                client, parse_url(redis_url), settings, target="pm2:app", sleep=lambda _: None
+            )
+
+    diagnosis = examine("a", "b")
+    assert (diagnosis.examined.queues, diagnosis.examined.left_out) == (2, ("q@c",))
+    (paused,) = of(diagnosis, "legacy-paused")
+    assert (paused.subject.name, paused.commands) == ("q@b", ("qctl resume q --prefix b",))
+    # One finding about the process, and its restart drains the queues of both prefixes.
+    (path,) = of(diagnosis, "signal-path")
+    assert path.commands == ("qctl restart pm2:app --prefix a --prefix b",)
+    assert {f.evidence["queue"] for f in of(diagnosis, "kill-timeout")} == {"q@a", "q@b"}
+    assert "not examined: q@c" in diagnosis_text(diagnosis, width=80, colour=False)
+    alone = examine("a")
+    assert (alone.examined.queues, alone.examined.left_out) == (1, ("q@b", "q@c"))
+    assert [f.evidence["queue"] for f in of(alone, "kill-timeout")] == ["q"]
+    with pytest.raises(UsageError, match="no queue under the key prefixes"):
+        examine("d")
 
 
 HOUR_MS = 3_600_000

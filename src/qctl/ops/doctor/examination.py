@@ -71,6 +71,7 @@ class Examination:
         queues: the queues to examine.
         chosen: the processes of ``--target``; None without ``--target``.
         full: read everything instead of samples.
+        is_alone: whether no other Examination has queues of another prefix.
         sleep: called to wait between the two readings that some checks make.
         answers: the results and errors of the functions decorated with ``read_once``.
     """
@@ -82,6 +83,7 @@ class Examination:
     chosen: Sequence[ManagedProcess] | None = None
     full: bool = False
     sleep: Callable[[float], None] = time.sleep
+    is_alone: bool = True
     answers: dict[Callable[[Examination], Any], Any] = field(default_factory=dict, repr=False)
 
     # Queues
@@ -110,6 +112,14 @@ class Examination:
     def command(self, verb: str, *words: str) -> str:
         """A qctl command for the operator to type, for the prefix of these queues."""
         return command(self.settings.prefix, verb, *words)
+
+    def restart(self, target: str) -> str:
+        """The command that restarts a target with a drain of all the examined queues it serves."""
+        return command(self.settings.prefix if self.is_alone else None, "restart", target)
+
+    def label(self, keys: QueueKeys) -> str:
+        """How findings about processes call a queue."""
+        return keys.name if self.is_alone else keys.full_name
 
     # Workers
 

@@ -75,11 +75,17 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """How many queues, workers and processes there were to examine; None if unknown."""
+    """How many queues, workers and processes there were to examine; None if unknown.
+
+    Args:
+        left_out: the queues, each as ``NAME@PREFIX``, that the target serves under prefixes that
+            are not in force. They were not examined.
+    """
 
     queues: int
     workers: int | None
     processes: int | None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

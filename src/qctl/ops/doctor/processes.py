@@ -20,6 +20,7 @@ from qctl.ops.doctor.findings import (
 )
 from qctl.ops.doctor.workers import unserved_note
 from qctl.ops.jobs.estimate import quantile
+from qctl.ops.processes.attribution import configured
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.processes.stopped import remedy
 from qctl.ops.times import utc_datetime
@@ -73,7 +74,7 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
             },
             remedy=f"{_longer_grace(shortest, needed_ms)}, and "
             "let it close its workers on that signal; until then restart it through qctl",
-            commands=(exam.command("restart", target),),
+            commands=(exam.restart(target),),
         )
     if unknown:
         yield f"it is unknown how long the jobs of {abbreviated(unknown)} take: too few are kept"
@@ -90,7 +91,7 @@ def signal_path(exam: Examination) -> Iterator[Finding]:
                 "make the worker the process that the manager starts, and close it on the signal; "
                 "until then restart it through qctl"
             )
-            commands: tuple[str, ...] = (exam.command("restart", target),)
+            commands: tuple[str, ...] = (exam.restart(target),)
             if not all(p.tree_kill for p in own):
                 # Do not recommend a restart: the old workers would survive it.
                 fix, commands = words_of(own[0].kind).tree_kill, ()
@@ -118,8 +119,8 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
         past = [each for each in _past_restarts(exam) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]
-        shared = sorted({e.queue.name for e in hit if _is_shared(exam, e.queue, target)})
-        if own := [each for each in hit if each.queue.name not in shared]:
+        shared = sorted({e.queue for e in hit if _is_shared(exam, e.queue, target)})
+        if own := [each for each in hit if each.queue not in shared]:
             yield _likely_interruption(exam, target, own, _slowest(exam, processes))
         elif hit:
             yield _possible_interruption(exam, target, hit, shared)
@@ -133,7 +134,7 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
 def _likely_interruption(
     exam: Examination, target: str, hit: Sequence[PastRestart], slowest: _Slowest | None
 ) -> Finding:
-    one, evidence = hit[0].process, _restart_evidence(hit)
+    one, evidence = hit[0].process, _restart_evidence(exam, hit)
     kill_ms = one.kill_timeout_ms
     ends_in_time = slowest is not None and kill_ms is not None and slowest.p95_s * 1000 < kill_ms
     kills = (
@@ -154,28 +155,30 @@ def _likely_interruption(
         evidence=evidence,
         remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
         "until then restart it through qctl, which needs no handler",
-        commands=(exam.command("restart", target),),
+        commands=(exam.restart(target),),
     )
 
 
 def _possible_interruption(
-    exam: Examination, target: str, hit: Sequence[PastRestart], shared: Sequence[str]
+    exam: Examination, target: str, hit: Sequence[PastRestart], shared: Sequence[QueueKeys]
 ) -> Finding:
     """The finding for stalled jobs that may have run in another app."""
-    evidence = _restart_evidence(hit)
+    evidence, names = _restart_evidence(exam, hit), [*map(exam.label, shared)]
     return Finding(
         severity="info",
         subject=Subject("process", target),
         what=f"{counted(evidence['interrupted'], 'job')} stalled soon after its last start; other "
-        f"apps also have workers on {abbreviated(shared)}: it is unknown which app ran these jobs",
-        evidence=evidence | {"shared_queues": list(shared[:MAX_EXAMPLES])},
-        commands=tuple(exam.command("workers", name) for name in shared[:1]),
+        f"apps also have workers on {abbreviated(names)}: it is unknown which app ran these jobs",
+        evidence=evidence | {"shared_queues": names[:MAX_EXAMPLES]},
+        commands=tuple(exam.command("workers", keys.name) for keys in shared[:1]),
     )
 
 
-def _restart_evidence(hit: Sequence[PastRestart]) -> dict[str, Any]:
+def _restart_evidence(exam: Examination, hit: Sequence[PastRestart]) -> dict[str, Any]:
     # Count each job once: two instances that started together list the same jobs.
-    jobs = dict.fromkeys((each.queue.name, job_id) for each in hit for job_id in each.interrupted)
+    jobs = dict.fromkeys(
+        (exam.label(each.queue), job_id) for each in hit for job_id in each.interrupted
+    )
     return {
         "interrupted": len(jobs),
         "jobs": [{"queue": name, "id": job_id} for name, job_id in jobs][:MAX_EXAMPLES],
@@ -191,7 +194,7 @@ def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
     if any(holder is None or holder.target != target for holder in held):
         return True
     running = {each.target for each in exam.all_processes if each.runs} - {target}
-    return any(keys.name in t.queues and t.process in running for t in exam.settings.targets)
+    return any(configured(exam.settings, other, [keys]) for other in running)
 
 
 def treekill(exam: Examination) -> Iterator[Finding]:
@@ -244,7 +247,7 @@ def process_names(exam: Examination) -> Iterator[Finding]:
                 "others": others[:MAX_EXAMPLES],
             },
             remedy="rename one of them; qctl never takes a name for a namespace",
-            commands=(exam.command("restart", f"pm2:{own[0].key}"),),
+            commands=(exam.restart(f"pm2:{own[0].key}"),),
         )
 
 
@@ -261,7 +264,7 @@ class _Slowest:
 def _slowest(exam: Examination, processes: Sequence[ManagedProcess]) -> _Slowest | None:
     queues = {name for p in processes for name in exam.served[p]}
     found = [
-        _Slowest(keys.name, name, len(runs), quantile(sorted(runs), _QUANTILE) or 0.0)
+        _Slowest(exam.label(keys), name, len(runs), quantile(sorted(runs), _QUANTILE) or 0.0)
         for keys, by_name in _durations(exam).items()
         if keys.name in queues
         for name, runs in by_name.items()
@@ -331,7 +334,10 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
     for app in apps:
         named = {q for t in exam.settings.targets if t.process == app.target for q in t.queues}
         # An app without queues in [targets] may serve any queue.
-        waiting = [s for s in unserved if s.keys.name in named] if named else unserved
+        waiting = unserved
+        if named:
+            its_own = configured(exam.settings, app.target, [s.keys for s in unserved])
+            waiting = [s for s in unserved if s.keys in its_own]
         gave_up = app.status == "errored"
         if app.down < app.total:
             waiting = []  # The app still runs, so the jobs do not wait for it.
@@ -340,12 +346,12 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="warning" if named or gave_up else "info",
             subject=Subject("process", app.target),
-            what=_what(app, waiting, is_known=bool(named)),
+            what=_what(exam, app, waiting, is_known=bool(named)),
             evidence={
                 "status": app.status,
                 "processes": app.total,
                 "down": app.down,
-                "queues": [s.keys.name for s in waiting][:MAX_EXAMPLES],
+                "queues": [exam.label(s.keys) for s in waiting][:MAX_EXAMPLES],
                 "waiting": sum(s.backlog for s in waiting),
                 "serves_them": True if named else None,
             },
@@ -356,14 +362,14 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
         )
 
 
-def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str:
+def _what(exam: Examination, app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str:
     kind = words_of(app.target.partition(":")[0])
     state = kind.errored if app.status == "errored" else f"it is {app.status}"
     if app.down < app.total:
         state = f"{app.down} of its {app.total} processes: {state}"
     if not waiting:
         return state
-    names = abbreviated([s.keys.name for s in waiting])
+    names = abbreviated([exam.label(s.keys) for s in waiting])
     backlog = sum(s.backlog for s in waiting)
     text = f"{state}, and {counted(backlog, 'job waits', 'jobs wait')} in {names} without a worker"
     if is_known:

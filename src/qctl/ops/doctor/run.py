@@ -8,7 +8,7 @@ hold millions of jobs, the check reads a sample and reports the sample's size (d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from qctl.config.prefixes import Prefixes, only
@@ -38,8 +38,10 @@ from qctl.ops.doctor.findings import (
     denied,
 )
 from qctl.ops.processes.targets import Target, open_target, read_connections
-from qctl.ops.queues.find import Queues, all_queues
+from qctl.ops.queues.find import Queues, all_queues, read_queues
+from qctl.ops.queues.missing import no_such_queue
 from qctl.ops.queues.select import choose_queues
+from qctl.ops.queues.served import select_served, under_other_prefixes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -113,29 +115,37 @@ def examine(
 
     Raises:
         NotFoundError: a named queue or the target does not exist, or there is no queue at all.
-        UsageError: qctl does not know the target's manager.
+        UsageError: qctl does not know the target's manager, or the target serves queues only
+            under other prefixes.
         FailedError: the target does not run.
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
     # Read the queues before the target, so that a misspelt queue is reported as such.
-    chosen_queues = _queues(client, settings.prefixes, names) if names or not target else None
+    queues = _queues(client, settings.prefixes, names) if names or not target else None
     found = open_target(settings, target) if target else None
-    if chosen_queues is None:
-        served = () if found is None else _served_by(client, address, settings, found)
-        chosen_queues = _queues(client, only(settings.prefix), served)
+    left_out: Collection[QueueKeys] = ()
+    if queues is None and found is not None:
+        served, left_out = _served_by(client, address, settings, found)
+        queues = _read(client, served) if served else None
+    by_prefix = (queues or _queues(client, settings.prefixes, ())).by_prefix()
     exams = [
         Examination(
             client=client,
             address=address,
             settings=settings.under(prefix),
-            queues=queues,
+            queues=own,
             chosen=None if found is None else found.processes,
             full=full,
             sleep=sleep,
+            is_alone=len(by_prefix) == 1,
         )
-        for prefix, queues in chosen_queues.by_prefix().items()
+        for prefix, own in by_prefix.items()
     ]
-    return _merged([(exam.settings.prefix, _diagnose(exam)) for exam in exams])
+    diagnosis = _merged([(exam.settings.prefix, _diagnose(exam)) for exam in exams])
+    examined = replace(
+        diagnosis.examined, left_out=tuple(keys.full_name for keys in sorted(left_out))
+    )
+    return replace(diagnosis, examined=examined)
 
 
 def _diagnose(exam: Examination) -> Diagnosis:
@@ -196,18 +206,29 @@ def _queues(client: Client, prefixes: Prefixes, names: Sequence[str]) -> Queues:
     return Queues(tuple(readable), tuple(broken.items()))
 
 
+def _read(client: Client, wanted: Collection[QueueKeys]) -> Queues:
+    """These queues. Unreadable queues are included, because a check reports them."""
+    queues, missing = read_queues(client, sorted(wanted))
+    if missing:
+        names = [keys.name for keys in missing if keys.prefix == missing[0].prefix]
+        raise no_such_queue(client, only(missing[0].prefix), names)
+    return queues
+
+
 def _served_by(
     client: Client, address: Address, settings: Settings, target: Target
-) -> Sequence[str]:
-    """Names of the target's queues; empty if unknown, which means all queues."""
+) -> tuple[Collection[QueueKeys], Collection[QueueKeys]]:
+    """The target's queues under the prefixes in force (none if unknown), and under others."""
     try:
         connections = read_connections(client, settings, address.db, target.processes)
     except FailedError:
         # The checks that need the workers report the error.
-        return ()
-    connected = connections.queues_of(target.processes)
-    names = {keys.name for keys in connected if keys.prefix == settings.prefix}
-    return sorted(names.union(target.configured))
+        return (), ()
+    serves = connections.queues_of(target.processes)
+    selected, others = select_served(client, settings.prefixes, target, serves)
+    if others and not selected:
+        raise under_other_prefixes(target, others)
+    return selected, others
 
 
 def _run(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:

@@ -207,4 +207,4 @@ def _restarts(exam: Examination, workers: Sequence[WorkerClient]) -> tuple[str, 
     except (CannotCheckError, NothingToCheckError):
         return ()
     targets = {holders[w.client_id].target for w in workers if w.client_id in holders}
-    return tuple(exam.command("restart", target) for target in sorted(targets))
+    return tuple(exam.restart(target) for target in sorted(targets))

@@ -32,6 +32,7 @@ from qctl.ops.processes.targets import (
     worker_addresses,
 )
 from qctl.ops.queues.select import select_queues
+from qctl.ops.queues.served import under_other_prefixes
 from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import Workers, unnamed
 
@@ -203,16 +204,6 @@ def _no_queues(target: Target, serves: Collection[QueueKeys], then_restart: bool
         f"it is not clear which queues {target.label} serves",
         why="none of its processes holds a worker connection that can be matched here",
         hint=f"name each of them: {command(None, 'drain', 'QUEUE', *restart)}",
-    )
-
-
-def under_other_prefixes(target: Target, serves: Collection[QueueKeys]) -> UsageError:
-    """The error for a target that serves these queues, and none under the prefixes in force."""
-    return UsageError(
-        f"{target.label} serves no queue under the key prefixes in force",
-        why=f"it serves {', '.join(keys.full_name for keys in sorted(serves))}",
-        hint="choose their prefixes with --prefix, which may be a pattern, or name each queue "
-        "as NAME@PREFIX",
     )
 
 

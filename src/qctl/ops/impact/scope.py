@@ -13,7 +13,6 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, QctlError, UsageError, is_outage
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.drain.choose import under_other_prefixes
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.processes.suggest import command, command_on
 from qctl.ops.processes.targets import (
@@ -33,6 +32,7 @@ from qctl.ops.queues.find import (
 )
 from qctl.ops.queues.missing import no_queues
 from qctl.ops.queues.select import select_queues
+from qctl.ops.queues.served import select_served, under_other_prefixes
 from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import (
     ForeignWorker,
@@ -191,22 +191,17 @@ def _of_target(
     remarks: tuple[str, ...],
 ) -> Scope:
     serves = connections.queues_of(target.processes) if connections else set()
-    by_config: Sequence[QueueKeys] = ()
-    if target.configured:
-        by_config = select_queues(client, settings.prefixes, target.configured)
-    if serves and named and not serves.union(by_config).intersection(named):
+    selected, unselected = select_served(client, settings.prefixes, target, serves)
+    if serves and named and not (selected | unselected).intersection(named):
         prefix = common_prefix([*serves, *named])
         raise NotFoundError(
             f"{target.label} does not serve {', '.join(keys.label(prefix) for keys in named)}",
             why=f"its workers are connected to {_listed(serves, prefix)}",
             hint="name another --target, or leave the queues out",
         )
-    prefixes, of_names = settings.prefixes, {keys.prefix for keys in named}
-    selected = {
-        keys
-        for keys in serves
-        if keys in by_config or keys.prefix in of_names or prefixes.include(keys.prefix, keys.name)
-    }.union(by_config)
+    # The name of a queue selects its prefix.
+    of_names = {keys.prefix for keys in named}
+    selected.update([keys for keys in unselected if keys.prefix in of_names])
     elsewhere = connections.foreign if connections else {}
     foreign = {worker for process in target.processes for worker in elsewhere.get(process.key, ())}
     missing: Sequence[QueueKeys] = ()
@@ -217,7 +212,7 @@ def _of_target(
     elif foreign and all(worker.place for worker in foreign):
         raise _in_other_databases(target, foreign, address)
     else:
-        queues = queues_named_or_all(client, prefixes, ())
+        queues = queues_named_or_all(client, settings.prefixes, ())
         remarks += (f"it is unknown which queues {target.label} serves, so all queues are read",)
     may_serve_more = _may_serve_more(target, connections)
     if absent := serves.intersection(missing):
@@ -227,14 +222,14 @@ def _of_target(
             "does not exist, so it is unknown which jobs this worker runs"
         )
     if not queues.readable and not queues.broken:
-        raise no_queues(client, prefixes)
+        raise no_queues(client, settings.prefixes)
     wider = command(common_prefix(named), "impact", "--target", target.label)
     return Scope(
         queues,
         target,
         connections,
         also=tuple(sorted(selected.difference(named))) if named else (),
-        unselected=tuple(sorted(serves - selected)),
+        unselected=tuple(sorted(unselected - selected)),
         foreign=tuple(sorted(foreign)),
         may_serve_more=may_serve_more,
         wider=wider if may_serve_more and named else "",
