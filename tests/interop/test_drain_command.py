@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.labs.compose import Compose
 from tests.labs.docker_engine import Engine
 from tests.labs.drains import Lab, Running, is_alive
 from tests.labs.node import MODULES, node
@@ -95,27 +94,6 @@ def test_under_docker(lab: Lab, engine: Engine, instances: int) -> None:
     (row,) = report["workers"]
     assert (row["before"], row["left"], row["new"]) == (instances, 0, instances)
     assert not any(map(is_alive, before))
-    lab.prove(added)
-
-
-def test_under_compose(lab: Lab, engine: Engine) -> None:
-    env = {"REDIS_PORT": lab.server.port, "QUEUES": "q", "CONCURRENCY": 5, "HANDLE_SIGTERM": 1}
-    compose = Compose(engine)
-    compose.service("emails", env, instances=2)
-    compose.up()
-    lab.wait_workers(count=2)
-    before = compose.containers("emails")
-    producer = lab.producer(EVERY_MS=80, JOB_MS=40)
-    producer.wait_ids(8)
-    held = lab.hold(10)
-    compose.service("emails", {**env, "VERSION": 2}, instances=2)
-    command = ["--", *compose.command("up", "--detach", "--no-deps", "emails")]
-    report = drain_held(lab, "q", command=command)
-    added = [*held, *producer.stop()]
-    assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
-    (row,) = report["workers"]
-    assert (row["before"], row["left"], row["new"]) == (2, 0, 2)
-    assert len({*before, *compose.containers("emails")}) == 4
     lab.prove(added)
 
 

@@ -21,7 +21,7 @@ class Compose:
 
     def __init__(self, engine: Engine, project: str = "shop") -> None:
         if engine.call("compose", "version").returncode != 0:
-            pytest.skip("`docker compose` is not installed; Docker Engine's packages have it")
+            pytest.skip("`docker compose` is not installed: the extra `recipes` has it")
         self.engine = engine
         self.folder = engine.home / project
         self.folder.mkdir(exist_ok=True)
