@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,6 +137,32 @@ def test_the_plan_of_a_roll_warns_of_no_pause(
     assert [warning for warning in told["warnings"] if "resume" in warning] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "at_once"),
+    [
+        (["restart", "pm2:app"], 1),
+        (["restart", "pm2:app", "--max-unavailable", "3"], 3),
+        (["restart", "pm2:app", "--max-unavailable", "50%", "--strategy", "roll"], 2),
+        (["drain", "q"], None),
+    ],
+)
+def test_the_plan_says_how_many_are_replaced_at_once(
+    qctl: Typed, app: None, monkeypatch: pytest.MonkeyPatch, words: list[str], at_once: int | None
+) -> None:
+    opened = choose.open_target
+
+    def with_four(*arguments: Any) -> targets.Target:
+        target = opened(*arguments)
+        return replace(target, processes=target.processes * 4)
+
+    monkeypatch.setattr(choose, "open_target", with_four)
+    monkeypatch.setattr(plan, "require_rollable", lambda *_: None)
+    told = json.loads(qctl(*words, "--dry-run", "--json").out)
+    assert told["max_unavailable"] == at_once
+    text = qctl(*words, "--dry-run").out
+    assert (f"{at_once} processes" in text) == (at_once in {2, 3})
+
+
 def test_a_dry_run_of_restart_needs_no_yes(qctl: Typed, app: None) -> None:
     ran = qctl("restart", "pm2:app", "--dry-run", "--json")
     assert ran.code == 0
@@ -188,6 +216,10 @@ def test_a_refusal_is_an_object_too(qctl: Typed, client: Client, output: str) ->
         (["restart"], "TARGET"),
         (["drain", "q", "--resume-from", "pm2:a"], "--then-restart"),
         (["restart", "pm2:a", "pm2:b", "--resume-from", "pm2:c"], "pm2:a, pm2:b"),
+        (["drain", "q", "--max-unavailable", "2"], "--then-restart"),
+        (["drain", "q", "--max-unavailable", "2", "--", "true"], "-- COMMAND"),
+        (["restart", "pm2:a", "--max-unavailable", "0"], "is not a number of processes"),
+        (["restart", "pm2:a", "--max-unavailable", "101%"], "is not a number of processes"),
     ],
 )
 def test_wrong_usage(qctl: Typed, client: Client, words: list[str], says: str) -> None:

@@ -57,6 +57,18 @@ def test_workers_that_no_address_shows(lab: Lab, kubernetes: Cluster) -> None:
     lab.prove(held)
 
 
+def test_how_many_pods_are_replaced_at_once_is_up_to_the_deployment(
+    lab: Lab, kubernetes: Cluster
+) -> None:
+    app = KubernetesApp(lab, kubernetes)
+    app.start()
+    before = app.pids()
+    done = app.start_qctl(*restart_words(app), "--max-unavailable", "1").finish()
+    assert (done.code, done.out) == (2, "")
+    assert "spec.strategy.rollingUpdate.maxUnavailable" in done.err
+    assert app.pids() == before
+
+
 def test_an_image_that_cannot_be_pulled_ends_the_drain(lab: Lab, kubernetes: Cluster) -> None:
     app = KubernetesApp(lab, kubernetes)
     app.start()

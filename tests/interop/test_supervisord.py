@@ -79,6 +79,22 @@ def test_a_roll_kills_nothing_and_starts_what_supervisord_would_not(
     lab.prove(added)
 
 
+def test_two_processes_at_a_time(app: SupervisordApp, lab: Lab) -> None:
+    app.start(3, HANDLE_SIGTERM=1)
+    before = sorted(app.pids())
+    producer = lab.producer(EVERY_MS=60, JOB_MS=100)
+    producer.wait_ids(5)
+    done = run(app, *DRAIN, "--target", app.target, "--max-unavailable", "2")
+    added = producer.stop()
+    assert done.code == 0, done.err
+    report = done.report
+    assert (report["interrupted"], report["lost"]) == (0, 0)
+    assert (sorted(report["old_pids"]), sorted(report["new_pids"])) == (before, sorted(app.pids()))
+    turns = [step for step in done.step_names if step in {"restarting", "ready"}]
+    assert turns == ["restarting", "restarting", "ready", "ready", "restarting", "ready"]
+    lab.prove(added)
+
+
 def test_a_stop_during_a_roll_is_respected(app: SupervisordApp, lab: Lab) -> None:
     app.start(2, HANDLE_SIGTERM=1)
     held = lab.hold(10)

@@ -14,11 +14,11 @@
 //   HANDLE_SIGINT   1: let running jobs end on SIGINT, then exit
 //   HANDLE_SIGTERM  1: the same on SIGTERM
 //   BOOT_MS         wait so long before the workers start …
-//   BOOT_IF         … only when this file exists
+//   BOOT_IF         … only when this file exists; $INSTANCE in it is PM2's number of the instance
 //   RESUME_AT_START 1: resume the queues that are paused, as many apps do
 //   READY           1: tell the manager "ready" once they have started
 //   CRASH_MS        throw after so long …
-//   CRASH_IF        … only when this file exists
+//   CRASH_IF        … only when this file exists, as BOOT_IF
 //   DIE_IF          if this file exists, throw once CLIENT LIST has shown the workers twice
 //   SOURCE_IP       the address to connect from, as a container has its own
 //   SECRET_TOKEN    not used: something that must never be shown
@@ -37,13 +37,18 @@ if (env.SOURCE_IP) {
 const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
 const connection = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
 
+/** Whether a file of BOOT_IF or CRASH_IF exists, or none is named. */
+function applies(file) {
+  return !file || fs.existsSync(file.replace("$INSTANCE", env.NODE_APP_INSTANCE));
+}
+
 async function main() {
-  if (env.CRASH_MS && (!env.CRASH_IF || fs.existsSync(env.CRASH_IF))) {
+  if (env.CRASH_MS && applies(env.CRASH_IF)) {
     setTimeout(() => {
       throw new Error("crashing on purpose: a setting is missing");
     }, Number(env.CRASH_MS));
   }
-  if (env.BOOT_MS && (!env.BOOT_IF || fs.existsSync(env.BOOT_IF))) await sleep(Number(env.BOOT_MS));
+  if (env.BOOT_MS && applies(env.BOOT_IF)) await sleep(Number(env.BOOT_MS));
   const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
   redis.on("error", (error) => console.error(error.message));
   const options = { connection };

@@ -77,6 +77,16 @@ class DrainFlags:
             show_default=False,
         ),
     ] = None
+    max_unavailable: Annotated[
+        str | None,
+        typer.Option(
+            "--max-unavailable",
+            metavar="N",
+            help="How many processes of a target to replace at the same time: a number, or a "
+            "percentage such as 25%. Default: 1",
+            show_default=False,
+        ),
+    ] = None
     include_others: Annotated[
         bool | None,
         typer.Option(
@@ -200,6 +210,7 @@ def drain(
         chosen = {
             "--on-timeout restart": flags.on_timeout == "restart",
             "--strategy roll": flags.strategy == "roll",
+            "--max-unavailable": flags.max_unavailable is not None,
             "--resume-from": flags.resume_from is not None,
         }
         _refuse(chosen, "needs --then-restart", hint="add --then-restart")
@@ -259,6 +270,7 @@ def _run(
             mixed_versions=flags.mixed_versions,
             operator_command=command,
             only_served=only_served,
+            max_unavailable=flags.max_unavailable,
         )
         if plan.strategy == "roll":
             _check_roll_options(flags)
@@ -352,6 +364,7 @@ def _check_command_options(
         "--then-restart": then_restart,
         "--target": target is not None,
         "--strategy roll": flags.strategy == "roll",
+        "--max-unavailable": flags.max_unavailable is not None,
         "--resume-from": flags.resume_from is not None,
     }
     _refuse(

@@ -21,6 +21,7 @@ class Kind:
         errored: what the status ``errored`` means.
         spares_children: how to say that ``ManagedProcess.tree_kill`` is False.
         tree_kill: what the operator must change to make ``ManagedProcess.tree_kill`` True.
+        max_unavailable: for a ``Rollout``: what sets how many processes are replaced at a time.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Kind:
     errored: str = "its manager has given it up (errored)"
     spares_children: str = "treekill is off"
     tree_kill: str = "remove treekill: false from the app's ecosystem file"
+    max_unavailable: str = ""
 
 
 def _systemd(title: str, systemctl: str, journalctl: str) -> Kind:
@@ -101,6 +103,7 @@ KINDS: Mapping[str, Kind] = {
         restart="qctl restart command:{name}",
         start="start {name} as you usually do",
         grace="make its own manager wait {s} s or more, with the same grace in [commands.{name}]",
+        max_unavailable="the command decides: see restart in its [commands.NAME]",
     ),
     "systemd": _systemd("systemd", "systemctl", "journalctl -u"),
     "systemd-user": _systemd("the user's systemd", "systemctl --user", "journalctl --user-unit"),
@@ -113,6 +116,8 @@ KINDS: Mapping[str, Kind] = {
         start="kubectl{context} -n {namespace} scale {name} --replicas=1",
         grace="set terminationGracePeriodSeconds to {s} or more in the pod template",
         errored="a container cannot run, and Kubernetes keeps trying (errored)",
+        max_unavailable="set maxUnavailable in the workload itself: for a deployment, "
+        "spec.strategy.rollingUpdate.maxUnavailable",
     ),
 }
 

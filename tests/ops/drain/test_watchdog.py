@@ -121,7 +121,7 @@ def test_half_a_goodbye_is_none(drained: Client, pipe: Pipe) -> None:
 
 
 def test_a_goodbye_in_pieces_is_one(drained: Client, pipe: Pipe) -> None:
-    os.write(pipe.writer, b'{"stopping": null}\n{"goodb')
+    os.write(pipe.writer, b'{"stopping": []}\n{"goodb')
     loop = threading.Thread(target=Watchdog(drained, {Q: ME}).run, args=(pipe.reader,))
     loop.start()
     os.write(pipe.writer, b'ye": true}\n')
@@ -203,18 +203,24 @@ def test_it_gives_up_when_trying_is_no_help(drained: Client) -> None:
     assert is_paused(drained)
 
 
-def test_a_process_that_is_being_stopped_ends_first(drained: Client, pipe: Pipe) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        start = read_birth_s(child.pid)
-        pipe.tell(stopping={"pid": child.pid, "birth_s": start, "within_s": 30})
+def test_processes_that_are_being_stopped_end_first(drained: Client, pipe: Pipe) -> None:
+    command = [sys.executable, "-c", "input()"]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE) as one,
+        subprocess.Popen(command, stdin=subprocess.PIPE) as two,
+    ):
+        pids = (one.pid, two.pid)
+        pipe.tell(stopping=[{"pid": p, "birth_s": read_birth_s(p), "within_s": 30} for p in pids])
         pipe.close()
         loop = threading.Thread(target=Watchdog(drained, {Q: ME}).run, args=(pipe.reader,))
         loop.start()
-        loop.join(0.3)
-        assert loop.is_alive()
-        assert is_paused(drained)
-        child.kill()
-        child.wait(10)
+        # Whichever ends first, the other is still waited for.
+        for child in (two, one):
+            loop.join(0.3)
+            assert loop.is_alive()
+            assert is_paused(drained)
+            child.kill()
+            child.wait(10)
         loop.join(10)
     assert not is_paused(drained)
 
@@ -222,7 +228,9 @@ def test_a_process_that_is_being_stopped_ends_first(drained: Client, pipe: Pipe)
 def test_a_process_that_does_not_end_is_not_waited_for_for_ever(
     drained: Client, pipe: Pipe
 ) -> None:
-    pipe.tell(stopping={"pid": os.getpid(), "birth_s": read_birth_s(os.getpid()), "within_s": 0.05})
+    pipe.tell(
+        stopping=[{"pid": os.getpid(), "birth_s": read_birth_s(os.getpid()), "within_s": 0.05}]
+    )
     pipe.close()
     Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert not is_paused(drained)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from qctl.connection.connect import connect
 from qctl.errors import FailedError
 from qctl.manage import protocol
 from qctl.ops.processes import restart as module
-from qctl.ops.processes.restart import Interrupted, Restart
+from qctl.ops.processes.restart import Interrupted, Ready, Restart
+from qctl.ops.processes.stopped import POLL_S
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from tests.labs.drains import is_alive
@@ -61,6 +63,18 @@ def restart(
     )
 
 
+def carry_out(run: Restart) -> Ready:
+    """Carry out one restart alone."""
+    waits = run.run()
+    while True:
+        try:
+            next(waits)
+        except StopIteration as end:
+            ready: Ready = end.value
+            return ready
+        time.sleep(POLL_S)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BOOT_S", 0.4)
@@ -72,7 +86,7 @@ def test_a_restart_is_proved(
 ) -> None:
     manager = manage("good")
     old = manager.children[0].pid
-    ready = restart(client, manager, by_address=by_address).run()
+    ready = carry_out(restart(client, manager, by_address=by_address))
     assert (ready.old_pid, ready.new_pid) == (old, manager.children[1].pid)
     assert (ready.target, ready.key, ready.workers) == ("fake:app", "7", ("q",))
     assert ready.took_s >= module.SETTLE_S
@@ -84,14 +98,14 @@ def test_a_process_that_serves_no_queue_only_has_to_stay_up(
     manage: Callable[[str], FakeManager], client: Client
 ) -> None:
     manager = manage("idle")
-    ready = restart(client, manager, queues=frozenset()).run()
+    ready = carry_out(restart(client, manager, queues=frozenset()))
     assert ready.new_pid == manager.children[1].pid
 
 
 def test_the_managers_refusal_is_told(manage: Callable[[str], FakeManager], client: Client) -> None:
     manager = manage("refuse")
     with pytest.raises(FailedError, match="refused to restart fake:app") as caught:
-        restart(client, manager).run()
+        carry_out(restart(client, manager))
     assert caught.value.why == "another restart is under way"
     assert is_alive(manager.children[0].pid)
     assert manager.closed
@@ -102,7 +116,7 @@ def test_a_process_that_does_not_stop(
 ) -> None:
     manager = manage("stubborn")
     with pytest.raises(FailedError, match="did not stop") as caught:
-        restart(client, manager).run()
+        carry_out(restart(client, manager))
     assert str(manager.children[0].pid) in caught.value.why
 
 
@@ -116,7 +130,7 @@ def test_without_a_kill_timeout_the_wait_ends_all_the_same(
     manager = manage("stubborn")
     manager.kill_timeout_ms = protocol.NO_LIMIT_MS
     with pytest.raises(FailedError, match="did not stop"):
-        restart(client, manager).run()
+        carry_out(restart(client, manager))
 
 
 def test_a_worker_that_never_connects(
@@ -124,7 +138,7 @@ def test_a_worker_that_never_connects(
 ) -> None:
     manager = manage("silent")
     with pytest.raises(FailedError, match="not ready") as caught:
-        restart(client, manager).run()
+        carry_out(restart(client, manager))
     assert "no worker has connected for q" in caught.value.why
     assert "a setting is missing" in caught.value.why
 
@@ -138,7 +152,7 @@ def test_a_worker_of_another_process_proves_nothing(
     with contextlib.closing(connect(redis_url)[1]) as stranger:
         stranger.call("CLIENT", "SETNAME", client_name("bull", "q"))
         with pytest.raises(FailedError, match="not ready"):
-            run.run()
+            carry_out(run)
 
 
 def test_an_old_worker_of_the_queue_proves_nothing(
@@ -148,7 +162,7 @@ def test_an_old_worker_of_the_queue_proves_nothing(
     with contextlib.closing(connect(redis_url)[1]) as old:
         old.call("CLIENT", "SETNAME", client_name("bull", "q"))
         with pytest.raises(FailedError, match="not ready"):
-            restart(client, manager, by_address=False).run()
+            carry_out(restart(client, manager, by_address=False))
 
 
 def test_a_process_that_keeps_crashing(
@@ -156,7 +170,7 @@ def test_a_process_that_keeps_crashing(
 ) -> None:
     manager = manage("crash")
     with pytest.raises(FailedError, match="keeps crashing") as caught:
-        restart(client, manager).run()
+        carry_out(restart(client, manager))
     assert "a setting is missing" in caught.value.why
 
 
@@ -165,7 +179,7 @@ def test_a_process_that_its_manager_gave_up(
 ) -> None:
     manager = manage("errored")
     with pytest.raises(FailedError, match="keeps crashing") as caught:
-        restart(client, manager).run()
+        carry_out(restart(client, manager))
     assert caught.value.why.startswith("Error: a setting is missing\n")
     assert "its status is errored; no worker of q is connected now" in caught.value.why
     assert "long ago" not in caught.value.why
@@ -178,7 +192,7 @@ def test_a_process_that_somebody_deleted(
     run = restart(client, manager)
     manager.behaviour = "delete"
     with pytest.raises(FailedError, match="no longer under its manager"):
-        run.run()
+        carry_out(run)
 
 
 def test_a_wish_to_stop_is_heard_once_the_old_process_is_gone(
@@ -192,7 +206,7 @@ def test_a_wish_to_stop_is_heard_once_the_old_process_is_gone(
 
     def go() -> None:
         try:
-            run.run()
+            carry_out(run)
         except Interrupted as error:
             ended.append(error)
 
@@ -232,6 +246,6 @@ def test_a_redis_that_numbers_its_connections_anew(
         server.start()
         client.close()
         try:
-            assert run.run().new_pid == manager.children[1].pid
+            assert carry_out(run).new_pid == manager.children[1].pid
         finally:
             manager.end_all()

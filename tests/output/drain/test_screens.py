@@ -189,7 +189,12 @@ def test_verdict(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "plan"), [("plan", PLAN), ("wide-plan", WIDE_PLAN)])
+BATCH_PLAN = replace(PLAN, processes=tuple(map(process, range(4))), max_unavailable=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"), [("plan", PLAN), ("wide-plan", WIDE_PLAN), ("batch-plan", BATCH_PLAN)]
+)
 def test_plan(name: str, plan: Planned) -> None:
     compare(
         SCREENS / f"{name}.txt",
@@ -204,6 +209,16 @@ READY = Ready("pm2:worker", "0", 9587, 9702, 1.2, ("emails", "images"))
 RUNS: dict[str, tuple[Planned, Sequence[Step]]] = {
     "waits": (PLAN, (*PAUSED, WAITING)),
     "waits-for-many": (WIDE_PLAN, (*PAUSED, Waiting(WIDE_PLAN.active, WIDE_PLAN.orphans, 75.0))),
+    "restarts-two": (
+        BATCH_PLAN,
+        (
+            *PAUSED,
+            Drained(2.8, ()),
+            RESTARTING,
+            Restarting("pm2:worker", "1", 9588),
+            Ready("pm2:worker", "1", 9588, 9703, 1.2, ("emails", "images")),
+        ),
+    ),
     "restarts": (PLAN, (*PAUSED, WAITING, Drained(2.8, ()), RESTARTING)),
     "resumed": (
         PLAN,

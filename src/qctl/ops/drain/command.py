@@ -15,6 +15,7 @@ from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.restart import Restarted, note_resumed_at_start
 from qctl.ops.drain.steps import CommandDone, RunningCommand, Step
 from qctl.ops.drain.wait import wait_for_jobs
+from qctl.ops.drain.watchdog import Stopping
 from qctl.ops.processes.replacement import Replacement
 from qctl.ops.processes.restart import Interrupted
 from qctl.ops.processes.run_command import OperatorCommand, run_command
@@ -131,7 +132,8 @@ class _Phase:
         # If qctl is killed, the command goes on, so the watchdog must wait for the command's end.
         birth_s = read_birth_s(pid)
         if birth_s is not None:
-            self._context.leases.announce_stop(pid, birth_s, self._command.timeout_s)
+            stopping = Stopping(pid, birth_s, self._command.timeout_s)
+            self._context.leases.announce_stop([stopping])
 
     def _await_workers(self) -> None:
         replacement, expected = self._replacement, self._command.expected_workers

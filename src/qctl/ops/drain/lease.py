@@ -11,12 +11,12 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
-from qctl.ops.drain.watchdog import READY
+from qctl.ops.drain.watchdog import READY, Stopping
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.write.pausing import free_lease, hold_lease
@@ -89,17 +89,12 @@ class Leases:
     def watchdog_pid(self) -> int | None:
         return self._watchdog.pid if self._watchdog else None
 
-    def announce_stop(self, pid: int | None, birth_s: float, within_s: float) -> None:
-        """Tell the watchdog which process is being stopped.
+    def announce_stop(self, processes: Iterable[Stopping]) -> None:
+        """Tell the watchdog which processes are being stopped.
 
-        If qctl dies, the watchdog waits until this process has ended, then resumes the queues.
-
-        Args:
-            birth_s: when the process started, from ``host.read_birth_s``.
-            within_s: how long the watchdog waits at most.
+        If qctl dies, the watchdog waits until they have ended, then resumes the queues.
         """
-        stopping = {"pid": pid, "birth_s": birth_s, "within_s": within_s}
-        self._send({"stopping": stopping})
+        self._send({"stopping": [asdict(process) for process in processes]})
 
     def release(self) -> None:
         """Delete the leases; the watchdog goes on.

@@ -26,6 +26,7 @@ from qctl.ops.drain.choose import (
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
+from qctl.ops.drain.unavailable import MaxUnavailable
 from qctl.ops.jobs.estimate import remaining_s
 from qctl.ops.processes.run_command import READY_TIMEOUT_S, OperatorCommand
 from qctl.ops.processes.stopped import remedy
@@ -67,6 +68,7 @@ class DrainPlan:
         command: restarts the workers; either the operator's command or the rollout of the target.
         others: queues outside the drain that the workers also serve. The drain ignores their jobs.
         foreign: descriptions of the queues in other databases that the workers also serve.
+        max_unavailable: how many processes of the target are replaced at the same time.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -82,6 +84,7 @@ class DrainPlan:
     command: OperatorCommand | None = None
     others: tuple[QueueKeys, ...] = ()
     foreign: tuple[str, ...] = ()
+    max_unavailable: int = 1
 
     @property
     def restarts(self) -> bool:
@@ -145,6 +148,7 @@ def make_plan(
     mixed_versions: bool = False,
     operator_command: OperatorCommand | None = None,
     only_served: bool = False,
+    max_unavailable: str | None = None,
 ) -> DrainPlan:
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
@@ -158,6 +162,8 @@ def make_plan(
         mixed_versions: pause a queue even if BullMQ 5 and BullMQ 6 both serve it.
         operator_command: restarts the workers; must be None if there is a target.
         only_served: leave out the named queues that the target does not serve.
+        max_unavailable: how many processes to replace at the same time, as a number or a
+            percentage; None for the default, 1.
 
     Raises:
         SeveralTargetsError: several targets serve the named queues, and ``target`` is None.
@@ -165,9 +171,11 @@ def make_plan(
         RefusedError: the workers do not serve exactly the named queues; Bull 3 or 4 serves a queue,
             or BullMQ 5 and 6 both do; another drain is at work; the target cannot be rolled.
         FailedError: Redis is a replica or does not list the workers, or the target is stopped.
-        UsageError: it is not clear which queues or which target are meant.
+        UsageError: it is not clear which queues or which target are meant; ``max_unavailable`` is
+            malformed, or the target's manager has no use for it.
         UnreachableError: Redis or the process manager cannot be reached.
     """
+    wanted = MaxUnavailable.parse(max_unavailable)
     # Look up the queues first, so that a misspelt name is reported as an unknown queue, not as one
     # that the process does not serve.
     queues = select_queues(client, settings.prefixes, words) if words else []
@@ -181,11 +189,14 @@ def make_plan(
     else:
         choice = Choice(tuple(queues))
     found, connections = choice.target, choice.connections
+    at_once = 1
     if then_restart and found is not None and connections is not None:
+        if wanted is not None:
+            at_once = wanted.of(found, connections)
         strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
         _require_here(found)
         if strategy == "roll":
-            require_rollable(found, connections)
+            require_rollable(found, connections, at_once)
         elif isinstance(found.manager, Rollout):
             operator_command = _rollout(found, found.manager)
             without = f"drain … --no-expect -- {' '.join(operator_command.argv)}"
@@ -220,6 +231,7 @@ def make_plan(
         command=operator_command,
         others=choice.others,
         foreign=choice.foreign,
+        max_unavailable=at_once,
     )
 
 
@@ -291,6 +303,7 @@ def describe(plan: DrainPlan, client: Client) -> Planned:
         warnings=tuple(_warnings(plan, _resumed_at_start(plan, client))),
         strategy=plan.strategy,
         command=plan.command.argv if plan.command else (),
+        max_unavailable=plan.max_unavailable if plan.target and not plan.command else None,
     )
 
 

@@ -12,7 +12,7 @@ from qctl.ops.drain.finish import PutBack
 from qctl.ops.drain.plan import not_restarted, stays_paused
 from qctl.ops.drain.proof import Verdict, prove, unproved
 from qctl.ops.drain.restart import Restarted
-from qctl.ops.drain.steps import DrainReport
+from qctl.ops.drain.steps import DrainReport, error_text
 from qctl.ops.processes.suggest import command
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -101,13 +101,14 @@ def make_report(
         unserved=end.unserved,
         still_active=plan.shown(end.active) if outcome.name == "timeout" else (),
         paused_again=pauses.times_paused_again.total(),
-        notes=tuple(_notes(context, restarted, end, ended)),
+        notes=tuple(_notes(context, restarted, end, ended, error)),
         error=error_text(error),
         hint=error.hint if error else "",
         exit_status=_exit_status(outcome.name, error, verdict),
         command=plan.command.argv if plan.command else (),
         rule=restarted.rule,
         workers=restarted.workers,
+        processes=restarted.processes,
     )
 
 
@@ -194,24 +195,23 @@ def _pauses_ended(context: DrainContext, paused: frozenset[QueueKeys] | None) ->
 
 
 def _notes(
-    context: DrainContext, restarted: Restarted, end: _End, ended: set[QueueKeys]
+    context: DrainContext,
+    restarted: Restarted,
+    end: _End,
+    ended: set[QueueKeys],
+    error: QctlError | None,
 ) -> Iterator[str]:
     plan = context.plan
     yield from _notes_on_pauses_before(context, ended)
     yield from context.notes
     if end.trouble:
         yield end.verdict.proof.why
-    was = "was to be replaced" if plan.strategy == "roll" else "was asked to stop"
-    for pid in restarted.old_pids[len(restarted.new_pids) :]:
-        yield f"pid {pid} {was}; the new process has not been confirmed up"
+    yield from _notes_on_processes(context, restarted, error)
     yield from _notes_on_resumes(context, ended)
     if context.client.away_s >= 1:
         yield f"Redis was away for {context.client.away_s:.0f} s in all"
     if plan.not_restarted:
         yield not_restarted(plan.not_restarted)
-    if restarted.new_pids and restarted.not_reached:
-        left = ", ".join(f"{p.target} id {p.key}" for p in restarted.not_reached)
-        yield f"not restarted: {left}"
     yield from _notes_on_proof(context, end.verdict)
     if restarted.stopped_beside:
         yield (
@@ -228,6 +228,21 @@ def _notes(
             f"{what} may have been interrupted, which is not in the figures; such jobs run again "
             "once their locks have expired and a worker has checked for stalled jobs"
         )
+
+
+def _notes_on_processes(
+    context: DrainContext, restarted: Restarted, error: QctlError | None
+) -> Iterator[str]:
+    """Notes on processes that were not replaced, and on errors other than the drain's own."""
+    was = "was to be replaced" if context.plan.strategy == "roll" else "was asked to stop"
+    for process in restarted.processes:
+        if process.old_pid and not process.new_pid:
+            yield f"pid {process.old_pid} {was}; the new process has not been confirmed up"
+        if process.error and process.error != error_text(error):
+            yield ": ".join(process.error.splitlines()[:2])
+    left = [f"{p.target} id {p.key}" for p in restarted.processes if p.result == "untouched"]
+    if restarted.old_pids and left:
+        yield f"not restarted: {', '.join(left)}"
 
 
 def _notes_on_pauses_before(context: DrainContext, ended: set[QueueKeys]) -> Iterator[str]:
@@ -288,15 +303,6 @@ def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
     if proof.deleted:
         what = counted(proof.deleted, "job was", "jobs were")
         yield f"{what} deleted during the drain without an event, as BullMQ's queue.drain() does"
-
-
-def error_text(error: QctlError | None) -> str | None:
-    """An error for ``DrainReport``: what, why and hint, a line each; None without an error."""
-    if error is None:
-        return None
-    # The name of a queue may contain line ends.
-    what = error.what.replace("\n", "\\n")
-    return "\n".join(part for part in (what, error.why, error.hint) if part)
 
 
 def _exit_status(outcome: str, error: QctlError | None, verdict: Verdict) -> int:

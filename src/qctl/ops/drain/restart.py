@@ -1,18 +1,24 @@
-"""Restart the processes of the target, one after another, while the queues are paused."""
+"""Restart the processes of the target, in batches, while the queues are paused.
+
+A batch is restarted together; by default, a batch is one process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qctl.errors import QctlError
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.drain.batch import raise_first, together
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.pause import keep_paused
-from qctl.ops.drain.steps import Restarting, Step
+from qctl.ops.drain.steps import ProcessResult, Restarting, Step, error_text
+from qctl.ops.drain.unavailable import batches
 from qctl.ops.drain.wait import wait_for_jobs
+from qctl.ops.drain.watchdog import Stopping
 from qctl.ops.processes.replacement import QueueWorkers, Replacement
 from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import StoppedError, current_process
@@ -27,10 +33,8 @@ class Restarted:
     """The result of a restart or roll, complete or ended early.
 
     Args:
-        old_pids: pids of the processes that were asked to exit.
-        new_pids: pids of the new processes, in the order of their restarts.
-        restarts: the restarts that led to ``new_pids``.
-        not_reached: processes that were not restarted.
+        processes: what became of each process of the target, in the order of the plan.
+        restarts: process key → the restart that led to its new process.
         was_gone: whether a process had ended before its turn.
         in_the_way: jobs that still ran at the first restart, or at the start of the command.
         in_doubt: jobs that still ran at a later restart, and that may belong to a new process.
@@ -43,10 +47,8 @@ class Restarted:
         ended_by: the exception that ended the restart early; None if it did not end early.
     """
 
-    old_pids: tuple[int, ...] = ()
-    new_pids: tuple[int, ...] = ()
-    restarts: tuple[Restart, ...] = ()
-    not_reached: tuple[ManagedProcess, ...] = ()
+    processes: tuple[ProcessResult, ...] = ()
+    restarts: Mapping[str, Restart] = field(default_factory=dict)
     was_gone: bool = False
     in_the_way: tuple[ActiveJob, ...] = ()
     in_doubt: tuple[ActiveJob, ...] = ()
@@ -59,9 +61,28 @@ class Restarted:
     ended_by: Exception | None = None
 
     @property
+    def old_pids(self) -> tuple[int, ...]:
+        """Pids of the processes that were asked to exit."""
+        return tuple(each.old_pid for each in self.processes if each.old_pid)
+
+    @property
+    def new_pids(self) -> tuple[int, ...]:
+        """Pids of the new processes."""
+        return tuple(each.new_pid for each in self.processes if each.new_pid)
+
+    @property
     def has_stopped_workers(self) -> bool:
         """Whether workers were asked to stop, by qctl or by the plan's command."""
         return bool(self.old_pids) or self.ran_command
+
+    def noting(self, key: str, **changes: Any) -> Restarted:
+        """The same with changes to the result of one process."""
+        return replace(
+            self,
+            processes=tuple(
+                replace(each, **changes) if each.key == key else each for each in self.processes
+            ),
+        )
 
 
 def restart_processes(
@@ -69,7 +90,8 @@ def restart_processes(
 ) -> Generator[Step, None, Restarted]:
     """Restart every process of the target; do nothing if the plan has no target.
 
-    Before each restart, the drain pauses again any queue that somebody has resumed, and waits for
+    If a restart fails, the rest of its batch is waited for, and no further batch begins. Before
+    each batch, the drain pauses again any queue that somebody has resumed, and waits for
     the jobs that have started since.
 
     Args:
@@ -86,18 +108,33 @@ def restart_processes(
     return phase.done
 
 
-def confirm_up(restarted: Restarted) -> Restarted:
+def untouched(target: Target) -> Restarted:
+    """The result before any process of the target was restarted."""
+    return Restarted(tuple(ProcessResult(p.target, p.key) for p in target.processes))
+
+
+def confirm_up(context: DrainContext, restarted: Restarted) -> Generator[Step, None, Restarted]:
     """Make sure that the new processes have stayed up; see ``Restart.confirm``."""
-    new_pids = list(restarted.new_pids)
-    ended_by: Exception | None = None
+    keys = list(restarted.restarts)
     try:
-        for number, restart in enumerate(restarted.restarts):
-            new_pids[number] = restart.confirm()
+        confirmed = [restarted.restarts[key].confirm() for key in keys]
+        results = yield from together(context, confirmed)
+        for key, result in zip(keys, results, strict=True):
+            if isinstance(result, int):
+                restarted = restarted.noting(key, new_pid=result)
+            elif isinstance(result, QctlError):
+                restarted = restarted.noting(key, **failure(result))
+        raise_first(results)
         if restarted.replacement is not None:
             restarted.replacement.confirm()
     except (Interrupted, QctlError) as ending:
-        ended_by = ending
-    return replace(restarted, new_pids=tuple(new_pids), ended_by=ended_by)
+        return replace(restarted, ended_by=ending)
+    return restarted
+
+
+def failure(error: QctlError) -> dict[str, str | None]:
+    """The fields of a ``ProcessResult`` that failed."""
+    return {"result": "failed", "error": error_text(error)}
 
 
 def prepare_restart(
@@ -117,7 +154,6 @@ def prepare_restart(
         target.manager,
         process,
         context.stop,
-        context.tracker.rest,
         # If no worker could be matched to a process, every queue must get a new worker.
         queues=wanted.intersection(served) if by_address else wanted,
         by_address=by_address,
@@ -136,51 +172,64 @@ class _Phase:
     def __init__(self, context: DrainContext, target: Target) -> None:
         self._context = context
         self._target = target
-        self.done = Restarted(not_reached=target.processes)
+        self.done = untouched(target)
 
     def run(self, overdue: tuple[ActiveJob, ...]) -> Iterator[Step]:
         context = self._context
         self._note_overdue(overdue)
-        for planned in self._target.processes:
-            # Check the pauses a last time, because the restart cannot be undone.
+        for batch in batches(self._target.processes, context.plan.max_unavailable):
+            # Check the pauses a last time, because the restarts cannot be undone.
             while again := keep_paused(context):
                 yield from again
                 self._note_overdue((yield from wait_for_jobs(context)))
-            yield from self._restart(planned)
+            yield from self._restart(batch)
         if context.options.keep_paused:
             yield from keep_paused(context)
 
-    def _restart(self, planned: ManagedProcess) -> Iterator[Step]:
+    def _restart(self, batch: Sequence[ManagedProcess]) -> Iterator[Step]:
+        """Restart the processes of a batch together, and wait for each, even if another fails."""
         context = self._context
-        # A crash, or a restart by somebody else, may have changed the pid.
-        try:
-            process = current_process(self._target.manager, planned)
-        except StoppedError:
-            self._note(was_gone=True)
-            raise
-        restart = prepare_restart(context, self._target, process, context.plan.connections)
+        processes = [self._current(planned) for planned in batch]
+        connections = context.plan.connections
+        restarts = [prepare_restart(context, self._target, p, connections) for p in processes]
         if context.stop():
             raise Interrupted
-        if restart.old_birth_s is not None:
-            # After the kill timeout, the manager needs a moment to kill the process.
-            within_s = process.max_stop_s + 2
-            context.leases.announce_stop(process.pid, restart.old_birth_s, within_s)
+        # After the kill timeout, the manager needs a moment to kill the process.
+        context.leases.announce_stop(
+            Stopping(process.pid, restart.old_birth_s, process.max_stop_s + 2)
+            for process, restart in zip(processes, restarts, strict=True)
+            if process.pid is not None and restart.old_birth_s is not None
+        )
         if not self.done.old_pids:
             self._count_ignored()
-        before = self.done
-        self._note(not_reached=tuple(p for p in before.not_reached if p is not planned))
+        pairs = zip(processes, restarts, strict=True)
+        raise_first((yield from together(context, [self._replace(*pair) for pair in pairs])))
+
+    def _current(self, planned: ManagedProcess) -> ManagedProcess:
+        # A crash, or a restart by somebody else, may have changed the pid.
+        try:
+            return current_process(self._target.manager, planned)
+        except StoppedError as error:
+            self._note(was_gone=True)
+            self.done = self.done.noting(planned.key, **failure(error))
+            raise
+
+    def _replace(
+        self, process: ManagedProcess, restart: Restart
+    ) -> Generator[Step | None, None, None]:
         yield Restarting(process.target, process.key, process.pid)
-        if process.pid:
-            self._note(old_pids=(*before.old_pids, process.pid))
-        else:
+        self.done = self.done.noting(process.key, result="asked", old_pid=process.pid)
+        if not process.pid:
             self._note(was_gone=True)
         try:
-            ready = restart.run()
-        except NotReplacedError:
-            if not restart.old_is_gone():  # it was not asked to exit
-                self._note(old_pids=before.old_pids)
+            ready = yield from restart.run()
+        except QctlError as error:
+            self.done = self.done.noting(process.key, **failure(error))
+            if isinstance(error, NotReplacedError) and not restart.old_is_gone():
+                self.done = self.done.noting(process.key, old_pid=None)  # not asked to exit
             raise
-        self._note(new_pids=(*before.new_pids, ready.new_pid), restarts=(*before.restarts, restart))
+        self.done = self.done.noting(process.key, result="new", new_pid=ready.new_pid)
+        self._note(restarts={**self.done.restarts, process.key: restart})
         yield ready
         note_resumed_at_start(self._context, process.target)
 

@@ -69,7 +69,7 @@ def drain(
         done = yield from put_back(context, restarted, keep_paused=stays_paused)
         is_over = True
         if succeeded and not stays_paused:
-            restarted = confirm_up(restarted)
+            restarted = yield from confirm_up(context, restarted)
             if isinstance(restarted.ended_by, QctlError):
                 outcome = Outcome("aborted", restarted.ended_by)
             elif restarted.ended_by is not None and plan.command is not None:
@@ -129,7 +129,7 @@ def _pause_and_restart(context: DrainContext) -> Generator[Step, None, Restarted
     restart = restart_by_command if context.plan.command else restart_processes
     restarted = yield from restart(context, overdue)
     if context.stays_paused and restarted.ended_by is None:
-        restarted = confirm_up(restarted)
+        restarted = yield from confirm_up(context, restarted)
     return restarted
 
 

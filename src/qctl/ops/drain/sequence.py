@@ -20,8 +20,7 @@ from qctl.errors import (
     UsageError,
 )
 from qctl.ops.drain.plan import DrainPlan
-from qctl.ops.drain.report import error_text
-from qctl.ops.drain.steps import DrainReport, Step
+from qctl.ops.drain.steps import DrainReport, Step, error_text
 from qctl.wire.keys import QueueKeys, common_prefix
 
 Make = Callable[[str], DrainPlan]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qctl.errors import QctlError
 from qctl.manage.protocol import NO_LIMIT_MS
 from qctl.ops.drain.ledger import JobOutcome
 from qctl.ops.processes.replacement import QueueWorkers
@@ -58,7 +59,12 @@ class ProcessPlan:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a drain is going to do, with the current numbers."""
+    """What a drain is going to do, with the current numbers.
+
+    Args:
+        max_unavailable: how many processes are replaced at the same time; None if qctl restarts
+            none, or leaves that to the target's manager.
+    """
 
     step: ClassVar[str] = "plan"
     queues: tuple[str, ...]
@@ -72,6 +78,7 @@ class Planned:
     warnings: tuple[str, ...]
     strategy: str = "pause"
     command: tuple[str, ...] = ()
+    max_unavailable: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,27 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessResult:
+    """What became of one process of the target.
+
+    Args:
+        result: ``new``: the new process is up. ``failed``: see ``error``. ``asked``: the old
+            process was asked to exit, and the drain ended before a new one was confirmed up.
+            ``untouched``: the process was not restarted.
+        old_pid: the pid that was asked to exit; None if none was.
+        new_pid: the pid of the new process; None until it is up.
+        error: why it failed: what, why and hint, a line each; None if it did not.
+    """
+
+    target: str
+    key: str
+    result: str = "untouched"
+    old_pid: int | None = None
+    new_pid: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DrainReport:
     """The end of a drain (see docs/cli.md).
 
@@ -218,6 +246,7 @@ class DrainReport:
         rule: how many new workers were required as proof of the command: ``as many as before``, ``N
             for each queue``, or ``not checked``; "" if there was no command or the proof failed.
         workers: the workers of each queue before and after the command.
+        processes: the processes of the target, except those of a command.
         unserved: running queues to which no worker is connected; None when unknown.
         paused_again: how often queues had to be paused again.
         still_active: jobs that still run after a timeout.
@@ -257,6 +286,7 @@ class DrainReport:
     workers: tuple[QueueWorkers, ...] = ()
     prefix: str | None = None
     hint: str = ""
+    processes: tuple[ProcessResult, ...] = ()
 
 
 Step = (
@@ -273,3 +303,12 @@ Step = (
     | Recovered
     | DrainReport
 )
+
+
+def error_text(error: QctlError | None) -> str | None:
+    """An error for ``DrainReport``: what, why and hint, a line each; None without an error."""
+    if error is None:
+        return None
+    # The name of a queue may contain line ends.
+    what = error.what.replace("\n", "\\n")
+    return "\n".join(part for part in (what, error.why, error.hint) if part)

@@ -7,10 +7,10 @@ resumes the queues that the drain paused and deletes the leases. If Redis is awa
 tries again. A note in Redis names the owner of a pause, so the watchdog leaves other pauses alone.
 
 The messages on the pipe are lines of JSON. The first has ``url`` and ``leases``: for each queue its
-prefix, its name, and its lease, written as JSON. ``{"stopping": …}`` comes before each restart. The
-last is ``{"goodbye": true}``; its ``watch_s`` is the time for which the watchdog still resumes any
-queue whose pause a failover brings back. The Redis URL, which may hold a password, is sent through
-the pipe, so that no process list shows it.
+prefix, its name, and its lease, written as JSON. ``{"stopping": […]}`` comes before processes are
+restarted together, and names all of them. The last is ``{"goodbye": true}``; its ``watch_s`` is the
+time for which the watchdog still resumes any queue whose pause a failover brings back. The Redis
+URL, which may hold a password, is sent through the pipe, so that no process list shows it.
 
 SIGTERM, SIGINT and SIGHUP make the watchdog hurry, but it still undoes the drain before it ends. If
 qctl is killed in a systemd service, for example, systemd sends SIGTERM to the watchdog, too.
@@ -25,6 +25,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
@@ -48,6 +49,20 @@ WATCH_AWAY_S = 600.0
 READY = b"ready\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A process that is being stopped.
+
+    Args:
+        birth_s: when the process started, from ``host.read_birth_s``.
+        within_s: how long the watchdog waits for its end, at most.
+    """
+
+    pid: int
+    birth_s: float
+    within_s: float
+
+
 class Watchdog:
     """The loop of the watchdog until the pipe closes, and its actions afterwards.
 
@@ -62,7 +77,7 @@ class Watchdog:
         self._client = client
         self._has_sentinel = has_sentinel
         self._leases = leases
-        self._stopping: dict[str, float] | None = None
+        self._stopping: tuple[Stopping, ...] = ()
         self._is_in_a_hurry = False
 
     def hurry(self) -> None:
@@ -92,7 +107,7 @@ class Watchdog:
                 if message.get("goodbye"):
                     self.watch(message.get("watch_s", 0.0))
                     return
-                self._stopping = message.get("stopping")
+                self._stopping = tuple(Stopping(**each) for each in message["stopping"])
         self._await_stopped()
         self.undo()
         with contextlib.suppress(QctlError):
@@ -141,15 +156,17 @@ class Watchdog:
             time.sleep(WATCH_EVERY_S)
 
     def _await_stopped(self) -> None:
-        """Wait until the process that is being stopped has ended, so that it takes no more jobs."""
-        if self._stopping is None:
+        """Wait until the processes that are being stopped have ended, so they take no more jobs."""
+        if not self._stopping:
             return
         from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed
 
-        pid, birth_s = int(self._stopping["pid"]), self._stopping["birth_s"]
-        began, within_s = time.monotonic(), self._stopping["within_s"]
-        while time.monotonic() - began < self._at_most(within_s) and is_running(pid, birth_s):
-            time.sleep(0.05)
+        began = time.monotonic()
+        for each in self._stopping:
+            while time.monotonic() - began < self._at_most(each.within_s) and is_running(
+                each.pid, each.birth_s
+            ):
+                time.sleep(0.05)
 
     def _at_most(self, limit_s: float) -> float:
         return min(limit_s, HURRY_S) if self._is_in_a_hurry else limit_s

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from qctl.durations import duration
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import LogWatch
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
-from qctl.ops.processes.stopped import POLL_S, STOPPED_S, StoppedError, deleted, label, remedy
+from qctl.ops.processes.stopped import STOPPED_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient, list_all_workers
@@ -28,6 +28,9 @@ from qctl.wire.read.info import run_ids
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
+# If the time from one reading to the next is longer, for example because Redis is away, the excess
+# does not count as time that the new process has taken.
+READING_S = 1.0
 # When this many new processes have died, qctl reports a crash loop.
 MAX_CRASHES = 2
 
@@ -106,11 +109,13 @@ class _NewProcesses:
 class Restart:
     """One restart of one process.
 
+    Several restarts can be carried out at the same time, because the methods that wait are
+    generators. Each yields None where the caller must rest, for about ``POLL_S``.
+
     Args:
         client: the connection on which to look for new workers.
         process: the process as it was before the restart.
         stop: returns whether the operator wants to stop; called often.
-        rest: waits between two readings, for about ``POLL_S``.
         queues: queues that need a new worker.
         by_address: whether addresses show which workers a process holds.
         prefix: the prefix that messages leave out; see ``QueueKeys.label``.
@@ -123,7 +128,6 @@ class Restart:
         manager: Manager,
         process: ManagedProcess,
         stop: Callable[[], bool],
-        rest: Callable[[], object] = lambda: time.sleep(POLL_S),
         *,
         queues: frozenset[QueueKeys],
         by_address: bool,
@@ -141,7 +145,6 @@ class Restart:
         self._prefix = prefix
         self._db = db
         self._stop = stop
-        self._rest = rest
         self._is_running = is_running
         self.old_birth_s = read_birth_s(process.pid) if process.pid else None
         self._log = LogWatch(manager, process)
@@ -154,7 +157,7 @@ class Restart:
         self._children = {pid: birth_s for pid, birth_s in births_s.items() if birth_s is not None}
         self._servers = run_ids(client)
 
-    def run(self) -> Ready:
+    def run(self) -> Generator[None, None, Ready]:
         """Restart the process and wait until the restart is proved.
 
         Raises:
@@ -164,8 +167,8 @@ class Restart:
         """
         began = time.monotonic()
         with contextlib.closing(self._manager.begin_restart(self._process)) as call:
-            self.await_old_gone(call)
-            return self.await_ready(call, began)
+            yield from self._await_old_gone(call)
+            return (yield from self.await_ready(call, began))
 
     def old_is_gone(self) -> bool:
         """Whether the old process, and each child of it that held a worker, has ended."""
@@ -179,7 +182,7 @@ class Restart:
         """Pids of the old process's children that held its workers and still run."""
         return [pid for pid, birth_s in self._children.items() if self._is_running(pid, birth_s)]
 
-    def await_old_gone(self, call: RestartCall) -> None:
+    def _await_old_gone(self, call: RestartCall) -> Generator[None, None, None]:
         """Wait until the old process has ended.
 
         ``stop`` is called only afterwards: if the drain ended earlier, it would resume the queues,
@@ -198,7 +201,7 @@ class Restart:
                     why=f"pid {self._process.pid} still runs {waited} after the stop signal",
                     hint=f"see {self._remedy('show')}",
                 )
-            self._rest()
+            yield
         if self._stop():
             raise Interrupted
 
@@ -212,7 +215,7 @@ class Restart:
             hint=f"let the manager signal the children too; to end these now: kill {pids}",
         )
 
-    def await_ready(self, call: RestartCall, began: float) -> Ready:
+    def await_ready(self, call: RestartCall, began: float) -> Generator[None, None, Ready]:
         """Wait until the restart is proved; raises as ``run`` does.
 
         Args:
@@ -225,7 +228,7 @@ class Restart:
             since_s = started.connected_s if started.crashes else started.up_s
             return since_s >= SETTLE_S
 
-        new_pid = self._await_up(is_settled, call)
+        new_pid = yield from self._await_up(is_settled, call)
         return Ready(
             target=self._process.target,
             key=self._process.key,
@@ -235,7 +238,7 @@ class Restart:
             workers=self._labels(self._queues),
         )
 
-    def confirm(self) -> int:
+    def confirm(self) -> Generator[None, None, int]:
         """Make sure that the new process has stayed up since its workers connected.
 
         Some apps die soon after they have connected. Call this when the queues have been resumed,
@@ -247,13 +250,15 @@ class Restart:
         Raises:
             FailedError, Interrupted: as ``run``.
         """
-        return self._await_up(lambda: self._started.connected_s >= SETTLE_S)
+        return (yield from self._await_up(lambda: self._started.connected_s >= SETTLE_S))
 
-    def _await_up(self, is_settled: Callable[[], bool], call: RestartCall | None = None) -> int:
+    def _await_up(
+        self, is_settled: Callable[[], bool], call: RestartCall | None = None
+    ) -> Generator[None, None, int]:
         deadline = time.monotonic() + self._process.ready_timeout_ms / 1000 + BOOT_S
         started = self._started
         missing = "no new process was started"
-        while time.monotonic() < deadline:
+        while (read_at := time.monotonic()) < deadline:
             if self._stop():
                 raise Interrupted
             if call is not None:
@@ -265,15 +270,13 @@ class Restart:
             if started.update(now):
                 self._raise_end(now)
                 if now.status == "online":
-                    read_at = time.monotonic()
                     missing = self._missing(now)
-                    # Extend the deadline by the time for which Redis did not answer.
-                    deadline += max(time.monotonic() - read_at - POLL_S, 0)
                     started.note_workers(are_connected=not missing)
                     if not missing and is_settled():
                         assert now.pid is not None  # noqa: S101 - online processes have one
                         return now.pid
-            self._rest()
+            yield
+            deadline += max(time.monotonic() - read_at - READING_S, 0)
         raise FailedError(
             f"{self._label} was restarted but is not ready",
             why=self._with_last_words(missing),

@@ -56,12 +56,15 @@ class Checklist:
         self._jobs_at_start = 0
         # The last pauses or resumes, to be shown as one line: the kind of step, and the queues.
         self._queues: tuple[str, list[str]] = ("", [])
+        # Process key → name and pid, for the processes that are being restarted.
+        self._restarting: dict[str, str] = {}
 
     def begin(self, plan: Planned) -> None:
         """Make the list of steps from the plan."""
         self._todo = []
         self._jobs_at_start = len(plan.active)
         self._queues = ("", [])
+        self._restarting = {}
         names = [_process_name(each.target, each.key) for each in plan.processes]
         if plan.strategy == "roll":
             self._todo += [f"replace {name}" for name in names]
@@ -108,11 +111,15 @@ class Checklist:
             case Restarting():
                 name = _process_name(step.target, step.key)
                 pid = f" (pid {step.pid})" if step.pid else ""
-                doing = "restarting" if step.pid else "starting"
-                self._go_on(f"{doing} {name}{pid}", f"restart {name}", f"replace {name}")
+                self._restarting[step.key] = f"{name}{pid}"
+                doing = "restarting" if step.pid or len(self._restarting) > 1 else "starting"
+                names = ", ".join(self._restarting.values())
+                self._go_on(f"{doing} {names}", f"restart {name}", f"replace {name}")
             case Ready():
                 yield self._line(_DONE, _ready_text(step), step.took_s)
-                self._go_on("going on")
+                self._restarting.pop(step.key, None)
+                names = ", ".join(self._restarting.values())
+                self._go_on(f"restarting {names}" if names else "going on")
             case RunningCommand():
                 yield self._line(_TODO, f"running: {visible(' '.join(map(quoted, step.argv)))}")
                 self._go_on("waiting for the new workers", "run the command")

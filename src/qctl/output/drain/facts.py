@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from qctl.ops.drain.steps import CommandDone, DrainReport, ProcessPlan
+from collections.abc import Iterator
+
+from qctl.ops.drain.steps import CommandDone, DrainReport, Planned, ProcessPlan
 from qctl.output.text import duration
 from qctl.plurals import counted
+
+
+def order_of(plan: Planned) -> Iterator[tuple[str, str]]:
+    """A label and its text: how many processes are replaced at a time, unless that is plain."""
+    at_once = plan.max_unavailable or 1
+    order = "one process after another" if at_once == 1 else f"{at_once} processes at a time"
+    if plan.strategy == "roll":
+        yield "roll", f"{order}, each when its jobs have ended; no queue is paused"
+    elif at_once > 1:
+        yield "order", order
 
 
 def kill_text(process: ProcessPlan, strategy: str) -> str:

@@ -21,7 +21,7 @@ from qctl.ops.drain.steps import (
 )
 from qctl.ops.processes.restart import Ready
 from qctl.ops.processes.suggest import command, quoted
-from qctl.output.drain.facts import kill_text, replaced
+from qctl.output.drain.facts import kill_text, order_of, replaced
 from qctl.output.text import count, duration, listed, visible
 from qctl.plurals import counted
 
@@ -45,8 +45,8 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
         if plan.estimate_s is not None:
             wait = f"about {duration(plan.estimate_s)}, by recent runs"
         yield f"wait       {wait}"
-    if plan.strategy == "roll":
-        yield "roll       one process after another, each when its jobs have ended; no pause"
+    for label, order in order_of(plan):
+        yield f"{label:<11}{order}"
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
         name = f"{visible(process.target)} id {process.key}"

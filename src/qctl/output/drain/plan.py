@@ -5,7 +5,7 @@ from __future__ import annotations
 from qctl.ops.drain.steps import Planned, ProcessPlan
 from qctl.ops.processes.suggest import quoted
 from qctl.output.drain.block import INDENT, LABEL_WIDTH, MAX_JOBS, MAX_NAME, Block
-from qctl.output.drain.facts import kill_text
+from qctl.output.drain.facts import kill_text, order_of
 from qctl.output.text import duration, shortened, visible
 from qctl.plurals import counted
 
@@ -30,8 +30,8 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
     lines += block.labelled("running", running)
     if with_jobs:
         lines += block.jobs(plan.active, " " * (len(INDENT) + LABEL_WIDTH))
-    if plan.strategy == "roll":
-        lines += block.labelled("roll", "one process after another; no queue is paused")
+    for label, order in order_of(plan):
+        lines += block.labelled(label, order)
     for process in plan.processes[:MAX_JOBS]:
         starts = process.pid is None and process.status != "online"
         lines += block.labelled(

@@ -14,8 +14,11 @@ from qctl.ops.processes.attribution import children_holding
 from qctl.ops.processes.targets import Connections, Target
 
 
-def require_rollable(target: Target, connections: Connections) -> None:
+def require_rollable(target: Target, connections: Connections, at_once: int = 1) -> None:
     """Make sure that a target can be rolled without idle time and without interrupted jobs.
+
+    Args:
+        at_once: how many processes are to be replaced at the same time.
 
     Raises:
         RefusedError: the target cannot be rolled.
@@ -30,17 +33,21 @@ def require_rollable(target: Target, connections: Connections) -> None:
     elif not isinstance(manager, Signaller):
         name = words_of(manager.kind).title
         why = f"{name} kills each process that does not exit soon after its stop signal"
-    elif len(online) < 2:
-        why = "fewer than 2 processes are online, so none would take jobs while one restarts"
+    elif len(online) <= at_once:
+        why = (
+            f"fewer than {at_once + 1} processes are online, so none would take jobs while "
+            f"{'one restarts' if at_once == 1 else f'{at_once} restart'}"
+        )
     elif reasons := [reason for p in online if (reason := manager.why_not_rollable(p))]:
         why = reasons[0]
     elif any(_has_workers_in_child(connections, p) for p in online if not p.signals_children):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:
+        fewer = "" if at_once == 1 else "choose a smaller --max-unavailable, or "
         raise RefusedError(
             f"{target.label} cannot be rolled",
             why=why,
-            hint="use --strategy pause, which needs none of this",
+            hint=f"{fewer}use --strategy pause, which needs none of this",
         )
 
 

@@ -1,0 +1,129 @@
+"""Find the jobs that the processes of a roll have left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from qctl.ops.drain.context import DrainContext
+from qctl.ops.drain.roll.ledger import RollLedger
+from qctl.ops.drain.steps import Step, Waiting
+from qctl.ops.processes.restart import Interrupted
+from qctl.wire.keys import JobKey
+from qctl.wire.read.active import ActiveJob, read_active
+
+# How often the jobs that are waited for are shown.
+SHOW_EVERY_S = 1.0
+# A lock must be renewed or expire within its remaining time plus this.
+LOCK_GRACE_S = 5.0
+
+
+class LeftBehind:
+    """The jobs that the processes of a batch, which exit at the same time, have left behind.
+
+    Args:
+        own_names: the names of all workers of these processes; empty if any worker has no name.
+        orphans: jobs that had no worker before the processes were asked to exit.
+
+    Attributes:
+        is_any_gone: whether any of the processes has exited.
+        jobs: job that was left behind → its last reading; None if it is already back in its queue.
+    """
+
+    def __init__(
+        self,
+        context: DrainContext,
+        ledger: RollLedger,
+        own_names: frozenset[str] = frozenset(),
+        orphans: frozenset[JobKey] = frozenset(),
+    ) -> None:
+        self._context = context
+        self._tracker = context.tracker
+        self._ledger = ledger
+        self._own_names = own_names
+        self._orphans = orphans
+        # The jobs that were active after an exit, as they were after the last one.
+        self._active: dict[JobKey, ActiveJob] = {}
+        self.is_any_gone = False
+        self.jobs: dict[JobKey, ActiveJob | None] = {}
+
+    def note_exit(self) -> None:
+        """Read the active jobs after a process has exited, including any that it left behind."""
+        self._tracker.catch_up()
+        jobs = read_active(self._context.client, self._context.queues)
+        self._ledger.add_jobs(job.key for job in jobs if job.key not in self._orphans)
+        self.is_any_gone = True
+        self._active |= {job.key: job for job in jobs}
+
+    def find(self) -> Iterator[Step]:
+        """Find the active jobs that no longer have a worker, and put them into ``jobs``.
+
+        If a job's lock expires, its process left the job behind. If the job ends, or the worker
+        that holds the lock renews any lock or takes another job, the worker is alive.
+
+        Raises:
+            Interrupted: the operator wants to stop.
+        """
+        context = self._context
+        pending: dict[JobKey, ActiveJob] = {}
+        for job in self._active.values():
+            if job.is_orphan:
+                if job.key not in self._orphans:
+                    self.jobs[job.key] = job
+            elif not self._own_names or job.worker in self._own_names:
+                pending[job.key] = job
+        tokens = {job.lock_token for job in self._active.values()}
+        longest_ms = max((job.lock_ttl_ms or 0 for job in pending.values()), default=0)
+        until = time.monotonic() + longest_ms / 1000 + LOCK_GRACE_S
+        began = shown_at = time.monotonic()
+        while pending and time.monotonic() < until:
+            if context.stop():
+                raise Interrupted
+            now = {job.key: job for job in read_active(context.client, context.queues)}
+            self._settle(pending, now, tokens)
+            if pending and time.monotonic() - shown_at >= SHOW_EVERY_S:
+                shown_at = time.monotonic()
+                yield Waiting(
+                    active=context.plan.shown(pending.values()),
+                    orphans=(),
+                    waited_s=round(shown_at - began, 1),
+                )
+            if pending:
+                self._tracker.rest()
+        for keys, job_id in sorted(pending):
+            context.notes.append(
+                f"it is unknown whether job {job_id} of {context.label(keys)} still runs"
+            )
+        self._tracker.catch_up()
+        for key in self._ledger.take_stalled() - self._orphans:
+            self.jobs[key] = None
+
+    def _settle(
+        self,
+        pending: dict[JobKey, ActiveJob],
+        now: dict[JobKey, ActiveJob],
+        tokens: set[str | None],
+    ) -> None:
+        """Remove from ``pending`` each job that ended, was left behind, or has a living worker."""
+        # A worker that took a job or renewed a lock after the process exited is alive.
+        alive = {_owner(job) for job in now.values() if job.lock_token not in tokens}
+        for key, before in pending.items():
+            job = now.get(key)
+            if job is not None and job.was_renewed_since(before):
+                alive.add(_owner(job))
+        for key, before in list(pending.items()):
+            job = now.get(key)
+            if job is None or job.lock_token not in {None, before.lock_token}:
+                del pending[key]
+            elif job.is_orphan:
+                del pending[key]
+                self.jobs[key] = job
+            elif _owner(job) in alive - {""}:
+                del pending[key]
+            else:
+                pending[key] = job
+
+
+def _owner(job: ActiveJob) -> str:
+    """The part that all lock tokens of a worker share; "" for a token of another form."""
+    return (job.lock_token or "").rpartition(":")[0]
