@@ -1,4 +1,4 @@
-"""The page of ``qctl impact``: what would restart, the aspects, the best time, the verdict."""
+"""The page of ``qctl impact``: the verdict, what would restart, the aspects, the best time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
     """The impact as the lines of a terminal ``width`` cells wide."""
     table = aspect_table([*rows_of(impact)], width=width, colour=colour)
     width = min(width, MAX_WIDTH)
-    lines = [*_heading(impact, width), "", table.rstrip("\n")]
+    lines = [*_verdict(impact, width, colour), "", *_heading(impact, width)]
+    lines += ["", table.rstrip("\n")]
     if impact.best_time is not None:
         lines += ["", *best_time_lines(impact.best_time, width=width)]
-    lines += ["", *_verdict(impact, width, colour)]
     return "".join(f"{line}\n" for line in lines)
 
 
