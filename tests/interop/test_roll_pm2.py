@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.labs.drains import Lab, is_alive
@@ -14,44 +17,102 @@ ROLL = ("restart", "pm2:app", "--strategy", "roll")
 
 
 @pytest.mark.parametrize(
-    ("cluster", "options"),
-    [(True, {}), (False, {"autorestart": False})],
-    ids=["cluster", "fork-no-autorestart"],
+    ("cluster", "options", "queues", "prefix"),
+    [
+        (True, {}, ["q"], "bull"),
+        (False, {"autorestart": False}, ["q"], "bull"),
+        (False, {}, ["emails", "videos"], "{$QUEUE}"),
+    ],
+    ids=["cluster", "fork-no-autorestart", "two-prefixes"],
 )
-def test_a_roll_under_load(lab: Lab, cluster: bool, options: dict[str, object]) -> None:
-    lab.app(instances=2, cluster=cluster, concurrency=4, HANDLE_SIGINT=1, options=options)
+def test_a_roll_under_load(
+    lab: Lab, cluster: bool, options: dict[str, object], queues: list[str], prefix: str
+) -> None:
+    lab.prefix = prefix
+    lab.app(
+        queues=",".join(queues), instances=2, cluster=cluster, concurrency=4, HANDLE_SIGINT=1,
+        options=options,
+    )  # fmt: skip
     before = sorted(row.pid for row in lab.pm2.rows("app"))
-    producer = lab.producer(EVERY_MS=60, JOB_MS=200)
-    producer.wait_ids(5)
-    held = lab.hold(2)
-    roll = lab.steps(*ROLL)
+    producers = {queue: lab.producer(queue, EVERY_MS=60, JOB_MS=200) for queue in queues}
+    for producer in producers.values():
+        producer.wait_ids(5)
+    held = {queue: lab.hold(2, queue=queue) for queue in queues}
+    roll = lab.steps(*ROLL, "--prefix", prefix)
     roll.await_step("restarting")
+    begun_ms = time.time() * 1000
     # Longer than PM2's kill timeout.
     time.sleep(2)
-    lab.release()
+    for queue in queues:
+        lab.release(queue)
     done = roll.finish()
     assert done.code == 0, done.err
     report = done.report
 
     def take_jobs() -> bool:
-        return set(report["new_pids"]) <= {row["pid"] for row in runs(lab.client, "q")}
+        pids = [{row["pid"] for row in runs(lab.client, queue)} for queue in queues]
+        return all(set(report["new_pids"]) <= each for each in pids)
 
     wait_until(take_jobs, "the new processes to take jobs")
-    added = [*held, *producer.stop()]
+    last_start_ms = max(psutil.Process(pid).create_time() for pid in report["new_pids"]) * 1000
+    added = {queue: [*held[queue], *producers[queue].stop()] for queue in queues}
 
     assert (report["outcome"], report["strategy"]) == ("restarted", "roll")
     assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
     assert report["paused_s"] == 0
     assert report["idle_s"] < 1
-    assert report["active_at_start"] >= 2
+    assert report["active_at_start"] >= 2 * len(queues)
     assert {job["result"] for job in report["jobs"]} <= {"completed", "running"}
-    assert set(held) <= {job["id"] for job in report["jobs"]}
+    label = {queue: lab.keys(queue).label(report["prefix"]) for queue in queues}
+    assert report["queues"] == [*label.values()]
+    reported = {(job["queue"], job["id"]) for job in report["jobs"]}
+    assert {(label[queue], job_id) for queue in queues for job_id in held[queue]} <= reported
     after = sorted(row.pid for row in lab.pm2.rows("app"))
     assert sorted(report["old_pids"]) == before
     assert sorted(report["new_pids"]) == after
     assert not any(map(is_alive, before))
-    lab.prove(added)
-    assert {row["pid"] for row in runs(lab.client, "q")} == {*before, *after}
+    for queue in queues:
+        lab.prove(added[queue], queue)
+        assert {row["pid"] for row in runs(lab.client, queue)} == {*before, *after}
+        # While a process was replaced, the other one took jobs of this queue.
+        for old, new in zip(report["old_pids"], report["new_pids"], strict=True):
+            assert others_took_jobs(runs(lab.client, queue), old, new), (queue, old, new)
+    # The report does not hide a wait: none was longer than it says.
+    waited_s = longest_wait_s(lab, added, begun_ms, last_start_ms)
+    assert waited_s <= report["idle_s"] + 0.1
+
+
+def others_took_jobs(rows: Sequence[dict[str, Any]], old: int, new: int) -> bool:
+    """Whether other processes started jobs after the last job of ``old``, before any of ``new``."""
+    ended = max(row["at"] for row in rows if row["pid"] == old)
+    began = min(row["at"] for row in rows if row["pid"] == new)
+    return any(
+        row["ev"] == "start" and row["pid"] not in {old, new} and ended <= row["at"] <= began
+        for row in rows
+    )
+
+
+def longest_wait_s(
+    lab: Lab, added: Mapping[str, Sequence[str]], from_ms: float, until_ms: float
+) -> float:
+    """The longest time between two points in which jobs waited and none ran in any queue.
+
+    By the times that BullMQ has written into the jobs, all of which have completed.
+    """
+    times = ("timestamp", "processedOn", "finishedOn")
+    jobs = [
+        [int(text) for text in lab.client.call("HMGET", lab.keys(queue)(job_id), *times)]
+        for queue, ids in added.items()
+        for job_id in ids
+    ]
+    jobs.sort(key=lambda job: job[1])
+    longest, ended = 0.0, from_ms
+    for number, (_, began, finished) in enumerate(jobs):
+        if from_ms <= ended < began <= until_ms:
+            arrived = min(job[0] for job in jobs[number:])
+            longest = max(longest, began - max(ended, arrived))
+        ended = max(ended, finished)
+    return longest / 1000
 
 
 def test_an_app_that_does_not_handle_the_signal_ends_the_roll(lab: Lab) -> None:
