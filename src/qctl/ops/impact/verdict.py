@@ -57,7 +57,7 @@ class Facts:
     Args:
         interrupted: the jobs that a restart now interrupts, in the worst case.
         probably_interrupted: the same in the best case; None if it is unknown whether the workers
-            finish their jobs, or when they are killed.
+            finish their jobs, or if the time of the SIGKILL is unknown.
         moved: queues that looked idle although a job moved while they were read.
         resumers: the paused queues that the target resumes when it starts, and when that was seen.
         masters: the facts about each master; None if INFO is denied.
@@ -191,9 +191,10 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
         )
     elif parents := queue.waiting_children:
         jobs = counted(parents, "job waits", "jobs wait")
+        whose = "its" if parents == 1 else "their"
         yield (
-            f"{jobs} for children in {name}, so one may start at any moment, once its last "
-            "child has ended"
+            f"{jobs} in {name} for {whose} children; one may start at any moment, as soon as its "
+            "last child has ended"
         )
     elif queue.next_due_at is not None:
         left = queue.next_due_at - facts.now
@@ -256,7 +257,8 @@ def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
         return (command_on(at_work, "drain", *options), command_on(at_work, "resume"))
     places = list(dict.fromkeys(worker.place for worker in scope.foreign))
     known = [place for place in places if place is not None]
-    # If a place is unknown, let ``restart`` refuse: without --ignore-others, it names the queues.
+    # If a place is unknown, --ignore-others is left out: ``restart`` then refuses, and its message
+    # names the queues.
     drained = known if len(known) == len(places) else []
     restart, others = _restart(facts, scope.target)
     if not scope.foreign:
@@ -273,9 +275,9 @@ def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
 
 
 def _restart(facts: Facts, target: Target) -> tuple[Callable[..., str], Sequence[QueueKeys]]:
-    """A function of more options that returns the command to restart a target with a drain.
+    """Return a function of options; it returns the command that drains and restarts the target.
 
-    Also returns the queues of this database that the target serves and that the command does not
+    Also return the queues of this database that the target serves and that the command does not
     drain without ``--include-others``.
     """
     scope = facts.scope

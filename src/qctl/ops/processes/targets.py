@@ -193,7 +193,7 @@ def read_connections(
         queues: queues whose workers must be listed.
 
     Raises:
-        FailedError: Redis does not list the connected workers, so no restart can be proved.
+        FailedError: Redis does not list the connected workers, so qctl could not prove that a restart worked.
     """
     prefix = settings.prefixes.single
     if prefix is not None and not is_listed(prefix):

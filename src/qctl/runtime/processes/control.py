@@ -2,7 +2,8 @@
 
 ``{"do": "state"}`` reads the state. ``{"do": "replace", "slot": N}`` replaces one process; null for
 N replaces all. The answer comes after the last replacement, or after the first that fails.
-``{"do": "stop"}`` stops the master; a second request makes it give back its jobs now.
+``{"do": "stop"}`` stops the master; a second ``stop`` makes it give back its
+unfinished jobs at once.
 """
 
 from __future__ import annotations

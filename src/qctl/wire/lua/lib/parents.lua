@@ -20,7 +20,7 @@ local function parent_of(parent_key, parent_json)
   return parent
 end
 
--- Makes a parent that no longer waits for its children ready or delayed (the table of P13).
+-- Makes a parent ready or delayed, once it no longer waits for its children (the table of P13).
 local function place_parent(parent, now)
   local base, id = parent.base, parent.id
   local fields = redis.call("HMGET", parent.key, "priority", "delay")
