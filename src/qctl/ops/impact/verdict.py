@@ -57,7 +57,7 @@ class Facts:
     Args:
         interrupted: the jobs that a restart now interrupts, in the worst case.
         probably_interrupted: the same in the best case; None if it is unknown whether the workers
-            finish their jobs, or if the time of the SIGKILL is unknown.
+            finish their jobs, or if it is unknown when SIGKILL comes.
         moved: queues that looked idle although a job moved while they were read.
         resumers: the paused queues that the target resumes when it starts, and when that was seen.
         masters: the facts about each master; None if INFO is denied.
@@ -275,10 +275,11 @@ def _drain_commands(facts: Facts, *options: str) -> tuple[str, ...]:
 
 
 def _restart(facts: Facts, target: Target) -> tuple[Callable[..., str], Sequence[QueueKeys]]:
-    """Return a function of options; it returns the command that drains and restarts the target.
+    """How to type the restart of a target, and which queues it does not drain by default.
 
-    Also return the queues of this database that the target serves and that the command does not
-    drain without ``--include-others``.
+    Returns:
+        a function that takes further options and returns the command to type.
+        the queues of this database that the command drains only with ``--include-others``.
     """
     scope = facts.scope
     served = scope.connections.queues_of(target.processes) if scope.connections else set()

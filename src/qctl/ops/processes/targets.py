@@ -68,7 +68,11 @@ class Connections:
         return {worker.keys for p in processes for worker in self.owned.get(p.key, ())}
 
     def all_owned(self, queues: Collection[QueueKeys]) -> bool:
-        """Whether each worker has a known process; with ``queues``, only their workers count."""
+        """Whether the process of each worker is known.
+
+        Args:
+            queues: if not empty, only the workers of these queues count.
+        """
         owned = {worker.client_id for workers in self.owned.values() for worker in workers}
         wanted = [worker for worker in self.workers if not queues or worker.keys in queues]
         return all(worker.client_id in owned for worker in wanted)
@@ -193,7 +197,7 @@ def read_connections(
         queues: queues whose workers must be listed.
 
     Raises:
-        FailedError: Redis does not list the connected workers, so qctl could not prove that a restart worked.
+        FailedError: Redis does not list the connected workers, so no proof of a restart is possible.
     """
     prefix = settings.prefixes.single
     if prefix is not None and not is_listed(prefix):
