@@ -79,7 +79,7 @@ class Facts:
     address: Address
 
     def label(self, queue: QueueImpact) -> str:
-        """How clauses call a queue."""
+        """The name of a queue in the reasons of the verdict."""
         return self.scope.label(queue.keys)
 
 

@@ -197,7 +197,7 @@ def read_connections(
         queues: queues whose workers must be listed.
 
     Raises:
-        FailedError: Redis does not list the connected workers, so no proof of a restart is possible.
+        FailedError: Redis does not list the connected workers, so a restart cannot be proved.
     """
     prefix = settings.prefixes.single
     if prefix is not None and not is_listed(prefix):
