@@ -9,7 +9,8 @@ import pytest
 
 from qctl import Queue
 from qctl.connection.embedded.launch import packaged_server
-from qctl.wire.read.info import product, read_info
+from qctl.connection.info import product
+from qctl.wire.read.info import read_info
 from tests.interop import py_worker as py
 from tests.labs.drains import Lab, is_alive, open_lab
 from tests.labs.node import ids_of, runs
@@ -86,3 +87,12 @@ def test_status_and_doctor_name_it(on_valkey: Lab) -> None:
     # The same as for a Redis that keeps nothing on disk and has no worker.
     findings = lab.qctl("doctor", "--json").json["findings"]
     assert [each["check"] for each in findings] == ["persistence", "no-workers"]
+    assert "Valkey keeps nothing on disk" in " ".join(lab.qctl("impact", "q").out.split())
+    limit = int(lab.client.call("MEMORY", "STATS")[1])
+    lab.client.call("CONFIG", "SET", "maxmemory", limit)
+    try:
+        found = lab.qctl("doctor", "--json").json["findings"]
+    finally:
+        lab.client.call("CONFIG", "SET", "maxmemory", 0)
+    (memory,) = (each for each in found if each["check"] == "memory")
+    assert memory["what"].startswith("Valkey uses ")

@@ -135,6 +135,21 @@ def test_version(
     assert [f.severity for f in found(client, "redis-version")] == ([severity] if severity else [])
 
 
+def test_the_version_of_another_product(client: Client, says: Callable[..., None]) -> None:
+    put(client, "1", "completed")
+    says(version="6.0.16")
+    assert found(client, "redis-version")[0].what.startswith("Redis 6.0.16 is older than the 6.2")
+    says(version="6.0.16", product="Dragonfly", product_version="0.9.1")
+    (finding,) = found(client, "redis-version")
+    assert finding.what.startswith(
+        "Dragonfly 0.9.1 is compatible with Redis 6.0.16, which is older"
+    )
+    assert finding.evidence == {
+        "version": "6.0.16", "server": "Dragonfly", "server_version": "0.9.1",
+    }  # fmt: skip
+    assert finding.remedy.startswith("update Dragonfly")
+
+
 @pytest.mark.parametrize(
     ("ahead_ms", "error_ms", "side"),
     [(2500, 10, "behind"), (-2500, 10, "ahead of"), (900, 0, None), (2500, 2000, None)],

@@ -13,7 +13,8 @@ from qctl.wire.read.server import ReplicaFacts, ServerFacts, read_servers
 
 NOW = 1_700_000_000_000
 GOOD = ServerFacts(
-    version="7.0.15", role="master", master=None, uptime_s=9, used_memory_bytes=100,
+    version="7.0.15", product="Redis", product_version="7.0.15",
+    role="master", master=None, uptime_s=9, used_memory_bytes=100,
     maxmemory_bytes=0, eviction_policy="noeviction", aof_enabled=True, aof_ok=True,
     aof_fsync="everysec", rdb_saved_at_ms=NOW - 90_000, rdb_changes=7, rdb_ok=True,
     rdb_schedule="3600 1", rdb_stops_writes=True, replicas_needed=0, replicas_good=None,

@@ -29,7 +29,7 @@ from urllib.parse import quote
 from qctl.connection.address import parse_url
 from qctl.connection.embedded.launch import LOG_FILE, Server, start_server
 from qctl.connection.embedded.server import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
-from qctl.connection.info import parse_info
+from qctl.connection.info import parse_info, product
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UnreachableError
 
@@ -73,12 +73,12 @@ class Keeper:
             )
             self._await_answer(server)
             info = self._info()
-            version = info.get("valkey_version") or info.get("redis_version", "")
+            _, version = product(info)
             self._record = {
                 "url": self._client.address.url,
                 "pid": server.pid,
                 "kind": server.kind,
-                "description": server.describe(version),
+                "description": server.describe(version or ""),
             }
             if self._idle_s is not None:
                 self._publish()

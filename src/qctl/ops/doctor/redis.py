@@ -46,7 +46,8 @@ def eviction(exam: Examination) -> Iterator[Finding]:
             yield Finding(
                 severity="error" if limited else "warning",
                 subject=redis(server),
-                what=f"the eviction policy is {policy}: Redis deletes jobs and locks {when}",
+                what=f"the eviction policy is {policy}: {server.product} deletes jobs and locks "
+                f"{when}",
                 evidence={"eviction_policy": policy, "maxmemory_bytes": server.maxmemory_bytes},
                 remedy="BullMQ needs noeviction; write it into redis.conf too",
                 commands=(
@@ -80,12 +81,13 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
     """For each problem: severity, text, remedy, and arguments for redis-cli (may be empty)."""
     if server.aof_ok is False or server.rdb_ok is False:
         which = "append-only file" if server.aof_ok is False else "snapshot"
-        what = f"Redis could not write its {which} the last time it tried"
+        what = f"{server.product} could not write its {which} the last time it tried"
         yield "error", what, "read its log: is its disk full, may it write its folder?", _INFO
     if server.aof_enabled:
         return
     if server.rdb_schedule == "":
-        what = "neither append-only file nor snapshots: a restart of Redis loses all jobs"
+        what = "neither append-only file nor snapshots: a restart of "
+        what += f"{server.product} loses all jobs"
         yield "warning", what, "turn one on, also in redis.conf", _APPEND
     elif server.rdb_schedule is None and not _has_saved(server):
         yield (
@@ -96,7 +98,8 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
             (),
         )
     else:
-        what = "snapshots only: a crash of Redis loses all changes since the last snapshot"
+        what = f"snapshots only: a crash of {server.product} loses all changes since the last "
+        what += "snapshot"
         changes = f" ({server.rdb_changes:,} now)" if server.rdb_changes else ""
         yield "info", what + changes, "with an append-only file it loses a second at most", _APPEND
 
@@ -115,7 +118,7 @@ def memory(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="error" if share >= MEMORY_ERROR else "warning",
             subject=redis(server),
-            what=f"Redis uses {share:.0%} of its maxmemory"
+            what=f"{server.product} uses {share:.0%} of its maxmemory"
             + (f"; the largest parts of these queues: {shown}" if shown else ""),
             evidence={
                 "used_memory_bytes": used,
@@ -147,10 +150,22 @@ def redis_version(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="error" if version < OLDEST_SUPPORTED else "warning",
             subject=redis(server),
-            what=f"Redis {server.version} is older than the 6.2 that BullMQ recommends",
-            evidence={"version": server.version},
-            remedy="update Redis; below 5.0 BullMQ does not work at all",
+            what=f"{_described(server)} is older than the 6.2 that BullMQ recommends",
+            evidence={
+                "version": server.version,
+                "server": server.product,
+                "server_version": server.product_version,
+            },
+            remedy=f"update {server.product}; below 5.0 BullMQ does not work at all",
         )
+
+
+def _described(server: ServerFacts) -> str:
+    """The Redis version; for another product, also its own name and version."""
+    if server.product == "Redis":
+        return f"Redis {server.version}"
+    name = f"{server.product} {server.product_version}"
+    return f"{name} is compatible with Redis {server.version}, which"
 
 
 def clock(exam: Examination) -> Iterator[Finding]:
@@ -167,7 +182,8 @@ def clock(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             subject=redis(server),
-            what=f"this host's clock is {abs(ahead_ms) / 1000:.1f} s {side} that of Redis",
+            what=f"this host's clock is {abs(ahead_ms) / 1000:.1f} s {side} that of "
+            f"{server.product}",
             evidence={"clock_ahead_ms": ahead_ms, "clock_error_ms": server.clock_error_ms},
             remedy="synchronise both (NTP): delays and schedules depend on the hosts' clocks",
             commands=("timedatectl status",),
@@ -181,7 +197,8 @@ def replica(exam: Examination) -> Iterator[Finding]:
             yield Finding(
                 severity="error",
                 subject=redis(server),
-                what="this Redis is a replica: it takes no jobs, and its data may be old",
+                what=f"this {server.product} is a replica: it takes no jobs, and its data may be "
+                "old",
                 evidence={"role": server.role},
                 remedy="connect to the master, whose address this command shows",
                 commands=(redis_cli(exam.address, server.node, "info", "replication"),),

@@ -127,6 +127,7 @@ def _snapshots_allow_writes(server: ServerFacts) -> bool | None:
 
 
 def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
+    name = server.product
     if server.role == "slave":
         yield (
             f"this is a replica of {server.master}: its data may be old, and queues cannot be "
@@ -134,24 +135,24 @@ def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
         )
     if _has_enough_replicas(server) is False:
         yield (
-            f"Redis refuses writes with fewer than {server.replicas_needed} good replicas, and has "
-            f"{server.replicas_good or 0}"
+            f"{name} refuses writes with fewer than {server.replicas_needed} good replicas, and "
+            f"has {server.replicas_good or 0}"
         )
     if persistence == "none":
-        yield "Redis keeps nothing on disk: a restart of Redis would lose every job"
+        yield f"{name} keeps nothing on disk: a restart of {name} would lose every job"
     if persistence == "aof" and server.aof_ok is False:
-        yield "the last write of the append-only file failed, so Redis refuses writes"
+        yield f"the last write of the append-only file failed, so {name} refuses writes"
     if server.rdb_ok is False and server.rdb_schedule != "":
-        then = ", after which Redis refuses writes by default"
+        then = f", after which {name} refuses writes by default"
         yield f"the last snapshot failed{'' if server.rdb_stops_writes is False else then}"
     policy, limit = server.eviction_policy, server.maxmemory_bytes
     if policy not in {None, "noeviction"}:
         when = "at its memory limit" if limit else "if it gets a memory limit"
-        yield f"Redis may delete jobs {when}: its eviction policy is {policy}, not noeviction"
+        yield f"{name} may delete jobs {when}: its eviction policy is {policy}, not noeviction"
     if limit and server.used_memory_bytes and server.used_memory_bytes > 0.9 * limit:
         share = 100 * server.used_memory_bytes // limit
         effects = {True: "", None: ", so it may refuse writes", False: ", so it refuses writes"}
-        yield f"Redis uses {share} % of its memory limit{effects[_has_room(server)]}"
+        yield f"{name} uses {share} % of its memory limit{effects[_has_room(server)]}"
     for replica in server.replicas:
         if not replica.online:
             yield f"the replica {replica.address} is not in sync with its master"

@@ -128,7 +128,10 @@ def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
                 "nothing can be drained here"
             )
         elif is_writable(server) is False:
-            yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
+            yield (
+                f"{server.product} refuses writes, or is about to, so jobs can neither end nor be "
+                "drained"
+            )
     for keys, error in scope.queues.broken:
         yield f"{scope.label(keys)} cannot be read: {error.message}"
     if not facts.is_gapless:

@@ -16,7 +16,7 @@ from qctl.config.prefixes import Prefixes
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
-from qctl.connection.info import parse_info
+from qctl.connection.info import parse_info, product
 from qctl.errors import NotFoundError, ReplyError, is_outage
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
@@ -33,7 +33,7 @@ from qctl.wire.read.clients import (
     list_workers_under,
     parse_workers,
 )
-from qctl.wire.read.info import INFO_REPLICATION, is_master, product, upstream
+from qctl.wire.read.info import INFO_REPLICATION, is_master, upstream
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
 
 _INFO = ("INFO", "server")

@@ -1,4 +1,4 @@
-"""What INFO reports of a server: its product, its master, and whether it can lose writes."""
+"""What INFO reports of a server: its master, and whether it can lose writes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from qctl.errors import ReplyError, is_outage
 from qctl.wire.replies import to_int
 
 INFO_REPLICATION = ("INFO", "replication")
-# Fields of INFO that only another product has.
-_PRODUCTS = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly"}
 
 
 def read_info(node: Client, *sections: str) -> dict[str, str] | None:
@@ -50,19 +48,6 @@ def master_of(info: Mapping[str, str]) -> str | None:
     if info.get("role") != "slave":
         return None
     return f"{info.get('master_host', '')}:{to_int(info.get('master_port')) or 0}"
-
-
-def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Name and version of the server, from its INFO.
-
-    A server that is compatible with Redis has the version of that Redis in ``redis_version``, and
-    its own version in another field.
-    """
-    for field, name in _PRODUCTS.items():
-        if version := info.get(field):
-            return name, version.removeprefix("df-v")
-    version = info.get("redis_version")
-    return (info.get("server_name", "Redis").title() if version else None), version
 
 
 def read_upstream(client: Client) -> Upstream | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from qctl.connection.address import Client
+from qctl.connection.info import product
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.read.info import master_of, read_info
@@ -32,6 +33,8 @@ class ServerFacts:
 
     Args:
         node: ``(host, port)`` if there are several masters, else None.
+        version: the version of Redis with which the server is compatible.
+        product, product_version: what the server is, for example ``Valkey``; ``Redis`` if unknown.
         role: ``master``, or ``slave`` for a replica.
         master: ``host:port`` of a replica's master; None for a master.
         maxmemory_bytes: the limit; 0 for no limit.
@@ -51,6 +54,8 @@ class ServerFacts:
 
     node: tuple[str, int] | None = None
     version: str | None
+    product: str
+    product_version: str | None
     role: str | None
     master: str | None
     uptime_s: int | None
@@ -109,9 +114,12 @@ def _read(node: Client) -> ServerFacts:
     ahead_ms, error_ms = _clock(node)
     info = read_info(node, *_SECTIONS) or {}
     settings = _settings(node)
+    name, own_version = product(info)
     saved_at_s = to_int(info.get("rdb_last_save_time"))
     return ServerFacts(
         version=info.get("redis_version"),
+        product=name or "Redis",
+        product_version=own_version,
         role=info.get("role"),
         master=master_of(info),
         uptime_s=to_int(info.get("uptime_in_seconds")),
