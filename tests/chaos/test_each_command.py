@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from qctl.config.settings import load_settings
+from qctl.config.settings import Settings
 from qctl.connection.address import Arg, Client, parse_url
 from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import UnreachableError
@@ -101,7 +101,7 @@ class Stage:
             Connections(Workers(), {}, {}),
             read_recent_runs(client, [Q]),
         )
-        settings, options = load_settings(environ={}), DrainOptions(timeout_s=30)
+        settings, options = Settings(watch_s=0.0), DrainOptions(timeout_s=30)
         report = None
         try:
             for step in drain(failing, self._address, settings, plan, options):

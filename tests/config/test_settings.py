@@ -520,3 +520,18 @@ def test_a_socket_by_another_path_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert same_database(f"unix://{tmp_path}/link/r.sock", f"unix://{tmp_path}/real/r.sock")
+
+
+def test_how_long_new_processes_are_watched(place: Place) -> None:
+    assert place.load().watch_s == 5.0
+    place.write(user='[drain]\nwatch = "1m"\n[contexts.prod.drain]\nwatch = "10s"\n')
+    assert place.load().watch_s == 60.0
+    assert place.load(context="prod").watch_s == 10.0
+    assert place.load(QCTL_WATCH="2s").watch_s == 2.0
+    with pytest.raises(UsageError, match=r"QCTL_WATCH 'soon' is not a duration"):
+        place.load(QCTL_WATCH="soon")
+    with pytest.raises(UsageError, match=r"QCTL_WATCH '0s' is too short"):
+        place.load(QCTL_WATCH="0s")
+    place.write(user='[drain]\nwatch = "0s"\n')
+    with pytest.raises(UsageError, match=r"drain.watch '0s' is too short"):
+        place.load()

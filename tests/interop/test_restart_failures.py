@@ -214,6 +214,7 @@ def test_an_app_that_dies_soon_after_it_was_ready(lab: Lab, words: tuple[str, ..
     lab.wait_completed(added)
     second = lab.pm2.rows("app")[1]
     flag.touch()
+    lab.watch = "5s"
     done = lab.qctl(*DRAIN, *words, "--json")
     assert done.code == 1, done.out
     assert done.json["outcome"] == "aborted"
@@ -240,3 +241,21 @@ def test_an_app_that_pm2_gave_up_is_restarted_once_its_cause_is_fixed(lab: Lab) 
     assert done.code == 0, done.err
     assert "pid -" not in done.err
     lab.prove(added)
+
+
+def test_an_app_that_crashes_seconds_after_its_worker_has_connected(lab: Lab) -> None:
+    flag = lab.folder / "crash"
+    lab.app(CRASH_MS=2500, CRASH_IF=flag)
+    lab.wait_completed(lab.add(1))
+    flag.touch()
+    lab.watch = "5s"
+    drain = lab.steps(*DRAIN)
+    # The jobs do not wait until the new process has been watched.
+    drain.await_step("resumed")
+    assert not drain.is_over
+    done = drain.finish()
+    assert done.code == 1, done.out
+    assert done.report["outcome"] == "aborted"
+    assert "keeps crashing" in done.report["error"]
+    assert done.report["resumed"] is True
+    lab.prove_tidy("q")

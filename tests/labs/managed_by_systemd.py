@@ -41,7 +41,8 @@ class SystemdApp:
 
     def start_qctl(self, *words: str) -> Running:
         """See ``ManagedApp``."""
-        return self._machine.start_qctl(*words, env={"QCTL_REDIS_URL": self._lab.url})
+        env = {"QCTL_REDIS_URL": self._lab.url, "QCTL_WATCH": self._lab.watch}
+        return self._machine.start_qctl(*words, env=env)
 
     def kill_qctl(self, running: Running) -> None:
         """See ``ManagedApp``."""

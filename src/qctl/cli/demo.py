@@ -38,7 +38,8 @@ def demo(
         stream.write(text + "\n")
         stream.flush()
 
-    environ = dict(env.streams.environ)
+    # A short watch of the new processes, because the demo should not take long.
+    environ = {"QCTL_WATCH": "1s", **env.streams.environ}
     if env.no_color:
         environ["NO_COLOR"] = "1"
     with (

@@ -35,6 +35,7 @@ _KEYS = (
     "pm2.home",
     "supervisord.url",
     "kubernetes.context",
+    "drain.watch",
     "commands.*.status",
     "commands.*.restart",
     "commands.*.stop",

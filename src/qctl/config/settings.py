@@ -31,10 +31,16 @@ from qctl.config.guards import Guards, find_guards
 from qctl.config.passwords import PasswordSource, with_parameters, with_password
 from qctl.config.prefixes import EVERY_PREFIX, Prefixes, only, parse_prefixes, split_list
 from qctl.connection.address import DEFAULT_URL, SECRET_PARAMETERS, parse_url
+from qctl.durations import parse_duration_s
 from qctl.errors import NotFoundError, UsageError
 
 # BullMQ's default. The limit is an option of the workers, and Redis does not store it.
 DEFAULT_MAX_STALLED_COUNT = 1
+# How long new processes and workers must be seen to stay up: some apps crash seconds after their
+# start, when they open their second connection or run their first job.
+DEFAULT_WATCH_S = 5.0
+_MIN_WATCH_S = 1.0
+_MAX_WATCH_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Settings:
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
         supervisord_url: where supervisord listens; may contain a password. "" for its usual places.
         kube_context: the context of the kubeconfig; "" for its current context.
+        watch_s: how long the new workers must stay up after a restart, in seconds.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
         groups: several targets under one name.
@@ -77,6 +84,7 @@ class Settings:
     pm2_home: Path = Path("~/.pm2")
     supervisord_url: str = field(default="", repr=False)
     kube_context: str = ""
+    watch_s: float = DEFAULT_WATCH_S
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -194,6 +202,7 @@ def load_settings(
             "context": ["QCTL_CONTEXT"],
             "pm2.home": ["PM2_HOME"],
             "supervisord.url": ["QCTL_SUPERVISORD_URL"],
+            "drain.watch": ["QCTL_WATCH"],
             "state_home": ["XDG_STATE_HOME"],
         },
         environ,
@@ -223,6 +232,7 @@ def load_settings(
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
         supervisord_url=lookup.text("supervisord.url") or "",
         kube_context=lookup.text("kubernetes.context") or "",
+        watch_s=_watch_s(lookup),
         state_home=state_home(environ),
         targets=targets,
         groups=find_groups(lookup.layers, [target.name for target in targets]),
@@ -315,6 +325,15 @@ def _max_stalled_count(value: object) -> int:
             hint="set QCTL_MAX_STALLED_COUNT to the workers' maxStalledCount",
         )
     return count
+
+
+def _watch_s(lookup: Lookup) -> float:
+    text = lookup.text("drain.watch")
+    if text is None:
+        return DEFAULT_WATCH_S
+    origin = lookup.origins["drain.watch"]
+    name = origin.name if origin.kind == "environment" else "config: drain.watch"
+    return parse_duration_s(text, name, min_s=_MIN_WATCH_S, max_s=_MAX_WATCH_S, example="10s")
 
 
 def _targets(lookup: Lookup) -> tuple[TargetConfig, ...]:

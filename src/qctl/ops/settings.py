@@ -11,6 +11,7 @@ from qctl.config.credentials import PARAMETERS
 from qctl.config.files import DEFAULT, Origin, project_config_path, user_config_path
 from qctl.config.settings import Settings, load_settings
 from qctl.connection.address import EMBEDDED, parse_url
+from qctl.durations import short_duration
 from qctl.errors import QctlError
 
 _MASK = "***"
@@ -67,6 +68,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "pm2.home": str(settings.pm2_home),
         "supervisord.url": _masked_supervisord(settings.supervisord_url),
         "kubernetes.context": settings.kube_context or None,
+        "drain.watch": short_duration(settings.watch_s),
         "state_home": str(settings.state_home),
     }
     for name, parameter in PARAMETERS.items():

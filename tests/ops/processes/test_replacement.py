@@ -38,7 +38,6 @@ def connected(redis_url: str) -> Iterator[Connect]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLE_S", 0.2)
-    monkeypatch.setattr(module, "CONFIRM_S", 0.4)
 
 
 def watch(
@@ -49,7 +48,7 @@ def watch(
     rest: Callable[[], object] = lambda: None,
 ) -> Replacement:
     meant = [QueueKeys("bull", name) for name in queues or ("q",)]
-    return Replacement(client, 0, meant, expected, stop=stop, rest=rest)
+    return Replacement(client, 0, meant, expected, watch_s=0.4, stop=stop, rest=rest)
 
 
 class Steps:

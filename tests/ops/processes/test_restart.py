@@ -60,6 +60,7 @@ def restart(
         by_address=by_address,
         prefix="bull",
         db=0,
+        watch_s=0.5,
     )
 
 

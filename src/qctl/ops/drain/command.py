@@ -74,6 +74,7 @@ class _Phase:
                 command.expected_workers,
                 whose,
                 command.shortcoming,
+                watch_s=context.settings.watch_s,
                 at_least=at_least,
                 stop=context.stop,
                 rest=context.tracker.rest,

@@ -159,6 +159,7 @@ def prepare_restart(
         by_address=by_address,
         prefix=context.prefix,
         db=context.address.db,
+        watch_s=context.settings.watch_s,
     )
 
 

@@ -24,8 +24,6 @@ from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import Connected, ForeignWorker, WorkerClient
 from qctl.wire.read.info import run_ids
 
-# How long the new workers must stay connected in all: some apps crash seconds after their start.
-CONFIRM_S = 5.0
 # The end of the hint if Redis does not list the workers.
 WITHOUT_PROOF = "; or do without the proof: --no-expect"
 _HINT = "see the workers' own log"
@@ -71,6 +69,7 @@ class Replacement:
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
         at_least: queue → how many workers are needed even if fewer are connected now.
+        watch_s: how long the new workers must stay connected in all; see ``confirm``.
 
     Raises:
         FailedError: Redis does not list the workers.
@@ -85,12 +84,14 @@ class Replacement:
         whose: Collection[int] | None = None,
         shortcoming: Callable[[], str] | None = None,
         *,
+        watch_s: float,
         at_least: Mapping[QueueKeys, int] = {},
         stop: Callable[[], bool] = lambda: False,
         rest: Callable[[], object] = lambda: time.sleep(POLL_S),
     ) -> None:
         self._client = client
         self._db = db
+        self._watch_s = watch_s
         self._stop = stop
         self._rest = rest
         self._queues = tuple(queues)
@@ -188,7 +189,7 @@ class Replacement:
             self._rest()
 
     def confirm(self) -> None:
-        """Make sure that the new workers stay up for ``CONFIRM_S``, now that they have jobs.
+        """Make sure that the new workers stay up for ``watch_s``, now that they have jobs.
 
         Raises:
             FailedError: as ``read``; also if a new worker has gone away since ``wait``.
@@ -207,7 +208,7 @@ class Replacement:
                     "and reconnected",
                     hint="see the workers' own log",
                 )
-            if time.monotonic() - began >= CONFIRM_S:
+            if time.monotonic() - began >= self._watch_s:
                 return
             if self._stop():
                 raise Interrupted

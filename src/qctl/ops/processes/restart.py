@@ -24,7 +24,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient, list_all_workers
 from qctl.wire.read.info import run_ids
 
-# A new process must have been up this long. PM2 calls a process unstable if it ends within 1 s.
+# A new process must have been up this long before the queues are resumed. PM2 calls a process
+# unstable if it ends within 1 s.
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
@@ -120,6 +121,7 @@ class Restart:
         by_address: whether addresses show which workers a process holds.
         prefix: the prefix that messages leave out; see ``QueueKeys.label``.
         db: the queues' database.
+        watch_s: how long the new process must stay up with its workers connected; see ``confirm``.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Restart:
         by_address: bool,
         prefix: str | None,
         db: int,
+        watch_s: float,
     ) -> None:
         from qctl.manage.host import is_running, read_birth_s  # noqa: PLC0415 - psutil costs 30 ms
         from qctl.ops.processes.attribution import children_holding  # noqa: PLC0415
@@ -144,6 +147,7 @@ class Restart:
         self._by_address = by_address
         self._prefix = prefix
         self._db = db
+        self._watch_s = watch_s
         self._stop = stop
         self._is_running = is_running
         self.old_birth_s = read_birth_s(process.pid) if process.pid else None
@@ -239,7 +243,7 @@ class Restart:
         )
 
     def confirm(self) -> Generator[None, None, int]:
-        """Make sure that the new process has stayed up since its workers connected.
+        """Make sure that the new process has stayed up for ``watch_s`` since its workers connected.
 
         Some apps die soon after they have connected. Call this when the queues have been resumed,
         so that no job has to wait for this check.
@@ -250,7 +254,7 @@ class Restart:
         Raises:
             FailedError, Interrupted: as ``run``.
         """
-        return (yield from self._await_up(lambda: self._started.connected_s >= SETTLE_S))
+        return (yield from self._await_up(lambda: self._started.connected_s >= self._watch_s))
 
     def _await_up(
         self, is_settled: Callable[[], bool], call: RestartCall | None = None

@@ -151,7 +151,7 @@ def finish(client: Client, job_id: str) -> None:
 
 def roll(redis_url: str, **options: Any) -> tuple[list[Step], DrainReport]:
     address, client = connect(redis_url)
-    settings = Settings(redis_url=redis_url)
+    settings = Settings(redis_url=redis_url, watch_s=1.0)
     try:
         plan = make_plan(client, address, settings, [], target="qctl:app", then_restart=True)
         steps = list(drain(client, address, settings, plan, DrainOptions(**options)))
