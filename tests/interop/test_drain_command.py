@@ -179,6 +179,7 @@ def test_no_worker_comes_back(lab: Lab) -> None:
 def test_a_crash_loop_after_the_command(lab: Lab, crash_ms: int) -> None:
     lab.app(CRASH_MS=crash_ms, CRASH_IF=str(lab.folder / "crash"))
     (lab.folder / "crash").touch()
+    lab.watch = "5s"
     done = lab.qctl("drain", "q", "--ready-timeout", "20s", "--json", *pm2("restart", "app"))
     assert done.code == 1
     assert done.json["outcome"] == "aborted"
@@ -243,6 +244,7 @@ def test_ctrl_c_ends_the_command_first(lab: Lab) -> None:
 
 def test_ctrl_c_before_the_new_workers_have_stayed_up(lab: Lab) -> None:
     lab.app()
+    lab.watch = "5s"
     drain = lab.start("drain", "q", "--output", "ndjson", *pm2("restart", "app"))
     drain.await_step("resumed")
     drain.signal(signal.SIGINT)

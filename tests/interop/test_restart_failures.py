@@ -212,7 +212,13 @@ def test_an_app_that_dies_soon_after_it_was_ready(lab: Lab, words: tuple[str, ..
     lab.app(instances=2, HANDLE_SIGINT=1, BOOT_MS=boot_ms, BOOT_IF=flag, DIE_IF=flag)
     added = lab.add(1)
     lab.wait_completed(added)
-    second = lab.pm2.rows("app")[1]
+    rows = lab.pm2.rows("app")
+    second = rows[1]
+    # A process that is not ready yet would see the flag, too.
+    wait_until(
+        lambda: all(f"ready {row.pid}\n" in lab.pm2.log("app", "out") for row in rows),
+        "both processes to be ready",
+    )
     flag.touch()
     lab.watch = "5s"
     done = lab.qctl(*DRAIN, *words, "--json")
