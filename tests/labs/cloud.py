@@ -235,13 +235,9 @@ class Cloud:
         parser.add_argument("job", choices=["job"])
         parser.add_argument("command", choices=["run"])
         parser.add_argument("-var", required=True)
-        parser.add_argument("-detach", action="store_true")
         parser.add_argument("file")
         given = _parsed(parser, words)
         version = given.var.removeprefix("image=shop:")
-        if given.detach:
-            self.begin(version)
-            return 0, "evaluation created"
         # The monitor follows a rollback, too, and its success is the command's.
         is_done = self.deploy(version)
         return (0, "successful") if is_done or self.reverts else (1, "failed")
@@ -250,10 +246,7 @@ class Cloud:
         """The answer to a call of the ECS API; KeyError for one that is not known here."""
         if operation == "UpdateService":
             assert {key: asked[key] for key in _SERVICE} == _SERVICE
-            version = asked["taskDefinition"].partition(":")[2]
-            if version not in self.versions:
-                raise ValueError("ClientException")
-            self.begin(version)
+            self.begin(asked["taskDefinition"].partition(":")[2])
             return {"service": self._service("IN_PROGRESS")}
         if operation == "DescribeServices":
             assert (asked["cluster"], asked["services"]) == ("shop", ["worker"])
@@ -281,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        code, answer = 200, {}
+        code = 200
         if self.path == "/cli":
             exit_code, out = self.cloud.run(asked)
             answer = {"code": exit_code, "out": out}
@@ -289,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
             operation = self.headers["X-Amz-Target"].partition(".")[2]
             try:
                 answer = self.cloud.ecs(operation, asked)
-            except (KeyError, ValueError) as error:
+            except KeyError as error:
                 code, answer = 400, {"__type": "ClientException", "message": str(error)}
         body = json.dumps(answer).encode()
         self.send_response(code)

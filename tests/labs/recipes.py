@@ -33,13 +33,14 @@ class Recipe:
         """The commands before the drain."""
         return self.shell().partition("qctl ")[0]
 
-    def drain(self, **options: str) -> list[str]:
+    def drain(self, changed: Mapping[str, str] = {}, **options: str) -> list[str]:
         """The arguments of qctl in the last command.
 
         Args:
+            changed: parts of the command that must differ.
             options: values of options to add or to replace, e.g. ``ready_timeout="2s"``.
         """
-        words = shlex.split(self.shell().replace("\\\n", " "))
+        words = shlex.split(_replaced(self.shell(), changed).replace("\\\n", " "))
         words = words[words.index("qctl") + 1 :]
         for name, value in options.items():
             option = f"--{name.replace('_', '-')}"
@@ -74,11 +75,6 @@ def recipe(heading: str) -> Recipe:
     section = re.split(r"^#{2,3} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
     fences = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return Recipe(tuple(fences))
-
-
-def replaced_words(words: list[str], changed: Mapping[str, str]) -> list[str]:
-    """The words of a command with some parts replaced."""
-    return [_replaced(word, changed) for word in words]
 
 
 def path_with(*folders: Path) -> str:
