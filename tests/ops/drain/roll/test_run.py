@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport, Step
+from qctl.ops.processes.restart import Restart
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.events import Event
 from qctl.wire.read.active import ActiveJob
@@ -65,6 +66,10 @@ class Master:
         self.refusal: str | None = None
         self.on_replace: Callable[[int], object] = str
         self.leaves = True
+        # Slots whose old process stays although the others leave.
+        self.stays: set[int] = set()
+        # Slots that are not online.
+        self.down: set[int] = set()
 
     def spawn(self, slot: int) -> subprocess.Popen[bytes]:
         worker = f"w{slot}-{next(self._numbers)}" if self.named else None
@@ -79,8 +84,9 @@ class Master:
     def processes(self) -> Sequence[ManagedProcess]:
         return [
             ManagedProcess(
-                target="qctl:app", key=f"app/{slot}", name="app", namespace="", status="online",
-                pid=child.pid, started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGTERM",
+                target="qctl:app", key=f"app/{slot}", name="app", namespace="",
+                status="errored" if slot in self.down else "online", pid=child.pid,
+                started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGTERM",
                 kill_timeout_ms=0, ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
             )
             for slot, child in enumerate(self.slots)
@@ -100,8 +106,9 @@ class Master:
     def _replace(self, slot: int) -> None:
         old = self.slots[slot]
         self.slots[slot] = self.spawn(slot)
+        self.down.discard(slot)
         self.on_replace(slot)
-        if self.leaves:
+        if self.leaves and slot not in self.stays:
             self.end(old)
         else:
             self.old.append(old)
@@ -149,11 +156,14 @@ def finish(client: Client, job_id: str) -> None:
     add_event(client, "completed", job_id, prev="active")
 
 
-def roll(redis_url: str, **options: Any) -> tuple[list[Step], DrainReport]:
+def roll(
+    redis_url: str, *, at_once: str | None = None, **options: Any
+) -> tuple[list[Step], DrainReport]:
+    arguments: dict[str, Any] = {"target": "qctl:app", "then_restart": True, "strategy": "roll"}
     address, client = connect(redis_url)
     settings = Settings(redis_url=redis_url, watch_s=1.0)
     try:
-        plan = make_plan(client, address, settings, [], target="qctl:app", then_restart=True)
+        plan = make_plan(client, address, settings, [], **arguments, max_unavailable=at_once)
         steps = list(drain(client, address, settings, plan, DrainOptions(**options)))
         assert client.call("KEYS", "qctl:[^d]*") == []
     finally:
@@ -335,6 +345,112 @@ def test_a_process_that_cannot_be_replaced_stays(
     assert "no module named app" in (report.error or "")
     assert [child.pid for child in master.slots] == old
     assert all(map(is_alive, old))
+
+
+def results(report: DrainReport) -> list[tuple[str, str]]:
+    return [(process.key, process.result) for process in report.processes]
+
+
+def test_two_processes_are_replaced_at_the_same_time(
+    master: Master, client: Client, redis_url: str
+) -> None:
+    """Each old process leaves only when the other's successor has started, too."""
+    put(client, "1")
+    both = threading.Barrier(2)
+    master.on_replace = lambda _: both.wait(30)
+    steps, report = roll(redis_url, at_once="100%")
+    assert (report.outcome, report.exit_status) == ("restarted", 0)
+    assert [step.step for step in steps if step.step in {"restarting", "ready"}] == [
+        *("restarting", "restarting", "ready", "ready")
+    ]
+    assert report.new_pids == tuple(child.pid for child in master.slots)
+
+
+def test_one_of_two_with_names_is_late_and_the_other_is_waited_for(
+    master: Master, client: Client, redis_url: str
+) -> None:
+    put(client, "1", "active", lock="a:1", pb="w0-0")
+    master.stays = {0}
+    _, report = roll(redis_url, at_once="2", timeout_s=0.5)
+    assert (report.outcome, report.exit_status) == ("timeout", 4)
+    assert results(report) == [("app/0", "asked"), ("app/1", "new")]
+    assert [job.id for job in report.still_active] == ["1"]
+    assert is_alive(report.old_pids[0])
+    assert report.new_pids == (master.slots[1].pid,)
+
+
+def test_a_job_that_one_of_two_left_behind_with_names(
+    master: Master, client: Client, redis_url: str
+) -> None:
+    put(client, "1", "active", lock="a:1", pb="w0-0")
+    put(client, "2", "active", lock="b:1", pb="w1-1")
+
+    def leave(slot: int) -> None:
+        if slot == 0:
+            finish(client, "1")
+        else:
+            client.call("PEXPIRE", Q.lock("2"), 700)
+
+    one_after_another = threading.Lock()
+
+    def leave_alone(slot: int) -> None:
+        with one_after_another:
+            leave(slot)
+
+    master.on_replace = leave_alone
+    _, report = roll(redis_url, at_once="2")
+    assert (report.outcome, report.interrupted, report.recovered) == ("aborted", 1, 1)
+    assert "qctl:app (id app/0), qctl:app (id app/1) left 1 job behind" in (report.error or "")
+    assert results(report) == [("app/0", "new"), ("app/1", "new")]
+    assert client.call("LRANGE", Q("wait"), 0, -1) == ["2"]
+
+
+@pytest.fixture
+def stops_first(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The master is no longer known to start the new process first."""
+    monkeypatch.setattr(master, "kind", "other", raising=False)
+    monkeypatch.setattr("qctl.ops.drain.plan.require_rollable", lambda *_: None)
+
+
+def test_a_process_that_is_down_is_replaced_first(
+    master: Master,
+    stops_first: None,
+    client: Client,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(client, "1")
+    master.down = {1}
+    target = choose.open_target(None, "")  # type: ignore[arg-type] - see ``master``
+    processes = tuple(master.processes())
+    monkeypatch.setattr(choose, "open_target", lambda *_: replace(target, processes=processes))
+    steps, report = roll(redis_url)
+    assert report.outcome == "restarted"
+    assert [step.key for step in steps if step.step == "restarting"] == ["app/1", "app/0"]
+
+
+def test_while_another_is_down_no_further_process_is_stopped(
+    master: Master,
+    stops_first: None,
+    client: Client,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(client, "1")
+    monkeypatch.setattr("qctl.ops.drain.roll.run.BOOT_S", 0.3)
+    confirm = Restart.confirm
+
+    def confirm_and_die(run: Restart) -> Generator[None, None, int]:
+        pid = yield from confirm(run)
+        master.down = {0}
+        return pid
+
+    monkeypatch.setattr(Restart, "confirm", confirm_and_die)
+    _, report = roll(redis_url)
+    assert (report.outcome, report.exit_status) == ("aborted", 1)
+    assert "qctl:app (id app/0) is not online" in (report.error or "")
+    assert results(report) == [("app/0", "new"), ("app/1", "untouched")]
+    assert any("not restarted: qctl:app id app/1" in note for note in report.notes)
 
 
 def test_two_at_once_exclude_each_other(master: Master, client: Client, redis_url: str) -> None:

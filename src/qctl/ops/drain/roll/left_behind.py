@@ -22,7 +22,6 @@ class LeftBehind:
     """The jobs that the processes of a batch, which exit at the same time, have left behind.
 
     Args:
-        own_names: the names of all workers of these processes; empty if any worker has no name.
         orphans: jobs that had no worker before the processes were asked to exit.
 
     Attributes:
@@ -34,21 +33,26 @@ class LeftBehind:
         self,
         context: DrainContext,
         ledger: RollLedger,
-        own_names: frozenset[str] = frozenset(),
         orphans: frozenset[JobKey] = frozenset(),
     ) -> None:
         self._context = context
         self._tracker = context.tracker
         self._ledger = ledger
-        self._own_names = own_names
         self._orphans = orphans
+        # The names of the workers of the processes that have exited; None if any has no name.
+        self._names: frozenset[str] | None = frozenset()
         # The jobs that were active after an exit, as they were after the last one.
         self._active: dict[JobKey, ActiveJob] = {}
         self.is_any_gone = False
         self.jobs: dict[JobKey, ActiveJob | None] = {}
 
-    def note_exit(self) -> None:
-        """Read the active jobs after a process has exited, including any that it left behind."""
+    def note_exit(self, own_names: frozenset[str] = frozenset()) -> None:
+        """Read the active jobs after a process has exited, including any that it left behind.
+
+        Args:
+            own_names: the names of the process's workers; empty if any worker has no name.
+        """
+        self._names = self._names | own_names if self._names is not None and own_names else None
         self._tracker.catch_up()
         jobs = read_active(self._context.client, self._context.queues)
         self._ledger.add_jobs(job.key for job in jobs if job.key not in self._orphans)
@@ -70,7 +74,7 @@ class LeftBehind:
             if job.is_orphan:
                 if job.key not in self._orphans:
                     self.jobs[job.key] = job
-            elif not self._own_names or job.worker in self._own_names:
+            elif self._names is None or job.worker in self._names:
                 pending[job.key] = job
         tokens = {job.lock_token for job in self._active.values()}
         longest_ms = max((job.lock_ttl_ms or 0 for job in pending.values()), default=0)

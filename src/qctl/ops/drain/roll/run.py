@@ -121,12 +121,10 @@ def _replace(
         left.note_exit()
         results: list[object] = [error]
     else:
-        names = [turn.own_names for turn in batch]
-        own_names = frozenset[str]().union(*names) if all(names) else frozenset[str]()
         jobs = read_active(context.client, context.queues)
         orphans = frozenset(job.key for job in jobs if job.is_orphan)
         ledger.take_stalled()  # drop those of earlier batches
-        left = LeftBehind(context, ledger, own_names, orphans)
+        left = LeftBehind(context, ledger, orphans)
         results = [*(yield from together(context, [turn.run(left, batch) for turn in batch]))]
     if left.is_any_gone:
         yield from left.find()

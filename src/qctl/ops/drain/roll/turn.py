@@ -161,7 +161,7 @@ class Turn:
                 self.old_pid = None  # it was not asked to exit
                 raise
             self.is_leaving = False
-            left.note_exit()
+            left.note_exit(self.own_names)
             if process.pid:
                 yield from self._start_if_stopped(run, process)
             ready = yield from run.await_ready(call, began)
