@@ -167,6 +167,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
     found = json.loads(qctl(redis_url, "jobs", "promote", "q", "--yes", "--json").out)
     assert found == {
         "queue": "q",
+        "prefix": "bull",
         "action": "promote",
         "state": "delayed",
         "total": 1,
@@ -180,6 +181,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
         "below_count": 0,
         "dry_run": False,
         "complete": True,
+        "error": None,
     }
     ran = qctl(redis_url, "jobs", "retry-failed", "q", "--yes", "--output", "ndjson")
     steps = [json.loads(line) for line in ran.out.splitlines()]

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from qctl.cli.candidates import queue_names
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
-from qctl.cli.options import DryRun, Limit, NamedIds, Queue, Yes
-from qctl.errors import ExitStatus, NotFoundError, UsageError
+from qctl.cli.options import AllQueues, DryRun, Limit, NamedIds, Queue, QueuesOrAllQueues, Yes
+from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.live import Live
-
     from qctl.ops.bulk.actions import Action, Selection
-    from qctl.ops.bulk.model import BulkReport
-    from qctl.ops.bulk.run import BulkRun
     from qctl.ops.jobs.where import Filter
 
 app = App()
 
+OptionalQueue = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[QUEUE]",
+        help="The queue's name, or use --all-queues",
+        show_default=False,
+        autocompletion=queue_names,
+    ),
+]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids")]
 SomeIds = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Only these jobs; or use the filters")
@@ -73,6 +78,12 @@ class BulkOptions(FilterOptions):
         float | None,
         typer.Option("--rate", metavar="N", min=0.01, help="At most N jobs a second"),
     ] = None
+    no_count: Annotated[
+        bool,
+        typer.Option(
+            "--no-count", help="Ask at once, without counting the jobs that match the filters"
+        ),
+    ] = False
     yes: Yes = False
     dry_run: DryRun = False
 
@@ -101,8 +112,9 @@ def retry(
 
 def retry_failed(
     env: Environment,
-    queue: Queue,
+    queues: QueuesOrAllQueues = None,
     *,
+    all_queues: AllQueues = False,
     ids: NamedIds = None,
     reset_attempts: ResetAttempts = False,
     options: BulkOptions,
@@ -114,19 +126,37 @@ def retry_failed(
     """
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
 
-    chosen = _select("failed", ids, options)
-    _carry_out(env, queue, retrying("failed", reset_attempts=reset_attempts), chosen, options)
+    action = retrying("failed", reset_attempts=reset_attempts)
+    selection = _select("failed", ids, options)
+    _carry_out_in_several(env, queues or [], action, selection, options, all_queues=all_queues)
 
 
-def promote(env: Environment, queue: Queue, ids: SomeIds = None, *, options: BulkOptions) -> None:
+def promote(
+    env: Environment,
+    queue: OptionalQueue = None,
+    ids: SomeIds = None,
+    *,
+    queues: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue",
+            metavar="QUEUE",
+            help="Also the delayed jobs of this queue; may be repeated",
+            autocompletion=queue_names,
+        ),
+    ] = None,
+    all_queues: AllQueues = False,
+    options: BulkOptions,
+) -> None:
     """Run delayed jobs now, earliest due first.
 
     Each job keeps its priority.
     """
     from qctl.ops.bulk.actions import promoting  # noqa: PLC0415 - not for --help
 
-    chosen = _select(None if ids else "delayed", ids, options)
-    _carry_out(env, queue, promoting(), chosen, options)
+    selection = _select(None if ids else "delayed", ids, options)
+    words = [*([] if queue is None else [queue]), *(queues or [])]
+    _carry_out_in_several(env, words, promoting(), selection, options, all_queues=all_queues)
 
 
 def remove(
@@ -213,100 +243,86 @@ def _carry_out(
     selection: Selection,
     options: BulkOptions,
 ) -> None:
-    """Ask for confirmation, change the jobs, show the progress, and report the result.
+    """``carry_out`` for one queue.
 
     Raises:
-        RefusedError, UsageError: the change was not confirmed, or ``--rate`` is not finite.
-        NotFoundError: there is no such queue, or none of the jobs named by id was changed.
-        typer.Exit: some jobs could not be changed; the exit code is ``PARTIAL``.
+        NotFoundError: there is no such queue.
+        UsageError: ``--rate`` is not finite.
     """
-    from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
-    from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
-    from qctl.output.changes import bulk_lines  # noqa: PLC0415
+    from qctl.cli.bulk_run import carry_out  # noqa: PLC0415 - not for --help
+    from qctl.ops.queues.find import Queues, find_queues  # noqa: PLC0415
 
-    if options.rate is not None and not math.isfinite(options.rate):
-        raise UsageError(f"--rate {options.rate} is not a number", hint="leave it out for no limit")
+    _require_finite(options.rate)
     _, client = env.redis()
-    (snapshot,) = find_queues(client, env.settings.prefix, [queue])
-    require_bullmq([snapshot])
-    state = selection.state
-    total = (
-        len(selection.ids)
-        if state is None
-        else int(getattr(snapshot.counts, state.replace("-", "_")))
-    )
-    if not options.yes and not options.dry_run:
-        _confirm(env, queue, action, selection, total)
-    with stop_on_signals(env.note, doing="stopping after the current step") as stop:
-        run = BulkRun(
-            client,
-            snapshot.keys,
-            action,
-            selection,
-            total,
-            dry_run=options.dry_run,
-            rate=options.rate,
-            stop=stop,
-        )
-        try:
-            with _progress_line(env, run) if env.animated else contextlib.nullcontext():
-                for progress in run:
-                    if env.output == "ndjson":
-                        env.emit_json(progress)
-        finally:
-            # Even after an error or a signal, the operator must know which changes were made.
-            report = run.report()
-            if report.complete or report.done or report.below_count:
-                lines = bulk_lines(report, paused=snapshot.paused)
-                env.show(report, lines, dry_run=report.dry_run)
-    if selection.named_count and report.skipped_count:
-        _raise_skipped(env, report)
-    # A job that left the state while the command ran is no failure.
-    elif report.skipped_count > report.moved_on_count:
-        raise typer.Exit(ExitStatus.PARTIAL)
+    found = Queues(tuple(find_queues(client, env.settings.prefix, [queue])))
+    carry_out(env, found, action, selection, **_how(options))
 
 
-def _confirm(
-    env: Environment, queue: str, action: Action, selection: Selection, total: int
+def _carry_out_in_several(
+    env: Environment,
+    words: list[str],
+    action: Action,
+    selection: Selection,
+    options: BulkOptions,
+    *,
+    all_queues: bool,
 ) -> None:
-    from qctl.ops.bulk.actions import Confirmation, max_changed, required_confirmation  # noqa: PLC0415
-    from qctl.output.changes import bulk_question  # noqa: PLC0415
+    """``carry_out`` for the queues that the words name, or for all queues.
 
-    required = required_confirmation(action, selection, total)
-    if required is Confirmation.NONE:
-        return
-    text = bulk_question(action, queue, selection, max_changed(selection, total))
-    if required is Confirmation.YES:
-        env.confirm(f"{text}?")
+    Raises:
+        NotFoundError: there is no such queue.
+        UsageError: no queue is named, jobs of several queues are named by id, or ``--rate`` is not
+            finite.
+    """
+    from qctl.cli.bulk_run import carry_out  # noqa: PLC0415 - not for --help
+    from qctl.ops.queues.find import Queues, queues_named_or_all, read_existing  # noqa: PLC0415
+    from qctl.ops.queues.select import select_one  # noqa: PLC0415
+
+    require_queues(words, all_queues=all_queues)
+    _require_finite(options.rate)
+    _, client = env.redis()
+    prefixes = env.settings.prefixes
+    if selection.named_count:
+        if all_queues or len(set(words)) > 1:
+            raise UsageError(
+                "ids name jobs of one queue, but several queues are chosen",
+                hint="name one queue, or leave out the ids",
+            )
+        keys = select_one(client, prefixes, words[0])
+        found = Queues(tuple(read_existing(client, [keys])))
+    elif all_queues:
+        found = queues_named_or_all(client, prefixes, [])
+        # If all queues are of Bull 3/4, say so.
+        found = found.without_bull() if found.bullmq or found.broken else found
     else:
-        env.confirm_name(f"{text}.", queue)
+        found = queues_named_or_all(client, prefixes, words)
+    as_list = all_queues or len(found.keys) > 1
+    carry_out(env, found, action, selection, as_list=as_list, **_how(options))
 
 
-def _progress_line(env: Environment, run: BulkRun) -> Live:
-    """A progress line on a terminal, redrawn even while one step takes long, as in a large flow."""
-    from rich.live import Live  # noqa: PLC0415 - only on a terminal
-    from rich.text import Text  # noqa: PLC0415
+def require_queues(words: list[str], *, all_queues: bool) -> None:
+    """Require names of queues or ``--all-queues``.
 
-    from qctl.output.changes import bulk_progress  # noqa: PLC0415
+    Raises:
+        UsageError: neither or both are given.
+    """
+    if words and all_queues:
+        raise UsageError(
+            "--all-queues and names of queues exclude each other", hint="leave out one of them"
+        )
+    if not words and not all_queues:
+        raise UsageError("no queue is named", hint="name queues, or --all-queues")
 
-    return Live(
-        get_renderable=lambda: Text(bulk_progress(run.progress())),
-        console=env.console(env.streams.stderr),
-        refresh_per_second=10,
-        transient=True,
-    )
+
+def _how(options: BulkOptions) -> dict[str, Any]:
+    return {
+        "rate": options.rate,
+        "counts": not options.no_count,
+        "yes": options.yes,
+        "dry_run": options.dry_run,
+    }
 
 
-def _raise_skipped(env: Environment, report: BulkReport) -> None:
-    """Fail because some of the jobs that were named by id were not changed."""
-    from qctl.ops.processes.suggest import command  # noqa: PLC0415
-
-    if report.done or report.below_count:
-        raise typer.Exit(ExitStatus.PARTIAL)
-    first = report.skipped[0]
-    raise NotFoundError(
-        "nothing would be changed" if report.dry_run else "nothing was changed",
-        why=f"{first.id}: {first.reason}",
-        hint=command(env.settings.prefix, "jobs", "show", report.queue, first.id),
-    )
+def _require_finite(rate: float | None) -> None:
+    if rate is not None and not math.isfinite(rate):
+        raise UsageError(f"--rate {rate} is not a number", hint="leave it out for no limit")

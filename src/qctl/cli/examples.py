@@ -69,10 +69,12 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl jobs retry-failed emails --dry-run", "how many jobs, and some of them"),
         ("qctl jobs retry-failed emails --where 'error ~ \"timeout\"'", "only matching failures"),
         ("qctl jobs retry-failed emails --since 2h --rate 100", "at most 100 per second"),
+        ("qctl jobs retry-failed --all-queues --name send", "these failures of all queues"),
     ),
     "jobs promote": (
         ("qctl jobs promote emails 4711", "run a delayed job now"),
         ("qctl jobs promote emails --name send --dry-run", "how many delayed jobs have this name"),
+        ("qctl jobs promote --queue emails --queue mails", "all delayed jobs of two queues"),
     ),
     "jobs remove": (
         ("qctl jobs remove emails 4711", "delete one job"),

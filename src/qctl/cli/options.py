@@ -114,6 +114,13 @@ Queues = Annotated[list[str], _argument("QUEUE...", "The queues' names", queue_n
 QueuesOrAll = Annotated[
     list[str] | None, _argument("[QUEUE]...", "Only these queues. Default: all", queue_names)
 ]
+QueuesOrAllQueues = Annotated[
+    list[str] | None,
+    _argument("[QUEUE]...", "The queues' names, or use --all-queues", queue_names),
+]
+AllQueues = Annotated[
+    bool, typer.Option("--all-queues", help="All queues under the chosen prefixes")
+]
 QueuesOrThoseOfTarget = Annotated[
     list[str] | None,
     _argument("[QUEUE]...", "Default: the queues that the target serves", queue_names),

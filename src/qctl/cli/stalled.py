@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.options import DryRun, QueuesOrAll, Yes
-from qctl.errors import ExitStatus, InterruptedByUserError, UsageError
+from qctl.cli.options import AllQueues, DryRun, QueuesOrAll, Yes
+from qctl.errors import ExitStatus, InterruptedByUserError, PartialError, UsageError
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def retry_stalled(
     env: Environment,
     queues: QueuesOrAll = None,
+    all_queues: AllQueues = False,
     failed: Annotated[
         bool, typer.Option("--failed", help="Also jobs that failed because they stalled too often")
     ] = False,
@@ -43,6 +44,10 @@ def retry_stalled(
     from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
     from qctl.output.changes import retry_lines  # noqa: PLC0415
 
+    if queues and all_queues:
+        raise UsageError(
+            "--all-queues and names of queues exclude each other", hint="leave out one of them"
+        )
     address, client = env.redis()
     prefixes = env.settings.prefixes
     plan = plan_retry(client, prefixes, queues or [], db=address.db, failed=failed)
@@ -54,6 +59,12 @@ def retry_stalled(
     limit = env.settings.max_stalled_count if count_stall else None
     report = carry_out(client, plan, max_stalled=limit, dry_run=dry_run)
     env.show(report, retry_lines(report, plan, dry_run=dry_run), dry_run=dry_run)
+    if failures := [queue for queue in report.queues if queue.error is not None]:
+        raise PartialError(
+            f"{len(failures)} of {counted(len(report.queues), 'queue')} could not be done in full",
+            why="\n".join(f"{queue.name}: {queue.error}" for queue in failures),
+            hint="run the same command again for the jobs that are left",
+        )
     plan.found.raise_if_broken()
     if report.left_alone:
         raise typer.Exit(ExitStatus.PARTIAL)

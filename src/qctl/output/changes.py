@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from qctl.output.json import iso_time
-from qctl.output.text import count, listed, visible
+from qctl.output.text import listed, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
 if TYPE_CHECKING:
-    from qctl.ops.bulk.actions import Action, Selection
-    from qctl.ops.bulk.model import BulkProgress, BulkReport
     from qctl.ops.jobs.add import AddReport
     from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport
     from qctl.ops.queues.pause import PauseResult
@@ -29,13 +27,6 @@ _PLANNED = {
     True: ("{} be paused", "is paused already, and stays so", "active job", "{} continue"),
     False: ("{} be resumed", "is not paused", "job", "{} be moved back from the paused list"),
 }
-_ASKING = {
-    "retry": "Run {} again",
-    "promote": "Run {} now",
-    "remove": "Delete {}",
-    "purge": "Delete {}",
-}
-_DONE = {"retry": "retried", "promote": "promoted", "remove": "deleted", "purge": "deleted"}
 
 
 def pause_line(
@@ -113,7 +104,9 @@ def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) 
         keys = QueueKeys(queue.prefix, queue.name)
         name = visible(keys.name if is_single else keys.full_name)
         later = waiting.get(keys, ())
-        if not queue.retried and not queue.skipped and not later:
+        if queue.error is not None:
+            yield f"{name}: not done in full: {visible(queue.error)}"
+        elif not queue.retried and not queue.skipped and not later:
             quiet += 1
         if queue.retried:
             of_failed = f", of which {queue.failed} had failed" if queue.failed else ""
@@ -129,45 +122,3 @@ def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) 
             )
     if quiet:
         yield f"no stalled jobs in {counted(quiet, 'queue')}"
-
-
-def bulk_question(action: Action, queue: str, selection: Selection, most: int) -> str:
-    """The question, without a question mark, before a command changes up to ``most`` jobs."""
-    state = f"{selection.state} " if selection.state else ""
-    which = counted(most, f"{state}job")
-    if selection.only.is_set and not selection.named_count:
-        which = "up to " + counted(most, f"matching {state}job")
-    text = _ASKING[action.name].format(f"{which} of {queue}")
-    if action.with_children:
-        text += f" and all jobs below {'it' if most == 1 else 'them'}"
-    return text + ("; that cannot be undone" if action.name in {"remove", "purge"} else "")
-
-
-def bulk_progress(progress: BulkProgress) -> str:
-    """The progress so far, on one line."""
-    scanned = f"{count(progress.scanned)} of {count(progress.total)} scanned"
-    below = f", {count(progress.below_count)} below them" if progress.below_count else ""
-    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done{below}"
-
-
-def bulk_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
-    """What a bulk command did, or would do in a dry run.
-
-    Args:
-        paused: whether the queue is paused; if so, the lines say that the jobs run after a resume.
-    """
-    queue = visible(report.queue)
-    done = ("would be " if report.dry_run else "") + _DONE[report.action]
-    ids = listed(report.sample, len(report.sample), total=report.done)
-    yield f"{queue}: {counted(report.done, 'job')} {done}" + (ids and f": {ids}")
-    if report.below_count:
-        yield f"{counted(report.below_count, 'job')} below {done}"
-    if report.state is not None:
-        end = "" if report.complete else "; the scan ended early"
-        yield f"{count(report.scanned)} of {count(report.total)} {report.state} scanned{end}"
-    for skipped in report.skipped[:_MAX_SHOWN]:
-        yield f"{visible(skipped.id, 40)} left alone: {visible(skipped.reason)}"
-    if report.skipped_count > _MAX_SHOWN:
-        yield f"{counted(report.skipped_count - _MAX_SHOWN, 'more job')} left alone"
-    if paused and report.done and report.action in {"retry", "promote"}:
-        yield f"{queue} is paused: the jobs run after `qctl resume`"

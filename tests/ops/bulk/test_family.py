@@ -13,7 +13,7 @@ from qctl.ops.bulk.actions import Selection, removing
 from qctl.ops.bulk.family import MAX_LEVELS
 from qctl.ops.bulk.model import BulkReport
 from qctl.ops.bulk.run import BulkRun
-from qctl.output.changes import bulk_progress
+from qctl.output.bulk import bulk_progress
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, events, put, row, scores
 from tests.labs.bulk import Leaving, child, top

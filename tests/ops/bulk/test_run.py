@@ -17,6 +17,7 @@ from qctl.ops.bulk.actions import (
     Action,
     Confirmation,
     Selection,
+    max_changed,
     promoting,
     purging,
     removing,
@@ -256,17 +257,18 @@ def test_what_may_not_be_all_is_partly_done(
         (retrying(), Selection(ids=("1",)), 1, Confirmation.NONE),
         (removing(), Selection(ids=("1",)), 1, Confirmation.YES),
         (retrying("failed"), Selection(state="failed"), 900, Confirmation.YES),
-        (retrying("failed"), Selection(state="failed"), 1001, Confirmation.QUEUE_NAME),
+        (retrying("failed"), Selection(state="failed"), 1001, Confirmation.NAME),
         (retrying("failed"), Selection(state="failed", limit=20), 10**6, Confirmation.YES),
         (retrying("failed"), Selection(state="failed"), 0, Confirmation.NONE),
-        (purging(), Selection(state="failed"), 2, Confirmation.QUEUE_NAME),
+        (purging(), Selection(state="failed"), 2, Confirmation.NAME),
         (promoting(), Selection(ids=tuple(map(str, range(11)))), 11, Confirmation.YES),
     ],
 )
 def test_how_firmly_it_asks(
     action: Action, selection: Selection, total: int, expected: Confirmation
 ) -> None:
-    assert required_confirmation(action, selection, total) is expected
+    most = max_changed(selection, total)
+    assert required_confirmation(action, selection, most) is expected
 
 
 def test_the_pace_follows_what_calls_take() -> None:

@@ -133,7 +133,7 @@ def _remove(
 
 
 # Up to FEW named jobs are retried or promoted without a confirmation. For more than MANY jobs, the
-# operator has to type the queue's name.
+# operator has to type the queue's name, or for several queues the number of jobs.
 FEW = 10
 MANY = 1000
 
@@ -174,20 +174,14 @@ class Confirmation(Enum):
 
     NONE = "nothing"
     YES = "a yes"
-    QUEUE_NAME = "the queue's name"
+    NAME = "the queue's name, or for several queues the number of jobs"
 
 
-def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
-    """What the operator has to type before an action that changes up to ``max_changed`` jobs.
-
-    Until all jobs in the state are read, it is unknown how many match a filter: count them all.
-    """
-    count = max_changed(selection, total)
-    if count and (action.name == "purge" or count > MANY):
-        return Confirmation.QUEUE_NAME
-    if not count or (
-        selection.named_count and count <= FEW and action.name in {"retry", "promote"}
-    ):
+def required_confirmation(action: Action, selection: Selection, most: int) -> Confirmation:
+    """What the operator has to type before an action that changes at most ``most`` jobs."""
+    if most and (action.name == "purge" or most > MANY):
+        return Confirmation.NAME
+    if not most or (selection.named_count and most <= FEW and action.name in {"retry", "promote"}):
         return Confirmation.NONE
     return Confirmation.YES
 

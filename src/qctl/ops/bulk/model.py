@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from qctl.connection.address import Client
 from qctl.ops.jobs.model import Skipped
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import Foresight
 
@@ -33,7 +33,7 @@ class BulkContext:
         check_stop: raises an error if the run is to end; called between script calls.
         state: the state in which the jobs must be; empty for any.
         just_seen: whether the jobs were found in ``state`` a moment ago.
-        foresight: what a dry run of named jobs would have changed so far; None for any other run.
+        foresight: what a dry run would have changed so far, if that matters for its next jobs.
         below_count: how many jobs below the chosen jobs, in flows, have been deleted so far.
     """
 
@@ -58,6 +58,8 @@ class BulkProgress:
 
     step: ClassVar[str] = "progress"
 
+    queue: str
+    prefix: str
     scanned: int
     matched: int
     done: int
@@ -78,11 +80,13 @@ class BulkReport:
         sample: ids of the first jobs that were changed or, in a dry run, would be changed.
         below_count: jobs deleted below chosen jobs; not included in the other numbers.
         complete: False if the run ended before it had read all jobs or reached its limit.
+        error: the error that ended the run; None if there is none.
     """
 
     step: ClassVar[str] = "report"
 
     queue: str
+    prefix: str
     action: str
     state: str | None
     total: int
@@ -96,3 +100,20 @@ class BulkReport:
     below_count: int = 0
     dry_run: bool
     complete: bool = True
+    error: str | None = None
+
+    @property
+    def keys(self) -> QueueKeys:
+        """The queue."""
+        return QueueKeys(self.prefix, self.queue)
+
+    @property
+    def left_alone_count(self) -> int:
+        """The skipped jobs that are still in their state."""
+        return self.skipped_count - self.moved_on_count
+
+
+def labels(reports: Sequence[BulkReport]) -> list[str]:
+    """The names of the queues, as ``NAME@PREFIX`` if they have several prefixes."""
+    prefix = common_prefix(report.keys for report in reports)
+    return [report.keys.label(prefix) for report in reports]

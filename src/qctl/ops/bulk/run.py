@@ -71,6 +71,8 @@ class BulkRun:
         total: how many jobs are in the state, or are named.
         rate: how many jobs a second are changed at most; None for no limit.
         stop: called between script calls; if it returns True, the run ends.
+        changed_before: how many jobs of other queues the same command has changed; messages count
+            these, too.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class BulkRun:
         dry_run: bool = False,
         rate: float | None = None,
         stop: Callable[[], bool] = lambda: False,
+        changed_before: int = 0,
     ) -> None:
         self._action = action
         self._selection = selection
         self._total = total
         self._rate = rate
         self._stop = stop
+        self._changed_before = changed_before
         self._tally = _Tally()
         # Deleting may be slow, because it searches a list, so begin with one job.
         deletes = action.name in {"remove", "purge"} and not dry_run
@@ -101,17 +105,22 @@ class BulkRun:
             state=selection.state or "",
             dry_run=dry_run,
             just_seen=selection.state is not None and not selection.only.ids,
-            foresight=Foresight() if dry_run and selection.named_count else None,
+            # Jobs in one state do not affect each other, except that a retried job owns its
+            # deduplication id.
+            foresight=Foresight()
+            if dry_run and (selection.named_count or action.name == "retry")
+            else None,
         )
         self._unreported = 0
         self._has_acted = False
         self._is_complete = False
 
-    def report(self) -> BulkReport:
-        """What the run has done so far."""
+    def report(self, error: str | None = None) -> BulkReport:
+        """What the run has done so far, and the error that ended it, if there is one."""
         tally = self._tally
         return BulkReport(
             queue=self._context.keys.name,
+            prefix=self._context.keys.prefix,
             action=self._action.name,
             state=self._selection.state,
             total=max(self._total, tally.matched),
@@ -125,12 +134,15 @@ class BulkRun:
             below_count=self._context.below_count,
             dry_run=self._context.dry_run,
             complete=self._is_complete,
+            error=error,
         )
 
     def progress(self) -> BulkProgress:
         """How far the run is; safe to call from another thread."""
         tally = self._tally
         return BulkProgress(
+            queue=self._context.keys.name,
+            prefix=self._context.keys.prefix,
             scanned=tally.scanned,
             matched=tally.matched,
             done=tally.done,
@@ -240,7 +252,7 @@ class BulkRun:
 
     @property
     def _changed_count(self) -> int:
-        return self._tally.done + self._context.below_count
+        return self._changed_before + self._tally.done + self._context.below_count
 
     def _changed_text(self) -> str:
         return f"{counted(self._changed_count, 'job was', 'jobs were')} {self._action.done}"

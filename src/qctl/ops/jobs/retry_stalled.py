@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from qctl.config.prefixes import Prefixes, only
 from qctl.connection.address import Client
-from qctl.errors import RefusedError
+from qctl.errors import QctlError, RefusedError, is_outage
 from qctl.grouping import grouped
 from qctl.ops.jobs.model import Skipped
 from qctl.ops.processes.suggest import command
@@ -43,6 +43,8 @@ class RetriedQueue:
     Args:
         retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
         failed: how many of the jobs put back had failed for stalling too often.
+        error: why the queue could not be done; some of its jobs may have been put back all the
+            same. None if it was done.
     """
 
     name: str
@@ -51,6 +53,7 @@ class RetriedQueue:
     retried: tuple[str, ...]
     skipped: tuple[Skipped, ...]
     failed: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +221,38 @@ def carry_out(
 ) -> RetryReport:
     """Put the jobs of a plan back, except jobs that have a lock again or are no longer failed.
 
+    If one of several queues fails, the others are still done.
+
     Args:
         max_stalled: the workers' ``maxStalledCount``. As in BullMQ, each job counts one more stall,
             and fails above this number. If None, no stall counts, and earlier ones are forgotten.
+
+    Raises:
+        QctlError: no queue could be done.
     """
-    return RetryReport(
-        tuple(_retry_queue(client, queue, max_stalled, dry_run) for queue in plan.queues)
-    )
+    done: list[RetriedQueue] = []
+    errors: list[QctlError] = []
+    for queue in plan.queues:
+        try:
+            if errors and is_outage(errors[-1]):
+                # Do not wait for the same Redis once more.
+                raise errors[-1]
+            done.append(_retry_queue(client, queue, max_stalled, dry_run))
+        except QctlError as error:
+            errors.append(error)
+            done.append(
+                RetriedQueue(
+                    name=queue.keys.name,
+                    prefix=queue.keys.prefix,
+                    stalled=len(queue.stalled),
+                    retried=(),
+                    skipped=(),
+                    error=error.what,
+                )
+            )
+    if errors and len(errors) == len(done):
+        raise errors[0]
+    return RetryReport(tuple(done))
 
 
 def _retry_queue(

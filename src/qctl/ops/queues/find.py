@@ -45,6 +45,10 @@ class Queues:
         """The queues of Bull 3/4."""
         return tuple(queue.keys for queue in self.readable if queue.format == "bull")
 
+    def without_bull(self) -> Queues:
+        """These queues without those of Bull 3/4."""
+        return Queues(self.bullmq, self.broken)
+
     def by_prefix(self) -> dict[str, Queues]:
         """The queues of each prefix."""
         return {

@@ -1,4 +1,4 @@
-"""Lines of a drain that fit the terminal: names, wrapped texts, running jobs."""
+"""Lines that fit the terminal: names, wrapped texts, bars, and the running jobs of a drain."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ INDENT = "  "
 MAX_JOBS = 10
 MAX_NAME = 40
 LABEL_WIDTH = 9
+BAR_WIDTH = 20
 # Longer lines are hard to read.
 _MAX_WIDTH = 100
 
@@ -31,18 +32,28 @@ class Block:
         """``text`` in a style of ``output.console``."""
         return styled(text, style, colour=self._colour)
 
-    def names(self, names: Sequence[str], width: int) -> str:
-        """As many names as fit into ``width`` cells, and how many more there are."""
-        shown = ""
+    def bar(self, share: float) -> str:
+        """A bar of ``BAR_WIDTH`` cells; ``share`` of it, from 0 to 1, is filled."""
+        filled = int(min(max(share, 0.0), 1.0) * BAR_WIDTH)
+        return self.styled("━" * filled, "cyan") + self.styled("─" * (BAR_WIDTH - filled), "dim")
+
+    def names(self, names: Sequence[str], width: int, *, total: int | None = None) -> str:
+        """As many names as fit into ``width`` cells, and how many more there are.
+
+        Args:
+            total: the number of all names, if ``names`` holds only the first of them.
+        """
+        shown, total = "", len(names) if total is None else total
         for number, name in enumerate(names):
-            left = len(names) - number
+            left = total - number
             more = f" and {left - 1:,} more" if left > 1 else ""
             longer = f"{shown}, " if shown else ""
             longer += shortened(visible(name), max(min(MAX_NAME, width), 1), keep_end=True)
             if shown and cells(longer + more) > width:
                 return f"{shown} and {left:,} more"
             shown = longer
-        return shown
+        unlisted = total - len(names)
+        return f"{shown} and {unlisted:,} more" if unlisted > 0 else shown
 
     def labelled(self, label: str, text: str, style: str = "") -> Iterator[str]:
         """``text`` beside its label, wrapped, with every line after the first indented."""

@@ -31,7 +31,6 @@ from qctl.plurals import counted
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_PER_S = 10
-_BAR_WIDTH = 20
 # How many rows of the screen are kept free of running jobs.
 _OTHER_ROWS = 6
 _MAX_TODO = 5
@@ -184,10 +183,7 @@ class Checklist:
             whole_s = wait.waited_s + max(known)
             share = min(waited_s / whole_s, 1.0) if whole_s else 1.0
             time_text += f" of about {duration(whole_s)}"
-        filled = int(share * _BAR_WIDTH)
-        bar = self._block.styled("━" * filled, "cyan")
-        bar += self._block.styled("─" * (_BAR_WIDTH - filled), "dim")
-        return f"{text}  {bar}  {time_text}"
+        return f"{text}  {self._block.bar(share)}  {time_text}"
 
     def _go_on(self, now: str, *steps: str) -> None:
         """Begin ``now``; drop from ``_todo`` the first of ``steps`` that it has, and all before."""

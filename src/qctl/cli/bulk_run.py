@@ -1,0 +1,290 @@
+"""Counts the jobs of a bulk command, asks, changes them with a bar, and shows what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from qctl.cli.environment import Environment
+from qctl.cli.signals import stop_on_signals
+from qctl.errors import ExitStatus, NotFoundError, PartialError
+from qctl.ops.bulk.actions import (
+    Action,
+    Confirmation,
+    Selection,
+    max_changed,
+    required_confirmation,
+)
+from qctl.ops.bulk.model import BulkReport
+from qctl.ops.bulk.queues import BulkQueue, BulkRuns
+from qctl.ops.processes.suggest import command
+from qctl.ops.queues.find import Queues, require_bullmq
+from qctl.output import bulk as view
+from qctl.plurals import counted
+from qctl.wire.keys import common_prefix
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
+_REDRAWS_PER_S = 10
+
+
+def carry_out(
+    env: Environment,
+    found: Queues,
+    action: Action,
+    selection: Selection,
+    *,
+    as_list: bool = False,
+    rate: float | None = None,
+    counts: bool = True,
+    yes: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Ask for confirmation, change the jobs, show the progress, and report the result.
+
+    Args:
+        found: the queues; those of Bull 3/4 are refused.
+        as_list: JSON is ``{"queues": [...]}``, even for one queue.
+        rate: how many jobs a second are changed at most; None for no limit.
+        counts: before the question, count the jobs that match a filter.
+
+    Raises:
+        RefusedError, UsageError: the change was not confirmed.
+        NotFoundError: none of the jobs named by id was changed.
+        PartialError: the jobs of some queues could not be read or changed.
+        typer.Exit: some jobs could not be changed; the exit code is ``PARTIAL``.
+    """
+    require_bullmq(found.readable)
+    _, client = env.redis()
+    queues = [BulkQueue.of(snapshot, selection) for snapshot in found.readable]
+    several = as_list or len(found.keys) > 1
+    began = time.monotonic()
+    with _Bar(env, action, selection) as bar, stop_on_signals(bar.note, _STOPPING) as stop:
+        reports: list[BulkReport] | None = None
+        if not yes and not dry_run and queues:
+            scanned = None
+            if counts and not env.why_not_interactive and _needs_count(selection, queues):
+                scan = BulkRuns(client, queues, action, selection, dry_run=True, stop=stop)
+                scanned = _count(bar, scan)
+            _confirm(env, queues, action, selection, scanned)
+            began = time.monotonic()
+            if scanned is not None and not any(report.done for report in scanned):
+                # There is nothing to change, so the scan was all of the work.
+                reports = [_as_done(report) for report in scanned]
+        failures: list[str] = []
+        if reports is None:
+            runs = BulkRuns(
+                client, queues, action, selection, dry_run=dry_run, rate=rate, stop=stop
+            )
+            reports = runs.reports
+            try:
+                with bar.showing(runs):
+                    for step in runs:
+                        if env.output == "ndjson" and (several or not isinstance(step, BulkReport)):
+                            env.emit_json(step)
+            except BaseException:
+                # Even after an error or a signal, the operator must know which changes were made.
+                if any(report.done or report.below_count for report in reports):
+                    _show(env, reports, queues, time.monotonic() - began, several=several)
+                raise
+            prefix = common_prefix(found.keys)
+            failures = [
+                f"{keys.label(prefix)}: {error.what}" for keys, error in runs.failures.items()
+            ]
+    if reports:
+        _show(env, reports, queues, time.monotonic() - began, several=several)
+    if failures:
+        raise PartialError(
+            f"{len(failures)} of {counted(len(found.keys), 'queue')} could not be done in full",
+            why="\n".join(failures),
+            hint="" if dry_run else "run the same command again for the jobs that are left",
+        )
+    found.raise_if_broken()
+    _check_skipped(reports, selection)
+
+
+_STOPPING = "stopping after the current step"
+
+
+def _needs_count(selection: Selection, queues: Sequence[BulkQueue]) -> bool:
+    """Whether only a scan shows how many jobs will be changed."""
+    is_filtered = selection.only.is_set and not selection.named_count
+    return is_filtered and any(queue.total for queue in queues)
+
+
+def _count(bar: _Bar, scan: BulkRuns) -> list[BulkReport] | None:
+    """The reports of a dry run; None if it may not have read all jobs."""
+    try:
+        with bar.showing(scan, doing="counting"):
+            for _ in scan:
+                pass
+    except PartialError:
+        return None
+    return None if scan.failures else scan.reports
+
+
+def _as_done(report: BulkReport) -> BulkReport:
+    return replace(report, dry_run=False)
+
+
+def _confirm(
+    env: Environment,
+    queues: Sequence[BulkQueue],
+    action: Action,
+    selection: Selection,
+    scanned: Sequence[BulkReport] | None,
+) -> None:
+    total = sum(queue.total for queue in queues)
+    number = view.Count(max_changed(selection, total), total)
+    if scanned is not None:
+        number = view.Count(
+            sum(report.done for report in scanned),
+            total,
+            below=sum(report.below_count for report in scanned),
+            skipped=sum(report.left_alone_count for report in scanned),
+            exact=True,
+        )
+    required = required_confirmation(action, selection, number.jobs)
+    if required is Confirmation.NONE:
+        return
+    keys = [queue.keys for queue in queues]
+    if scanned is not None:
+        env.note(*view.scan_lines(scanned, number, several=len(keys) > 1))
+    text = view.bulk_question(action, keys, selection, number)
+    if required is Confirmation.YES:
+        env.confirm(f"{text}?")
+    else:
+        env.confirm_name(f"{text}.", keys[0].name if len(keys) == 1 else str(number.jobs))
+
+
+def _show(
+    env: Environment,
+    reports: Sequence[BulkReport],
+    queues: Sequence[BulkQueue],
+    took_s: float,
+    *,
+    several: bool,
+) -> None:
+    if env.output == "ndjson" and several:
+        # Each report was printed at the end of its queue.
+        return
+    if env.output != "table":
+        env.emit_json({"queues": reports} if several else reports[0])
+        return
+    paused = [queue.keys for queue in queues if queue.paused]
+    if env.streams.stdout_is_terminal:
+        env.print(
+            *view.bulk_block(
+                reports,
+                took_s,
+                paused=paused,
+                width=env.terminal_width,
+                colour=env.may_colour(),
+            )
+        )
+        return
+    lines = (
+        view.bulk_lines_of_several(reports, paused)
+        if several
+        else view.bulk_lines(reports[0], paused=bool(paused))
+    )
+    mark = " (dry run)" if reports[0].dry_run else ""
+    env.print(*(f"{line}{mark}" for line in lines))
+
+
+def _check_skipped(reports: Sequence[BulkReport], selection: Selection) -> None:
+    """Fail if jobs that are meant were not changed."""
+    skipped = [report for report in reports if report.skipped_count]
+    if selection.named_count and skipped:
+        if any(report.done or report.below_count for report in reports):
+            raise typer.Exit(ExitStatus.PARTIAL)
+        report, first = skipped[0], skipped[0].skipped[0]
+        raise NotFoundError(
+            "nothing would be changed" if report.dry_run else "nothing was changed",
+            why=f"{first.id}: {first.reason}",
+            hint=command(report.prefix, "jobs", "show", report.queue, first.id),
+        )
+    # A job that left the state while the command ran is no failure.
+    if any(report.left_alone_count > 0 for report in skipped):
+        raise typer.Exit(ExitStatus.PARTIAL)
+
+
+class _Bar:
+    """The progress of runs: two lines on a terminal, redrawn even while one step takes long."""
+
+    def __init__(self, env: Environment, action: Action, selection: Selection) -> None:
+        self._env = env
+        self._doing = view.DOING[action.name]
+        self._limit = selection.limit
+        self._live: Live | None = None
+        self._draw: Callable[[], Text] | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    @contextlib.contextmanager
+    def showing(self, runs: BulkRuns, doing: str = "") -> Iterator[None]:
+        """Show the progress of ``runs`` until the context ends."""
+        if self._env.animated:
+            self._start(self._drawing(runs, doing or self._doing))
+        try:
+            yield
+        finally:
+            self._stop()
+
+    def note(self, text: str) -> None:
+        """Print a remark on stderr, above the lines that are redrawn."""
+        draw = self._draw
+        self._stop()
+        self._env.note(text)
+        if draw is not None:
+            self._start(draw)
+
+    def _drawing(self, runs: BulkRuns, doing: str) -> Callable[[], Text]:
+        from rich.text import Text  # noqa: PLC0415 - only on a terminal
+
+        began = time.monotonic()
+
+        def draw() -> Text:
+            lines = view.progress_lines(
+                runs.progress(),
+                time.monotonic() - began,
+                doing=doing,
+                limit=self._limit,
+                width=self._env.terminal_width,
+                colour=self._env.may_colour(self._env.streams.stderr),
+            )
+            text = Text.from_ansi("\n".join(lines))
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
+
+        return draw
+
+    def _start(self, draw: Callable[[], Text]) -> None:
+        from rich.live import Live  # noqa: PLC0415 - only on a terminal
+
+        self._draw = draw
+        self._live = Live(
+            get_renderable=draw,
+            console=self._env.console(self._env.streams.stderr),
+            refresh_per_second=_REDRAWS_PER_S,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._draw = None
