@@ -62,7 +62,8 @@ def required_confirmation(settings: Settings) -> str | None:
         )
     if not confirm:
         return None
-    # If the guard is another context's, that context's Redis is in use, so its name can confirm.
+    # Another context's ``confirm`` applies only if that context names the Redis in use. So its name
+    # may confirm a write to this Redis, even if a flag or variable chose this Redis.
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",

@@ -21,7 +21,8 @@ class Kind:
         errored: what the status ``errored`` means.
         spares_children: how to say that ``ManagedProcess.tree_kill`` is False.
         tree_kill: what the operator must change to make ``ManagedProcess.tree_kill`` True.
-        max_unavailable: for a ``Rollout``: what sets how many processes are replaced at a time.
+        max_unavailable: where the operator sets how many processes are replaced at a time; only
+            for a manager that is a ``Rollout``.
     """
 
     title: str

@@ -96,7 +96,8 @@ def wrapped(text: str, width: int, *, cut: bool = True) -> Iterator[str]:
     """The text in lines of at most ``width`` cells.
 
     Args:
-        cut: shorten words that are longer than a line; without it, such a word is a longer line.
+        cut: True to shorten words that are longer than a line; False to put such a word on its own
+            line, which is then wider than ``width``.
     """
     line = ""
     for word in text.split(" "):
@@ -165,13 +166,13 @@ def size(number: int) -> str:
 
 
 def duration_range(low_s: float, high_s: float) -> str:
-    """``1.5 to 4.0 s`` or ``30 to 92 s``; from a ``high_s`` of 120 s on, ``40 s to 2 min 5 s``."""
+    """``1.5 to 4.0 s`` or ``30 to 92 s``; if ``high_s`` is 120 or more, ``40 s to 2 min 5 s``."""
     low, high = duration(low_s), duration(high_s)
     if low == high:
         return high
     if high_s < 120:
         low, high = f"{low_s:.1f}", f"{high_s:.1f}"
-        # With one decimal, 9.95 would be 10.0.
+        # From 10 s on, no decimal is shown. 9.95 counts as 10, because it would be rounded to 10.0.
         if high_s >= 9.95:
             low, high = f"{low_s:.0f}", f"{high_s:.0f}"
         return f"{low} to {high} s"

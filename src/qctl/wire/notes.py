@@ -11,8 +11,8 @@ from typing import Any
 
 from qctl.wire.replies import read_object
 
-# A drain's lease expires after this time. The drain renews it every third of that time, so one
-# renewal may fail.
+# A drain's lease expires after this time. The drain's watchdog renews it every 5 s, so the lease
+# survives one failed renewal.
 LEASE_TTL_MS = 15_000
 # Whether the pause in a pause note still holds; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"

@@ -37,7 +37,9 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Dedup:
-    """Deduplication: by default, no job is added while another has the same ``Dedup.id`` (5.5).
+    """Deduplication: by default, no job is added while another has the same ``Dedup.id``.
+
+    See wire format 5.5.
 
     Args:
         id: the deduplication id.

@@ -260,7 +260,10 @@ def _launch(
 
 
 def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
-    """Close the pipes, which ends the keeper of a private server, and wait for the process."""
+    """Close the pipes, wait until the process ends, and kill it if that takes too long.
+
+    The keeper of a private server ends when its pipe closes.
+    """
     for pipe in (keeper.stdin, keeper.stdout):
         if pipe is not None:
             pipe.close()

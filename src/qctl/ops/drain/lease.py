@@ -109,7 +109,8 @@ class Leases:
         """Let the watchdog end without undoing the drain.
 
         Args:
-            watch_s: for this long, the watchdog resumes queues whose pause a failover restores.
+            watch_s: how many seconds the watchdog still runs, to resume queues that a failover
+                pauses again. The time starts anew after each such resume. 0: it ends at once.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:

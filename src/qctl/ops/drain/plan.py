@@ -58,8 +58,8 @@ class DrainPlan:
         target: the processes to restart; None without a restart, or with an operator's command.
         connections: the connected workers; None if no target was looked up.
         durations: how long the last jobs of the queues took.
-        guessed: the target, and perhaps its queues, if qctl chose the target and the operator must
-            confirm it; else "".
+        guessed: what the operator must confirm if qctl chose the target: the target's name and, if
+            qctl also chose the queues, their names; else "".
         strategy: ``pause`` (all queues, until the end) or ``roll`` (one process after another).
         mixed: queue → warning, if the queue may be paused although BullMQ 5 and 6 both serve it.
         left_behind: queues left paused by a drain that no longer runs. This drain takes them over.
@@ -114,7 +114,11 @@ class DrainPlan:
         return (*map(self.label, self.others), *self.foreign)
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
-        """Convert active jobs for a step: jobs with a worker or, with ``orphans``, jobs without."""
+        """The active jobs as a step shows them.
+
+        Args:
+            orphans: True for only the jobs without a worker; False for only those with one.
+        """
         now_ms = int(time.time() * 1000)
         shown = []
         for job in jobs:

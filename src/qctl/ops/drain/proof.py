@@ -110,7 +110,9 @@ def unproved(tracker: Tracker, why: str) -> Verdict:
 
 
 def _settle(client: Client, tracker: Tracker) -> None:
-    """Read and record the state of each unsettled job: it was active, and no event reports its end.
+    """Read and record the state of each unsettled job.
+
+    An unsettled job was active, and no event reports its end.
 
     If a job is in no state, and nothing explains why, it stays unsettled, which means lost.
     """

@@ -72,7 +72,8 @@ def queue_impacts(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # If the target has no known worker (perhaps behind a proxy), any may belong to it.
+                # A proxy can hide which workers the target has. If none is known, every worker of
+                # the queue may belong to the target.
                 other_workers=all_of[keys] - own if own else None,
                 next_due_at=utc_datetime(due.get(keys)),
             )

@@ -41,9 +41,9 @@ def quantile(ascending: Sequence[float], share: float) -> float | None:
 def remaining_runs_s(
     job: ActiveJob, elapsed_s: float | None, durations: RecentRuns
 ) -> Sequence[float]:
-    """By how many seconds recent jobs of the same name ran longer than ``elapsed_s``, ascending.
+    """How many seconds past ``elapsed_s`` each recent job of the same name ran, ascending.
 
-    Empty if no recent job of this name ran at least as long as this job has run.
+    Jobs that ran less than ``elapsed_s`` are left out; if all did, the result is empty.
     """
     if job.name is None or elapsed_s is None:
         return ()

@@ -186,7 +186,11 @@ class Checklist:
         return f"{text}  {self._block.bar(share)}  {time_text}"
 
     def _go_on(self, now: str, *steps: str) -> None:
-        """Begin ``now``; drop from ``_todo`` the first of ``steps`` that it has, and all before."""
+        """Make ``now`` the current step, and shorten ``_todo``.
+
+        Args:
+            steps: the first of these that is in ``_todo`` is removed, with all steps before it.
+        """
         if now != self._now:
             self._now, self._since = now, time.monotonic()
         at = next((self._todo.index(step) for step in steps if step in self._todo), -1)

@@ -8,9 +8,10 @@ and then, and waits for another one: Redis gives a free place to the worker that
 
 from __future__ import annotations
 
-# Of this many jobs that end, a worker gives up the place of one …
+# A worker gives up one place each time this many jobs have ended.
 JOBS_PER_OFFER = 4
-# … but at most once in this time, since the place is idle for a moment if no worker waits.
+# The worker gives up no place within this time of the last one. If no other worker waits, a place
+# that is given up is idle for a moment.
 MIN_OFFER_PAUSE_S = 0.02
 
 
@@ -22,7 +23,12 @@ class Places:
         self._offered_at_s = 0.0
 
     def to_keep(self, ending: int, occupied: int, now_s: float) -> int:
-        """``ending`` jobs end: return how many of their places to keep, of ``occupied`` in all."""
+        """How many places of the ending jobs the worker keeps.
+
+        Args:
+            ending: the number of jobs that end.
+            occupied: the number of places that the worker has, with those of the ending jobs.
+        """
         self._ended_since_offer += ending
         is_too_soon = now_s < self._offered_at_s + MIN_OFFER_PAUSE_S
         if self._ended_since_offer < JOBS_PER_OFFER or is_too_soon:

@@ -1,4 +1,4 @@
-"""Answers requests to a master on its control socket (``manage/qctl/state.py``).
+"""Answers requests to a master on its control socket; ``manage/qctl/state.py`` sends them.
 
 ``{"do": "state"}`` reads the state. ``{"do": "replace", "slot": N}`` replaces one process; null for
 N replaces all. The answer comes after the last replacement, or after the first that fails.

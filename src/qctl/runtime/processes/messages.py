@@ -85,8 +85,8 @@ class ChildState:
     """The state of a child, as of its last message.
 
     Args:
-        busy: the number of jobs in hand, of all its workers.
-        done: the number of jobs that its workers have completed or failed.
+        busy: the number of jobs that the child's workers have in hand.
+        done: the number of jobs that the child's workers have completed or failed.
         late: a queue from which a fetch should have succeeded lately, but has not; "" for none.
     """
 

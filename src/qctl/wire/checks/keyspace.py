@@ -17,7 +17,7 @@ from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
-# About how many ids one search reads from the lists of all queues together.
+# Of each kind of list, one search reads about this many ids, in all queues together.
 MAX_WAITING = 20_000
 # Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
@@ -91,7 +91,7 @@ def scan_keys(
 def find_strays(
     client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None
 ) -> tuple[list[Stray], int]:
-    """The jobs in no state, and how many jobs may be in a part of the lists that was not read.
+    """The jobs in no state, and the number of jobs that may be in a list that was not read fully.
 
     Each job is searched for twice, because a job that moves from one state to the next may be seen
     in neither. A job whose hash has changed between the two searches is left out.

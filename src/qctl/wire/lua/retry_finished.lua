@@ -3,9 +3,9 @@
 -- counts it as unfinished again, and the job owns its deduplication id until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] where the jobs must be: "failed"; "completed"; or "" for one of these two states, or for no state
+-- ARGV[1] "failed" or "completed": run only jobs in this state; "": run jobs in either state, and lost jobs
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
--- ARGV[3] "" to run the jobs after the waiting jobs; "next" to run finished jobs before jobs of equal priority
+-- ARGV[3] "" to put jobs behind the other jobs of their priority; "next" to put finished jobs before them
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget stalls and attempts
 -- ARGV[5] "dry" to write nothing
 -- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""
@@ -13,8 +13,9 @@
 --
 -- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "retried";
 -- "inactive" (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has
--- its deduplication id); "later" (the call has taken too long, so send this job again; never the first job); if
--- ARGV[1] is "", also the words of lib/lost_jobs.lua. In a dry run, one more text follows: the next ARGV[6].
+-- its deduplication id); "later" (the call has taken too long, so send this job again; the first job never gets
+-- this word); if ARGV[1] is "", also the words of lib/lost_jobs.lua. In a dry run, one more text follows: the next
+-- ARGV[6].
 --@include clock
 --@include parents
 --@include require_types
@@ -28,9 +29,10 @@ local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 -- In a dry run: deduplication id → the job that would own it by now.
 local foreseen = decoded(ARGV[6])
 
--- Makes the parent count this child as unfinished again, if the child had made the parent fail, or if the
--- parent still waits for its children or has ended. Any other parent goes on with the results that it has. May
--- raise an error, because the parent's keys may be of any type.
+-- Makes the parent count this child as unfinished again in three cases: the child made the parent fail; the
+-- parent still waits for its children; the parent has ended. In all other cases the parent is about to run or
+-- already runs, and keeps the child's old result. May raise an error, because the parent's keys may be of any
+-- type.
 local function rejoin_parent(job_key, parent, state)
   if redis.call("EXISTS", parent.key) == 0 then
     return

@@ -25,8 +25,8 @@ local function remove_finished(base, set, ids)
 end
 
 -- Removes the finished jobs that the rule does not keep. keep: {count =, age =, limit =}. count: how many jobs
--- to keep; 0 or less keeps all. age: how many seconds a job is kept; may be nil. limit: how many jobs are
--- removed at most because of their age; may be nil.
+-- to keep; 0 or less keeps all. age: how many seconds a job is kept; may be nil. limit: one call removes at
+-- most this many of the jobs that are too old; may be nil.
 local function trim_finished(base, set, now, keep)
   if keep.age then
     local until_ms = string.format("%.0f", now - keep.age * 1000)
