@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args
 
@@ -15,6 +16,7 @@ from qctl.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
 
     from qctl.output.console import Column
 
@@ -49,6 +51,7 @@ class Environment:
         if options.prefix and options.all_prefixes:
             raise UsageError("--prefix and --all-prefixes exclude each other", hint="use one")
         self.streams = streams
+        self._live: Live | None = None
         self.no_color = options.no_color
         self.output = _output_mode(options, streams.environ)
         self.settings = load_settings(
@@ -185,9 +188,40 @@ class Environment:
             return
         from qctl.output.text import visible  # noqa: PLC0415
 
-        for line in "\n".join(texts).split("\n"):
-            self.streams.stderr.write(visible(line) + "\n")
+        for line in map(visible, "\n".join(texts).split("\n")):
+            if self._live is None:
+                self.streams.stderr.write(line + "\n")
+            else:
+                # Above the line that is redrawn.
+                self._live.console.print(line, soft_wrap=True)
         self.streams.stderr.flush()
+
+    @contextmanager
+    def progress(self, text: Callable[[], str]) -> Iterator[None]:
+        """Show ``text()`` on one line while the block runs; nothing unless ``animated``.
+
+        The line is redrawn by a thread, so even while one step of the block takes long.
+        """
+        if not self.animated:
+            yield
+            return
+        from rich.live import Live  # noqa: PLC0415 - only on a terminal
+        from rich.text import Text  # noqa: PLC0415
+
+        live = Live(
+            get_renderable=lambda: Text(text()),
+            console=self.console(self.streams.stderr),
+            refresh_per_second=10,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
 
     def confirm(self, question: str, hint: str = "") -> None:
         """Ask a yes-or-no question on stderr; anything but y or yes is a no.

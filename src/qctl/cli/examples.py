@@ -49,6 +49,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl jobs show emails 4711", "data, attempts, lock, stack traces"),
         ("qctl jobs show emails 4711 --json", "the same for scripts"),
     ),
+    "jobs failures": (
+        ("qctl jobs failures emails", "by reason, and how to retry each group"),
+        ("qctl jobs failures emails --since 2h --by name", "of the last two hours, by job name"),
+        ("qctl jobs failures emails --by data.tenant", "which customers are affected"),
+    ),
     "jobs logs": (
         ("qctl jobs logs emails 4711", "the log rows of one job"),
         ("qctl jobs logs emails 4711 --follow", "and new rows until the job has finished"),

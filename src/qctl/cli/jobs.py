@@ -1,4 +1,4 @@
-"""``qctl jobs``: list, show, logs. The commands that change jobs have their own modules."""
+"""``qctl jobs``: list, show, logs. Other commands have their own modules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from qctl.cli.add import add
 from qctl.cli.bulk import FilterOptions, parse_filter, promote, remove, retry, retry_failed
 from qctl.cli.environment import Environment
+from qctl.cli.failures import failures
 from qctl.cli.frame import App
 from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
@@ -125,6 +126,7 @@ def _add_fates(
     )
 
 
+app.command("failures")(failures)
 app.command("retry-stalled")(retry_stalled)
 app.command("retry")(retry)
 app.command("retry-failed")(retry_failed)

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
     "queues": ("status", "Names of the queues that exist."),
     "workers": ("status", "Workers that are connected, and the processes they run in."),
-    "jobs": ("jobs", "List jobs, show one, add, retry, delete."),
+    "jobs": ("jobs", "List jobs, count failures, show one, add, retry, delete."),
     "pause": ("pause", "Stop workers from taking jobs; active jobs continue."),
     "resume": ("pause", "Let workers take jobs again."),
     "drain": (

@@ -17,10 +17,9 @@ from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.bulk.actions import Action, Selection
 from qctl.ops.bulk.model import BulkContext, BulkProgress, BulkReport
-from qctl.ops.jobs.listing import listed_job
+from qctl.ops.jobs.listing import read_entries
 from qctl.ops.jobs.model import Skipped
 from qctl.plurals import counted
-from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry
 from qctl.wire.states import FINISHED
@@ -271,14 +270,14 @@ class BulkRun:
         ids = [entry.id for entry in entries]
         context, only = self._context, self._selection.only
         if only.is_set:
-            now_ms, began = time.time() * 1000, time.monotonic()
-            records = read_records(context.client, context.keys, ids, self._selection.large_fields)
-            pace.learn(len(ids), time.monotonic() - began)
-            found = [ReadJob(record, None, None) if record else None for record in records]
-            jobs = [
-                listed_job(entry, job, context.state, now_ms)
-                for entry, job in zip(entries, found, strict=True)
-            ]
+            jobs = read_entries(
+                context.client,
+                context.keys,
+                context.state,
+                entries,
+                self._selection.large_fields,
+                pace,
+            )
             # A named job that does not exist is chosen, so that it is reported as skipped.
             ids = [job.id for job in jobs if only.matches(job) or (only.ids and job.missing)]
         self._tally.scanned += len(entries)

@@ -17,7 +17,7 @@ from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList, JobPa
 from qctl.ops.jobs.where import Filter
 from qctl.ops.processes.suggest import command
 from qctl.ops.times import utc_datetime
-from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
+from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs, read_records
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read import heartbeats, lists
 from qctl.wire.read.active import read_active
@@ -25,6 +25,7 @@ from qctl.wire.read.lists import Entry
 from qctl.wire.read.locate import find_in_state, locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.states import FINISHED, STATES, due_ms
+from qctl.wire.write.pace import Pace
 
 DEFAULT_LIMIT = 50
 # At most this many jobs are read at a time.
@@ -129,6 +130,29 @@ def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry])
         # A job that has a lock again is not stalled: a worker has taken it.
         pairs = [(entry, job) for entry, job in pairs if job is None or job.lock_token is None]
     return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
+
+
+def read_entries(
+    client: Client,
+    keys: QueueKeys,
+    state: str,
+    entries: Sequence[Entry],
+    large: Sequence[str],
+    pace: Pace,
+) -> list[Job]:
+    """The jobs of some entries in one round trip, without their locks.
+
+    Args:
+        large: which of ``LARGE_FIELDS`` to read.
+        pace: learns how long the read took.
+    """
+    now_ms, began = time.time() * 1000, time.monotonic()
+    records = read_records(client, keys, [entry.id for entry in entries], large)
+    pace.learn(len(entries), time.monotonic() - began)
+    return [
+        listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
+        for entry, record in zip(entries, records, strict=True)
+    ]
 
 
 def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:

@@ -9,6 +9,8 @@
     value       = number | true | false | null | "text" | 'text' | bareword
 
     data.user.id = 42 and (error ~ timeout or attempts_made >= 3)
+
+``shape`` is the failure reason without the parts that differ from job to job (``ops.jobs.shape``).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 
 from qctl.errors import UsageError
 from qctl.ops.jobs.model import Job, Predicate
+from qctl.ops.jobs.shape import shape_of
 from qctl.similar import similar_names
 from qctl.wire.states import FINISHED
 
@@ -34,6 +37,7 @@ _KINDS = {
     **dict.fromkeys(("attempts_made", "attempts_started", "attempts_max"), "number"),
     **dict.fromkeys(("stalled_count", "priority"), "number"),
     **{"worker": "text", "runtime_s": "number", "progress": "any", "error": "text"},
+    "shape": "text",
 }
 FIELDS = tuple(_KINDS)
 # Fields that contain JSON; a path such as ``data.user.id`` names a part of the JSON.
@@ -136,6 +140,47 @@ def parse_where(text: str) -> Where:
     return Where(parser.parse(), frozenset(parser.fields))
 
 
+def field_reader(field: str) -> Callable[[Job], Any] | None:
+    """A function that returns the value of a field, such as ``data.user.id``; None if no field."""
+    name, *path = field.split(".")
+    if name in _NESTED and (name == "progress" or path) and all(path):
+        return lambda job: _follow(getattr(job, name), path)
+    if name not in FIELDS or path:
+        return None
+    if name == "shape":
+        return lambda job: shape_of(job.failed_reason)
+    attribute = "failed_reason" if name == "error" else name
+    return lambda job: getattr(job, attribute)
+
+
+def equality(field: str, value: Any) -> str | None:
+    """The expression that holds for exactly the jobs whose field has a value equal to this one.
+
+    Values that the language does not distinguish have the same expression: the numbers 42 and 42.0,
+    and the text ``42``. None if the value is an array, an object or no finite number, which no
+    expression can name.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        number = _literal(value)
+        # Text such as 007 or 1.0 is not written like the number, so it equals only the same text.
+        if _number_text(number) == value:
+            return f"{field} = {value}"
+    if value is None or isinstance(value, bool):
+        return f"{field} = {json.dumps(value)}"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{field} = "{escaped}"'
+    text = _number_text(value)
+    return None if text is None else f"{field} = {text}"
+
+
+def _number_text(value: Any) -> str | None:
+    """How ``equality`` writes a number, such as 42 for 42.0; None if it is no finite number."""
+    if not _is_number(value) or not math.isfinite(value):
+        return None
+    return json.dumps(int(value) if value == int(value) else value)
+
+
 class _Parser:
     """Recursive descent: ``_or``, ``_and``, ``_not`` and ``_value`` each read one grammar rule."""
 
@@ -236,11 +281,8 @@ class _Parser:
         if "[" in token.text:
             hint = "an element of an array is named by its index alone, such as data.items.0.id"
             raise self._error(hint, token)
-        if name in _NESTED and (name == "progress" or path) and all(path):
-            return lambda job: _follow(getattr(job, name), path)
-        if name in FIELDS and not path:
-            attribute = "failed_reason" if name == "error" else name
-            return lambda job: getattr(job, attribute)
+        if (read := field_reader(token.text)) is not None:
+            return read
         if name in ("data", "opts") and not path:
             raise self._error(f"name a part of {name}, such as {name}.user.id", token)
         close = similar_names(token.text, FIELDS)
