@@ -290,7 +290,7 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
 
 
 def _code(message: str) -> str:
-    """The error's code. Before Redis 7, errors of scripts begin with ERR; the code comes later."""
+    """The error's code. Before Redis 7, a script's error begins with ERR and contains its code."""
     code = message.split(" ", 1)[0]
     in_script = _CODE_IN_SCRIPT.findall(message) if code == "ERR" else ()
     return str(in_script[-1]) if in_script else code

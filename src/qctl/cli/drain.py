@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qctl.ops.processes.run_command import OperatorCommand
 
 app = App()
-# The key in the ``meta`` of Click's context for the words of COMMAND, which are typed after ``--``.
+# The words of COMMAND, which are typed after ``--``, are stored in ``ctx.meta`` under this key.
 _COMMAND = "qctl.command"
 
 

@@ -156,7 +156,10 @@ class Environment:
     def show_table(
         self, result: Any, columns: Sequence[Column[T]], items: Sequence[T], *, if_none: str = ""
     ) -> None:
-        """Print a result as JSON or ``items`` as a table; without items, print ``if_none``."""
+        """Print ``items`` as a table, or ``result`` as JSON if the output is not a table.
+
+        If there are no items for the table, print ``if_none`` on stderr.
+        """
         if self.output != "table":
             self.emit_json(result)
         elif items:

@@ -12,7 +12,7 @@ def find_groups(layers: Sequence[Layer], targets: Collection[str]) -> Mapping[st
     """The targets of each group, as written. The first layer that names a group defines it.
 
     Args:
-        targets: names of the configured targets, which groups may not have.
+        targets: the names of the configured targets. A group must not have one of these names.
 
     Raises:
         UsageError: a group's value is not a list of targets, or a target has the group's name.

@@ -1,4 +1,4 @@
-"""Finds the last error in a process's log, and puts the line that names the error first.
+"""Finds the last error in a process's log. The line with the error's message comes first.
 
 A log often ends with a stack trace or Node's version, below the error's message; an operator needs
 the message first.

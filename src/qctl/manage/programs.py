@@ -12,7 +12,9 @@ MANAGERS = frozenset({"pm2-runtime", "pm2", "supervisord"})
 
 
 def command_line(pid: int) -> list[str]:
-    """The command line of a process; empty if the process is gone. npm shows only one word.
+    """The command line of a process; empty if the process is gone.
+
+    For npm, this is a single word, such as ``npm start``.
 
     Show only the program: arguments may be secrets.
     """

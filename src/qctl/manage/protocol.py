@@ -43,7 +43,7 @@ class ManagedProcess:
         ready_timeout_ms: how long the manager waits for the app to be ready; 0 if it does not wait.
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
-        starts_again: whether the manager restarts the process after an exit with any code.
+        starts_again: whether the manager restarts the process after every exit, whatever the code.
         crash_until_ms: until when (epoch ms) an exit counts as a crash; None if never or unknown.
         tree_kill: whether stopping the process also stops its children.
         script: the app's program; distinguishes two apps with one name.

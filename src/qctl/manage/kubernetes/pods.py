@@ -22,7 +22,7 @@ _POD_FIELDS = (
     # Why no node takes the pod, e.g. "Unschedulable".
     '{{range .status.conditions}}{{if eq .type "PodScheduled"}}{{with .reason}}{{.}}{{end}}{{end}}'
     "{{end}}",
-    # With host networking, the address is the node's, which other pods have as well.
+    # With host networking, the pod has the node's address, and so do other pods.
     "{{if not .spec.hostNetwork}}{{range .status.podIPs}}{{.ip}} {{end}}{{end}}",
     "{{with .spec.terminationGracePeriodSeconds}}{{.}}{{end}}",
     # For each hook that runs before SIGTERM: its seconds if it is a sleep, else "?".
@@ -64,8 +64,8 @@ _STUCK = frozenset(
         "RunContainerError",
     }
 )
-# The time limit for the rollout of a stateful set: at least _MIN_ROLLOUT_S, Kubernetes' default for
-# a deployment; and for each pod, its grace period plus _START_S.
+# The time limit for the rollout of a stateful set is the sum over all pods of the grace period plus
+# _START_S. It is never below _MIN_ROLLOUT_S, which is Kubernetes' default for a deployment.
 _MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 
@@ -119,7 +119,7 @@ class Pod:
         is_new: whether it belongs to the newest revision of the workload.
         is_leaving: whether it was asked to stop.
         unscheduled: why no node takes it; "" if one does.
-        commands: the commands of its containers, where the pod sets them, not the image.
+        commands: the commands that the pod sets for its containers; those of images are left out.
         containers: the init containers that have not succeeded, and all ordinary containers.
     """
 

@@ -53,7 +53,7 @@ class Action:
 
 
 def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
-    """Run finished jobs again; without a state, also put back lost jobs, which are in no state.
+    """Run finished jobs again. If ``state`` is empty, also put back lost jobs (jobs in no state).
 
     Args:
         state: ``failed`` or ``completed``, if the jobs must be in this state; empty for all

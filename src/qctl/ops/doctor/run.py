@@ -109,7 +109,8 @@ def examine(
     """Run every check on the named queues, or on all queues under the prefixes.
 
     Args:
-        target: examine only this target's processes; if ``names`` is empty, only their queues.
+        target: examine only this target's processes. If ``names`` is empty, examine only the queues
+            that these processes serve.
         full: read every job and key instead of samples; slow where there are many.
         sleep: called to wait between the two readings that some checks make.
 

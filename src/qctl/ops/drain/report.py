@@ -31,7 +31,7 @@ class Outcome:
 
     Args:
         name: see ``DrainReport.outcome``.
-        error: why the drain ended early; None if it did not, or after a timeout.
+        error: why the drain ended early; None after a timeout, or if the drain did not end early.
     """
 
     name: str

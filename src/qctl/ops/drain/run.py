@@ -107,7 +107,8 @@ def _begin(
         stays = " --keep-paused"
     elif not plan.restarts:
         stays = " (stays paused)"
-    # Redis stores this verb with a pause. `qctl status` sees in it that a pause is meant to last.
+    # The pause note in Redis contains this verb. The added words tell `qctl status` that the pause
+    # is meant to last.
     holder = this_process(f"{options.verb}{stays}")
     was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
     patient = PatientClient(client, stop, pulse)

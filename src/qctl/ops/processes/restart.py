@@ -249,7 +249,8 @@ class Restart:
         so that no job has to wait for this check.
 
         Returns:
-            the pid of the new process; not the pid in ``Ready`` if the process has crashed since.
+            the pid of the new process. It differs from the pid in ``Ready`` if that process has
+            crashed since then.
 
         Raises:
             FailedError, Interrupted: as ``run``.

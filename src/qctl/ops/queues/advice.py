@@ -32,7 +32,8 @@ NO_CHECK = (
     "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
     "none will"
 )
-# Who else may have paused the queue, if the pause note may be from an earlier pause.
+# Follows the name in a pause note when it is unknown whether that pause is over. If it is over,
+# somebody else has paused the queue.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 

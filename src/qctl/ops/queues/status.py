@@ -156,7 +156,7 @@ class StatusReport:
     """The JSON of ``qctl status``.
 
     Args:
-        queues_known_at: if the names of the queues are cached, when they were read; else None.
+        queues_known_at: when the cached queue names were read; None if they are not from the cache.
         other_prefixes: other prefixes that hold queues, as far as the search for the queues noticed
             them; None if there was no search.
     """
@@ -170,7 +170,7 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A report; its queues, with those that cannot be read; and remarks on what failed."""
+    """A report, its queues (also those that cannot be read), and remarks on what failed."""
 
     report: StatusReport
     queues: Queues
@@ -183,7 +183,7 @@ def inspect_queues(
     """The named queues, or every queue, with their workers and this host's processes.
 
     Raises:
-        NotFoundError: a named queue does not exist, or without names the prefix has no queues.
+        NotFoundError: a named queue does not exist, or no name is given and no queue exists.
         ReplyError: a named queue cannot be read.
     """
     prefixes = settings.prefixes
@@ -199,8 +199,8 @@ def inspect_queues(
             raise
         is_stale = True
     if is_stale:
-        # A named queue is new, or the first pipeline has shown that the names are from another run
-        # of the server.
+        # Either a named queue is newer than the cached names, or the first pipeline has shown that
+        # the cached names are from another run of the server.
         known = cache.scan(client)
         queues = queues_named_or_all(client, prefixes, names, known)
     redis = prober.redis(address)

@@ -10,7 +10,10 @@ from qctl.plurals import counted
 
 
 def order_of(plan: Planned) -> Iterator[tuple[str, str]]:
-    """A label and its text: how many processes are replaced at a time, unless that is plain."""
+    """A label, and how many processes are replaced at a time.
+
+    Without a roll, yields nothing if the processes are replaced one after another.
+    """
     at_once = plan.max_unavailable or 1
     order = "one process after another" if at_once == 1 else f"{at_once} processes at a time"
     if plan.strategy == "roll":

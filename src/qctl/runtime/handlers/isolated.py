@@ -171,7 +171,7 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # Try another child, unless this one died at its start: then the next would as well.
+            # Another child can run the job. But if this one died at its start, the next would too.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True

@@ -7,20 +7,20 @@
 -- ARGV[2] "removed" to write an event for each job; "" to write none (see report_cleaned.lua)
 -- ARGV[3] "" to skip a job that has unfinished children; "last" to skip it only if it has several. A single
 --         unfinished child is deleted together with the job, and the same rule applies to that child
--- ARGV[4] "", or the key of a parent to delete only its children. The last child that the parent waits for
---         stays, because without that child the parent would run. An id that is not a child of the parent is
---         removed from the parent's dependencies if other ids remain there
+-- ARGV[4] "", or the key of a parent: then only children of this parent are deleted. The last child that the
+--         parent waits for stays, because without that child the parent would run. An id that is not a child
+--         of the parent is removed from the parent's dependencies if other ids remain there
 -- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and to assume that the jobs are in
 --         their list, because they were just read from it
 -- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""
 -- ARGV[7] … ids, at most 500
 --
--- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "removed";
+-- Answers {microseconds that the call took ("" if unknown), words}. The words, one for each job: "removed";
 -- "locked" (a worker has the job); "scheduled" (the next run of a scheduler); "parent" (its children have not
 -- ended); "child-locked" (a worker has its last child); "last" (the last child that the parent waits for);
 -- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
--- "later" (the call has taken too long, so send this job again; never the first job). In a dry run, one more
--- text follows the words: ARGV[6] for the next call.
+-- "later" (the call has taken too long, so send this job again; the first job never gets this word). In a dry
+-- run, one more text follows the words: ARGV[6] for the next call.
 --@include clock
 --@include find
 --@include deleting

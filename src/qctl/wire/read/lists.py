@@ -1,4 +1,4 @@
-"""Reads the ids in a state, or in the lists of several queues, in windows (wire format 4)."""
+"""Reads ids in windows: all ids in a state, or in the lists of several queues (wire format 4)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Entry:
 def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
     """The jobs of a state, in windows.
 
-    Jobs that will run come in the order in which they run; active jobs and waiting parents, oldest
-    first; finished jobs, newest first (4.4). A job that moves during the reading may appear twice
-    or not at all. Markers of old BullMQ versions are left out, so any window may be short or empty.
+    Jobs that will run come in the order in which they run. Active jobs and waiting parents come
+    oldest first. Finished jobs come newest first (4.4). A job that moves during the reading may
+    appear twice or not at all. Markers of old BullMQ versions are left out, so any window may be
+    short or empty.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.
@@ -81,8 +82,9 @@ def read_lists(
     """The ids in the lists of queues, from the ends where workers take jobs.
 
     Args:
-        max_ids: about how many ids to read of each kind of list (``wait``, ``paused``, ``active``),
-            for all queues together; None for no limit. At least 500 of each list are read.
+        max_ids: about how many ids to read from the ``wait`` lists of all queues together, and as
+            many from the ``paused`` and from the ``active`` lists; None for no limit. The limit for
+            a single list is never below 500 ids.
         only: keep only these ids, and stop reading a queue when all its ids are found.
     """
     found = {keys: ListedIds(set()) for keys in queues}

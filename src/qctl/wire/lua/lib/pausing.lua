@@ -5,12 +5,13 @@
 --@include ready
 
 -- Brings all ready jobs into one list, as a resume by BullMQ 6 does: the jobs of the paused list run next, and
--- the jobs of each list keep their order. Answers the name of that list, or nil if another call is needed.
+-- the jobs of each list keep their order. Answers the name of the list that holds all ready jobs, or nil if
+-- another call is needed.
 --
--- One call moves at most max_moved jobs. Usually one of the lists has no more: then one call is enough, and no
--- client sees jobs in both lists. If both lists have more and the queue is paused, each call moves jobs to the
--- paused list, because a resume by BullMQ 5 loses the jobs that are still in wait. If the queue runs, the jobs
--- move to wait, where workers take them.
+-- One call moves at most max_moved jobs. Usually one of the two lists has at most max_moved jobs: then one call
+-- is enough, and no client sees jobs in both lists. If both lists have more than max_moved jobs, several calls
+-- move them. If the queue is paused, these calls move jobs to the paused list, because a resume by BullMQ 5 loses
+-- the jobs that are still in wait. If the queue is not paused, they move jobs to wait, where workers take them.
 local function merge_ready(base, max_moved, is_paused)
   local wait, paused = base .. "wait", base .. "paused"
   local in_wait, in_paused = redis.call("LLEN", wait), redis.call("LLEN", paused)
