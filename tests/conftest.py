@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
@@ -39,6 +40,11 @@ from tests.labs.fixtures import (
 )
 from tests.labs.replicas import pair
 from tests.labs.servers import RedisServer
+
+# Some machines forbid bytecode on disk: each of four workers would then compile all tests, and each
+# of the thousands of commands under test the package.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes is up to the machine.
 hypothesis.settings.register_profile(

@@ -78,6 +78,8 @@ class MasterLab:
             "XDG_CONFIG_HOME": str(folder),
             "PM2_HOME": str(folder),
             "PWD": str(folder),
+            # Two versions of app.py written within a second look the same to the cache of bytecode.
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
         self.write(APP)
         self._masters: list[RunningMaster] = []
