@@ -122,6 +122,7 @@ def test_containers_with_addresses_of_their_own(
 
 
 def test_a_container_that_ends_and_is_not_started_again(docker: Containers, lab: Lab) -> None:
+    lab.watch = "1s"
     flag = lab.folder / "crash"
     docker.worker(env={"CRASH_MS": 100, "CRASH_IF": flag}, restart="no")
     flag.touch()

@@ -82,6 +82,7 @@ class TestManager:
         lab.prove(added)
 
     def test_a_crash_loop_names_the_error(self, app: ManagedApp, lab: Lab) -> None:
+        lab.watch = "1s"
         flag = lab.folder / "crash"
         app.start(CRASH_MS=300, CRASH_IF=flag)
         flag.touch()

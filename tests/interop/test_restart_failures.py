@@ -17,6 +17,12 @@ from tests.labs.servers import RedisServer, wait_until
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 
+@pytest.fixture(autouse=True)
+def watched(lab: Lab) -> None:
+    """Let qctl watch new workers, which crash here, at least as long as it allows."""
+    lab.watch = "1s"
+
+
 def test_an_app_that_keeps_crashing(lab: Lab) -> None:
     flag = lab.folder / "crash"
     lab.app(CRASH_MS=150, CRASH_IF=flag, WORKER_NAME="wobbly", options={"restart_delay": 50})

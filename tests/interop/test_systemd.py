@@ -92,6 +92,7 @@ def test_a_user_without_rights(app: SystemdApp, machine: Machine, lab: Lab) -> N
 
 def test_units_of_a_user(machine: Machine, lab: Lab) -> None:
     """The system's systemd does not offer them, nor the user's manager that holds them."""
+    lab.watch = "1s"
     app = SystemdApp(lab, machine, user=True)
     flag = lab.folder / "crash"
     app.unit("one", {"CRASH_MS": 1, "CRASH_IF": flag}, Restart="always")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.labs.drains import SECRET, Lab, Running, kill
 from tests.labs.node import HERE
 from tests.labs.servers import wait_until
@@ -41,12 +43,14 @@ class SystemdApp:
 
     def start_qctl(self, *words: str) -> Running:
         """See ``ManagedApp``."""
-        env = {"QCTL_REDIS_URL": self._lab.url, "QCTL_WATCH": self._lab.watch}
-        return self._machine.start_qctl(*words, env=env)
+        env = {"QCTL_REDIS_URL": self._lab.url}
+        if self._lab.watch:
+            env["QCTL_WATCH"] = self._lab.watch
+        return self._machine.start_qctl(*words, env=env, quick=not self._lab.watch)
 
     def kill_qctl(self, running: Running) -> None:
         """See ``ManagedApp``."""
-        (pid,) = self._machine.pids("-m", "qctl")
+        (pid,) = self._machine.pids(sys.executable, "drain")
         kill(pid)
         wait_until(lambda: running.is_over, "docker exec to end")
         running.kill()

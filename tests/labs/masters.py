@@ -73,7 +73,6 @@ class MasterLab:
         self.environ = {
             **os.environ,
             "QCTL_REDIS_URL": redis_url,
-            "QCTL_WATCH": "1s",
             "XDG_STATE_HOME": str(self.state_home),
             "XDG_CONFIG_HOME": str(folder),
             "PM2_HOME": str(folder),

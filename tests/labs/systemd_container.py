@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from tests.labs.docker_engine import Engine, worker_command
-from tests.labs.drains import Running, cmdline
+from tests.labs.drains import Running, cmdline, qctl_command
 from tests.labs.node import HERE
 
 START_TIMEOUT_S = 30.0
@@ -182,9 +182,13 @@ class Machine:
         """
         return self.exec(sys.executable, "-m", "qctl", *words, env=env)
 
-    def start_qctl(self, *words: str, env: Mapping[str, str] = {}) -> Running:
-        """Start qctl inside the container. Signals sent to it here do not reach it there."""
-        command = self.command(sys.executable, "-m", "qctl", *words, env=env)
+    def start_qctl(self, *words: str, env: Mapping[str, str] = {}, quick: bool = True) -> Running:
+        """Start qctl inside the container. Signals sent to it here do not reach it there.
+
+        Args:
+            quick: see ``Lab``.
+        """
+        command = self.command(*qctl_command(*words, quick=quick), env=env)
         return Running(command, dict(os.environ), self.engine.home)
 
     def pids(self, *words: str) -> list[int]:
