@@ -16,7 +16,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
-from tests.labs.cli import run
+from tests.labs.cli import Ran, run
 from tests.labs.servers import RedisServer, free_port, hang_up, wait_until
 
 PASSWORD = "s3cretive"  # noqa: S105 - a test value
@@ -30,23 +30,18 @@ WRITING = (
 )
 
 
-def qctl(url: str, *words: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "QCTL_REDIS_URL": url, "PM2_HOME": "/nonexistent"}
-    done = subprocess.run(
-        [sys.executable, "-m", "qctl", *words],
-        env=env, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
-    return done
+def qctl(url: str, *words: str) -> Ran:
+    ran = run(*words, QCTL_REDIS_URL=url, PM2_HOME="/nonexistent")
+    assert PASSWORD not in ran.out + ran.err
+    return ran
 
 
-def explained(done: subprocess.CompletedProcess[str], code: int, text: str) -> None:
+def explained(ran: Ran, code: int, text: str) -> None:
     """It failed with this code, said why in these words, and left stdout to data."""
-    assert done.returncode == code, done.stderr
-    assert any(line.startswith("error: ") for line in done.stderr.splitlines())
-    assert text in done.stderr
-    assert done.stdout == ""
+    assert ran.code == code, ran.err
+    assert any(line.startswith("error: ") for line in ran.err.splitlines())
+    assert text in ran.err
+    assert ran.out == ""
 
 
 def fill(client: Client) -> None:
@@ -103,7 +98,7 @@ def test_a_replica_is_read_and_never_written(start_redis: Callable[..., RedisSer
     client.call("WAIT", 1, 10_000)
     before = content(client)
     for words in READING:
-        assert qctl(replica.url, *words).returncode == 0
+        assert qctl(replica.url, *words).code == 0
     for words in WRITING:
         done = qctl(replica.url, *words)
         explained(done, 1, "replica")
@@ -119,7 +114,7 @@ def test_a_user_who_may_only_read(client: Client, redis_server: RedisServer) -> 
     try:
         url = f"redis://reader:{PASSWORD}@127.0.0.1:{redis_server.port}"
         for words in READING:
-            assert qctl(url, *words).returncode == 0
+            assert qctl(url, *words).code == 0
         for words in WRITING:
             # A pause and a drain must be able to end, too, and are refused before.
             code = 5 if words[0] in {"drain", "pause"} else 1
@@ -136,7 +131,7 @@ def test_no_memory_left(start_redis: Callable[..., RedisServer]) -> None:
     before = content(client)
     client.call("CONFIG", "SET", "maxmemory", 1)
     for words in READING:
-        assert qctl(server.url, *words).returncode == 0
+        assert qctl(server.url, *words).code == 0
     for words in (["pause", "q"], ["drain", "q"]):
         explained(qctl(server.url, *words), 1, "no memory left")
     assert content(client) == before
@@ -150,8 +145,8 @@ def test_a_key_of_the_wrong_type(client: Client, redis_url: str) -> None:
     client.call("HSET", "bull:other:meta", "opts.maxLenEvents", "10000")
     explained(qctl(redis_url, "status", "q"), 1, "bull:q:wait")
     everything = qctl(redis_url, "status")
-    assert everything.returncode == 7
-    assert "other" in everything.stdout
+    assert everything.code == 7
+    assert "other" in everything.out
     assert client.call("GET", "bull:q:wait") == "not a list"
 
 
@@ -195,8 +190,8 @@ def test_what_answers_is_no_redis_or_breaks_off(reply: bytes, text: str) -> None
     with answering(reply) as port:
         done = qctl(f"redis://:{PASSWORD}@127.0.0.1:{port}/1", "status", "q")
     explained(done, 6, text)
-    assert "\x1b" not in done.stderr
-    assert "\u202e" not in done.stderr
+    assert "\x1b" not in done.err
+    assert "\u202e" not in done.err
 
 
 def test_what_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +226,8 @@ def test_other_ways_to_a_server(start_redis: Callable[..., RedisServer], tmp_pat
         fill(client)
     for url in (f"redis://[::1]:{server.port}", f"unix://{path}"):
         done = qctl(url, "status")
-        assert done.returncode == 0, done.stderr
-        assert url in done.stdout
+        assert done.code == 0, done.err
+        assert url in done.out
     explained(qctl(f"redis://127.0.0.1:{server.port}/99", "status"), 2, "no database")
     explained(qctl(f"redis://127.0.0.1:{server.port}/5", "status"), 3, "database number")
     with_password = f"redis://:{PASSWORD}@127.0.0.1:{server.port}"
@@ -258,14 +253,14 @@ def test_a_user_who_may_not_change_queues(
     try:
         url = f"redis://limited:{PASSWORD}@127.0.0.1:{redis_server.port}"
         for words in READING:
-            assert qctl(url, *words).returncode == 0
+            assert qctl(url, *words).code == 0
         for words in (["resume", "q"], ["drain", "q"], ["pause", "q"]):
             # A pause and a drain must be able to end, too, and are refused before.
             code = 5 if words[0] in {"drain", "pause"} else 1
             explained(qctl(url, *words), code, "may not")
         if rules[0] == "~bull:*":
             # It has access to the queue's own keys, and that is all which bringing jobs back needs.
-            assert qctl(url, "jobs", "retry-stalled", "q", "--dry-run").returncode == 0
+            assert qctl(url, "jobs", "retry-stalled", "q", "--dry-run").code == 0
         else:
             explained(qctl(url, "jobs", "retry-stalled", "q", "--yes"), 1, "may not")
     finally:
@@ -287,7 +282,7 @@ def test_a_disk_that_cannot_be_written(start_redis: Callable[..., RedisServer]) 
         wait_until(
             lambda: "rdb_last_bgsave_status:err" in client.call("INFO", "persistence"), "a failure"
         )
-        assert qctl(server.url, "status").returncode == 0
+        assert qctl(server.url, "status").code == 0
         for words in WRITING:
             explained(qctl(server.url, *words), 1, "cannot save to disk")
         assert content(client) == before

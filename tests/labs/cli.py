@@ -69,7 +69,7 @@ _SGR = re.compile("\x1b\\[[0-9;]*m")
 _COMMAND = re.compile(
     r"(?P<stands_alone>^|: |then )?(?<![\w./:`-])`?(?P<command>qctl (?P<word>[a-z-]+)[^`;,]*)"
 )
-_PROSE = {"runs", "shows", "knows", "cannot", "never", "only"}
+_PROSE = {"runs", "shows", "knows", "cannot", "never", "on", "only"}
 
 
 def _parse(text: str, typed: int | None) -> None:
