@@ -31,7 +31,7 @@ def own_lab(lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Pat
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_it_comes_back_and_the_drain_goes_on(own_lab: Lab, end: str) -> None:
     lab = own_lab
-    lab.app()
+    lab.app(RECONNECT_MS=200)
     added = [*lab.hold(), *lab.add(10, 10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
@@ -52,7 +52,7 @@ def test_it_comes_back_without_the_pause(
     lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
     with open_lab(lab_pm2, start_redis(), tmp_path) as lab:
-        lab.app()
+        lab.app(RECONNECT_MS=200)
         added = [*lab.hold(), *lab.add(10, 10)]
         # What it will have after a crash, and what the replica of a failover may have.
         lab.client.call("SAVE")
@@ -74,7 +74,7 @@ def test_it_comes_back_without_the_pause(
 def test_it_is_restarted_while_the_process_is(own_lab: Lab) -> None:
     """Then the new worker's connection has a lower number than the old one's."""
     lab = own_lab
-    lab.app(instances=2)
+    lab.app(instances=2, RECONNECT_MS=200)
     for _ in range(20):
         # Of connections, too, so that numbers begun anew are lower.
         lab.client.close()
@@ -96,7 +96,7 @@ def test_it_is_restarted_while_the_process_is(own_lab: Lab) -> None:
 
 def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) -> None:
     lab = own_lab
-    lab.app()
+    lab.app(RECONNECT_MS=200)
     added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN, "--timeout", "3s")
     drain.await_step("waiting")
@@ -116,18 +116,18 @@ def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) ->
     assert is_alive(watchdog)
 
     lab.bring_redis_back()
-    wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    # It goes on for some seconds, because a failover might undo the resume.
+    wait_until(lambda: lab.is_resumed("q"), "the watchdog to resume")
     lab.release()
     lab.prove(added)
 
 
 def test_it_dies_during_the_restart_and_nothing_is_claimed(own_lab: Lab) -> None:
     lab = own_lab
-    lab.app()
+    lab.app(RECONNECT_MS=200)
     added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
-    watchdog = drain.watchdog_pid
     lab.release()
     drain.await_step("restarting")
     lab.server.stop()
@@ -139,13 +139,14 @@ def test_it_dies_during_the_restart_and_nothing_is_claimed(own_lab: Lab) -> None
     assert "could not be read" in report["proof"]["why"]
 
     lab.bring_redis_back()
-    wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    # It goes on for some seconds, because a failover might undo the resume.
+    wait_until(lambda: lab.is_resumed("q"), "the watchdog to resume")
     lab.prove(added)
 
 
 def test_both_are_gone_and_the_watchdog_still_resumes(own_lab: Lab) -> None:
     lab = own_lab
-    lab.app()
+    lab.app(RECONNECT_MS=200)
     added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
@@ -160,7 +161,7 @@ def test_both_are_gone_and_the_watchdog_still_resumes(own_lab: Lab) -> None:
 
 def test_it_goes_away_before_anything_was_done(own_lab: Lab) -> None:
     lab = own_lab
-    lab.app()
+    lab.app(RECONNECT_MS=200)
     lab.add(1)
     lab.server.stop()
     done = lab.qctl(*DRAIN)

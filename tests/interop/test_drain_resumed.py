@@ -12,8 +12,7 @@ from tests.labs.servers import wait_until
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 
-@pytest.mark.parametrize("instances", [1, 2])
-@pytest.mark.parametrize("version", [5, 6])
+@pytest.mark.parametrize(("version", "instances"), [(5, 2), (6, 1)])
 def test_an_app_that_resumes_its_queue_at_start_is_drained(
     lab: Lab, version: int, instances: int
 ) -> None:

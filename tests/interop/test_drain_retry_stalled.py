@@ -24,10 +24,12 @@ def die_with_a_job(lab: Lab, version: int, *, lock_ms: int) -> str:
 
 @pytest.mark.parametrize("version", [5, 6])
 def test_it_waits_for_the_lock_of_a_dead_worker(lab: Lab, version: int) -> None:
-    job_id = die_with_a_job(lab, version, lock_ms=2000)
-    done = lab.qctl("jobs", "retry-stalled", "q", "--wait", "--json")
+    job_id = die_with_a_job(lab, version, lock_ms=60_000)
+    waiting = lab.start("jobs", "retry-stalled", "q", "--wait", "--json")
+    wait_until(lambda: "for 1 lock" in waiting.remarks, "the wait to be announced")
+    lab.client.call("PEXPIRE", lab.keys().lock(job_id), 1)
+    done = waiting.finish()
     assert done.code == 0, done.err
-    assert "for 1 lock" in done.err
     (queue,) = done.json["queues"]
     assert (queue["stalled"], queue["retried"], queue["skipped"]) == (1, [job_id], [])
     lab.bull(version).start_worker("q")

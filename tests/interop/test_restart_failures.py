@@ -19,7 +19,7 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 @pytest.fixture(autouse=True)
 def watched(lab: Lab) -> None:
-    """Let qctl watch new workers, which crash here, at least as long as it allows."""
+    """Let qctl watch new workers for as long as it must, because they crash here."""
     lab.watch = "1s"
 
 

@@ -11,6 +11,7 @@
 //   WORKER_NAME     the workers' name              (none)
 //   LOCK_MS         lockDuration
 //   STALLED_MS      stalledInterval
+//   RECONNECT_MS    try again so soon when Redis is away (BullMQ's: up to 20 s)
 //   HANDLE_SIGINT   1: let running jobs end on SIGINT, then exit
 //   HANDLE_SIGTERM  1: the same on SIGTERM
 //   BOOT_MS         wait so long before the workers start …
@@ -36,6 +37,7 @@ if (env.SOURCE_IP) {
 }
 const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
 const connection = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
+if (env.RECONNECT_MS) connection.retryStrategy = () => Number(env.RECONNECT_MS);
 
 /** Whether a file of BOOT_IF or CRASH_IF exists, or none is named. */
 function applies(file) {

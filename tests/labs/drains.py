@@ -125,6 +125,11 @@ class Running:
         """What it has printed so far."""
         return "".join(self._out)
 
+    @property
+    def remarks(self) -> str:
+        """What it has written on stderr so far."""
+        return "".join(self._err)
+
     def await_step(self, name: str, **fields: Any) -> dict[str, Any]:
         """The first step of this name and these fields, as soon as it is printed (NDJSON)."""
         return self.await_steps(1, name, **fields)[0]
@@ -507,13 +512,13 @@ class Lab:
             assert not self.is_paused(queue), queue
         assert self.traces() == []
 
+    def is_resumed(self, *queues: str) -> bool:
+        """Whether a drain has been undone."""
+        return not any(map(self.is_paused, queues)) and self.traces() == []
+
     def put_right(self, watchdog_pid: int, *queues: str) -> bool:
         """Whether a killed drain has been undone and its watchdog is gone."""
-        return (
-            not any(map(self.is_paused, queues))
-            and self.traces() == []
-            and not is_alive(watchdog_pid)
-        )
+        return self.is_resumed(*queues) and not is_alive(watchdog_pid)
 
     def close(self) -> None:
         """End everything, each even if another could not be ended."""

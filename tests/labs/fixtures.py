@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from qctl.wire.read.clients import list_workers
 from tests.labs.docker_engine import Engine
 from tests.labs.drains import Lab, open_lab
 from tests.labs.kubernetes_stub import Cluster, open_cluster
 from tests.labs.node import NodeBull, install_node_modules
 from tests.labs.pm2 import Pm2
-from tests.labs.servers import RedisServer
+from tests.labs.servers import RedisServer, wait_until
 from tests.labs.systemd_container import Machine
 
 
@@ -145,6 +146,8 @@ def lab(
 ) -> Iterator[Lab]:
     """A lab on the shared Redis."""
     with open_lab(lab_pm2, redis_server, tmp_path, idle_bulls=idle_bulls) as lab:
+        # Redis may not have noticed yet that the last test's workers are gone.
+        wait_until(lambda: not list_workers(lab.client, "bull"), "the last workers to be gone")
         yield lab
 
 

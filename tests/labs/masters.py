@@ -23,6 +23,7 @@ from qctl import Queue
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
+from tests.labs.drains import qctl_command
 from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
@@ -111,7 +112,7 @@ class MasterLab:
     def qctl(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Another command, to its end."""
         return subprocess.run(
-            [*QCTL, *words],
+            qctl_command(*words, quick=True),
             cwd=self.folder,
             env={**self.environ, **environ},
             capture_output=True,
