@@ -263,7 +263,7 @@ class Lab:
     Attributes:
         prefix: the key prefix of the queues; ``$QUEUE`` in it stands for the queue's name.
         watch: how long qctl watches new processes, e.g. ``5s`` where one crashes, or where the test
-            acts during that time. "" for less than qctl allows, which saves time: ``quick_qctl.py``.
+            acts during that time; "" for less than qctl allows, see ``quick_qctl.py``.
     """
 
     def __init__(
