@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from tests.labs.drains import Lab
+from tests.labs.drains import Lab, is_alive
+from tests.labs.servers import wait_until
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app", "--timeout", "1s")
 
@@ -124,3 +127,27 @@ def test_a_graceful_app_ends_its_jobs_after_the_timeout(lab: Lab) -> None:
         {"queue": "q", "id": added[0], "result": "completed", "was": "active"}
     ]
     lab.prove(added)
+
+
+def test_ctrl_c_while_a_process_takes_long_to_stop(lab: Lab) -> None:
+    """PM2 would kill it only after an hour."""
+    lab.app(HANDLE_SIGINT=1, options={"kill_timeout": 3_600_000})
+    old = lab.pm2.pid("app")
+    held = lab.hold()
+    words = ("drain", "q", "--then-restart", "--target", "pm2:app", "--timeout", "0.5s")
+    drain = lab.steps(*words, "--on-timeout", "restart")
+    plan = drain.await_step("plan")
+    assert any("SIGKILL only 1 h after the stop signal" in each for each in plan["warnings"])
+    drain.await_step("restarting")
+    wait_until(lambda: lab.pm2.rows("app")[0].status == "stopping", "PM2 to stop the app")
+    drain.signal(signal.SIGINT)
+    done = drain.finish()
+    assert done.code == 130
+    assert (done.report["outcome"], done.report["resumed"]) == ("aborted", True)
+    assert any(f"pid {old} runs until it exits" in note for note in done.report["notes"])
+    assert is_alive(old)
+    # The old process still runs the job, so qctl has not put it back.
+    assert done.report["recovered"] == 0
+    lab.release()
+    lab.prove(held)
+    wait_until(lambda: lab.pm2.pid("app") not in {0, old}, "PM2 to start the app again")

@@ -43,7 +43,7 @@ class FakeManager:
         self.status = "online"
         self.refusal: str | None = None
         self.closed = False
-        self.kill_timeout_ms = 0
+        self.kill_timeout_ms: int | None = 0
         self.spawn(port)
 
     def spawn(self, port: int) -> None:

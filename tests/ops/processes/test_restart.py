@@ -15,7 +15,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.errors import FailedError
+from qctl.errors import FailedError, TimedOutError
 from qctl.manage import protocol
 from qctl.ops.processes import restart as module
 from qctl.ops.processes.restart import Interrupted, Ready, Restart
@@ -50,6 +50,7 @@ def restart(
     by_address: bool = True,
     queues: frozenset[str] = frozenset({"q"}),
     stop: Callable[[], bool] = lambda: False,
+    timeout_s: float = 600.0,
 ) -> Restart:
     return Restart(
         client,
@@ -60,6 +61,7 @@ def restart(
         by_address=by_address,
         prefix="bull",
         db=0,
+        timeout_s=timeout_s,
         watch_s=0.5,
     )
 
@@ -219,6 +221,37 @@ def test_a_wish_to_stop_is_heard_once_the_old_process_is_gone(
     thread.join(10)
     assert not thread.is_alive()
     assert len(ended) == 1
+
+
+@pytest.mark.parametrize("kill_timeout_ms", [3_600_000, protocol.NO_LIMIT_MS, None])
+def test_a_wish_to_stop_does_not_wait_for_a_late_kill(
+    manage: Callable[[str], FakeManager], client: Client, kill_timeout_ms: int | None
+) -> None:
+    manager = manage("stubborn")
+    manager.kill_timeout_ms = kill_timeout_ms
+    run = restart(client, manager, stop=lambda: True)
+    with pytest.raises(Interrupted):
+        carry_out(run)
+    pid = manager.children[0].pid
+    assert is_alive(pid)
+    remark = run.still_stopping()
+    assert f"pid {pid} runs until it exits" in remark
+    assert ("SIGKILL comes at" in remark) is (kill_timeout_ms == 3_600_000)
+    manager.end(manager.children[0])
+    assert run.still_stopping() == ""
+
+
+def test_the_drains_time_limit_ends_the_wait_for_a_late_kill(
+    manage: Callable[[str], FakeManager],
+    client: Client,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MIN_STOP_S", 0.1)
+    manager = manage("stubborn")
+    manager.kill_timeout_ms = 3_600_000
+    with pytest.raises(TimedOutError, match="has not stopped in time"):
+        carry_out(restart(client, manager, timeout_s=0.2))
 
 
 def test_another_process_with_the_old_pid_does_not_fool_it(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
+from qctl.durations import duration
 from qctl.errors import (
     FailedError,
     RefusedError,
@@ -15,7 +16,7 @@ from qctl.errors import (
     is_outage,
 )
 from qctl.manage.kinds import words_of
-from qctl.manage.protocol import Rollout
+from qctl.manage.protocol import NO_LIMIT_MS, Rollout
 from qctl.ops.drain.choose import (
     Choice,
     choose_beside,
@@ -28,6 +29,7 @@ from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.drain.unavailable import MaxUnavailable
 from qctl.ops.jobs.estimate import remaining_s
+from qctl.ops.processes.restart import MIN_STOP_S
 from qctl.ops.processes.run_command import READY_TIMEOUT_S, OperatorCommand
 from qctl.ops.processes.stopped import remedy
 from qctl.ops.processes.suggest import command
@@ -373,6 +375,8 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[QueueKeys]) -> Itera
             f"jobs of {', '.join(plan.ignored)} that run at the restart may be interrupted: the "
             "drain does not wait for them, and they are not in the figures"
         )
+    if target is not None and plan.command is None and plan.strategy != "roll":
+        yield from _long_stops(target)
     for snapshot in plan.snapshots:
         name = plan.label(snapshot.keys)
         if snapshot.keys in plan.mixed:
@@ -387,6 +391,18 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[QueueKeys]) -> Itera
             )
         elif snapshot.paused:
             yield stays_paused(snapshot, name)
+
+
+def _long_stops(target: Target) -> Iterable[str]:
+    """A warning if a manager lets processes run for long after the stop signal."""
+    limits_ms = [p.kill_timeout_ms for p in target.processes if p.kill_timeout_ms is not None]
+    longest_ms = max((each for each in limits_ms if each < NO_LIMIT_MS), default=0)
+    if longest_ms > MIN_STOP_S * 1000:
+        yield (
+            f"{target.label} gets SIGKILL only {duration(longest_ms / 1000)} after the stop "
+            "signal: if the app ignores the signal, the queues stay paused until then, or until "
+            f"the drain has waited for --timeout (at least {duration(MIN_STOP_S)})"
+        )
 
 
 def not_restarted(label: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qctl.errors import QctlError
+from qctl.errors import QctlError, TimedOutError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.batch import raise_first, together
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext
@@ -159,6 +159,7 @@ def prepare_restart(
         by_address=by_address,
         prefix=context.prefix,
         db=context.address.db,
+        timeout_s=context.options.timeout_s,
         watch_s=context.settings.watch_s,
     )
 
@@ -197,7 +198,7 @@ class _Phase:
             raise Interrupted
         # After the kill timeout, the manager needs a moment to kill the process.
         context.leases.announce_stop(
-            Stopping(process.pid, restart.old_birth_s, process.max_stop_s + 2)
+            Stopping(process.pid, restart.old_birth_s, restart.patience_s + 2)
             for process, restart in zip(processes, restarts, strict=True)
             if process.pid is not None and restart.old_birth_s is not None
         )
@@ -228,11 +229,20 @@ class _Phase:
             self.done = self.done.noting(process.key, **failure(error))
             if isinstance(error, NotReplacedError) and not restart.old_is_gone():
                 self.done = self.done.noting(process.key, old_pid=None)  # not asked to exit
+            if isinstance(error, TimedOutError):
+                self._note_still_stopping(restart)
+            raise
+        except Interrupted:
+            self._note_still_stopping(restart)
             raise
         self.done = self.done.noting(process.key, result="new", new_pid=ready.new_pid)
         self._note(restarts={**self.done.restarts, process.key: restart})
         yield ready
         note_resumed_at_start(self._context, process.target)
+
+    def _note_still_stopping(self, restart: Restart) -> None:
+        if remark := restart.still_stopping():
+            self._context.notes.append(remark)
 
     def _note(self, **changes: Any) -> None:
         self.done = replace(self.done, **changes)

@@ -11,13 +11,14 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from qctl.connection.address import Client
 from qctl.durations import duration
-from qctl.errors import FailedError, QctlError
+from qctl.errors import FailedError, QctlError, TimedOutError
 from qctl.manage.last_words import LogWatch
-from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
+from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess, Manager, RestartCall
 from qctl.ops.processes.stopped import STOPPED_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -32,6 +33,12 @@ BOOT_S = 60.0
 # If the time from one reading to the next is longer, for example because Redis is away, the excess
 # does not count as time that the new process has taken.
 READING_S = 1.0
+# How long an old process may always take to stop, even if the drain's time limit is shorter. Nearly
+# all kill timeouts are shorter than this.
+MIN_STOP_S = 180.0
+# If the operator wants to stop and SIGKILL is due within this time, qctl waits for it: after a
+# resume, the old process could take jobs, which SIGKILL would interrupt.
+LAST_WAIT_S = 10.0
 # When this many new processes have died, qctl reports a crash loop.
 MAX_CRASHES = 2
 
@@ -121,6 +128,8 @@ class Restart:
         by_address: whether addresses show which workers a process holds.
         prefix: the prefix that messages leave out; see ``QueueKeys.label``.
         db: the queues' database.
+        timeout_s: the time limit of the drain. The old process may take this long to stop, or
+            ``MIN_STOP_S`` if that is longer.
         watch_s: how long the new process must stay up with its workers connected; see ``confirm``.
     """
 
@@ -135,6 +144,7 @@ class Restart:
         by_address: bool,
         prefix: str | None,
         db: int,
+        timeout_s: float,
         watch_s: float,
     ) -> None:
         from qctl.manage.host import is_running, read_birth_s  # noqa: PLC0415 - psutil costs 30 ms
@@ -148,6 +158,9 @@ class Restart:
         self._prefix = prefix
         self._db = db
         self._watch_s = watch_s
+        # How long to wait for the end of the old process, without the time for SIGKILL to work.
+        self.patience_s = min(process.max_stop_s, max(timeout_s, MIN_STOP_S))
+        self._asked_s = time.time()
         self._stop = stop
         self._is_running = is_running
         self.old_birth_s = read_birth_s(process.pid) if process.pid else None
@@ -167,9 +180,10 @@ class Restart:
         Raises:
             NotReplacedError: the manager refused.
             FailedError: the old process does not stop, or the new one dies or does not get ready.
+            TimedOutError: the old process has not stopped within the drain's time limit.
             Interrupted: ``stop`` returned True.
         """
-        began = time.monotonic()
+        began, self._asked_s = time.monotonic(), time.time()
         with contextlib.closing(self._manager.begin_restart(self._process)) as call:
             yield from self._await_old_gone(call)
             return (yield from self.await_ready(call, began))
@@ -187,27 +201,59 @@ class Restart:
         return [pid for pid, birth_s in self._children.items() if self._is_running(pid, birth_s)]
 
     def _await_old_gone(self, call: RestartCall) -> Generator[None, None, None]:
-        """Wait until the old process has ended.
+        """Wait until the old process has ended; raises as ``run`` does.
 
-        ``stop`` is called only afterwards: if the drain ended earlier, it would resume the queues,
-        and a worker that is being stopped could take one more job.
+        If the operator wants to stop, the wait ends at once, unless SIGKILL is due soon.
         """
-        killed = time.monotonic() + self._process.max_stop_s + STOPPED_S
-        deadline = time.monotonic() + self._process.max_stop_s + BOOT_S
+        began = time.monotonic()
+        killed = began + self._process.max_stop_s + STOPPED_S
+        deadline = began + self.patience_s + BOOT_S
         while not self.old_is_gone():
             self.raise_refusal(call)
-            if time.monotonic() > killed and self._main_is_gone():
+            now = time.monotonic()
+            if now > killed and self._main_is_gone():
                 raise self._workers_left()
-            if time.monotonic() > deadline:
-                waited = duration(self._process.max_stop_s + BOOT_S)
-                raise FailedError(
-                    f"{self._label} did not stop",
-                    why=f"pid {self._process.pid} still runs {waited} after the stop signal",
-                    hint=f"see {self._remedy('show')}",
-                )
+            if now > deadline:
+                raise self._not_stopped()
+            if self._stop() and not killed - LAST_WAIT_S <= now <= killed:
+                raise Interrupted
             yield
         if self._stop():
             raise Interrupted
+
+    def _not_stopped(self) -> FailedError | TimedOutError:
+        pid, waited = self._process.pid, duration(self.patience_s + BOOT_S)
+        why = f"pid {pid} still runs {waited} after the stop signal"
+        if self.patience_s < self._process.max_stop_s:
+            stop_signal = self._process.stop_signal or "its stop signal"
+            return TimedOutError(
+                f"{self._label} has not stopped in time",
+                why=why,
+                hint=f"let the app exit on {stop_signal}, or shorten the time until SIGKILL; to "
+                "wait longer: --timeout D",
+            )
+        hint = f"see {self._remedy('show')}"
+        return FailedError(f"{self._label} did not stop", why=why, hint=hint)
+
+    def still_stopping(self) -> str:
+        """What will happen to the old process, as a message; "" if it has ended."""
+        if self.old_is_gone():
+            return ""
+        limit_ms = self._process.kill_timeout_ms
+        until = "when its manager kills it is unknown"
+        if limit_ms is not None and limit_ms >= NO_LIMIT_MS:
+            until = "its manager does not kill it"
+        elif limit_ms is not None:
+            kill_s = self._asked_s + limit_ms / 1000
+            at = datetime.fromtimestamp(kill_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            until = f"SIGKILL comes at {at}"
+            if (left_s := kill_s - time.time()) > 0:
+                until += f", in {duration(left_s)}"
+        return (
+            f"{self._label} is still being stopped by its manager: pid {self._process.pid} runs "
+            f"until it exits; {until}. Jobs that it takes until then may be interrupted. Its "
+            "manager starts it again afterwards, which qctl does not check"
+        )
 
     def _workers_left(self) -> FailedError:
         """The error for workers that go on although the manager has ended their process."""
