@@ -203,7 +203,10 @@ def test_it_gives_up_when_trying_is_no_help(drained: Client) -> None:
     assert is_paused(drained)
 
 
-def test_processes_that_are_being_stopped_end_first(drained: Client, pipe: Pipe) -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_processes_that_are_being_stopped_end_first(
+    drained: Client, pipe: Pipe, first: int
+) -> None:
     command = [sys.executable, "-c", "input()"]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE) as one,
@@ -215,7 +218,7 @@ def test_processes_that_are_being_stopped_end_first(drained: Client, pipe: Pipe)
         loop = threading.Thread(target=Watchdog(drained, {Q: ME}).run, args=(pipe.reader,))
         loop.start()
         # Whichever ends first, the other is still waited for.
-        for child in (two, one):
+        for child in (one, two) if first == 0 else (two, one):
             loop.join(0.3)
             assert loop.is_alive()
             assert is_paused(drained)

@@ -405,6 +405,20 @@ def test_a_job_that_one_of_two_left_behind_with_names(
     assert client.call("LRANGE", Q("wait"), 0, -1) == ["2"]
 
 
+def test_each_failure_of_a_batch_is_reported(
+    master: Master, client: Client, redis_url: str
+) -> None:
+    put(client, "1")
+    master.refusal = "no module named app"
+    _, report = roll(redis_url, at_once="2")
+    assert (report.outcome, report.old_pids) == ("aborted", ())
+    assert results(report) == [("app/0", "failed"), ("app/1", "failed")]
+    assert (report.error or "").startswith("qctl:app (id app/0) was not replaced")
+    (note,) = report.notes
+    assert note.startswith("qctl:app (id app/1) was not replaced")
+    assert note.endswith(": no module named app")
+
+
 @pytest.fixture
 def stops_first(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     """The master is no longer known to start the new process first."""

@@ -29,8 +29,6 @@ from qctl.wire.read.active import ActiveJob, read_active
 
 # How often the active jobs are read.
 READ_EVERY_S = 1.0
-# A lock must be renewed or expire within its remaining time plus this.
-LOCK_GRACE_S = 5.0
 
 
 class Turn:
@@ -125,12 +123,8 @@ class Turn:
         return fields | {"result": "asked" if self._is_asked else "untouched"}
 
     def _replace(self, left: LeftBehind, batch: Sequence[Turn]) -> Iterator[Step | None]:
-        context, manager, process, run = (
-            self._context,
-            self._target.manager,
-            self._process,
-            self._run,
-        )
+        context, manager = self._context, self._target.manager
+        process, run = self._process, self._run
         assert run is not None  # noqa: S101 - the process was prepared
         self._is_asked = True
         yield Restarting(process.target, process.key, process.pid)
