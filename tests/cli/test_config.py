@@ -340,3 +340,20 @@ def test_a_contexts_name_does_not_confirm_writing_to_another_redis(
     assert setup.run("pause", "q", "--dry-run", *words, **variables).code == 0
     # Each of the two alone.
     assert setup.run("pause", "q", "--redis", redis_url).code == 0
+
+
+def test_a_group_that_is_not_valid_stops_only_the_commands_that_name_it(
+    setup: Setup, redis_url: str
+) -> None:
+    setup.environ["QCTL_REDIS_URL"] = redis_url
+    setup.write('[groups.bad]\ntargets = "pm2:a"\n[groups.good]\ntargets = ["pm2:a", "pm2:b"]\n')
+    status = setup.run("status", "q")
+    assert status.code == 0
+    assert "[groups.bad] needs targets" in status.err
+    view = setup.run("config", "view", "--json")
+    values = {row["name"]: row["value"] for row in json.loads(view.out)["settings"]}
+    assert (values["groups.bad"], values["groups.good"]) == ("(cannot be used)", "pm2:a, pm2:b")
+    for words in (["restart", "bad"], ["impact", "--target", "bad"], ["doctor", "--target", "bad"]):
+        ran = setup.run(*words)
+        assert (ran.code, ran.out) == (2, ""), words
+        assert "error: config: [groups.bad] needs targets" in ran.err

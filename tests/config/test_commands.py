@@ -86,7 +86,10 @@ def test_groups(user: Path) -> None:
     other = '[contexts.prod.groups.workers]\ntargets = ["pm2:c"]\n'
     assert load(user, text + other, "prod").groups == {"workers": ("pm2:c",)}
     for wrong in ("[groups.workers]", '[groups.workers]\ntargets = "a"', "[groups]\nworkers = []"):
+        settings = load(user, wrong)
+        assert any("[groups.workers]" in warning for warning in settings.warnings)
         with pytest.raises(UsageError, match="groups"):
-            load(user, wrong)
+            settings.group("workers")
+    settings = load(user, f'{text}[targets.workers]\nprocess = "pm2:a"')
     with pytest.raises(UsageError, match="name of a target and of a group"):
-        load(user, f'{text}[targets.workers]\nprocess = "pm2:a"')
+        settings.group("workers")

@@ -296,7 +296,7 @@ def _run(
             )
         )
 
-    named = expand(env.settings.groups, targets)
+    named = expand(env.settings, targets)
     if len(named) > 1:
         if not then_restart:
             raise UsageError(

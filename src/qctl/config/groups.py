@@ -8,34 +8,42 @@ from qctl.config.files import HINT, Layer
 from qctl.errors import UsageError
 
 
-def find_groups(layers: Sequence[Layer], targets: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+def find_groups(
+    layers: Sequence[Layer], targets: Collection[str]
+) -> Mapping[str, tuple[str, ...] | UsageError]:
     """The targets of each group, as written. The first layer that names a group defines it.
 
-    Args:
-        targets: the names of the configured targets. A group must not have one of these names.
+    A group that is not valid has an error in place of its targets, because only the commands that
+    name the group may fail: ``status`` must work with any group.
 
-    Raises:
-        UsageError: a group's value is not a list of targets, or a target has the group's name.
+    Args:
+        targets: names of the configured targets; a group must have another name.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...] | UsageError] = {}
     for layer in layers:
         for name in layer.table("groups"):
-            if name in found:
-                continue
-            members = layer.table("groups", name).get("targets")
-            if (
-                not isinstance(members, list)
-                or not members
-                or not all(isinstance(member, str) and member for member in members)
-            ):
-                raise UsageError(
-                    f'config: [groups.{name}] needs targets = ["MANAGER:NAME", "…"]', hint=HINT
-                )
-            if name in targets:
-                raise UsageError(
-                    f"config: {name} is the name of a target and of a group",
-                    why=f"[targets.{name}] and [groups.{name}] are both defined",
-                    hint="rename one of them",
-                )
-            found[name] = tuple(members)
+            if name not in found:
+                try:
+                    found[name] = _members(layer, name, targets)
+                except UsageError as error:
+                    found[name] = error
     return found
+
+
+def _members(layer: Layer, name: str, targets: Collection[str]) -> tuple[str, ...]:
+    members = layer.table("groups", name).get("targets")
+    if (
+        not isinstance(members, list)
+        or not members
+        or not all(isinstance(member, str) and member for member in members)
+    ):
+        raise UsageError(
+            f'config: [groups.{name}] needs targets = ["MANAGER:NAME", "…"]', hint=HINT
+        )
+    if name in targets:
+        raise UsageError(
+            f"config: {name} is the name of a target and of a group",
+            why=f"[targets.{name}] and [groups.{name}] are both defined",
+            hint="rename one of them",
+        )
+    return tuple(members)

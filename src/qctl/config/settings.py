@@ -66,7 +66,7 @@ class Settings:
         watch_s: how long the new workers must stay up after a restart, in seconds.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
-        groups: several targets under one name.
+        groups: several targets under one name, or why the group cannot be used; see ``group``.
         commands: the apps that are managed by commands in the config.
         contexts: names of the contexts in the config files.
         context: the chosen context.
@@ -87,7 +87,7 @@ class Settings:
     watch_s: float = DEFAULT_WATCH_S
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...] | UsageError] = field(default_factory=dict)
     commands: tuple[AppCommands, ...] = ()
     contexts: tuple[str, ...] = ()
     context: str | None = None
@@ -125,6 +125,17 @@ class Settings:
                 hint="name one prefix, or one with $QUEUE in place of the queue's name",
             )
         return possible[0]
+
+    def group(self, name: str) -> tuple[str, ...] | None:
+        """The targets of a group; None if there is no group of this name.
+
+        Raises:
+            UsageError: the group is not valid.
+        """
+        members = self.groups.get(name)
+        if isinstance(members, UsageError):
+            raise members
+        return members
 
     def under(self, prefix: str) -> Settings:
         """The same settings with one key prefix."""
@@ -225,6 +236,7 @@ def load_settings(
     guards = find_guards(url, chosen, lookup, files)
     lookup.find("state_home")  # only records the origin
     targets = _targets(lookup)
+    groups = find_groups(lookup.layers, [target.name for target in targets])
     return Settings(
         redis_url=url,
         prefixes=_prefixes(lookup),
@@ -235,7 +247,7 @@ def load_settings(
         watch_s=_watch_s(lookup),
         state_home=state_home(environ),
         targets=targets,
-        groups=find_groups(lookup.layers, [target.name for target in targets]),
+        groups=groups,
         commands=find_commands(lookup.layers, lookup.origins),
         contexts=contexts,
         context=chosen,
@@ -246,6 +258,11 @@ def load_settings(
         files=tuple(file.path for file in files),
         warnings=(
             *unknown_keys(files),
+            *(
+                f"{error.what}; the group cannot be used"
+                for error in groups.values()
+                if isinstance(error, UsageError)
+            ),
             *(warning for layer in (*files, variables) for warning in exposed_passwords(layer)),
             *_flag_warnings(redis_url, chosen, guards.url_override),
         ),

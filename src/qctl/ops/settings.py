@@ -12,7 +12,7 @@ from qctl.config.files import DEFAULT, Origin, project_config_path, user_config_
 from qctl.config.settings import Settings, load_settings
 from qctl.connection.address import EMBEDDED, parse_url
 from qctl.durations import short_duration
-from qctl.errors import QctlError
+from qctl.errors import QctlError, UsageError
 
 _MASK = "***"
 
@@ -81,7 +81,9 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
     for target in settings.targets:
         values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"
     for name, members in settings.groups.items():
-        values[f"groups.{name}"] = ", ".join(members)
+        values[f"groups.{name}"] = (
+            "(cannot be used)" if isinstance(members, UsageError) else ", ".join(members)
+        )
     for app in settings.commands:
         # The arguments are not shown: by mistake, they may contain a password.
         restart = f", restart with {app.restart[0]}" if app.restart else ""

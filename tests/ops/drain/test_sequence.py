@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from qctl.config.settings import Settings
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.sequence import (
@@ -50,9 +51,9 @@ def run(*targets: str, make: Any = plan, stop: Any = lambda: False) -> list[Any]
 
 
 def test_a_group_stands_for_its_targets() -> None:
-    groups = {"workers": ("pm2:a", "docker:b")}
-    assert expand(groups, ["pm2:c", "workers", "pm2:a"]) == ("pm2:c", "pm2:a", "docker:b")
-    assert expand({}, []) == ()
+    settings = Settings(groups={"workers": ("pm2:a", "docker:b")})
+    assert expand(settings, ["pm2:c", "workers", "pm2:a"]) == ("pm2:c", "pm2:a", "docker:b")
+    assert expand(Settings(), []) == ()
 
 
 def test_where_to_begin() -> None:

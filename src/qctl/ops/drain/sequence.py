@@ -7,11 +7,12 @@ the sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qctl.config.settings import Settings
 from qctl.errors import (
     InterruptedByUserError,
     NotFoundError,
@@ -75,9 +76,13 @@ class Turn:
     plan: DrainPlan
 
 
-def expand(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[str, ...]:
-    """The targets in ``names``, in order, each once; the name of a group stands for its targets."""
-    return tuple(dict.fromkeys(target for name in names for target in groups.get(name, (name,))))
+def expand(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
+    """The targets in ``names``, in order, each once; the name of a group stands for its targets.
+
+    Raises:
+        UsageError: a named group is not valid.
+    """
+    return tuple(dict.fromkeys(t for name in names for t in settings.group(name) or (name,)))
 
 
 def starting_at(targets: Sequence[str], first: str | None) -> Sequence[str]:

@@ -91,8 +91,7 @@ def open_target(settings: Settings, text: str) -> Target:
         FailedError: all processes of the target are stopped or stopping.
         UnreachableError: the manager does not run.
     """
-    if text in settings.groups:
-        members = settings.groups[text]
+    if members := settings.group(text):
         raise UsageError(
             f"{text} is a group of {counted(len(members), 'target')}; this command takes only one",
             hint=f"name one of them: {', '.join(members)}",
