@@ -292,7 +292,7 @@ def _carry_out_in_several(
         found = Queues(tuple(read_existing(client, [keys])))
     elif all_queues:
         found = queues_named_or_all(client, prefixes, [])
-        # If all queues are of Bull 3/4, say so.
+        # If all queues are of Bull 3/4, keep them, so that ``carry_out`` refuses them.
         found = found.without_bull() if found.bullmq or found.broken else found
     else:
         found = queues_named_or_all(client, prefixes, words)

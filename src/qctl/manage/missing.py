@@ -1,4 +1,4 @@
-"""The error for a target that a manager does not have: which targets exist, and the nearest."""
+"""The error for a target that a manager does not have; it lists and suggests existing targets."""
 
 from __future__ import annotations
 

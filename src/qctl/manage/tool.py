@@ -32,7 +32,7 @@ def run_tool(
 
     Args:
         env: variables added to qctl's own environment.
-        with_stderr: mix the tool's stderr into the result; errors then have no message.
+        with_stderr: mix the tool's stderr into the result; a ToolFailedError then has no message.
         reason: finds the reason for a failure in the tool's stderr; by default its first line.
 
     Returns:
@@ -52,7 +52,8 @@ def run_tool(
             timeout=timeout_s,
             check=False,
         )
-    # Raise errors below: here, they would be chained to TimeoutExpired, which has the output.
+    # The except blocks raise nothing. An error raised in them would have TimeoutExpired as its
+    # context, and TimeoutExpired has the tool's output.
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout_s:g} s"
     except OSError as error:

@@ -71,7 +71,7 @@ class Examination:
         queues: the queues to examine.
         chosen: the processes of ``--target``; None without ``--target``.
         full: read everything instead of samples.
-        is_alone: whether no other Examination has queues of another prefix.
+        is_alone: False if other queues, under another prefix, have an Examination of their own.
         sleep: called to wait between the two readings that some checks make.
         answers: the results and errors of the functions decorated with ``read_once``.
     """
@@ -114,7 +114,7 @@ class Examination:
         return command(self.settings.prefix, verb, *words)
 
     def restart(self, target: str) -> str:
-        """The command that restarts a target with a drain of all the examined queues it serves."""
+        """The command that drains all the examined queues of a target and restarts the target."""
         return command(self.settings.prefix if self.is_alone else None, "restart", target)
 
     def label(self, keys: QueueKeys) -> str:
@@ -126,7 +126,7 @@ class Examination:
     @property
     @read_once
     def workers(self) -> Workers:
-        """The connected workers under the prefix, as far as their connections have names."""
+        """The connected workers under the prefix whose connections have names."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -139,7 +139,10 @@ class Examination:
         return self._workers_by_queue().get(keys.name, [])
 
     def all_workers_of(self, snapshot: QueueSnapshot) -> list[WorkerClient] | None:
-        """The workers of one queue; None if all their connections may be without a name."""
+        """Those of ``workers`` that serve one queue.
+
+        None if there are none, but workers whose connections have no name may serve the queue.
+        """
         return workers_of(snapshot, self.workers)
 
     @read_once

@@ -26,7 +26,8 @@ MIN_WINDOW_MS = 20_000
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
 # A finding needs at least 20 ended jobs, of which at least 5, and at least a quarter, have failed.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# ``max_jobs`` for ``clock_samples``. Jobs that must agree: 2 if a clock is ahead, 3 if behind.
+# ``_SAMPLES`` is the ``max_jobs`` of ``clock_samples``. At least 2 jobs must show that a clock is
+# ahead, or at least 3 jobs that it is behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
 # A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
@@ -169,8 +170,8 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
 def _ahead(samples: Sequence[ClockSample]) -> list[int]:
     """How many ms a clock is ahead, one number for each job that agrees with the others; ascending.
 
-    Empty if too few jobs agree. The other jobs are ignored, because they may be from another host:
-    all workers without a name count as one.
+    Empty if too few jobs agree. Jobs that do not agree are ignored: they may be from another host,
+    because all workers without a name count as one.
     """
     aheads = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
     alike = max(

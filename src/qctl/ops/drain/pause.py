@@ -55,7 +55,8 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
         "take over" if keys in context.plan.left_behind else "",
         use_list=keys in context.plan.mixed,
     )
-    # Somebody else's pause gives no event id here, so follow the events after ``before``.
+    # If somebody else has paused the queue, there is no event id. The events after ``before`` are
+    # followed then.
     tracker.cursors[keys] = done.event_id or before
     if done.changed:
         tracker.pauses.paused(keys, tracker.cursors[keys])

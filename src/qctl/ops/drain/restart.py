@@ -41,7 +41,8 @@ class Restarted:
         ignored_running: how many jobs of the queues in ``DrainPlan.ignored`` ran before the
             restart; None when unknown.
         ran_command: whether the plan's command was started.
-        replacement: watches the workers that the command replaces; None without a proof.
+        replacement: watches the workers that the command replaces; None if there is no command, or
+            if new workers are not checked for.
         workers, rule: see ``DrainReport``.
         stopped_beside: other queues whose workers went away while the command ran.
         ended_by: the exception that ended the restart early; None if it did not end early.
@@ -76,7 +77,7 @@ class Restarted:
         return bool(self.old_pids) or self.ran_command
 
     def noting(self, key: str, **changes: Any) -> Restarted:
-        """The same with changes to the result of one process."""
+        """A copy in which the result of one process is changed."""
         return replace(
             self,
             processes=tuple(
@@ -257,7 +258,8 @@ class _Phase:
             self._note(in_doubt=(*self.done.in_doubt, *more))
             return
         self._note(in_the_way=overdue)
-        # If the processes are still those of the plan, these jobs run until the processes end.
+        # Record that these jobs ran now. This is certain only if no process of the plan has ended:
+        # a job whose process has ended stays active until its lock expires, but does not run.
         now_ms = clock_ms(self._context.client)
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
@@ -277,7 +279,7 @@ class _Phase:
 
 
 def note_resumed_at_start(context: DrainContext, who: str) -> None:
-    """Record the queues that run again after ``who``, a target or new workers, has started."""
+    """Record which queues were resumed by the start of ``who``: a target, or the new workers."""
     tracker = context.tracker
     tracker.pauses.paused_again_lately.clear()
     states = are_paused(context.client, context.queues)

@@ -282,9 +282,10 @@ def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
 
 
 def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
-    """The due times between ``after_ms``, which is itself a due time, and ``until_ms``.
+    """The due times after ``after_ms`` and before ``until_ms``, at most ``MAX_SLOTS`` of them.
 
-    At most ``MAX_SLOTS`` are computed.
+    Args:
+        after_ms: a due time; for a cron pattern, any time.
 
     Raises:
         UsageError: qctl does not understand the pattern or the time zone.

@@ -2,7 +2,8 @@
 
 Without a filter, only the jobs shown are read, whatever the size of the queue. With a filter by
 ids, only the jobs with these ids are read. With any other filter, jobs are read in chunks until
-enough of them match. To find stalled jobs or given ids, all active jobs are read, which are few.
+enough of them match. There are two exceptions: to find stalled jobs, or given ids in ``active``,
+all active jobs are read. They are few.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from qctl.wire.write.pace import Pace
 DEFAULT_LIMIT = 50
 # At most this many jobs are read at a time.
 CHUNK = 200
-# At most this many ids are remembered, so that a job that moves is not shown twice.
+# How many ids of shown jobs are remembered. A remembered job that moves is not shown twice.
 _MAX_REMEMBERED = 20_000
 
 
@@ -116,7 +117,7 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk. In ``active`` and ``stalled``, jobs that have left are skipped."""
+    """The jobs of one chunk, without jobs that have left ``active`` or ``stalled`` since."""
     now_ms = time.time() * 1000
     # Only active jobs have locks.
     locks = state in {"active", "stalled"}

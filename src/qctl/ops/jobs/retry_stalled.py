@@ -1,4 +1,4 @@
-"""Puts stalled jobs back to run next, without waiting for two stalled checks of a worker.
+"""Puts stalled jobs back, so that they run next; a worker would need two stalled checks for this.
 
 On request, also puts back jobs that failed for stalling too often, or one job chosen by its id.
 """
@@ -43,8 +43,8 @@ class RetriedQueue:
     Args:
         retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
         failed: how many of the jobs put back had failed for stalling too often.
-        error: why the queue could not be done; some of its jobs may have been put back all the
-            same. None if it was done.
+        error: why putting back the queue's jobs failed; None if it did not fail. Some of the jobs
+            may have been put back before the failure.
     """
 
     name: str
@@ -221,14 +221,15 @@ def carry_out(
 ) -> RetryReport:
     """Put the jobs of a plan back, except jobs that have a lock again or are no longer failed.
 
-    If one of several queues fails, the others are still done.
+    An error in one queue does not keep the jobs of the other queues from being put back.
 
     Args:
-        max_stalled: the workers' ``maxStalledCount``. As in BullMQ, each job counts one more stall,
-            and fails above this number. If None, no stall counts, and earlier ones are forgotten.
+        max_stalled: the workers' ``maxStalledCount``. As in BullMQ, one more stall is counted for
+            each stalled job, and a job with more stalls than this number fails when it runs next.
+            If None, no stall is counted, and earlier stalls are forgotten.
 
     Raises:
-        QctlError: no queue could be done.
+        QctlError: there was an error in every queue.
     """
     done: list[RetriedQueue] = []
     errors: list[QctlError] = []

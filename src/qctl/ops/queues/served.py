@@ -1,4 +1,4 @@
-"""The queues of a target that a command works on: those under the prefixes in force."""
+"""Which queues of a target a command works on: those under the prefixes in force."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def select_served(
 
 
 def under_other_prefixes(target: Target, serves: Collection[QueueKeys]) -> UsageError:
-    """The error for a target that serves these queues, and none under the prefixes in force."""
+    """The error for a target that serves only these queues, which are under other prefixes."""
     return UsageError(
         f"{target.label} serves no queue under the key prefixes in force",
         why=f"it serves {', '.join(keys.full_name for keys in sorted(serves))}",

@@ -117,8 +117,8 @@ def require_safe_pause(
         accept: warn instead of refusing.
 
     Returns:
-        The accepted queues, each with a warning. A pause must put their jobs into the ``paused``
-        list.
+        The queues on which both versions work, each with a warning. A pause must put the jobs of
+        these queues into the ``paused`` list.
 
     Raises:
         RefusedError: both versions work on a queue, and ``accept`` is False.

@@ -94,7 +94,11 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleDetail(Schedule):
-    """A scheduler in full; ``upcoming_at``: its next due times if its workers are never late."""
+    """A scheduler in full.
+
+    Args:
+        upcoming_at: the next due times of its jobs, if no worker is ever late.
+    """
 
     upcoming_at: tuple[datetime, ...]
 

@@ -88,7 +88,7 @@ def _job(job: RunningJob) -> str:
     return ", ".join(parts)
 
 
-def step_lines(step: Step) -> Iterator[str]:  # noqa: PLR0912 - a case a step
+def step_lines(step: Step) -> Iterator[str]:  # noqa: PLR0912 - one case per step
     """One line for a step, or several lines for the plan, a wait and the report."""
     match step:
         case Planned():

@@ -14,7 +14,8 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
     """What the drain will do, with the current numbers of jobs.
 
     Args:
-        with_jobs: whether to list running jobs; not needed if a checklist follows, which has them.
+        with_jobs: whether to list the running jobs. A checklist lists them, too, so False is enough
+            if a checklist follows.
     """
     block = Block(width=width, colour=colour)
     room = block.width - len(INDENT) - LABEL_WIDTH

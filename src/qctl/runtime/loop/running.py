@@ -62,7 +62,8 @@ class JobRunner:
         text = f"cannot complete: {worker_calls.CODE_TEXTS[code]}"
         error: Exception = RuntimeError(text)
         if code == worker_calls.FAILED_CHILDREN:
-            # A retry may find that pending children have ended, but failed children stay failed.
+            # Failed children stay failed, so a retry is useless. Pending children may have ended by
+            # the time of a retry.
             error = UnrecoverableError(text)
         job.task = self._loop.create_task(self._settle(job, error))
 

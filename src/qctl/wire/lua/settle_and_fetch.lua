@@ -3,8 +3,8 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
--- ARGV[5] for a queue with a global concurrency, where the completed jobs free places: how many of these places
---         this worker may fill at most; the worker that has waited longest gets the others
+-- ARGV[5] only for a queue with a global concurrency, in which each completed job frees a place: at most this
+--         many of these places are for this worker; the worker that has waited longest gets the others
 -- ARGV[6] worker name, or ""             ARGV[7] maximum of the worker's own rate limit, jobs, or ""
 -- ARGV[8] that limit's window, ms, or "" ARGV[9] minutes of metrics kept, or ""
 -- ARGV[10] how many groups the completed jobs form; then four values for each group, which all of its jobs have
@@ -62,7 +62,8 @@ if wanted > 0 then
     fetched = {{}, "failed", text}
   end
 end
--- After a fetch, "empty" means that no job is delayed. Without a fetch, delayed jobs do not count (5.8 step 16).
+-- Whether the queue may count as drained. After a fetch, it may only if no job is delayed either, which is what
+-- "empty" means. Without a fetch, delayed jobs do not matter (5.8 step 16).
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then

@@ -77,7 +77,9 @@ class Workers(list[WorkerClient]):
         self._by_queue = grouped(self, lambda worker: worker.keys)
 
     def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
-        """The named workers of a queue; None if none, but unnamed workers may serve the queue.
+        """The workers of a queue whose connections have names.
+
+        None if there are none, but workers whose connections have no name may serve the queue.
 
         Args:
             running: how many active jobs of the queue have a lock: workers run these jobs.
@@ -131,8 +133,8 @@ def list_workers_under(
     Under a prefix for which ``is_listed`` is False, Redis lists no worker.
 
     Args:
-        queues: known queues, whose plain names are recognised, too: the official Python port of
-            BullMQ does not use base64.
+        queues: known queues. For these, a connection's name may also contain the queue's plain
+            name, because the official Python port of BullMQ does not use base64.
         db: the database of the queues. Workers in another database serve other queues.
     """
     lists = _client_lists(client)
@@ -197,7 +199,8 @@ def parse_workers(
 ) -> Workers | None:
     """What ``list_workers_under`` returns, from each master's list of clients.
 
-    None if a list is not complete. The lists do not show whether a server is a replica.
+    None if a list is not complete. The lists do not show whether a server is a replica. So if the
+    result is empty, workers may still be connected to the master.
     """
     found = _connected(lists, prefixes, queues, db)
     return None if found is None else found.workers

@@ -26,8 +26,10 @@ class Throughput:
 
     Args:
         source: ``completed``, ``metrics``, or ``none`` if Redis has neither.
-        since_ms: when the known time begins, epoch milliseconds; None if the source is ``none``.
-        jobs: number of jobs by the start of the hour (epoch ms), for hours from ``since_ms`` on.
+        since_ms: the time from which jobs are counted, in epoch milliseconds; None if the source is
+            ``none``.
+        jobs: start of an hour (epoch milliseconds) → how many jobs completed in that hour. Hours
+            that start before ``since_ms`` are left out.
     """
 
     keys: QueueKeys
@@ -71,13 +73,13 @@ def read_throughput(
 
 
 def _start(oldest: Any, previous: Any, points: Any) -> tuple[str, int | None, int]:
-    """The source, when its counts begin, and the newest minute of the metrics (epoch ms)."""
+    """The source, the start of its counts, and the newest minute of the metrics, in epoch ms."""
     kept = [*to_dict(checked(oldest)).values()]
     kept_ms = to_int(kept[0]) if kept else None
     previous_ms = to_int(value_or(previous, None))
     length = min(int(value_or(points, 0)), _MAX_POINTS)
     if previous_ms is not None and length:
-        # The newest minute in the list is the one before the minute that is being counted.
+        # Workers still count the minute of prevTS. The list's newest minute is the one before.
         head_ms = (previous_ms // _MINUTE_MS - 1) * _MINUTE_MS
         since_ms = head_ms - (length - 1) * _MINUTE_MS
         if kept_ms is None or since_ms < kept_ms:
@@ -102,7 +104,10 @@ def _counts(
 def _by_hour(
     points: Sequence[str], head_ms: int, since_ms: int, hours: Sequence[int]
 ) -> dict[int, int]:
-    """Per-minute counts, newest first, summed by hour; minutes after the newest had no jobs."""
+    """The number of jobs per hour, from per-minute counts, which are sorted newest first.
+
+    A minute that is newer than all these counts adds 0 jobs.
+    """
     jobs = {hour: 0 for hour in hours if hour >= since_ms}
     # In some time zones, hours do not begin at full hours of UTC.
     offset = min(jobs, default=0) % _HOUR_MS

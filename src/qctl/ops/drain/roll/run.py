@@ -1,9 +1,9 @@
 """Replace the processes of a target in batches, while the queues keep working.
 
-A batch is replaced at the same time; by default, a batch is one process. The roll pauses no queue:
-each process finishes its own jobs and exits, while the other processes take jobs. Some apps exit
-without finishing their jobs. Therefore, after each batch, the roll checks whether its processes
-left jobs behind, and goes no further if they did.
+The processes of a batch are replaced at the same time; by default, a batch is one process. The roll
+pauses no queue: each process finishes its own jobs and exits, while the other processes take jobs.
+Some apps exit without finishing their jobs. Therefore, after each batch, the roll checks whether
+the processes of the batch left jobs behind, and goes no further if they did.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _take_turns(context: DrainContext, target: Target, turns: list[Turn]) -> Ite
 
 
 def _await_room(context: DrainContext, target: Target, processes: Sequence[ManagedProcess]) -> None:
-    """Wait until the target has no more than ``max_unavailable`` processes down with these.
+    """Wait until ``processes`` can be stopped: at most ``max_unavailable`` are then down in total.
 
     Raises:
         FailedError: other processes do not come up.
@@ -123,12 +123,12 @@ def _replace(
     else:
         jobs = read_active(context.client, context.queues)
         orphans = frozenset(job.key for job in jobs if job.is_orphan)
-        ledger.take_stalled()  # drop those of earlier batches
+        ledger.take_stalled()  # forget the stalled jobs of earlier batches
         left = LeftBehind(context, ledger, orphans)
         results = [*(yield from together(context, [turn.run(left, batch) for turn in batch]))]
     if left.is_any_gone:
         yield from left.find()
-        # Put back the jobs that were left behind; those with None are back already.
+        # Put back the jobs that were left behind. A job with None is back in its queue already.
         locks = {key: job.lock_token or "" for key, job in left.jobs.items() if job is not None}
         ledger.add_jobs(left.jobs)
         ledger.note_interrupted(left.jobs)

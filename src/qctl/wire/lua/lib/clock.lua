@@ -12,8 +12,8 @@ local function took()
   return began and string.format("%.0f", micros() - began) or ""
 end
 
--- Whether this call has taken 0.5 ms. If so, the next call does the remaining jobs: to search a long list for
--- one more job may take another 20 ms. Never true if the user may not run TIME.
+-- Whether this call has taken more than 0.5 ms. If so, the script leaves the remaining jobs to the next call,
+-- because the search for one more job in a long list may take 20 ms. Never true if the user may not run TIME.
 local function has_worked_enough()
   return began and micros() - began > 500
 end
