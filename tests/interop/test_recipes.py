@@ -1,7 +1,7 @@
 """The recipes of docs/deploy.md, as the page has them, under load.
 
-Compose, Ansible, PM2 and `aws` are the real programs. See tests/labs/cloud.py for what stands for
-ECS, Fly.io and Nomad.
+Compose, Ansible, PM2, `kubectl` and `aws` are the real programs. See tests/labs/kubernetes_stub.py
+and tests/labs/cloud.py for what stands for Kubernetes, ECS, Fly.io and Nomad.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tests.labs.cloud import Cloud, open_cloud
 from tests.labs.compose import Compose
 from tests.labs.docker_engine import Engine
 from tests.labs.drains import Done, Lab, Running
+from tests.labs.kubernetes_stub import Cluster
 from tests.labs.node import HERE, MODULES, node
 from tests.labs.recipes import QUEUE, Recipe, path_with, recipe
 from tests.labs.servers import wait_until
@@ -124,17 +125,53 @@ def test_compose(lab: Lab, compose: Compose) -> None:
     prove_failed(lab, done, "0 of 2 new workers", served=False)
 
 
+# Kubernetes
+
+
+def start_kubernetes(lab: Lab, cluster: Cluster, changed: Mapping[str, str] = {}) -> Running:
+    words = recipe("Kubernetes, new image").drain(changed, output="ndjson")
+    return lab.start(*words, env=cluster.env)
+
+
+@pytest.fixture
+def emails(lab: Lab, kubernetes: Cluster) -> Cluster:
+    """A cluster with the deployment `emails`; a pod crashes at its start if `crash` exists."""
+    # Redis' protected mode refuses 127.0.1.2, which is the address of a pod.
+    lab.client.call("CONFIG", "SET", "protected-mode", "no")
+    crash = {"CRASH_MS": 0, "CRASH_IF": lab.folder / "crash"}
+    kubernetes.create("emails", {**cloud_env(lab), **crash}, replicas=2)
+    lab.wait_workers(QUEUE, 2)
+    return kubernetes
+
+
+def test_kubernetes(lab: Lab, emails: Cluster) -> None:
+    done, added = under_load(lab, lambda: start_kubernetes(lab, emails))
+    prove_replaced(lab, done, added)
+    images = [pod.spec["containers"][0]["image"] for pod in emails.pods()]
+    assert images == ["shop:42", "shop:42"]
+
+
+def test_kubernetes_whose_new_pods_crash(lab: Lab, emails: Cluster) -> None:
+    (lab.folder / "crash").touch()
+    done = start_kubernetes(lab, emails, {"--timeout=10m": "--timeout=1s"}).finish()
+    prove_failed(lab, done, "sh failed with exit code 1")
+    assert "timed out waiting" in done.err
+
+
 # ECS, Fly.io, Nomad
+
+
+def cloud_env(lab: Lab) -> dict[str, object]:
+    return {"REDIS_PORT": lab.server.port, "QUEUES": QUEUE, "CONCURRENCY": 5}
 
 
 @pytest.fixture
 def cloud(lab: Lab) -> Iterator[Cloud]:
     """Two instances of version 41; 42 starts, 43 crashes, 44 takes its time."""
     versions = {"41": {}, "42": {}, "43": {"CRASH_MS": 0}, "44": {"BOOT_MS": 700}}
-    env = {"REDIS_PORT": lab.server.port, "QUEUES": QUEUE, "CONCURRENCY": 5}
     # Redis' protected mode refuses 127.0.9.1, which is the address of an instance.
     lab.client.call("CONFIG", "SET", "protected-mode", "no")
-    with open_cloud(env, versions=versions) as cloud:
+    with open_cloud(cloud_env(lab), versions=versions) as cloud:
         cloud.start("41")
         yield cloud
 

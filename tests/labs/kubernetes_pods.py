@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -165,20 +166,41 @@ class Workload:
     progress: str = ""
 
     @property
+    def template_text(self) -> str:
+        """The template, comparable."""
+        return json.dumps(self.spec["template"], sort_keys=True)
+
+    @property
     def replicas(self) -> int:
         return int(self.spec["replicas"])
 
+    def change(self, template: Mapping[str, Any]) -> None:
+        """Merge a part of a template into the template, as a strategic merge patch does."""
+        own = json.loads(json.dumps(self.spec["template"]))
+        own["metadata"]["annotations"] |= template.get("metadata", {}).get("annotations", {})
+        for change in template.get("spec", {}).get("containers", ()):
+            (container,) = (c for c in own["spec"]["containers"] if c["name"] == change["name"])
+            container |= change
+        self.spec = {**self.spec, "template": own}
+        self.generation += 1
+
     def to_json(self) -> dict[str, Any]:
         newest = self.revisions[-1]["name"] if self.revisions else ""
-        ready = sum(pod.is_ready for pod in self.pods)
-        status: dict[str, Any] = {"observedGeneration": self.generation, "readyReplicas": ready}
+        alive = [pod for pod in self.pods if pod.deleted_at is None]
+        ready = sum(pod.is_ready for pod in alive)
+        is_seen = self.revisions and self.revisions[-1]["template"] == self.template_text
+        updated = sum(newest in pod.labels.values() for pod in alive) if is_seen else 0
+        status: dict[str, Any] = {
+            "observedGeneration": self.generation, "replicas": len(alive),
+            "updatedReplicas": updated, "readyReplicas": ready, "availableReplicas": ready,
+        }  # fmt: skip
         status |= {"updateRevision": newest} if self.kind == "StatefulSet" else {}
         status["conditions"] = [{"type": "Progressing", "reason": self.progress, "message": SECRET}]
         return {
             "apiVersion": "apps/v1",
             "kind": self.kind,
             "metadata": {
-                "name": self.name, "namespace": NAMESPACE, "uid": self.uid,
+                "name": self.name, "namespace": NAMESPACE, "uid": self.uid, "resourceVersion": "1",
                 "generation": self.generation, "annotations": {"token": SECRET},
             },
             "spec": self.spec,

@@ -1,10 +1,11 @@
 """A small API server of Kubernetes for the real ``kubectl``, whose pods are processes here.
 
-It knows what ``kubectl get``, ``rollout restart`` and ``logs`` need of deployments, replica sets,
-stateful sets and pods. Its controller replaces pods as the real ones do: for a deployment the new
-pod first (``maxSurge`` 1), for a stateful set one number after another; SIGTERM to a pod that is to
-go, SIGKILL after the grace period; a container that has ended is started again, with a growing
-delay (``CrashLoopBackOff``). A pod is ready once worker.js has printed "ready".
+It knows what ``kubectl get``, ``set image``, ``rollout restart``, ``rollout status`` and ``logs``
+need of deployments, replica sets, stateful sets and pods. Its controller replaces pods as the real
+ones do: for a deployment the new pod first (``maxSurge`` 1), for a stateful set one number after
+another; SIGTERM to a pod that is to go, SIGKILL after the grace period; a container that has ended
+is started again, with a growing delay (``CrashLoopBackOff``). A pod is ready once
+worker.js has printed "ready".
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class Cluster:
                     self._reconcile(workload)
 
     def _reconcile(self, workload: Workload) -> None:
-        template = json.dumps(workload.spec["template"], sort_keys=True)
+        template = workload.template_text
         if not workload.revisions or workload.revisions[-1]["template"] != template:
             number = len(workload.revisions) + 1
             workload.revisions.append(
@@ -244,10 +245,7 @@ class Cluster:
                     if workload is None:
                         return None
                     if method == "PATCH":
-                        change = json.loads(body)["spec"]["template"]["metadata"]["annotations"]
-                        workload.spec["template"]["metadata"]["annotations"] |= change
-                        workload.spec = json.loads(json.dumps(workload.spec))
-                        workload.generation += 1
+                        workload.change(json.loads(body)["spec"]["template"])
                     return workload.to_json()
         return None
 
@@ -281,7 +279,12 @@ def _name(row: Mapping[str, Any]) -> str:
 def _list(kind: str, version: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     # As in the real API, the items have no kind.
     items = [{k: v for k, v in row.items() if k not in {"kind", "apiVersion"}} for row in rows]
-    return {"kind": kind, "apiVersion": version, "metadata": {}, "items": items}
+    return {
+        "kind": kind,
+        "apiVersion": version,
+        "metadata": {"resourceVersion": "1"},
+        "items": items,
+    }
 
 
 def _resources(version: str, kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -330,6 +333,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(code, _failure(code, reason, message))
             return
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if query.get("watch") in {"1", "true"}:
+            self._watch(url.path, query)
+            return
         answer = cluster.answer(self.command, url.path, query, body)
         if answer is None:
             plural, name = url.path.split("/")[-2:]
@@ -337,6 +343,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, _failure(404, "NotFound", what))
         else:
             self._send(200, answer)
+
+    def _watch(self, path: str, query: Mapping[str, str]) -> None:
+        """Send the rows of a list again and again, as if all had changed, until nobody listens."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError):
+            while not self.cluster.is_over.wait(0.1):
+                listed = self.cluster.answer("GET", path, query, b"")
+                head = {"apiVersion": "apps/v1", "kind": listed["kind"].removesuffix("List")}
+                for row in listed["items"]:
+                    event = {"type": "MODIFIED", "object": {**head, **row}}
+                    self.wfile.write(json.dumps(event).encode() + b"\n")
+                self.wfile.flush()
 
     def _send(self, code: int, answer: Any) -> None:
         is_text = isinstance(answer, str)
