@@ -128,6 +128,24 @@ def test_the_shell_can_read_its_script(shell: str) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("qctl --pre", ["--prefix"]),
+        ("qctl --prefix other sta", ["status"]),
+        ("qctl --prefix other pause ", ["there"]),
+        ("qctl jobs --prefix other list th", ["there"]),
+        ("qctl --prefix ot", ["other"]),
+        ("qctl --output nd", ["ndjson"]),
+    ],
+)
+def test_options_before_the_command(
+    tab: Callable[..., list[str]], line: str, expected: list[str]
+) -> None:
+    assert tab(line) == expected
+
+
+@pytest.mark.usefixtures("queues")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
         ("qctl jo", ["jobs"]),
         ("qctl jobs l", ["list", "logs"]),
         ("qctl jobs list --st", ["--state"]),

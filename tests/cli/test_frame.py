@@ -110,6 +110,77 @@ def test_an_empty_flag_does_not_lead_to_another_redis(flag: str) -> None:
     assert ran.err.startswith(f"error: {flag} is empty\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--redis", "redis://flag:1/0", "--output", "json", "--no-color", "probe"),
+        ("--redis=redis://flag:1/0", "--json", "probe", "--no-color"),
+        ("--json", "probe", "--redis", "redis://flag:1/0", "--json", "--no-color"),
+        (
+            "--redis",
+            "redis://flag:1/0",
+            "--no-color",
+            "probe",
+            "--json",
+            "--redis",
+            "redis://flag:1/0",
+        ),
+    ],
+)
+def test_the_common_options_may_stand_before_the_command(
+    probe: dict[str, object], words: tuple[str, ...]
+) -> None:
+    assert run(*words, QCTL_REDIS_URL="redis://env:1/0").code == 0
+    env = env_of(probe)
+    assert (env.settings.redis_url, env.output, env.no_color) == ("redis://flag:1/0", "json", True)
+
+
+def test_prefixes_before_and_after_the_command_are_all_chosen(probe: dict[str, object]) -> None:
+    assert run("--prefix", "a", "probe", "--prefix", "b").code == 0
+    assert env_of(probe).settings.prefixes.patterns == ("a", "b")
+    assert run("--all-prefixes", "probe").code == 0
+    assert env_of(probe).settings.prefixes.needs_scan
+    assert run("--all-prefixes", "probe", "--prefix", "b").code == ExitStatus.USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--redis", "a", "probe", "--redis", "b"), "takes one --redis"),
+        (("--redis", "a", "--redis", "a", "probe"), "takes one --redis"),
+        (("--redis", "a", "probe", "--redis", ""), "takes one --redis"),
+        (("--redis", "", "probe"), "--redis is empty"),
+        (("--redis", "", "probe", "--redis", ""), "--redis is empty"),
+        (("--context", "a", "probe", "--context", "b"), "takes one --context"),
+        (("--output", "json", "probe", "--output", "table"), "takes one --output"),
+        (("--json", "probe", "--output", "table"), "contradict"),
+        (("--json", "jobs", "--output", "ndjson", "list", "q", "--state", "failed"), "contradict"),
+        (("jobs", "--redis", "a", "list", "q", "--redis", "b", "--state", "failed"), "takes one"),
+    ],
+)
+def test_two_values_before_and_after_the_command_are_exit_2(
+    probe: dict[str, object], words: tuple[str, ...], said: str
+) -> None:
+    ran = run(*words, QCTL_REDIS_URL="redis://127.0.0.1:1")
+    assert (ran.code, ran.out) == (ExitStatus.USAGE, "")
+    assert said in ran.err
+    assert "env" not in probe
+
+
+def test_a_group_takes_the_common_options(redis_url: str) -> None:
+    for words in (("--json", "jobs"), ("jobs", "--json")):
+        ran = run("--redis", redis_url, *words, "list", "nope", "--state", "failed")
+        assert ran.code == ExitStatus.NOT_FOUND
+
+
+def test_debug_may_stand_before_the_command(probe: dict[str, object]) -> None:
+    def fail(_: Environment) -> None:
+        raise ZeroDivisionError
+
+    probe["do"] = fail
+    assert "Traceback" in run("--debug", "probe").err
+
+
 def test_a_wrong_output_in_the_environment_is_named(probe: dict[str, object]) -> None:
     ran = run("probe", QCTL_OUTPUT="yaml")
     assert ran.code == ExitStatus.USAGE
@@ -222,7 +293,12 @@ def test_ctrl_c_is_130(probe: dict[str, object]) -> None:
         (["status", "--prefx", "x"], "qctl status has no option --prefx", "qctl status --prefix x"),
         (["status", "--redis"], "option '--redis' requires an argument", "qctl status --help"),
         (["status", "--output", "xml"], "'xml' is not one of", "qctl status --help"),
-        (["--redis", "x", "status"], "qctl has no option --redis", "--redis after the command"),
+        (
+            ["--outptu", "json", "status"],
+            "qctl has no option --outptu",
+            "qctl --output json status",
+        ),
+        (["--json"], "missing command", "qctl --help"),
     ],
 )
 def test_wrong_words_are_exit_2_with_a_suggestion(words: list[str], what: str, hint: str) -> None:

@@ -108,7 +108,7 @@ def test_a_group_shows_the_whole_line_of_each_command(capsys: pytest.CaptureFixt
         (["jobs", "list", "q", "--limt", "5"], "try: qctl jobs list q --limit 5"),
         (["jobs", "list", "q", "--state", "xyzzy"], "try: qctl jobs list --help"),
         (["pause", "q", "--dry"], "try: qctl pause q --dry-run"),
-        (["pause", "q", "--yes"], "try: qctl pause --help"),
+        (["pause", "q", "--state"], "try: qctl pause --help"),
     ],
 )
 def test_typos_get_a_suggestion(words: list[str], hint: str) -> None:

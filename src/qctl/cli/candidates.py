@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -49,10 +49,10 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
                 environ.pop("QCTL_CONTEXT", None)
             try:
                 settings = load_settings(
-                    redis_url=ctx.params.get("redis_url"),
-                    prefixes=ctx.params.get("prefix") or (),
-                    all_prefixes=bool(ctx.params.get("all_prefixes")),
-                    context=None if ignore_context else ctx.params.get("context"),
+                    redis_url=_typed(ctx, "redis_url"),
+                    prefixes=_typed(ctx, "prefix") or (),
+                    all_prefixes=bool(_typed(ctx, "all_prefixes")),
+                    context=None if ignore_context else _typed(ctx, "context"),
                     environ=environ,
                 )
                 for name in read(settings, ctx):
@@ -67,6 +67,16 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
         return sorted({name for name in found if name.isprintable()})
 
     return complete
+
+
+def _typed(ctx: typer.Context, name: str) -> Any:
+    """The value of a common option, which stands after the command or before it."""
+    at: Any = ctx
+    while at is not None:
+        if value := at.params.get(name):
+            return value
+        at = at.parent
+    return None
 
 
 @_in_time

@@ -22,13 +22,13 @@ import typer
 
 # Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer import _click as click
-from typer.main import get_command_from_info
+from typer.main import get_command_from_info, get_params_convertors_ctx_param_name_from_function
 from typer.models import CommandFunctionType, CommandInfo
 
 from qctl.cli.environment import Environment
 from qctl.cli.guard import guard_write
 from qctl.cli.help import CONTEXT_SETTINGS, Command, Group
-from qctl.cli.options import CommonOptions, Confirmed, KubeContext, Queue
+from qctl.cli.options import CommonOptions, Confirmed, KubeContext, Queue, UnusedYes
 from qctl.ops.processes.suggest import commands_like
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -41,15 +41,21 @@ class App:
         self._commands: dict[str, CommandInfo] = {}
 
     def command(
-        self, name: str, *, cls: type[Command] = Command, bare: bool = False
+        self,
+        name: str,
+        *,
+        cls: type[Command] = Command,
+        bare: bool = False,
+        takes_yes: bool = False,
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a function whose first parameter is an ``Environment``.
 
-        A ``bare`` function takes no ``Environment``, and its command has no common options.
+        A ``bare`` function takes no ``Environment``, and its command has no common options. With
+        ``takes_yes``, the command accepts ``--yes`` without having a question.
         """
 
         def register(function: CommandFunctionType) -> CommandFunctionType:
-            callback = function if bare else _with_environment(function)
+            callback = function if bare else _with_environment(function, takes_yes=takes_yes)
             self._commands[name] = CommandInfo(
                 name, cls=cls, context_settings=CONTEXT_SETTINGS, callback=callback
             )
@@ -65,6 +71,7 @@ class App:
             name=name,
             help=line,
             commands={each: self._build(each) for each in self._commands},
+            params=common_params(),
             rich_markup_mode=None,
             context_settings=CONTEXT_SETTINGS,
         )
@@ -75,12 +82,31 @@ class App:
         )
 
 
-def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
+def common_params() -> list[click.Parameter]:
+    """The options of every command, for a group: they may also stand before the command."""
+
+    def declare(**_: object) -> None:
+        pass
+
+    signature = inspect.signature(CommonOptions, eval_str=True)
+    parameters = [p.replace(kind=_KEYWORD) for p in signature.parameters.values()]
+    declare.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=parameters, return_annotation=inspect.Signature.empty
+    )
+    declare.__annotations__ = {p.name: p.annotation for p in parameters}
+    params, _, _ = get_params_convertors_ctx_param_name_from_function(declare)
+    return list(params)
+
+
+def _with_environment(
+    function: Callable[..., None], *, takes_yes: bool = False
+) -> Callable[..., None]:
     """Add the common options, and pass an ``Environment`` as the first argument.
 
     Every field of a parameter whose type is a dataclass becomes an option, so that commands can
     share options. A command with a parameter ``dry_run`` writes, so ``guard_write`` applies to it.
-    A command with a parameter ``target`` also has ``--kube-context``.
+    It also accepts ``--yes``, as a command that ``takes_yes``: scripts can always give it. A
+    command with a parameter ``target`` also has ``--kube-context``.
     """
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
@@ -94,6 +120,9 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
         own.append(
             inspect.Parameter("kube_context", _KEYWORD, default=None, annotation=KubeContext)
         )
+    has_unused_yes = (writes or takes_yes) and not any(p.name == "yes" for p in own)
+    if has_unused_yes:
+        own.append(inspect.Parameter("yes", _KEYWORD, default=False, annotation=UnusedYes))
     context = inspect.Parameter("typer_context", _KEYWORD, annotation=typer.Context)
     common = inspect.Parameter("common", _KEYWORD, annotation=CommonOptions)
     # Keyword-only, because an option without a default may follow one with a default.
@@ -110,7 +139,10 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
         def collect(group: Any) -> Any:
             return group(**{field.name: arguments.pop(field.name) for field in fields(group)})
 
-        env = Environment(typer_context.obj, collect(CommonOptions), kube_context)
+        if has_unused_yes:
+            del arguments["yes"]
+        options = _including_earlier(typer_context, collect(CommonOptions))
+        env = Environment(typer_context.obj, options, kube_context)
         for name, group in groups.items():
             arguments[name] = collect(group)
         env.note(*env.settings.warnings)
@@ -131,6 +163,22 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _including_earlier(ctx: typer.Context, options: CommonOptions) -> CommonOptions:
+    """The options of a command, with those that stand before it or before its group.
+
+    Raises:
+        UsageError: an option has two different values.
+    """
+    parent = ctx.parent
+    while parent is not None:
+        earlier: dict[str, Any] = {
+            field.name: parent.params.get(field.name) for field in fields(CommonOptions)
+        }
+        options = options.following(CommonOptions(**earlier), ctx.command_path)
+        parent = parent.parent
+    return options
 
 
 def _choose_queue(env: Environment, arguments: Mapping[str, Any], parameter: str) -> str:

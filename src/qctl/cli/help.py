@@ -13,7 +13,7 @@ from typing import Any
 from typer import _click as click
 from typer.core import TyperCommand, TyperGroup
 
-from qctl.errors import UsageError
+from qctl.cli.options import given_twice
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # An example longer than this has its explanation below it, not beside it.
@@ -59,7 +59,13 @@ def optional_value(flag: str, default: str) -> type[Command]:
 
 
 class Group(_ExamplesFirst, TyperGroup):
-    """A group of commands whose help begins with examples."""
+    """A group of commands whose help begins with examples, and which refuses repeated options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(list(args))
+            _require_once(ctx, given)
+        return super().parse_args(ctx, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each command with the whole first line of its help."""
@@ -80,11 +86,7 @@ def _require_once(ctx: click.Context, given: list[Any]) -> None:
         may_repeat = param.param_type_name != "option" or param.multiple or param.is_flag
         if times > 1 and not may_repeat:
             flag = max(param.opts, key=len)
-            raise UsageError(
-                f"{ctx.command_path} takes one {flag}, but {flag} is given {times} times",
-                why="all but the last would be ignored",
-                hint=f"give {flag} once, and run the command once for each value",
-            )
+            raise given_twice(ctx.command_path, flag, times)
 
 
 def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
@@ -81,7 +81,31 @@ class CommonOptions:
         False
     )
 
+    def following(self, before: CommonOptions, path: str) -> CommonOptions:
+        """These options after a command, and ``before`` it the others.
 
+        Args:
+            path: the command, as typed.
+
+        Raises:
+            UsageError: an option that takes one value has two.
+        """
+        merged: dict[str, Any] = {}
+        for field, flag in zip(fields(self), COMMON_FLAGS, strict=True):
+            first, second = getattr(before, field.name), getattr(self, field.name)
+            if field.name == "prefix":
+                merged[field.name] = [*(first or ()), *(second or ())] or None
+            elif isinstance(second, bool):
+                merged[field.name] = first or second
+            elif first is not None and second is not None and first != second:
+                raise given_twice(path, flag, 2)
+            else:
+                # An empty text counts: ``Environment`` refuses it.
+                merged[field.name] = first if second is None else second
+        return CommonOptions(**merged)
+
+
+# In the order of the fields of ``CommonOptions``.
 COMMON_FLAGS = (
     "--redis",
     "--prefix",
@@ -134,6 +158,10 @@ Targets = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
+# An option of every command that writes or changes processes but asks nothing.
+UnusedYes = Annotated[
+    bool, typer.Option("--yes", "-y", help="No effect: this command asks nothing")
+]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most N jobs")]
 NamedIds = Annotated[
     list[str] | None, typer.Option("--id", metavar="ID", help="Only this job; may be repeated")
@@ -148,6 +176,15 @@ State = Literal[
     "completed",
     "failed",
 ]
+
+
+def given_twice(path: str, flag: str, times: int) -> UsageError:
+    """The error for an option that takes one value but is given several times."""
+    return UsageError(
+        f"{path} takes one {flag}, but {flag} is given {times} times",
+        why="all but the last would be ignored",
+        hint=f"give {flag} once, and run the command once for each value",
+    )
 
 
 def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:

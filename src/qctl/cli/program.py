@@ -18,9 +18,8 @@ from typer import _click as click
 from typer._click import exceptions as click_errors
 
 from qctl import __version__
-from qctl.cli.frame import App
+from qctl.cli.frame import App, common_params
 from qctl.cli.help import CONTEXT_SETTINGS, Group
-from qctl.cli.options import COMMON_FLAGS
 from qctl.cli.spelling import nearest, nearest_flag
 from qctl.cli.streams import OutputError, Streams
 from qctl.errors import ExitStatus, QctlError, UsageError
@@ -93,8 +92,9 @@ def build() -> CommandGroup:
     return CommandGroup(
         name="qctl",
         help="Operate BullMQ job queues: inspect, drain, restart workers, lose nothing.",
-        epilog="More about a command: qctl COMMAND --help",
-        params=[version],
+        epilog="More about a command: qctl COMMAND --help. The options above may also follow the "
+        "command: qctl status --json.",
+        params=[version, *common_params()],
         no_args_is_help=True,
         rich_markup_mode=None,
         context_settings=CONTEXT_SETTINGS,
@@ -158,8 +158,8 @@ def _invoke(arguments: Sequence[str], streams: Streams) -> int:
 
 def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
     ctx = getattr(error, "ctx", None)
-    # If an error has no context, the first typed word names the command.
-    typed = " ".join(word for word in arguments[:1] if word in COMMANDS)
+    # If an error has no context, the first of the words that is a command names the command.
+    typed = next((word for word in arguments if word in COMMANDS), "")
     path = ctx.command_path if ctx else f"qctl {typed}".rstrip()
     what = " ".join(error.format_message().split()).rstrip(".")
     hint = f"{path} --help"
@@ -170,8 +170,6 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
         # Flags are compared without their dashes: with them, any two short flags look alike.
         flags = {flag.lstrip("-"): flag for flag in error.possibilities or ()}
         near = flags.get(nearest_flag(wrong.lstrip("-"), flags), "")
-        if ctx and not ctx.parent and wrong in COMMON_FLAGS:
-            hint = f"{wrong} after the command, as in qctl status {wrong}"
     elif what.startswith("No such command") and ctx:
         wrong = next((word for word in arguments if repr(word) in what), "")
         what = f"{path} has no command {wrong!r}"

@@ -116,7 +116,7 @@ def markdown() -> str:
         "`man qctl`.",
         "[The command line](cli.md) describes what scripts can rely on.",
         "",
-        *_table(("option of every command", "meaning"), commands[0].common),
+        *_table(("option before or after every command", "meaning"), commands[0].common),
     ]
     for entry in commands:
         lines += ["", f"## {entry.path}", ""]
@@ -157,7 +157,7 @@ def man_page() -> str:
         r"qctl \- operate BullMQ job queues: inspect, drain, restart workers, lose nothing",
         ".SH SYNOPSIS",
         ".B qctl",
-        r"\fICOMMAND\fR [\fIOPTIONS\fR] [\fIARGUMENTS\fR]",
+        r"[\fIOPTIONS\fR] \fICOMMAND\fR [\fIOPTIONS\fR] [\fIARGUMENTS\fR]",
         ".SH DESCRIPTION",
         *_text("Queues and their jobs are in Redis; the workers run under a process manager such "
                "as PM2. qctl works with Redis and PM2, so that a restart interrupts no job."),
@@ -170,7 +170,7 @@ def man_page() -> str:
         for number, text in enumerate(entry.paragraphs):
             lines += [*([".PP"] if number else []), *_text(text)]
         lines += [*_terms(entry.parameters), ".PP", *_examples(entry.examples)]
-    lines += [".SH OPTIONS OF EVERY COMMAND", *_terms(commands[0].common)]
+    lines += [".SH OPTIONS BEFORE OR AFTER EVERY COMMAND", *_terms(commands[0].common)]
     lines += [".SH EXIT STATUS", *_terms([(str(int(code)), text) for code, text in _EXITS.items()])]
     lines += [".SH ENVIRONMENT", *_terms(_ENVIRONMENT), ".SH FILES", *_terms(_FILES)]
     lines += [".SH SEE ALSO", *_text("redis-cli(1), pm2(1)")]

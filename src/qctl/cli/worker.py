@@ -70,7 +70,7 @@ class MasterFlags:
     ] = "text"
 
 
-@app.command("run")
+@app.command("run", takes_yes=True)
 def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
@@ -87,7 +87,7 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     asyncio.run(Master(options, _worker_environ(env)).run())
 
 
-@app.command("start")
+@app.command("start", takes_yes=True)
 def start(
     env: Environment,
     name: Annotated[
@@ -126,7 +126,7 @@ def start(
     env.show(started, [f"started qctl:{name} (pid {started.pid}): {count}, {pids}"])
 
 
-@app.command("stop")
+@app.command("stop", takes_yes=True)
 def stop(
     env: Environment,
     name: WorkerName,
@@ -147,7 +147,7 @@ def stop(
     env.show({"name": name, "stopped": pid is not None}, [text])
 
 
-@app.command("restart")
+@app.command("restart", takes_yes=True)
 def restart(
     env: Environment,
     name: WorkerName,
