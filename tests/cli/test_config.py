@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qctl.cli import program
 from qctl.connection.address import Client
 from qctl.ops.settings import masked_url
 from tests.labs.build import Q, is_paused, put
 from tests.labs.cli import Ran, run
+from tests.labs.commands import READING, RUNNING, flags_of, leaves
 from tests.labs.servers import RedisServer
 
 
@@ -131,36 +131,15 @@ def test_warnings_are_told_beside_the_result(setup: Setup) -> None:
 # Guards
 
 
-def leaves() -> Iterator[tuple[str, Any]]:
-    """Every command there is, with its words."""
-    for name in program.COMMANDS:
-        command = program.load_command(name)
-        subcommands = getattr(command, "commands", None)
-        if subcommands is not None:
-            yield from ((f"{name} {word}", leaf) for word, leaf in subcommands.items())
-        elif command is not None:
-            yield name, command
-
-
-# They write nothing of their own accord. Workers are in this list because taking and finishing jobs
-# is what they are for, a read-only context or not; `top` asks the guard itself at each of its keys.
-READING = {
-    *("status", "queues", "workers", "jobs list", "jobs show", "jobs logs", "impact", "doctor"),
-    *("schedules list", "schedules show", "events", "wait", "metrics", "config view"),
-    *("config path", "contexts", "completion", "demo", "top"),
-    *("worker run", "worker start", "worker stop", "worker restart", "worker list", "worker logs"),
-}
-
-
 def test_every_command_either_reads_or_is_guarded() -> None:
-    """A new command that writes has a --dry-run, and by that the guard; one that reads is above."""
+    """A new command that writes has a --dry-run, and by that the guard."""
     guarded = set()
     for words, command in leaves():
-        flags = {flag for parameter in command.params for flag in parameter.opts}
+        flags = flags_of(command)
         assert ("--dry-run" in flags) == ("--confirm" in flags), words
         if "--dry-run" in flags:
             guarded.add(words)
-        assert ("--dry-run" in flags) != (words in READING), words
+        assert ("--dry-run" in flags) != (words in READING | RUNNING), words
     assert {"pause", "resume", "drain", "restart", "jobs retry-stalled"} <= guarded
 
 

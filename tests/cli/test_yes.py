@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-import typer
 
-from qctl.cli import program
 from qctl.connection.address import Client
 from tests.labs.build import Q, put
 from tests.labs.bulk import fill
 from tests.labs.cli import qctl, run
-
-# Commands that only read. A new command is in this list, or takes --yes. `top` asks in dialogs, and
-# `demo` writes only to its own Redis.
-READING = {
-    *("status", "queues", "workers", "impact", "doctor", "events", "wait", "metrics"),
-    *("jobs list", "jobs show", "jobs logs", "schedules list", "schedules show"),
-    *("worker list", "worker logs", "config view", "config path", "contexts", "completion"),
-    *("top", "demo"),
-}
+from tests.labs.commands import READING, flags_of, leaves
 
 
-def leaves() -> Iterator[tuple[str, set[str]]]:
-    """Every command, and its flags."""
-    for name in program.COMMANDS:
-        command: Any = program.load_command(name)
-        group = isinstance(command, typer.core.TyperGroup)
-        for child in command.commands.values() if group else [command]:
-            path = f"{name} {child.name}" if group else name
-            yield path, {flag for parameter in child.params for flag in parameter.opts}
-
-
-@pytest.mark.parametrize(("path", "flags"), [*leaves()], ids=lambda value: str(value)[:20])
-def test_every_command_that_writes_takes_yes(path: str, flags: set[str]) -> None:
+@pytest.mark.parametrize("path", [path for path, _ in leaves()])
+def test_every_command_that_writes_takes_yes(path: str) -> None:
+    flags = flags_of(dict(leaves())[path])
     assert ("--yes" in flags) == (path not in READING)
-    if "--dry-run" in flags:
-        assert path not in READING
 
 
 # `worker run` and `start` are left out: they would start processes.
@@ -67,8 +43,7 @@ def test_with_yes_it_runs_without_a_question(redis_url: str, client: Client, pat
     put(client, "d", "delayed", score=4096)
     client.call("ZADD", Q("repeat"), 4_000_000_000_000, "s")
     client.call("HSET", Q("repeat:s"), "name", "mail", "every", "60000", "ic", "1")
-    flags = dict(leaves())[path]
-    dry_run = ("--dry-run",) if "--dry-run" in flags else ()
+    dry_run = ("--dry-run",) if "--dry-run" in flags_of(dict(leaves())[path]) else ()
     ran = qctl(redis_url, *path.split(), *ARGUMENTS[path], *dry_run, "--yes", "--json")
     # Whatever the command finds: --yes is no usage error.
     assert ran.code != 2, ran.err
