@@ -1,8 +1,9 @@
-"""BullMQ's and qctl's producers on one queue of a cluster whose slot moves."""
+"""A queue of a cluster whose slot moves: producers of BullMQ and qctl, and followers of events."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from qctl import Queue
 from qctl.connection import slot_moves as moving
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
-from tests.labs.build import row
+from tests.labs.build import put, row
 from tests.labs.clusters import Cluster, Move
+from tests.labs.events import followed
 from tests.labs.node import node
 
 # Adds one job and prints its id, or why it was not added.
@@ -47,3 +49,21 @@ def test_nobody_adds_to_a_part_of_a_queue(
                 queue.add("x")
         assert [queue.add("x"), node_adds()] == ["4", "5"]
     assert sorted(row(cluster.client, "wait", keys)) == ["1", "2", "3", "4", "5"]
+
+
+def test_a_follower_shows_each_event_once(cluster: Cluster, tmp_path: Path) -> None:
+    keys = QueueKeys("{followed}", "q")
+    put(cluster.client, "1", keys=keys)
+    with followed(cluster.url, keys, tmp_path) as flow:
+        # There and on, so that the stream also leaves the node that has just received it.
+        for _ in range(2):
+            with Move(cluster, "followed") as move:
+                move.carry([key for key in move.left() if key != keys("events")])
+                flow.go_on()
+                move.carry([keys("events")])
+                flow.go_on()
+            flow.go_on()
+        kept, shown, remarks = flow.end()
+    assert shown == kept
+    assert shown == flow.written[flow.written.index(shown[0]) :]
+    assert remarks == ""

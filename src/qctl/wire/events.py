@@ -71,11 +71,13 @@ class Stream:
         oldest_id: None if there are no events.
         is_cut: whether events have been trimmed or deleted. Always True before Redis 7, which is
             the first version to report this.
+        last_id: the highest id that an event of the stream has had, kept or not.
     """
 
     length: int
     oldest_id: str | None
     is_cut: bool
+    last_id: str
 
 
 def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
@@ -92,6 +94,7 @@ def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
         length=int(facts["length"]),
         oldest_id=str(oldest[0]) if oldest else None,
         is_cut=facts.get("entries-added") != facts["length"],
+        last_id=str(facts["last-generated-id"]),
     )
 
 

@@ -266,6 +266,27 @@ def test_a_stream_that_is_begun_anew_between_two_reads_is_told(client: Client) -
     assert remarks(found)[0].lost
 
 
+@pytest.mark.parametrize(
+    ("next_id", "is_read_between"),
+    [(f"{T0}-2", True), (f"{T0 + 9}-0", True), (f"{T0 + 9}-0", False)],
+)
+def test_a_redis_that_has_lost_the_last_events_is_told(
+    client: Client, next_id: str, is_read_between: bool
+) -> None:
+    numbered(client, 5)
+    follower = follow_events(client, Q, ALL, after=f"{T0}-1", block_ms=20)
+    assert ids(list(itertools.islice(follower, 3))) == ["2", "3", "4"]
+    # As by a replica that had only the first event when it became the master.
+    client.call("DEL", Q("events"))
+    client.call("XADD", Q("events"), f"{T0}-1", "event", "added", "jobId", "1")
+    found = [next(follower)] if is_read_between else []
+    client.call("XADD", Q("events"), next_id, "event", "added", "jobId", "new")
+    found += itertools.islice(follower, 2 - len(found))
+    assert isinstance(found[0], Remark)
+    assert found[0].lost
+    assert ids(found) == ["new"]
+
+
 def test_a_redis_that_goes_away_is_waited_for_and_nothing_is_lost(
     start_redis: Callable[..., RedisServer],
 ) -> None:

@@ -24,6 +24,7 @@ from qctl.wire.events import (
     past_events,
     previous_id,
     read_events,
+    read_gaps,
     read_stream,
 )
 from qctl.wire.keys import QueueKeys
@@ -93,6 +94,13 @@ class Remark:
 
     text: str
     lost: bool = False
+
+
+_WRITES_LOST = Remark(
+    "Redis no longer has the last event, as after a failover that lost writes: events may be "
+    "missing",
+    lost=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +234,7 @@ def follow_events(
         cursor = cursors[keys]
         try:
             found = read_events(client, cursors, block_ms=block_ms)
-            is_gone = not found and read_stream(client, keys) is None
+            stream = None if found else read_stream(client, keys)
         except QctlError as error:
             if not is_outage(error):
                 raise
@@ -238,10 +246,14 @@ def follow_events(
         if away:
             away = False
             yield Remark("Redis is back")
-        if is_gone and cursor != STREAM_START:
+        if not found and stream is None and cursor != STREAM_START:
             yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
             # All events of the next stream under this key are new.
             cursors[keys] = STREAM_START
+        if stream is not None and is_event and event_order(stream.last_id) < event_order(cursor):
+            yield _WRITES_LOST
+            # The next events may have lower ids than the events that are lost.
+            cursors[keys] = stream.last_id
         if found:
             yield from _gap(client, keys, cursor, is_event=is_event)
             is_event = True
@@ -251,13 +263,15 @@ def follow_events(
 
 
 def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
-    """A remark if events after the cursor may have been trimmed, or the stream may be a new one.
+    """A remark if events after the cursor may have been trimmed or lost, or the stream is new.
 
     Call this after the read that started at the cursor, so that a trim before the read is noticed.
     """
     if cursor == STREAM_START:
         return
     try:
+        if is_event and not read_gaps(client, {keys: cursor}):
+            return
         stream = read_stream(client, keys)
     except QctlError as error:
         if not is_outage(error):
@@ -268,6 +282,8 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
     oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if has_missed(cursor, oldest):
         yield Remark(f"the stream now begins at {oldest}: earlier events may be missing", lost=True)
+    elif is_event:
+        yield _WRITES_LOST
 
 
 def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
