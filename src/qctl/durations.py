@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
     """A duration in words: ``0.4 s``, ``42 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``."""
     if seconds < 0:
         return f"-{duration(-seconds)}"
-    if seconds < 9.95:  # from here on, one decimal could show 10.0
+    if seconds < 9.95:  # from 9.95, one decimal can round to 10.0
         return f"{seconds:.1f} s"
     return _two_units(seconds, (" d", " h", " min", " s"), " ")
 

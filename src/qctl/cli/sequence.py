@@ -50,7 +50,7 @@ def run_sequence(
     Args:
         targets: as the operator named them.
         queues: the queues that the operator named.
-        is_guessed: whether qctl found the targets, and the operator must confirm them.
+        is_guessed: whether qctl itself found the targets, so that the operator must confirm them.
 
     Returns:
         the exit code.
@@ -142,7 +142,8 @@ class _View:
                 self._drain.begin()
 
     def _target_of(self, step: TurnBegins | Step | SequenceReport) -> dict[str, str]:
-        # These steps name the target themselves. Others have no ``target``, or spell it otherwise.
+        # These steps name the target themselves. The other steps have no ``target``, or one in
+        # another form, which the field replaces.
         is_named = isinstance(step, TurnBegins | SequenceReport | DrainReport | Planned)
         return {} if is_named else {"target": self._turn}
 

@@ -25,7 +25,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def nearest_flag(word: str, flags: Iterable[str]) -> str:
-    """``nearest`` for flags without dashes; a unique prefix is enough: ``dry`` for ``dry-run``."""
+    """``nearest`` for flags, given without the leading ``--``; a unique prefix is enough."""
     longer = [flag for flag in flags if flag.startswith(word)]
     is_clear = len(longer) == 1 and len(word) >= _MIN_FOR_ONE_SLIP
     return longer[0] if is_clear else nearest(word, flags)

@@ -239,7 +239,8 @@ def parse_size(text: str) -> int:
 def _worker_environ(env: Environment) -> dict[str, str]:
     """The environment variables of a master and its processes.
 
-    The URL of Redis is one of them: other users could read its password on a command line.
+    The URL of Redis is a variable, not an argument: other users can read command lines, and the
+    URL may contain a password.
     QCTL_CONTEXT is left out, because it could choose another Redis.
     """
     address, _ = env.redis()

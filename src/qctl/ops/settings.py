@@ -33,7 +33,8 @@ class Context:
     Args:
         chosen: whether this context is in force.
         redis_url: with ``***`` for the password.
-        error: why the context cannot be used; then the fields from ``redis_url`` on are None.
+        error: why the context cannot be used; then ``redis_url``, ``prefix``, ``read_only`` and
+            ``confirm`` are None.
     """
 
     name: str
@@ -55,7 +56,7 @@ class ConfigFile:
 
 
 def describe_settings(settings: Settings) -> tuple[Setting, ...]:
-    """Every value in force. A password is masked; its file or command is named, but not used."""
+    """Every value in force. Passwords are masked; their files or commands are named, not used."""
     origins = settings.origins
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,

@@ -22,7 +22,8 @@ _LISTED = ("project", "service", "oneoff")
 _LIST_TEMPLATE = "\t".join(
     ["{{.ID}}", "{{.Names}}", *(f'{{{{.Label "{COMPOSE}{x}"}}}}' for x in _LISTED)]
 )
-# How often to list and inspect: an inspection fails if a listed container is gone by then.
+# The number of attempts to list and inspect: each fails if a listed container is removed before
+# its inspection.
 _ATTEMPTS = 5
 
 
@@ -47,7 +48,8 @@ class Docker:
     def process(self, key: str) -> ManagedProcess | None:
         """See ``Manager``; the key is the container's name."""
         exit_call = self._exits.get(key)
-        # Read this before the inspection: the call ends only once the container runs again.
+        # Read this before the inspection: if the call ended in between, the container would seem to
+        # stay stopped.
         is_exiting = exit_call is not None and exit_call.is_running
         try:
             found = self._inspect([key])

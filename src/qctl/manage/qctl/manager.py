@@ -137,7 +137,7 @@ class _Replacement:
             try:
                 answer = self._request.poll()
             except UnreachableError:
-                # A lost answer is no refusal: the caller watches the process itself.
+                # A lost answer is no refusal: the caller watches the process anyway.
                 answer = {}
             if answer is not None:
                 self._is_done = True

@@ -253,7 +253,7 @@ def process_names(exam: Examination) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Slowest:
-    """The job name with the longest runs; ``runs`` of its runs were read."""
+    """The job name with the longest runs; ``runs`` is how many runs of this name were read."""
 
     queue: str
     name: str

@@ -45,7 +45,7 @@ class MaxUnavailable:
 
         Raises:
             UsageError: the manager replaces all processes together.
-            RefusedError: it means more than 1, and the new processes could not be told apart.
+            RefusedError: the number is above 1, but no worker can be matched with a process.
         """
         if isinstance(target.manager, Rollout):
             words = words_of(target.manager.kind)

@@ -37,8 +37,8 @@ from qctl.wire.schedulers.iterations import pending_delayed
 POLL_S = 5.0
 # The shortest time between two checks of a queue, or between two attempts during an outage.
 MIN_PAUSE_S = 0.5
-# The wait fails when no remaining job has had a worker for this long. A worker that restarts or
-# reconnects is usually back sooner.
+# The wait fails when all remaining jobs have been without a worker for this long. A worker that
+# restarts or reconnects is usually back sooner.
 GRACE_S = 5.0
 
 
@@ -385,7 +385,7 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending; has no numbers, because a changed text is shown again."""
+    """What keeps the jobs from ending. A text with a number would be shown at each change of it."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":

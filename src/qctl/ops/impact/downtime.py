@@ -29,7 +29,7 @@ class Downtime:
 
     Args:
         boot_s: time from the start of a process until its worker connects, minimum and maximum.
-        boot_is_assumed: whether ``boot_s`` is assumed, because the last start does not show it.
+        boot_is_assumed: whether ``boot_s`` is assumed, because no last start can be timed.
         plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
         drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs. All that
             time, the queues are paused.
@@ -105,8 +105,8 @@ def _boot_s(
 ) -> tuple[tuple[float, float], bool]:
     """How long a start takes (minimum and maximum), and whether these times are assumed.
 
-    The last start took as long as the difference between the ages of the process and its worker's
-    connection. It took less if the worker has lost its connection since, and connected again.
+    The last start took the age of the process minus the age of its worker's connection. If the
+    worker lost that connection later and connected again, the start took less than this.
     """
     sure, limits = [], []
     for process in processes:

@@ -134,7 +134,7 @@ def _rows(client: Client, log: str, start: int, limit: int | None = None) -> lis
 
 
 def _overlap(tail: Sequence[str], rows: Sequence[str]) -> int:
-    """How many of the first ``rows`` are also the last rows of ``tail``: the longest match."""
+    """The length of the longest beginning of ``rows`` that is also the end of ``tail``."""
     seen = list(tail)
     for size in range(min(len(seen), len(rows)), 0, -1):
         if seen[-size:] == list(rows[:size]):

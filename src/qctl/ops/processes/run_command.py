@@ -25,7 +25,9 @@ READY_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """A command that restarts workers, from the operator or a manager, and how to prove it.
+    """A command that restarts workers, and how to prove that they restarted.
+
+    The operator gives the command, or a process manager does.
 
     Args:
         argv: the program and its arguments.

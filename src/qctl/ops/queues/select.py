@@ -1,8 +1,8 @@
 """Finds the queues that words of a command line stand for: ``NAME``, or ``NAME@PREFIX``.
 
 ``NAME`` is a queue under the prefixes in force; ``NAME@PREFIX`` is a queue under PREFIX, whatever
-prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. If
-several of these queues exist, the word stands for the queue with the longest name.
+prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. Of
+the queues that it can mean, the word stands for the existing queue with the longest name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def select_queues(
     prefix, and no ``@`` in any word, nothing is looked up, so the queues may not exist.
 
     Args:
-        find: returns all queues of the prefixes, for patterns that need a scan. Default: a scan.
+        find: returns all queues of the prefixes; called if only a scan can find them. Default: a
+            scan of Redis.
 
     Raises:
         NotFoundError: a word names no queue.

@@ -33,7 +33,7 @@ class Block:
         return styled(text, style, colour=self._colour)
 
     def bar(self, share: float) -> str:
-        """A bar of ``BAR_WIDTH`` cells; ``share`` of it, from 0 to 1, is filled."""
+        """A bar of ``BAR_WIDTH`` cells. ``share`` is the filled part, from 0 to 1."""
         filled = int(min(max(share, 0.0), 1.0) * BAR_WIDTH)
         return self.styled("━" * filled, "cyan") + self.styled("─" * (BAR_WIDTH - filled), "dim")
 

@@ -1,4 +1,4 @@
-"""The actions behind the live view's keystrokes, an interface that the command line implements."""
+"""The interface of the actions behind the live view's keys. The command line implements it."""
 
 from __future__ import annotations
 

@@ -361,5 +361,6 @@ class Worker:
 
 
 def _keep_rule(option: bool | int | Keep | None, what: str) -> str:
-    # ``keep_option`` refuses a text, which ``keep_rule`` would read as True: remove all jobs.
+    # ``keep_option`` comes first, because it refuses texts. ``keep_rule`` would read a text as
+    # True, and True removes all jobs.
     return keep_rule(keep_option(option, what)) or KEEP_ALL

@@ -76,7 +76,7 @@ class Renewer(threading.Thread):
                 self._client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
-                # A job that is ending may have just been settled, and then has no lock.
+                # A settled job has no lock, and a job that is ending may have just been settled.
                 if not is_held and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
                     engine.log.error(

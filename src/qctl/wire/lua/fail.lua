@@ -8,7 +8,7 @@
 -- ARGV[8] minutes of metrics kept, or ""
 -- ARGV[9] attempts made, this one included   ARGV[10] deduplication id, or ""
 --
--- Answers 0; or, if the job has not failed, a code of wire format 5 or the text of an error.
+-- Answers 0; or, if the script could not make the job fail, a code of wire format 5 or the text of an error.
 --@include settle
 
 local base = KEYS[1]

@@ -80,7 +80,7 @@ def read_ids(
     Args:
         counts: number of jobs by state.
         max_ids: how many ids to return at most. If there are more jobs, each state gets an equal
-            share, and only its jobs that run next are returned.
+            share, filled with the jobs of this state that run first.
     """
     filled = [state for state in _READ_ORDER if counts[state]]
     fits = sum(counts[state] for state in filled) <= max_ids

@@ -79,10 +79,10 @@ def ending_of(event: Event) -> Ending | None:
 
 
 def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
-    """How a job whose hash is gone ended, from its newest events.
+    """How a job ended, from its newest events. The job's hash must be gone.
 
-    Read the hash first. The script that deletes a job also writes its event, so if the hash is
-    gone, the event is already in the stream.
+    The caller checks the hash before this function reads the events: the script that deletes a job
+    also writes its event, so once the hash is gone, the event is in the stream.
     """
     removed = None
     for index, event in enumerate(past_events(client, keys)):

@@ -45,7 +45,11 @@ def script_commands(name: str) -> frozenset[str]:
 
 
 def required_commands(names: Sequence[str]) -> list[str]:
-    """The commands that scripts and qctl's own keys need, in the form that ``rights.lua`` reads."""
+    """All commands that an operation runs, in the form that ``rights.lua`` reads.
+
+    Args:
+        names: the scripts that the operation runs on the queue's keys: ``DRAIN`` or ``PAUSE``.
+    """
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
     found = {_on_key(name, 1) for name in on_queue}
@@ -57,7 +61,7 @@ def required_commands(names: Sequence[str]) -> list[str]:
 def read_missing_rights(
     client: Client, keys: QueueKeys, names: Sequence[str]
 ) -> MissingRights | None:
-    """The commands that the scripts ``names`` and qctl's own keys need, but the user may not run.
+    """Those of ``required_commands`` that the user may not run.
 
     Args:
         names: ``DRAIN`` or ``PAUSE``.

@@ -49,7 +49,8 @@ class StalledClock:
     def interval_ms(self, now_ms: int) -> tuple[int, bool]:
         """The interval between checks, and whether it is a guess.
 
-        The interval is the time since the last check, plus the time until its key expires.
+        The last check set a key that expires after one interval. The interval is therefore the time
+        since that check, plus the time until the key expires.
 
         Args:
             now_ms: by this host's clock, epoch milliseconds.

@@ -41,7 +41,7 @@ class LeftBehind:
         self._orphans = orphans
         # The names of the workers of the processes that have exited; None if any has no name.
         self._names: frozenset[str] | None = frozenset()
-        # The jobs that were active after an exit, as they were after the last one.
+        # Each job that was read as active after an exit, as it was at its latest reading.
         self._active: dict[JobKey, ActiveJob] = {}
         self.is_any_gone = False
         self.jobs: dict[JobKey, ActiveJob | None] = {}
