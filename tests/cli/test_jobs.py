@@ -199,7 +199,7 @@ def test_one_job_in_full(redis_url: str, client: Client) -> None:
     assert lines[0].split() == ["id", "1"]
     facts = {line.partition("  ")[0].strip(): line.partition("  ")[2].strip() for line in lines}
     assert facts["state"] == "active"
-    assert facts["parent"] == "flows 7"
+    assert facts["parent"] == "flows 7  gone"
     assert facts["lock"].startswith("token:1, ")
     assert facts["log"] == "1 row, see qctl jobs logs"
     assert '    "to": "somebody@example.org",' in lines

@@ -49,6 +49,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl jobs show emails 4711", "data, attempts, lock, stack traces"),
         ("qctl jobs show emails 4711 --json", "the same for scripts"),
     ),
+    "jobs tree": (
+        ("qctl jobs tree reports 12", "the flow of this job, from its root"),
+        ("qctl jobs tree reports 12 --limit 1000 --json", "more jobs, for scripts"),
+    ),
     "jobs failures": (
         ("qctl jobs failures emails", "by reason, and how to retry each group"),
         ("qctl jobs failures emails --since 2h --by name", "of the last two hours, by job name"),

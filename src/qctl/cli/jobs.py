@@ -1,4 +1,4 @@
-"""``qctl jobs``: list, show, logs. Other commands have their own modules."""
+"""``qctl jobs``: list, show, tree, logs. Other commands have their own modules."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
 from qctl.errors import UsageError
 from qctl.ops.jobs.fate import AnyJob, add_fates
+from qctl.ops.jobs.flows import DEFAULT_DEPTH, DEFAULT_NODES, read_tree
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.queues.find import find_queues
@@ -74,7 +75,37 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
         (job,) = _add_fates(env, snapshot, [job])
-    env.show(job, detail_lines(job, datetime.now(UTC)))
+    env.show(job, detail_lines(job, datetime.now(UTC), snapshot.keys.prefix))
+
+
+@app.command("tree")
+def tree_command(
+    env: Environment,
+    queue: Queue,
+    job_id: JobId,
+    *,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="At most N jobs")
+    ] = DEFAULT_NODES,
+    depth: Annotated[
+        int, typer.Option("--depth", metavar="N", min=1, max=100, help="At most N levels")
+    ] = DEFAULT_DEPTH,
+) -> None:
+    """The whole flow that a job belongs to, from its root, with states.
+
+    Jobs of other queues are shown as QUEUE ID. Children that have not ended come first.
+    """
+    from qctl.output.flows import tree_remarks, tree_text  # noqa: PLC0415
+
+    _, client = env.redis()
+    (snapshot,) = find_queues(client, env.settings.prefix, [queue])
+    tree = read_tree(client, (snapshot.keys, job_id), max_nodes=limit, max_depth=depth)
+    if env.output != "table":
+        env.emit_json(tree)
+        return
+    env.draw(tree_text, tree)
+    env.streams.stdout.flush()
+    env.note(*tree_remarks(tree))
 
 
 @app.command("logs")

@@ -10,6 +10,7 @@ from typing import Any
 from qctl.ops.jobs.model import Job, JobDetail, JobList
 from qctl.output.console import MIN_TEXT_WIDTH, Cell, Column, Value, cell_text, if_known
 from qctl.output.details import age, json_text, labelled_lines, moment_text, time_left
+from qctl.output.flows import job_name, state_text
 from qctl.output.text import cells, duration, listed, short_duration, visible
 from qctl.plurals import counted
 
@@ -146,9 +147,13 @@ _BY_STATE = {
 }
 
 
-def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
-    """One job as lines, with control characters made visible; a remark shows what was cut."""
-    yield from labelled_lines(_facts(job, now), _MAX_LINE_TEXT)
+def detail_lines(job: JobDetail, now: datetime, prefix: str) -> Iterator[str]:
+    """One job as lines, with control characters made visible; a remark shows what was cut.
+
+    Args:
+        prefix: the prefix of the job's queue.
+    """
+    yield from labelled_lines(_facts(job, now, prefix), _MAX_LINE_TEXT)
     yield from _block("data" if job.data_is_json else "data (not JSON)", job.data)
     yield from _block("options", job.opts)
     for title, value in (("progress", job.progress), ("return value", job.returnvalue)):
@@ -162,7 +167,7 @@ def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
         yield from _block(f"stack trace {nth} of {len(job.stacktrace)}", trace)
 
 
-def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
+def _facts(job: JobDetail, now: datetime, prefix: str) -> Iterator[tuple[str, str | None]]:
     yield "id", job.id
     yield "name", job.name
     yield "queue", job.queue
@@ -187,15 +192,19 @@ def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
         yield "lock", f"{job.lock_token}{left}"
     yield "scheduler", job.scheduler
     if job.parent is not None:
-        # The id of a parent under another prefix is unknown.
-        has_id = job.parent.id is not None
-        yield "parent", f"{job.parent.queue} {job.parent.id}" if has_id else job.parent.key
+        state = state_text(job.parent.state, missing=job.parent.missing)
+        yield "parent", f"{job_name(job.parent, prefix)}  {state}"
     if job.children is not None:
         c = job.children
         yield (
             "children",
             f"{c.pending} pending, {c.processed} processed, {c.ignored} ignored, {c.failed} failed",
         )
+        for child in c.jobs:
+            state = state_text(child.state, missing=child.missing)
+            yield "child", f"{job_name(child, prefix)}  {state}"
+        if c.more:
+            yield "", f"and {c.more:,} more; qctl jobs tree shows the whole flow"
     yield "deduplication", job.deduplication_id
     yield "will fail with", job.deferred_failure
     yield "reason", job.failed_reason

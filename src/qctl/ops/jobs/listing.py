@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from qctl.connection.address import Client
-from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList, JobParent
+from qctl.errors import ReplyError, UsageError
+from qctl.ops.jobs.flows import read_children, read_parent
+from qctl.ops.jobs.missing import not_found
+from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList
 from qctl.ops.jobs.where import Filter
-from qctl.ops.processes.suggest import command
 from qctl.ops.times import utc_datetime
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs, read_records
-from qctl.wire.keys import QueueKeys, job_of
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read import heartbeats, lists
 from qctl.wire.read.active import read_active
 from qctl.wire.read.lists import Entry
@@ -29,6 +30,8 @@ from qctl.wire.states import FINISHED, STATES, due_ms
 from qctl.wire.write.pace import Pace
 
 DEFAULT_LIMIT = 50
+# At most this many children of a job are named.
+MAX_CHILDREN = 20
 # At most this many jobs are read at a time.
 CHUNK = 200
 # How many ids of shown jobs are remembered. A remembered job that moves is not shown twice.
@@ -240,8 +243,8 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
         delay_ms=record.delay_ms,
         returnvalue=record.returnvalue,
         stacktrace=tuple(record.stacktrace),
-        parent=_parent(keys, record.parent_key),
-        children=Children(*found.children) if any(found.children) else None,
+        parent=read_parent(client, keys, record.parent_key, found.fields.get("parent")),
+        children=_children(client, (keys, job_id), found.children),
         deduplication_id=found.fields.get("deid"),
         deferred_failure=record.deferred_failure,
         lock_token=found.lock_token,
@@ -260,26 +263,8 @@ def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
     return HeldBy(found.host, found.pid, found.target or None) if found else None
 
 
-def _parent(keys: QueueKeys, parent_key: str | None) -> JobParent | None:
-    if not parent_key:
+def _children(client: Client, job: JobKey, counts: tuple[int, int, int, int]) -> Children | None:
+    if not any(counts):
         return None
-    if (found := job_of(parent_key, keys.prefix)) is None:
-        return JobParent(parent_key, None, None)
-    return JobParent(parent_key, found[0].name, found[1])
-
-
-def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:
-    """The error for an id without a job hash; ``state`` is the state that still has the id."""
-    if state is not None:
-        return NotFoundError(
-            f"job {job_id!r} of queue {keys.name!r} has no record",
-            why=f"its id is still in {state!r}, but its data is gone from Redis: "
-            "deleted by hand, or evicted",
-            hint=command(keys.prefix, "jobs", "list", keys.name, "--state", state),
-        )
-    return NotFoundError(
-        f"no job {job_id!r} in queue {keys.name!r}",
-        why="it never existed, or was removed when it finished "
-        "(removeOnComplete, removeOnFail) or by hand",
-        hint=command(keys.prefix, "jobs", "list", keys.name, "--state", "failed"),
-    )
+    jobs = read_children(client, job, MAX_CHILDREN)
+    return Children(*counts, jobs=jobs, more=max(sum(counts) - len(jobs), 0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError, is_outage
-from qctl.ops.jobs.listing import not_found
+from qctl.ops.jobs.missing import not_found
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import has_ended
 from qctl.wire.read.locate import locate

@@ -72,21 +72,65 @@ class JobList:
 
 @dataclass(frozen=True, slots=True)
 class JobParent:
-    """A job's parent in a flow; ``queue`` and ``id`` are None if the parent has another prefix."""
+    """A job's parent in a flow.
+
+    Args:
+        key: the parent's full key.
+        queue, prefix, id: None if unknown, because the key can be read in several ways.
+        state: as ``FlowNode.state``.
+        missing: whether the parent is gone from Redis.
+    """
 
     key: str
     queue: str | None
     id: str | None
+    prefix: str | None
+    state: str | None
+    missing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowNode:
+    """A job of a flow.
+
+    Args:
+        queue, prefix, id: None if unknown, because the key can be read in several ways.
+        name: None if the job is gone.
+        state: one of ``wire.states.STATES``; None if unknown, or if the job is in no state. For a
+            job that is gone: ``completed`` or ``failed`` if its parent has noted that, else None.
+        missing: whether the job is gone from Redis, or is a child of another job by now.
+        failed_reason: why the job has failed; None in any other state.
+        children: some of its children, or none if they were not read.
+        more: how many children it has besides these.
+    """
+
+    key: str
+    queue: str | None
+    prefix: str | None
+    id: str | None
+    name: str | None
+    state: str | None
+    missing: bool
+    failed_reason: str | None
+    children: tuple[FlowNode, ...] = ()
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """How many children a job has; ``ignored`` children have failed, and the job ignores that."""
+    """How many children a job has; ``ignored`` children have failed, and the job ignores that.
+
+    Args:
+        jobs: some of the children, those that have not completed first.
+        more: how many there are besides these.
+    """
 
     pending: int
     processed: int
     ignored: int
     failed: int
+    jobs: tuple[FlowNode, ...]
+    more: int
 
 
 @dataclass(frozen=True, slots=True)

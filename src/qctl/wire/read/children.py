@@ -11,12 +11,12 @@ from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.replies import checked, read_groups, read_object, value_or
 
 # The keys in which a parent lists its children, each with the command that scans it. The first key
-# lists the children that have not ended.
+# lists the children that have not ended, and the last one those that completed.
 _SCANS = {
     "dependencies": "SSCAN",
-    "processed": "HSCAN",
-    "failed": "HSCAN",
     "unsuccessful": "ZSCAN",
+    "failed": "HSCAN",
+    "processed": "HSCAN",
 }
 # One scan command lists about this many children.
 _SCAN_COUNT = 500
@@ -49,10 +49,20 @@ def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[
     The caller may delete children between two windows. A scan may repeat a child.
     """
     parent_key = keys(job_id)
+    for _, found in child_keys(client, parent_key):
+        for start in range(0, len(found), _WINDOW):
+            yield _read(client, keys.prefix, parent_key, found[start : start + _WINDOW])
+
+
+def child_keys(client: Client, parent_key: str) -> Iterator[tuple[str, list[str]]]:
+    """The keys of all children that a job lists, in parts, each with the name of their list.
+
+    The lists are ``dependencies``, ``unsuccessful``, ``failed`` and ``processed``, in this order.
+    A scan may repeat a key.
+    """
     for suffix, command in _SCANS.items():
         for found in _scan(client, f"{parent_key}:{suffix}", command):
-            for start in range(0, len(found), _WINDOW):
-                yield _read(client, keys.prefix, parent_key, found[start : start + _WINDOW])
+            yield suffix, found
 
 
 def _scan(client: Client, key: str, command: str) -> Iterator[list[str]]:

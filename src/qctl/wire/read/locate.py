@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import lock_reads, parse_lock
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.lists import Entry, windows
-from qctl.wire.replies import checked, to_dict, value_or
+from qctl.wire.replies import checked, read_groups, to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, due_ms
 
 # How many entries at each end of a list are searched first, before the whole list. One end takes
@@ -106,24 +106,49 @@ def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str
 
 
 def _state_in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
-    """The state of the list that has the id; the ends of all lists are searched before the rest."""
+    """The state of the list that has the id; None if no list has it."""
+    return states_in_lists(client, [(keys, job_id)], max_searches=1).get((keys, job_id))
+
+
+def states_in_lists(
+    client: Client, jobs: Sequence[JobKey], *, max_searches: int
+) -> dict[JobKey, str]:
+    """The states of the jobs that are in a list, in two round trips (more before Redis 6.0.6).
+
+    The ends of all lists are searched before the rest.
+
+    Args:
+        max_searches: for how many jobs whole lists are searched; see ``_END``. A job in the middle
+            of a long list may be missing in the result if there are more jobs.
+    """
     ends = [(name, ("RANK", rank, "MAXLEN", _END)) for name in LISTS for rank in (1, -1)]
+    found: dict[JobKey, str] = {}
+    left = list(jobs)
     for searches in (ends, [(name, ()) for name in LISTS]):
-        replies = client.pipeline(
+        reads = [
             [("LPOS", keys(name), job_id, *options) for name, options in searches]
-        )
-        for (name, _), reply in zip(searches, replies, strict=True):
-            if isinstance(reply, ReplyError) and "unknown command" in reply.raw.lower():
-                return _state_without_lpos(client, keys, job_id)
-            if checked(reply) is not None:
-                return LISTS[name]
-    return None
+            for keys, job_id in left
+        ]
+        for job, replies in zip(left, read_groups(client, reads), strict=True):
+            for (name, _), reply in zip(searches, replies, strict=True):
+                if isinstance(reply, ReplyError) and "unknown command" in reply.raw.lower():
+                    return _states_without_lpos(client, jobs)
+                if checked(reply) is not None:
+                    found.setdefault(job, LISTS[name])
+        left = [job for job in left if job not in found][:max_searches]
+        if not left:
+            break
+    return found
 
 
-def _state_without_lpos(client: Client, keys: QueueKeys, job_id: str) -> str | None:
-    """What ``_state_in_lists`` returns, for Redis before 6.0.6, which has no LPOS."""
-    for state in dict.fromkeys(LISTS.values()):
-        for window in windows(client, keys, state, _WINDOW):
-            if any(entry.id == job_id for entry in window):
-                return state
-    return None
+def _states_without_lpos(client: Client, jobs: Sequence[JobKey]) -> dict[JobKey, str]:
+    """What ``states_in_lists`` returns, for Redis before 6.0.6, which has no LPOS."""
+    found: dict[JobKey, str] = {}
+    for keys in {keys for keys, _ in jobs}:
+        wanted = {job_id for queue, job_id in jobs if queue == keys}
+        for state in dict.fromkeys(LISTS.values()):
+            for window in windows(client, keys, state, _WINDOW):
+                for entry in window:
+                    if entry.id in wanted:
+                        found.setdefault((keys, entry.id), state)
+    return found
