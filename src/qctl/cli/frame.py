@@ -51,7 +51,7 @@ class App:
         """Register a function whose first parameter is an ``Environment``.
 
         A ``bare`` function takes no ``Environment``, and its command has no common options. With
-        ``takes_yes``, the command accepts ``--yes`` without having a question.
+        ``takes_yes``, the command accepts ``--yes`` although it never asks a question.
         """
 
         def register(function: CommandFunctionType) -> CommandFunctionType:
@@ -64,7 +64,7 @@ class App:
         return register
 
     def build(self, name: str, line: str) -> click.Command:
-        """The command ``name``; if none, a group of all commands, whose help is ``line``."""
+        """The command ``name``; if there is none, a group of all commands with help ``line``."""
         if name in self._commands:
             return self._build(name)
         return Group(
@@ -83,7 +83,7 @@ class App:
 
 
 def common_params() -> list[click.Parameter]:
-    """The options of every command, for a group: they may also stand before the command."""
+    """The common options as parameters of a group, since they may also stand before a command."""
 
     def declare(**_: object) -> None:
         pass
@@ -105,8 +105,9 @@ def _with_environment(
 
     Every field of a parameter whose type is a dataclass becomes an option, so that commands can
     share options. A command with a parameter ``dry_run`` writes, so ``guard_write`` applies to it.
-    It also accepts ``--yes``, as a command that ``takes_yes``: scripts can always give it. A
-    command with a parameter ``target`` also has ``--kube-context``.
+    Such a command also accepts ``--yes``, even if it asks no question, so that scripts can give
+    ``--yes`` to every command that writes. A command with a parameter ``target`` also has
+    ``--kube-context``.
     """
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
@@ -147,7 +148,8 @@ def _with_environment(
             arguments[name] = collect(group)
         env.note(*env.settings.warnings)
         try:
-            # Inside, messages suggest commands with the connection flags of this command.
+            # In this block, the commands that messages suggest repeat this command's connection
+            # flags.
             with commands_like(env.settings):
                 if writes:
                     guard_write(env, confirmed, dry_run=dry_run)

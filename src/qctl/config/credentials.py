@@ -84,7 +84,8 @@ def _secret(lookup: Lookup, setting: str) -> PasswordSource | None:
                 why=f"both are in {layer.origin(f'{setting}_file')}",
                 hint="remove one of them",
             )
-        # Right for ``_command`` too: the origin of a value in a file names the table, not the key.
+        # This origin is also right for ``_command``, because the origin of a value in a config file
+        # names only the table, not the key.
         lookup.origins[setting] = layer.origin(f"{setting}_file")
         if command is None:
             return PasswordSource(file=_file(layer, f"{setting}_file"), setting=name)

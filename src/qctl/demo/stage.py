@@ -74,7 +74,7 @@ class Stage:
         try:
             self.wait(lambda: process.poll() is not None, f"qctl {words}", timeout_s=None)
         except InterruptedByUserError:
-            # Ctrl-C has already reached the command, but a SIGTERM to the demo has not.
+            # The terminal sends Ctrl-C to the command, too, but a SIGTERM reaches only the demo.
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
@@ -91,7 +91,7 @@ class Stage:
         """Wait until ``condition`` returns a true value, and return that value.
 
         Raises:
-            FailedError: the time limit passed; the message says ``what`` was awaited.
+            FailedError: the time limit passed; the message contains ``what``.
             InterruptedByUserError: the operator wants to stop.
         """
         began = time.monotonic()

@@ -33,7 +33,7 @@ class BulkContext:
         check_stop: raises an error if the run is to end; called between script calls.
         state: the state in which the jobs must be; empty for any.
         just_seen: whether the jobs were found in ``state`` a moment ago.
-        foresight: what a dry run would have changed so far, if that matters for its next jobs.
+        foresight: what a dry run would have changed so far; None if later jobs do not depend on it.
         below_count: how many jobs below the chosen jobs, in flows, have been deleted so far.
     """
 
@@ -53,7 +53,7 @@ class BulkProgress:
     """Of about ``total`` jobs, ``scanned`` were read, ``matched`` chosen and ``done`` changed.
 
     Args:
-        below_count: jobs deleted below chosen jobs; not included in the other numbers.
+        below_count: see ``BulkContext``; not included in the other numbers.
     """
 
     step: ClassVar[str] = "progress"
@@ -78,7 +78,7 @@ class BulkReport:
         skipped: the first 100 jobs that were not changed.
         moved_on_count: how many of the skipped jobs had left the state; 0 without a state.
         sample: ids of the first jobs that were changed or, in a dry run, would be changed.
-        below_count: jobs deleted below chosen jobs; not included in the other numbers.
+        below_count: see ``BulkContext``; not included in the other numbers.
         complete: False if the run ended before it had read all jobs or reached its limit.
         error: the error that ended the run; None if there is none.
     """

@@ -104,8 +104,9 @@ class BulkRun:
             state=selection.state or "",
             dry_run=dry_run,
             just_seen=selection.state is not None and not selection.only.ids,
-            # Jobs in one state do not affect each other, except that a retried job owns its
-            # deduplication id.
+            # A dry run must remember its earlier changes if jobs are named, or if jobs are retried:
+            # a retried job then owns its deduplication id. Otherwise, jobs of one state do not
+            # affect each other.
             foresight=Foresight()
             if dry_run and (selection.named_count or action.name == "retry")
             else None,
@@ -229,7 +230,7 @@ class BulkRun:
         if selection.state is None:
             return ShortWalk(selection.ids)
         if selection.only.ids:
-            # The script leaves alone any named job that is not in the state.
+            # The script does not change a named job that is not in the state.
             return ShortWalk(sorted(selection.only.ids))
         since_ms = selection.only.since_ms if selection.state in FINISHED else None
         # A changed job that has failed or been delayed again must not be changed a second time.

@@ -17,7 +17,10 @@ OVERDUE_S = 60
 
 
 def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """Schedulers without a pending job. They make no more jobs: a job's start adds the next one."""
+    """Schedulers without a pending job.
+
+    They make no more jobs, because a scheduler's next job is added when its pending job starts.
+    """
     registrations, scope = _registrations(exam)
     # Skip legacy repeatables without fields, because it is unknown whether they have ended.
     dead = [

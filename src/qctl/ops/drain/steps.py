@@ -62,8 +62,8 @@ class Planned:
     """What a drain is going to do, with the current numbers.
 
     Args:
-        max_unavailable: how many processes are replaced at the same time; None if qctl restarts
-            none, or leaves that to the target's manager.
+        max_unavailable: how many processes are replaced at the same time; None if qctl restarts no
+            process, or if the target's manager decides this number.
     """
 
     step: ClassVar[str] = "plan"
@@ -213,7 +213,7 @@ class ProcessResult:
             ``untouched``: the process was not restarted.
         old_pid: the pid that was asked to exit; None if none was.
         new_pid: the pid of the new process; None until it is up.
-        error: why it failed: what, why and hint, a line each; None if it did not.
+        error: the error if ``result`` is ``failed``, as ``error_text`` returns it; otherwise None.
     """
 
     target: str
@@ -243,15 +243,17 @@ class DrainReport:
         resumed: whether the queues that this drain paused run again; None when a failover might
             undo the resume.
         command: the command that restarts the workers; empty if there is none.
-        rule: how many new workers were required as proof of the command: ``as many as before``, ``N
-            for each queue``, or ``not checked``; "" if there was no command or the proof failed.
+        rule: how many new workers had to connect to prove that the command worked: ``as many as
+            before``, ``N for each queue``, or ``not checked``; "" if there was no command or the
+            proof failed.
         workers: the workers of each queue before and after the command.
-        processes: the processes of the target, except those of a command.
+        processes: the processes of the target; empty if a command restarts them.
         unserved: running queues to which no worker is connected; None when unknown.
         paused_again: how often queues had to be paused again.
         still_active: jobs that still run after a timeout.
         notes: what else the operator should know.
-        error: why the drain failed; None if it did not. Its last line is ``hint``, if there is one.
+        error: why the drain failed; None if the drain did not fail. The last line is ``hint``,
+            unless ``hint`` is empty.
         hint: what to type or change after the failure.
     """
 
@@ -306,7 +308,7 @@ Step = (
 
 
 def error_text(error: QctlError | None) -> str | None:
-    """An error for ``DrainReport``: what, why and hint, a line each; None without an error."""
+    """The error's ``what``, ``why`` and ``hint``, each on its own line; None without an error."""
     if error is None:
         return None
     # The name of a queue may contain line ends.

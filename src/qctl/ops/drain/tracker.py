@@ -30,7 +30,7 @@ class Tracker:
     Attributes:
         inventory: the jobs of all queues, running or not.
         pauses: who paused and resumed the queues.
-        cursors: queue → the id of the last event read; lacks queues not yet reached.
+        cursors: queue → the id of the last event read; only queues whose events are followed yet.
         missed: queues whose event stream may have been trimmed before all of it was read.
         has_started: whether a job has started since the last pause.
     """
@@ -62,7 +62,8 @@ class Tracker:
         """
         before = dict(self.cursors)
         events = read_events(self._client, self.cursors, block_ms=BLOCK_MS if wait else 0)
-        # Apply all events before the next command, which may fail: no event is read twice.
+        # Apply all events before the next command, because the command may fail and these events
+        # are not read again.
         self.ledger.follow(events)
         self.inventory.follow(events)
         for keys, event in events:
@@ -83,7 +84,8 @@ class Tracker:
         """Read all events up to now, however many there are."""
         goals = {keys: event_order(last_event_id(self._client, keys)) for keys in self.cursors}
         while any(event_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
-            # The events are gone: the stream was deleted, or restored from an older state.
+            # If there is no event before the goal, the stream was deleted or restored from an older
+            # state.
             if not self.follow():
                 break
         # Also check streams without new events, because they may have been deleted or restored.

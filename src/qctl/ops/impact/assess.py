@@ -50,7 +50,7 @@ T = TypeVar("T")
 class Impact:
     """The JSON of ``qctl impact`` (see docs/cli.md).
 
-    Where queues have several prefixes, each is called ``NAME@PREFIX`` in fields that name queues.
+    If the queues have several prefixes, fields that name a queue contain ``NAME@PREFIX``.
 
     Args:
         target: what would be restarted; None for all workers of these queues.
@@ -63,8 +63,8 @@ class Impact:
             or if there is no limit.
         last_restarts: what the last restart of each process did; None if Redis refuses to show it.
         also: queues that the target serves but that were not named.
-        foreign: what the target serves under prefixes that were not selected or in other databases;
-            its jobs were not read.
+        foreign: queues that the target serves under prefixes that were not selected, or in other
+            databases. The jobs of these queues were not read.
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
         interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
@@ -138,13 +138,13 @@ def assess(
     """What a restart now would do.
 
     Args:
-        words: queues, each as ``NAME`` or ``NAME@PREFIX``; the other queues of the target under
-            these prefixes and those in force are included.
+        words: queues, each as ``NAME`` or ``NAME@PREFIX``. Other queues that the target serves are
+            included if they are under one of these prefixes or of the prefixes in force.
         target: what would be restarted. None for the one app that serves the queues, or, if there
             is not exactly one, for all workers of the queues.
         away_s: how long no worker will run; None for the duration of a plain restart.
-        platform: how the workers are stopped, if no manager on this host does that. Without
-            ``target``, no manager is then asked.
+        platform: how the workers are stopped, if no manager on this host stops them. With a
+            ``platform`` and without a ``target``, no manager is asked.
 
     Raises:
         NotFoundError: a queue or the target does not exist, there is no queue at all, or the

@@ -28,7 +28,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.server import ServerFacts
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
-# A job that is due in less time may start before the operator has typed the command.
+# A job that is due sooner than this may start before the operator has typed the command.
 SOON_S = 30.0
 
 
@@ -102,7 +102,8 @@ def judge(facts: Facts) -> Verdict:
         again = () if keep else (command_on([keys], "pause") for keys in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # The active jobs run in other workers, but the target may take their next attempts.
+    # If jobs are active, they run in workers outside the target, but the target may run their next
+    # attempts.
     is_active = any(q.active for q in queues)
     running = "no job of the target is running" if is_active else "no job is running"
     reason = f"{running}, and no job is known that could start at this moment"

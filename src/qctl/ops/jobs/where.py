@@ -91,7 +91,7 @@ class Filter:
     """Chooses jobs of a state: those that meet every given condition.
 
     Args:
-        since, until: bounds for the time when a job finished or, if it has not, was added.
+        since, until: bounds for the time when a finished job finished, or any other job was added.
         where: a test made by ``parse_where``, or any function.
     """
 
@@ -129,9 +129,10 @@ class Filter:
 def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
-    A field that a job does not have equals only ``null``. A number equals the same number. It
-    equals text only if the text is written in the same way: ``id = 1`` matches the id ``1``, but
-    not ``01``. With ``<`` and ``>``, a number is also compared with text that is a number.
+    A field that a job does not have equals only ``null``. A number in the expression equals the
+    same number, and text only if the text is written in the same way: ``id = 1`` matches the id
+    ``1``, but not ``01``. With ``<`` and ``>``, a number is also compared with text that is a
+    number.
 
     Raises:
         UsageError: the text is not an expression; the message points at the place.
@@ -141,7 +142,7 @@ def parse_where(text: str) -> Where:
 
 
 def field_reader(field: str) -> Callable[[Job], Any] | None:
-    """A function that returns the value of a field, such as ``data.user.id``; None if no field."""
+    """A function that reads a field, such as ``data.user.id``; None if there is no such field."""
     name, *path = field.split(".")
     if name in _NESTED and (name == "progress" or path) and all(path):
         return lambda job: _follow(getattr(job, name), path)
@@ -154,11 +155,11 @@ def field_reader(field: str) -> Callable[[Job], Any] | None:
 
 
 def equality(field: str, value: Any) -> str | None:
-    """The expression that holds for exactly the jobs whose field has a value equal to this one.
+    """The expression that matches exactly the jobs whose ``field`` equals ``value``.
 
     Values that the language does not distinguish have the same expression: the numbers 42 and 42.0,
-    and the text ``42``. None if the value is an array, an object or no finite number, which no
-    expression can name.
+    and the text ``42``. None for an array, an object, infinity or NaN, because no expression can
+    name these values.
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         number = _literal(value)
@@ -175,7 +176,7 @@ def equality(field: str, value: Any) -> str | None:
 
 
 def _number_text(value: Any) -> str | None:
-    """How ``equality`` writes a number, such as 42 for 42.0; None if it is no finite number."""
+    """How ``equality`` writes a number, such as 42 for 42.0; None if not a finite number."""
     if not _is_number(value) or not math.isfinite(value):
         return None
     return json.dumps(int(value) if value == int(value) else value)

@@ -30,7 +30,8 @@ from qctl.wire.read.finished import failed_since
 # The most events in one reading, of all queues in sight together. They take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# The most queues out of sight in one reading, and the most failures of each. It takes under 1 ms.
+# How many queues out of sight one reading covers at most, and how many failures of each of these
+# queues. Redis needs less than 1 ms for them.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50

@@ -36,15 +36,18 @@ MAX_QUEUES = 60
 # How many active jobs of the chosen queue are read each time: minimum and maximum.
 _MIN_JOBS = 20
 _MAX_JOBS = 200
-# With more active jobs, the jobs of each worker are not shown: every job would have to be read.
+# If the chosen queue has more active jobs than this, the jobs of each worker are not shown, because
+# every active job would have to be read.
 MAX_JOBS_OF_WORKERS = 1000
 # Each active job in sight takes two commands. Readings are made less often if their commands would
 # exceed this rate.
 MAX_COMMANDS_PER_S = 5000
 # Points of a sparkline: the rates of this many readings are kept.
 TREND_POINTS = 30
-# The minimum time between two scans for queues; scans take at most 1 % of the time.
+# The minimum time between two scans for queues.
 MIN_SCAN_PAUSE_S = 30.0
+# The next scan waits this many times as long as the last scan took, so that scans take at most 1 %
+# of the time.
 _SCAN_PAUSE_FACTOR = 100
 
 
@@ -91,8 +94,8 @@ class Reading:
         workers, jobs: those of the chosen queue, stalled jobs first; None if they are unknown (see
             ``remarks`` and the queue's ``trouble``), or if no queue is chosen.
         jobs_total: how many jobs are active in the chosen queue, ``jobs`` included.
-        failures: the last failures of all queues since the start, newest first. Failures of queues
-            out of sight appear with a delay, and some never do.
+        failures: the last failures of all queues since ``top`` started, newest first. Failures of
+            queues out of sight appear with a delay, and some never appear.
         commands: number of commands sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
         pause_s: the minimum time until the next reading.
@@ -216,7 +219,8 @@ class LiveReader:
             workers = self._workers(chosen, clients)
             limit = min(max(view.jobs, _MIN_JOBS), _MAX_JOBS)
             jobs = self._jobs(chosen, limit)
-            # Some jobs may have ended since they were counted, so count those that were read.
+            # Jobs may have ended since the snapshot counted them. So if all active jobs were read,
+            # the number of jobs read is the better total.
             is_cut = jobs is None or len(jobs) == limit
             total = chosen.counts.active if is_cut else len(jobs or ())
         return Reading(

@@ -1,6 +1,6 @@
 """Figures for Prometheus: a reading of bounded size, for all queues, workers and processes.
 
-A reading takes the round trips of ``status`` and at most four more, however many queues there are.
+However many queues there are, a reading takes at most four round trips more than ``status``.
 """
 
 from __future__ import annotations
@@ -139,8 +139,9 @@ class MetricsReading:
 
 @dataclass
 class QueueLabels:
-    """The label of each queue: its own, or ``(other)`` once ``max_queues`` have their own.
+    """The label of each queue.
 
+    The first ``max_queues`` queues have their own labels, and all other queues have ``(other)``.
     A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
     """
 
@@ -197,7 +198,7 @@ def read_metrics(
     try:
         beats = heartbeats.read_all(client, *prefixes)
     except ReplyError as error:
-        # This Redis user may read the queues, but perhaps not qctl's keys.
+        # A Redis user that has access to the queues may have no access to qctl's own keys.
         beat_remarks = (f"it is unknown whether qctl's own workers run: {error.what}",)
     broken = found.queues.broken
     broken_remarks = [f"queue {keys.name!r} cannot be read: {why.message}" for keys, why in broken]

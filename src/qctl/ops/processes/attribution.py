@@ -56,7 +56,7 @@ def _by_heartbeat(
     try:
         beats = heartbeats.read_all(client, *prefixes)
     except ReplyError:
-        # This Redis user may read the queues, but perhaps not qctl's keys.
+        # A Redis user that has access to the queues may have no access to qctl's own keys.
         return {}
     return {
         (QueueKeys(beat.prefix, beat.queue), beat.name): processes[beat.pid]
@@ -79,7 +79,8 @@ def by_address(
     owners = local_endpoints(list(by_pid))
     for pid, process in by_pid.items():
         if process.addresses:
-            # A process of another user hides its connections, but its namespace shows them all.
+            # Only root can list the connections of another user's process, but any user can list
+            # the connections of the process's network namespace.
             owners = dict.fromkeys(namespace_addresses(pid), pid) | owners
     by_host = {host: p for p in processes if not p.pid for host in p.addresses}
     found = {}
@@ -129,7 +130,8 @@ def serving(
 
     Args:
         connected: process key → the queues that the process serves now.
-        settings: the queues that they list for a target count as served by its processes.
+        settings: a queue that the settings list for a target counts as served by each process of
+            the target.
     """
     found = {}
     for process in processes:

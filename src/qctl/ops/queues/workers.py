@@ -214,7 +214,7 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
 def _active_jobs(
     client: Client, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> dict[str | _Name, tuple[str, ...]]:
-    """Ids of active jobs under two kinds of key: the lock's owner; the worker's queue and name.
+    """Key → ids of active jobs; the key is the owner of a lock, or a worker's queue and name.
 
     Only owners with a heartbeat, and workers with a unique name in their queue, are included.
     """

@@ -83,7 +83,7 @@ def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
 
 
 def _command(command: str) -> str:
-    """The command to copy; if it names very many queues, its beginning as a comment."""
+    """The command to copy; a command with too many queues is shortened and becomes a comment."""
     verb, options = command.split(" ")[:2], command.partition(" --")
     names = options[0].split(" ")[2:]
     if len(names) <= _MAX_COPIED:

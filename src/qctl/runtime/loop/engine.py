@@ -170,7 +170,8 @@ class Engine:
             rule = job.policy.keep_completed or self.options.keep_completed
             group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
             jobs += (job.id, value, groups.setdefault(group, len(groups) + 1))
-        # The batch's jobs count in ``_free`` already, but occupy places until they are settled.
+        # ``_free`` no longer counts the batch's jobs as running, but they occupy their places until
+        # they are settled.
         occupied = self.options.concurrency - self._free + settling
         places_kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted

@@ -29,8 +29,8 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
         notes: the text of each pause note.
 
     Returns:
-        ``HOLDS`` if it is. ``OVER`` if the queue was resumed after that pause, or if the pause is a
-        drain's and a later pause followed. ``UNKNOWN`` if the note names no event, or if not all
+        ``HOLDS`` if it is. ``OVER`` if the queue was resumed after that pause, or if a drain made
+        that pause and another pause followed. ``UNKNOWN`` if the note names no event, or if not all
         events since that event could be read.
     """
     answers = dict.fromkeys(notes, UNKNOWN)
@@ -45,8 +45,9 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
         )
         for keys, reply in zip([*cursors], replies, strict=True):
             events = [to_event(*entry) for entry in value_or(reply, [])]
-            # Each window begins at its cursor: the note's event, later the last event of the window
-            # before. If Redis has trimmed that event, it may also have trimmed later events.
+            # The first window begins at the note's event, and each later window at the last event
+            # of the window before it. If Redis has trimmed that event, Redis may also have trimmed
+            # later events.
             if not events or events[0].id != cursors[keys]:
                 del cursors[keys]
             elif any(

@@ -2,10 +2,11 @@
 -- primitives P3-P7). base is the queue's key prefix, "bull:q:".
 --
 -- To pause a queue, BullMQ 6 sets a flag and leaves ready jobs in wait. BullMQ 5 sets the flag and moves ready
--- jobs to the paused list. Its resume renames the paused list to wait, so any jobs that are in wait are lost.
+-- jobs to the paused list. To resume, BullMQ 5 renames the paused list to wait, so it loses any jobs in wait.
 
 -- Whether the queue's clients pause with the flag alone. They do if the last Queue object was made by BullMQ 6
--- or newer. If that is unknown, the result is false: the paused list is safer, as a resume by BullMQ 6 merges it.
+-- or newer. If that is unknown, the result is false: the paused list is safer, because BullMQ 6 also handles that
+-- list: its resume merges the paused list with wait.
 local function is_flag_enough(base)
   local version = redis.call("HGET", base .. "meta", "version") or ""
   return (tonumber(string.match(version, "^bullmq:(%d+)%.") or "") or 0) >= 6
@@ -23,7 +24,7 @@ local function target_list(base)
   return (redis.call("EXISTS", wait) == 1 or is_flag_enough(base)) and wait or paused
 end
 
--- Whether no job may start: the queue is paused, or as many jobs run as it allows (P3).
+-- Whether no job may start: the queue is paused, or its concurrency limit is reached (P3).
 local function is_blocked(base)
   if redis.call("HEXISTS", base .. "meta", "paused") == 1 then
     return true

@@ -7,8 +7,8 @@ local function pending_slot(base, scheduler)
   return tonumber(redis.call("ZSCORE", base .. "repeat", scheduler) or "")
 end
 
--- For a scheduler with an interval: answers the slot of the next job, and the offset, which is the remainder, in
--- ms, of a slot divided by `every`. Missed slots are skipped.
+-- For a scheduler with an interval: answers the slot of the next job, and the offset. Each slot is a multiple of
+-- `every`, plus the offset in ms. Missed slots are skipped.
 -- every: the interval in ms. last: the previous slot, or nil. start: the earliest slot allowed, or nil.
 local function next_slot(last, every, now, offset, start)
   local slot = last and last + every or start and math.max(start, now) or now
