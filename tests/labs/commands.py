@@ -14,6 +14,8 @@ def leaves() -> Iterator[tuple[str, Any]]:
         command = program.load_command(name)
         subcommands = getattr(command, "commands", None)
         if subcommands is not None:
+            if command.invoke_without_command:
+                yield name, command
             yield from ((f"{name} {word}", leaf) for word, leaf in subcommands.items())
         elif command is not None:
             yield name, command
@@ -28,7 +30,15 @@ def flags_of(command: Any) -> set[str]:
 # writes only to its own Redis.
 READING = {
     *("status", "queues", "workers", "impact", "doctor", "events", "wait", "metrics"),
-    *("jobs list", "jobs show", "jobs logs", "jobs failures", "schedules list", "schedules show"),
+    *(
+        "jobs list",
+        "jobs show",
+        "jobs logs",
+        "jobs failures",
+        "jobs tree",
+        "schedules list",
+        "schedules show",
+    ),
     *("worker list", "worker logs", "config view", "config path", "contexts", "completion"),
     *("top", "demo"),
 }
