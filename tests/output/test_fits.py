@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qctl.ops.jobs.model import Fate, Job, JobList
+from qctl.ops.queues.advice import Note
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
 from qctl.ops.queues.workers import WorkersReport, WorkerStatus
-from qctl.output.console import table
+from qctl.output.console import UNLIMITED_WIDTH, table
 from qctl.output.jobs import columns
 from qctl.output.json import dumps
 from qctl.output.status import status_text, workers_text
@@ -66,6 +67,27 @@ def test_status_fits(rows: list[QueueStatus], managed: list[ProcessStatus], widt
     lines = status_text(report, width=width, colour=False).splitlines()
     assert max(map(cells, lines)) <= width
     assert len(lines) >= len(rows) + len(managed)
+
+
+def test_names_of_60_characters_are_cut_in_the_middle() -> None:
+    """Also those above and below the tables; commands stay whole, so that they can be copied."""
+    first, second = (f"orders-{'of-the-european-region-' * 2}{end}" for end in ("123456", "987654"))
+    note = Note(f"paused by somebody on the host {'h' * 60}", (f"qctl resume {first}",))
+    rows = [replace(QUEUE, name=n, prefix="p" * 60, notes=(note,)) for n in (first, second)]
+    managed = replace(PROCESS, target=f"pm2:{first}", queues=(first, second))
+    one = StatusReport(REDIS, tuple(rows), (managed,), other_prefixes=("o" * 60,))
+    two = replace(one, queues=(rows[0], replace(rows[1], prefix="q" * 60)))
+    for report in (one, two):
+        lines = status_text(report, width=80, colour=False).splitlines()
+        assert max(cells(line) for line in lines if not line.startswith("    qctl")) <= 80
+        assert f"    qctl resume {first}" in lines
+        # Piped, every name is whole.
+        text = status_text(report, width=UNLIMITED_WIDTH, colour=False)
+        assert text.count(first) >= 4
+    lines = status_text(one, width=80, colour=False).splitlines()
+    names = [line.split()[0] for line in lines if line]
+    for name in (first, second):
+        assert any(n[:3] == name[:3] and "…" in n and n[-3:] == name[-3:] for n in names)
 
 
 @settings(max_examples=40, deadline=None)

@@ -94,7 +94,9 @@ def queues(env: Environment) -> None:
         prefix: [queue.name for queue in queues]
         for prefix, queues in grouped(found, lambda queue: queue.prefix).items()
     }
-    env.show({"queues": names, "by_prefix": by_prefix}, map(visible, names))
+    env.show(
+        {"queues": names, "by_prefix": by_prefix}, (visible(name, env.width) for name in names)
+    )
 
 
 @app.command("workers")

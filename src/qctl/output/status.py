@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qctl.output.console import Cell, Column, Value, if_known, styled, table
-from qctl.output.text import listed, short_duration, size, visible
+from qctl.output.text import listed, short_duration, size, visible, wrapped
 
 if TYPE_CHECKING:
     from qctl.ops.masters.listing import Master, MasterProcess
@@ -27,12 +27,13 @@ def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
         about += f", prefix {prefixes[0]}" if len(prefixes) == 1 else f", {len(prefixes)} prefixes"
     if report.other_prefixes:
         about += f"; queues also under {listed(report.other_prefixes)}"
-    parts = [styled(visible(about), "dim", colour=colour) + "\n"]
+    head = wrapped(visible(about), width)
+    parts = [styled(line, "dim", colour=colour) + "\n" for line in head]
     if report.queues:
         named = _queue_name(report.queues)
         columns = (Column("QUEUE", lambda q: Cell(named(q), "bold"), keep_end=True), *_QUEUES)
         parts.append(table(columns, report.queues, width=width, colour=colour))
-        parts += _notes(report.queues, colour)
+        parts += _notes(report.queues, width, colour)
     if report.processes:
         parts += ["\n", table(_PROCESSES, report.processes, width=width, colour=colour)]
     return "".join(parts)
@@ -85,14 +86,15 @@ def _queue_name(queues: Sequence[QueueStatus]) -> Callable[[QueueStatus], str]:
     return lambda queue: f"{queue.name}@{queue.prefix}"
 
 
-def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:
+def _notes(queues: Sequence[QueueStatus], width: int, colour: bool) -> list[str]:
     """Remarks below the table; commands have their own lines, so that they can be copied."""
     lines = [""]
     named = _queue_name(queues)
     for queue in queues:
         for note in queue.notes:
-            name = styled(visible(named(queue)), "bold", colour=colour)
-            lines.append(f"{name}: {visible(note.text)}")
+            name = visible(named(queue), width // 2)
+            first, *more = wrapped(f"{name}: {visible(note.text)}", width)
+            lines += [first.replace(name, styled(name, "bold", colour=colour), 1), *more]
             lines += [f"    {visible(command)}" for command in note.commands]
     return [f"{line}\n" for line in lines] if len(lines) > 1 else []
 
@@ -164,7 +166,7 @@ _PROCESSES: tuple[Column[ProcessStatus], ...] = (
     Column("RESTARTS", lambda p: p.restarts, right=True, short="RST"),
     Column("CPU", lambda p: if_known(_percent, p.cpu_percent), right=True),
     Column("MEMORY", lambda p: if_known(size, p.rss_bytes), right=True, short="MEM"),
-    Column("QUEUES", lambda p: ", ".join(p.queues) or None),
+    Column("QUEUES", lambda p: ", ".join(p.queues) or None, keep_end=True),
 )
 WORKERS: tuple[Column[WorkerStatus], ...] = (
     Column("QUEUE", lambda w: w.queue, keep_end=True),

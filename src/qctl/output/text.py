@@ -43,11 +43,12 @@ def visible(text: str, max_width: int | None = None) -> str:
     backslash stays as it is, because paths and patterns are more common than forged escapes.
 
     Args:
-        max_width: in terminal cells; a longer text ends in an ellipsis.
+        max_width: in terminal cells; a longer text is cut in the middle, because names often
+            differ only at the end.
     """
     if not text.isprintable() or not (text.isascii() or _INVISIBLE.isdisjoint(text)):
         text = "".join(map(_spelled, text))
-    return text if max_width is None else shortened(text, max_width)
+    return text if max_width is None else shortened(text, max_width, keep_end=True)
 
 
 def _spelled(char: str) -> str:

@@ -76,15 +76,15 @@ def _job_lines(jobs: Sequence[RunningJob]) -> Iterator[str]:
 
 
 def _job(job: RunningJob) -> str:
-    name = visible(job.name, 30) if job.name is not None else "(no data)"
+    name = visible(job.name) if job.name is not None else "(no data)"
     ran = duration(job.runtime_s) if job.runtime_s is not None else "?"
-    parts = [f"{visible(job.queue, 30)} {visible(job.id, 40)}  {name}", f"running {ran}"]
+    parts = [f"{visible(job.queue)} {visible(job.id)}  {name}", f"running {ran}"]
     if job.estimate_s is not None:
         parts.append(f"about {duration(job.estimate_s)} to go")
     if job.lock_ttl_ms is not None:
         parts.append(f"lock {duration(job.lock_ttl_ms / 1000)}")
     if job.worker:
-        parts.append(f"worker {visible(job.worker, 30)}")
+        parts.append(f"worker {visible(job.worker)}")
     return ", ".join(parts)
 
 
@@ -179,7 +179,7 @@ def _report_lines(report: DrainReport) -> Iterator[str]:
     harmed = [job for job in report.jobs if job.result not in unharmed]
     for job in harmed[:_MAX_HARMED]:
         was = f", was {job.was}" if job.result == "lost" else ""
-        yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}{was}"
+        yield f"    {visible(job.queue)} {visible(job.id)}: {job.result}{was}"
     if len(harmed) > _MAX_HARMED:
         yield f"    … and {len(harmed) - _MAX_HARMED:,} more; --json lists all"
     gap = "unknown" if report.idle_s is None else duration(report.idle_s)
