@@ -15,7 +15,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.drain import choose, plan
+from qctl.ops.drain import choose, restartable
 from qctl.ops.processes import targets
 from qctl.wire.drain_record import read_drain_records
 from qctl.wire.keys import QueueKeys
@@ -129,7 +129,7 @@ def test_the_plan_of_a_roll_warns_of_no_pause(
     qctl: Typed, client: Client, app: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is paused, whatever BullMQ the queue's clients use."""
-    monkeypatch.setattr(plan, "require_rollable", lambda *_: None)
+    monkeypatch.setattr(restartable, "require_rollable", lambda *_: None)
     client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
     ran = qctl("restart", "pm2:app", "--strategy", "roll", "--dry-run", "--json")
     told = json.loads(ran.out)
@@ -156,7 +156,7 @@ def test_the_plan_says_how_many_are_replaced_at_once(
         return replace(target, processes=target.processes * 4)
 
     monkeypatch.setattr(choose, "open_target", with_four)
-    monkeypatch.setattr(plan, "require_rollable", lambda *_: None)
+    monkeypatch.setattr(restartable, "require_rollable", lambda *_: None)
     told = json.loads(qctl(*words, "--dry-run", "--json").out)
     assert told["max_unavailable"] == at_once
     text = qctl(*words, "--dry-run").out

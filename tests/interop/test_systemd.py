@@ -70,8 +70,12 @@ def test_workers_that_a_stop_would_spare(app: SystemdApp, lab: Lab) -> None:
     assert "only sh" in path["what"]
     assert "KillMode=control-group" in path["remedy"]
     done = run(app, "restart", "systemd:one.service", "--json")
-    assert done.code == 1
-    assert "KillMode=control-group" in done.report["error"]
+    # Refused before anything is paused; `impact` does not recommend it either.
+    assert (done.code, done.report["outcome"]) == (5, "refused")
+    assert "KillMode=control-group" in done.err
+    verdict = run(app, "impact", "--target", "systemd:one", "--json").json["verdict"]
+    assert (verdict["word"], verdict["commands"]) == ("not now", [])
+    assert any("KillMode=control-group" in reason for reason in verdict["reasons"])
     assert is_alive(pid)
     assert lab.count_workers() == 1
 

@@ -54,6 +54,7 @@ class ManagedProcess:
             network may have the same addresses.
         signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
+        restart_trouble: why a restart by the manager would not replace the process; "" if it would.
     """
 
     target: str
@@ -79,6 +80,7 @@ class ManagedProcess:
     error_log: Path | None = field(default=None, repr=False)
     addresses: tuple[str, ...] = ()
     signal_trouble: str = ""
+    restart_trouble: str = ""
     signals_children: bool = False
 
     @property

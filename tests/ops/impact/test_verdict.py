@@ -412,3 +412,31 @@ def test_what_is_due_comes_nearer_while_the_rest_is_read(
     monkeypatch.setattr(impact, "best_time", slow)
     (reason,) = ask(client, "q").verdict.reasons
     assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}
+
+
+def test_no_command_is_recommended_that_qctl_would_refuse(client: Client, apps: Apps) -> None:
+    put(client, "done", "completed")
+    client.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+    idle = ask(client, "q").verdict
+    assert (idle.word, idle.commands) == ("safe", ())
+    assert "--mixed-versions" in idle.reasons[1]
+    run(client, "1")
+    busy = ask(client, "q").verdict
+    assert (busy.word, busy.commands) == ("not now", ())
+    assert "BullMQ 5 (debounced events) and BullMQ 6" in busy.reasons[0]
+
+
+def test_a_restart_that_leaves_the_old_process_is_never_safe(client: Client, apps: Apps) -> None:
+    put(client, "done", "completed")
+    apps.processes = [replace(PROCESS, restart_trouble="its manager would not stop it")]
+    verdict = ask(client, "q").verdict
+    assert (verdict.word, verdict.commands) == ("not now", ())
+    assert "its manager would not stop it" in verdict.reasons[0]
+
+
+def test_processes_elsewhere_cannot_be_drained(client: Client, apps: Apps) -> None:
+    run(client, "1")
+    apps.processes = [replace(PROCESS, pid=None)]
+    verdict = ask(client, "q", target="pm2:app").verdict
+    assert verdict.word == "not now"
+    assert "cannot be seen from this host" in verdict.reasons[0]

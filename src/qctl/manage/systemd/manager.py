@@ -94,7 +94,7 @@ class Systemd:
         """See ``Manager``; this also starts a stopped service."""
         reason = why_not_restartable(self._unit(process.name))
         if reason:
-            return Refusal(f"{reason}; set KillMode=control-group in the unit")
+            return Refusal(reason)
         self._forget_starts(process.name)
         argv = self._systemctl("restart", "--", process.name)
         return RestartJob(argv, _ENV, lambda: self.process(process.key), process)

@@ -45,6 +45,7 @@ PROPERTIES = (
     "WorkingDirectory",
 )
 Properties = Mapping[str, str]
+_REMEDY = "set KillMode=control-group in the unit"
 
 # systemd's defaults, for a property that an old systemd does not have.
 _STOP_TIMEOUT_S = 90.0
@@ -110,6 +111,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
         tree_kill=unit.get("KillMode") not in {"process", "none"},
         cwd=unit.get("WorkingDirectory", "").lstrip("!-"),
         signal_trouble=_signal_trouble(unit, pid),
+        restart_trouble=why_not_restartable(unit),
     )
 
 
@@ -130,12 +132,13 @@ def why_not_restartable(unit: Properties) -> str:
     """Why a restart would leave the old workers running beside the new ones; "" if it would not."""
     mode = unit.get("KillMode")
     if mode == "none":
-        return "with KillMode=none, systemd would start new workers without stopping the old ones"
+        why = "with KillMode=none, systemd would start new workers without stopping the old ones"
+        return f"{why}; {_REMEDY}"
     pid = _number(unit.get("MainPID"))
     if mode == "process" and pid and is_shell_without_trap(pid, _stop_signal(unit)):
         return (
             f"with KillMode=process, systemd would stop only {_program(pid)}, not the worker it "
-            "runs"
+            f"runs; {_REMEDY}"
         )
     return ""
 

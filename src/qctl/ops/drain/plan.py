@@ -11,11 +11,9 @@ from qctl.connection.address import Address, Client
 from qctl.durations import duration
 from qctl.errors import (
     FailedError,
-    RefusedError,
     ReplyError,
     is_outage,
 )
-from qctl.manage.kinds import words_of
 from qctl.manage.protocol import NO_LIMIT_MS, Rollout
 from qctl.ops.drain.choose import (
     Choice,
@@ -25,13 +23,12 @@ from qctl.ops.drain.choose import (
     require_workers,
 )
 from qctl.ops.drain.lease import drain_at_work
-from qctl.ops.drain.roll.rollable import require_rollable
+from qctl.ops.drain.restartable import default_strategy, require_restartable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.drain.unavailable import MaxUnavailable
 from qctl.ops.jobs.estimate import remaining_s
 from qctl.ops.processes.restart import MIN_STOP_S
 from qctl.ops.processes.run_command import READY_TIMEOUT_S, OperatorCommand
-from qctl.ops.processes.stopped import remedy
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
@@ -199,12 +196,10 @@ def make_plan(
     if then_restart and found is not None and connections is not None:
         if wanted is not None:
             at_once = wanted.of(found, connections)
-        strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
-        _require_here(found)
-        if strategy == "roll":
-            require_rollable(found, connections, at_once)
-        elif isinstance(found.manager, Rollout):
-            operator_command = _rollout(found, found.manager)
+        strategy = strategy or default_strategy(found)
+        argv = require_restartable(found, connections, strategy, at_once)
+        if argv and isinstance(found.manager, Rollout):
+            operator_command = _rollout(found, found.manager, argv)
             without = f"drain … --no-expect -- {' '.join(operator_command.argv)}"
             hint = f"start its workers first, or do without the proof: qctl {without}"
             require_workers(connections.workers, choice.queues, hint)
@@ -241,24 +236,12 @@ def make_plan(
     )
 
 
-def _require_here(target: Target) -> None:
-    """Refuse to restart processes whose end qctl could not see, because they run elsewhere."""
-    away = [each for each in target.processes if each.runs and each.pid is None]
-    if away and not isinstance(target.manager, Rollout):
-        words = words_of(target.manager.kind)
-        raise RefusedError(
-            f"the processes of {target.label} cannot be seen from this host",
-            why=f"{words.title} runs {away[0].name} on another host or in a virtual machine",
-            hint=f"let Redis show the restart: qctl drain QUEUE -- {remedy(away[0], 'restart')}",
-        )
-
-
-def _rollout(target: Target, manager: Rollout) -> OperatorCommand:
+def _rollout(target: Target, manager: Rollout, argv: tuple[str, ...]) -> OperatorCommand:
     """The command that replaces all processes of a target at once."""
     processes = target.processes
     longest_s = max(each.ready_timeout_ms / 1000 + each.max_stop_s for each in processes)
     return OperatorCommand(
-        manager.restart_command(target.name),
+        argv,
         ready_timeout_s=READY_TIMEOUT_S + longest_s,
         shortcoming=lambda: manager.shortcoming(target.name, processes),
     )

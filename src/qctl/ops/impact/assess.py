@@ -15,9 +15,17 @@ from typing import TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.errors import ReplyError
+from qctl.errors import (
+    FailedError,
+    QctlError,
+    RefusedError,
+    ReplyError,
+    UnreachableError,
+    UsageError,
+)
 from qctl.grouping import grouped
 from qctl.ops.drain.plan import process_plans
+from qctl.ops.drain.restartable import default_strategy, require_restartable
 from qctl.ops.drain.steps import ProcessPlan
 from qctl.ops.impact.best_time import BestTime, best_time, last_hours
 from qctl.ops.impact.downtime import Downtime, downtime
@@ -30,11 +38,16 @@ from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import Runtimes, quantile, remaining_runs_s, usual_runtimes
 from qctl.ops.processes.past_restarts import RestartRow, past_restarts, restart_row
+from qctl.ops.processes.targets import Connections, require_listed
 from qctl.ops.queues.find import Queues
+from qctl.ops.queues.pause import require_rights
+from qctl.ops.queues.versions import require_safe_pause
 from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read import rights
 from qctl.wire.read.active import read_active
+from qctl.wire.read.clients import Workers
 from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.stalled_check import read_clocks
@@ -43,6 +56,7 @@ from qctl.wire.schedulers.iterations import read_agendas
 
 # History is read for this many queues: those with the most completed jobs.
 MAX_HISTORIES = 10
+_NO_CONNECTIONS = Connections(Workers(), {}, {})
 T = TypeVar("T")
 
 
@@ -277,6 +291,7 @@ class _Assessor:
                     downtime=times,
                     masters=masters,
                     is_gapless=is_gapless,
+                    refusal=self._or_remark("whether a drain would be refused", self._refusal),
                     now=from_epoch_ms(int(time.time() * 1000) + self._behind_ms),
                     prefixes=self._settings.prefixes,
                     address=self._address,
@@ -298,6 +313,34 @@ class _Assessor:
         if None in limits:
             return None
         return min(limit for limit in limits if limit is not None) / 1000
+
+    def _refusal(self) -> QctlError | None:
+        """Why qctl would refuse a drain; None if it would not, or if that is unknown."""
+        scope, target = self._scope, self._scope.target
+        if self._platform is not None:
+            return None
+        strategy = "pause" if target is None else default_strategy(target)
+        try:
+            if target is not None:
+                require_restartable(target, scope.connections or _NO_CONNECTIONS, strategy)
+                require_listed(self._client, self._keys)
+            if strategy == "pause":
+                snapshots = scope.queues.bullmq
+                require_safe_pause(self._client, snapshots, self._settings, self._address.db)
+        except UnreachableError as error:
+            self.remarks.append(f"it is unknown whether a drain would be refused: {error.what}")
+        except (RefusedError, UsageError, FailedError) as error:
+            return error
+        else:
+            self._remark_on_rights()
+        return None
+
+    def _remark_on_rights(self) -> None:
+        """Say that a drain would be refused to this Redis user; another user may do it."""
+        try:
+            require_rights(self._client, self._keys, rights.DRAIN, what="a drain")
+        except RefusedError as error:
+            self.remarks.append(f"qctl would refuse a drain with this Redis user: {error.why}")
 
     def _last_restarts(self) -> tuple[RestartRow, ...]:
         target, connections = self._scope.target, self._scope.connections

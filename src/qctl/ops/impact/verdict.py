@@ -13,6 +13,7 @@ from functools import partial
 
 from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Address
+from qctl.errors import QctlError
 from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
 from qctl.ops.impact.downtime import Downtime
 from qctl.ops.impact.jobs_at_risk import JobAtRisk
@@ -62,6 +63,7 @@ class Facts:
         resumers: the paused queues that the target resumes when it starts, and when that was seen.
         masters: the facts about each master; None if INFO is denied.
         is_gapless: whether the manager replaces a process without interrupting its jobs.
+        refusal: why qctl would refuse the drain; None if it would not, as far as is known.
         prefixes: the prefixes in force.
     """
 
@@ -74,6 +76,7 @@ class Facts:
     downtime: Downtime
     masters: Sequence[ServerFacts] | None
     is_gapless: bool
+    refusal: QctlError | None
     now: datetime
     prefixes: Prefixes
     address: Address
@@ -81,6 +84,12 @@ class Facts:
     def label(self, queue: QueueImpact) -> str:
         """The name of a queue in the reasons of the verdict."""
         return self.scope.label(queue.keys)
+
+    @property
+    def leaves_old_process(self) -> bool:
+        """Whether a plain restart would leave an old process running, too."""
+        target = self.scope.target
+        return target is not None and any(each.restart_trouble for each in target.processes)
 
 
 def judge(facts: Facts) -> Verdict:
@@ -109,10 +118,13 @@ def judge(facts: Facts) -> Verdict:
     reason = f"{running}, and no job is known that could start at this moment"
     if facts.is_gapless:
         reason = "the master starts the new process first, and lets the old one finish its jobs"
+    holds_until = None if facts.is_gapless else min(due, default=None)
+    if facts.refusal is not None:
+        # A plain restart is safe, but the command that qctl would recommend does not work.
+        return Verdict(SAFE, (reason, _refused(facts.refusal)), (), holds_until)
     commands = (
         _drain_commands(facts, *_timeout_options(facts.downtime)) if facts.scope.target else ()
     )
-    holds_until = None if facts.is_gapless else min(due, default=None)
     return Verdict(SAFE, (reason,), commands, holds_until)
 
 
@@ -138,6 +150,8 @@ def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
     if not facts.is_gapless:
         for keys in scope.queues.bull:
             yield f"{scope.label(keys)} is a queue of Bull 3 or 4, which qctl cannot judge"
+    if facts.refusal is not None and (is_drain_needed or facts.leaves_old_process):
+        yield _refused(facts.refusal)
     wait_s = facts.downtime.drain_wait_p50_s
     if is_drain_needed and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
@@ -232,8 +246,14 @@ def _commands_instead(facts: Facts) -> Iterator[str]:
             yield command(scope.prefix, "impact", *target, redis=str(master))
         elif is_writable(server) is False:
             yield redis_cli(address, server.node, "info")
-    if options := _timeout_options(facts.downtime):
+    if facts.refusal is None and (options := _timeout_options(facts.downtime)):
         yield from _drain_commands(facts, *options)
+
+
+def _refused(error: QctlError) -> str:
+    text = f"qctl would refuse the drain: {error.what}"
+    text += f": {error.why}" if error.why else ""
+    return text + (f"; {error.hint}" if error.hint else "")
 
 
 def _timeout_options(downtime: Downtime) -> tuple[str, ...]:

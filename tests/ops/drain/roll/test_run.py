@@ -423,7 +423,7 @@ def test_each_failure_of_a_batch_is_reported(
 def stops_first(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     """The master is no longer known to start the new process first."""
     monkeypatch.setattr(master, "kind", "other", raising=False)
-    monkeypatch.setattr("qctl.ops.drain.plan.require_rollable", lambda *_: None)
+    monkeypatch.setattr("qctl.ops.drain.restartable.require_rollable", lambda *_: None)
 
 
 def test_a_process_that_is_down_is_replaced_first(
