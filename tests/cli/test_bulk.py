@@ -316,3 +316,29 @@ def test_a_flow_of_which_a_part_stays_is_exit_7(redis_url: str, client: Client) 
         ]
     assert client.call("SMEMBERS", Q("parent:dependencies")) == [Q(SCHEDULED)]
     assert list(scores(client, "waiting-children")) == ["parent"]
+
+
+def test_a_local_time_is_said_on_stderr(redis_url: str, client: Client) -> None:
+    fill(client, 1)
+    client.call("XADD", Q("events"), "*", "event", "added", "jobId", "1")
+    for words in (
+        ("jobs", "list", "q", "--state", "failed"),
+        ("jobs", "retry-failed", "q", "--dry-run"),
+        ("jobs", "failures", "q"),
+        ("events", "q"),
+    ):
+        ran = qctl(redis_url, *words, "--since", "yesterday")
+        assert "--since yesterday is " in ran.err, words
+        assert "00:00:00 local time (UTC" in ran.err, words
+        assert "local time" not in qctl(redis_url, *words, "--since", "2h").err
+        assert qctl(redis_url, *words, "--since", "yesterday", "--json").err == ""
+    ran = qctl(redis_url, "jobs", "list", "q", "--state", "failed", "--until", "today")
+    assert "--until today is " in ran.err
+
+
+def test_a_beginning_after_the_end_is_refused(redis_url: str, client: Client) -> None:
+    fill(client, 1)
+    words = ("jobs", "retry-failed", "q", "--since", "today", "--until", "yesterday", "--yes")
+    ran = qctl(redis_url, *words)
+    assert ran.code == 2
+    assert "--since today is later than --until yesterday" in ran.err

@@ -12,6 +12,7 @@ from qctl.cli.candidates import queue_names
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import AllQueues, DryRun, Limit, NamedIds, Queue, QueuesOrAllQueues, Yes
+from qctl.cli.times import typed_time
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class FilterOptions:
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Added or finished since TIME: an age (2h) or a time"
+            "--since",
+            metavar="TIME",
+            help="Added or finished since TIME: an age (2h), 03:55, yesterday, or a date and time",
         ),
     ] = None
     until: Annotated[
@@ -127,7 +130,7 @@ def retry_failed(
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
 
     action = retrying("failed", reset_attempts=reset_attempts)
-    selection = _select("failed", ids, options)
+    selection = _select(env, "failed", ids, options)
     _carry_out_in_several(env, queues or [], action, selection, options, all_queues=all_queues)
 
 
@@ -154,7 +157,7 @@ def promote(
     """
     from qctl.ops.bulk.actions import promoting  # noqa: PLC0415 - not for --help
 
-    selection = _select(None if ids else "delayed", ids, options)
+    selection = _select(env, None if ids else "delayed", ids, options)
     words = [*([] if queue is None else [queue]), *(queues or [])]
     _carry_out_in_several(env, words, promoting(), selection, options, all_queues=all_queues)
 
@@ -182,7 +185,7 @@ def remove(
     if not ids and state is None:
         raise UsageError("no job is named", hint="name ids, or a state: --state failed")
     action = removing(with_children=with_children)
-    _carry_out(env, queue, action, _select(state, ids, options), options)
+    _carry_out(env, queue, action, _select(env, state, ids, options), options)
 
 
 @app.command("purge")
@@ -201,18 +204,20 @@ def purge(
     """
     from qctl.ops.bulk.actions import purging  # noqa: PLC0415 - not for --help
 
-    _carry_out(env, queue, purging(), _select(state, ids, options), options)
+    _carry_out(env, queue, purging(), _select(env, state, ids, options), options)
 
 
 def _unique(ids: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids or ()))
 
 
-def _select(state: str | None, ids: list[str] | None, options: BulkOptions) -> Selection:
+def _select(
+    env: Environment, state: str | None, ids: list[str] | None, options: BulkOptions
+) -> Selection:
     from qctl.ops.bulk.actions import Selection  # noqa: PLC0415
 
     if state is not None:
-        return Selection(state=state, only=parse_filter(ids, options), limit=options.limit)
+        return Selection(state=state, only=parse_filter(env, ids, options), limit=options.limit)
     if any((options.name, options.where, options.since, options.until)):
         raise UsageError(
             "filters choose among the jobs of a state, but these jobs are named by id",
@@ -221,18 +226,25 @@ def _select(state: str | None, ids: list[str] | None, options: BulkOptions) -> S
     return Selection(ids=_unique(ids), limit=options.limit)
 
 
-def parse_filter(ids: list[str] | None, options: FilterOptions) -> Filter:
+def parse_filter(env: Environment, ids: list[str] | None, options: FilterOptions) -> Filter:
     """The filter that the options describe; a UsageError if a value is malformed."""
     from qctl.ops.jobs.where import Filter, parse_where  # noqa: PLC0415
-    from qctl.ops.times import parse_time  # noqa: PLC0415
 
-    where, since, until = options.where, options.since, options.until
+    where = options.where
+    since = typed_time(env, options.since)
+    until = typed_time(env, options.until, "--until")
+    if since is not None and until is not None and since > until:
+        raise UsageError(
+            f"--since {options.since} is later than --until {options.until}",
+            why="a time of day that is still to come today was yesterday",
+            hint="give the date as well, as in 2026-01-31T03:55",
+        )
     return Filter(
         ids=frozenset(ids or ()),
         name=options.name,
         where=parse_where(where) if where is not None else None,
-        since=parse_time(since) if since is not None else None,
-        until=parse_time(until, flag="--until") if until is not None else None,
+        since=since,
+        until=until,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +12,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import Queue
+from qctl.cli.times import note_local_time
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def events(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Only since an age (2h), a time or an event id"
+            "--since",
+            metavar="TIME",
+            help="Only since an age (2h), 03:55, yesterday, a date and time, or an event id",
         ),
     ] = None,
     names: Annotated[
@@ -64,6 +67,9 @@ def events(
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     ops.require_stream(snapshot)
     after = None if since is None else ops.start_id(client, since)
+    if since is not None and (at := ops.time_of(after)) is not None:
+        # ``after`` is the id just before the time.
+        note_local_time(env, since, at + timedelta(milliseconds=1))
     env.note(*ops.unknown_name_remarks(names or ()))
     wanted = ops.EventFilter(frozenset(names or ()), job_id)
     if follow:

@@ -10,6 +10,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.options import Queue
 from qctl.cli.signals import stop_on_signals
+from qctl.cli.times import typed_time
 
 if TYPE_CHECKING:
     from qctl.ops.jobs.failures import FailureReport
@@ -25,7 +26,11 @@ def failures(
     ] = "reason",
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="Failed since TIME: an age (2h) or a time"),
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Failed since TIME: an age (2h), 03:55, yesterday, or a date and time",
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="At most N groups")
@@ -38,10 +43,9 @@ def failures(
     """
     from qctl.ops.jobs.failures import FailureScan  # noqa: PLC0415 - not for --help
     from qctl.ops.queues.find import find_queues  # noqa: PLC0415
-    from qctl.ops.times import parse_time  # noqa: PLC0415
     from qctl.output import failures as view  # noqa: PLC0415
 
-    since_at = None if since is None else parse_time(since)
+    since_at = typed_time(env, since)
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     total = snapshot.counts.failed

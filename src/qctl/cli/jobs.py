@@ -42,7 +42,7 @@ def list_command(
     filters: FilterOptions,
 ) -> None:
     """Jobs of one state, the next one to run first; finished jobs, newest first."""
-    only = parse_filter(ids, filters)
+    only = parse_filter(env, ids, filters)
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     if env.output == "ndjson" and state not in {"active", "stalled"}:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, datetime, time, timedelta
 
 from qctl.durations import duration_s
 from qctl.errors import UsageError
+
+_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
 def utc_datetime(epoch_ms: float | None) -> datetime | None:
@@ -29,12 +33,15 @@ def to_epoch_ms(at: datetime) -> int:
 
 
 def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
-    """The time that an option's value means: a duration before now (``10m``), or an ISO time.
+    """The time that an option's value means.
 
-    An ISO time without an offset is local time. ``20260131`` is a date: a duration needs a unit.
+    One of: a duration before now (``10m``); a time of day (``03:55``), today, or yesterday if it is
+    still to come today; ``today`` or ``yesterday``, the beginning of that day; an ISO date or time.
+    All but a duration and an ISO time with an offset are local time. ``20260131`` is a date: a
+    duration needs a unit.
 
     Raises:
-        UsageError: the text is neither a duration nor a time, or the time is out of range.
+        UsageError: the text is none of these, or the time is out of range.
     """
     now = now or datetime.now(UTC)
     text = text.strip()
@@ -42,10 +49,43 @@ def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since")
     try:
         if ago_s is not None:
             return now - timedelta(seconds=ago_s)
+        if text in _DAYS_AGO:
+            return _local(now, _DAYS_AGO[text], time())
+        if _TIME_OF_DAY.fullmatch(text):
+            clock = time.fromisoformat(text.zfill(5) if len(text) < 6 else text.zfill(8))
+            at = _local(now, 0, clock)
+            return at if at <= now else _local(now, 1, clock)
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
             f"{flag} {text!r} is not a time",
-            why="it must be a duration before now, such as 30s, 10m, 2h or 3d, or an ISO time",
+            why="it must be a duration before now, such as 30s, 10m, 2h or 3d, a time of day, "
+            "such as 03:55, today, yesterday, or an ISO time",
             hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
         ) from error
+
+
+def _local(now: datetime, days_ago: int, clock: time) -> datetime:
+    """The moment at which local clocks showed ``clock`` some days before the local date of now."""
+    day = now.astimezone().date() - timedelta(days=days_ago)
+    # Without an offset, astimezone takes local time, with the offset of that day.
+    return datetime.combine(day, clock).astimezone(UTC)
+
+
+def local_time_remark(text: str, at: datetime, *, flag: str = "--since") -> str:
+    """What ``parse_time`` made of a text that depends on the local time zone; "" for any other.
+
+    Args:
+        at: what ``parse_time`` returned for the text.
+    """
+    text = text.strip()
+    if text not in _DAYS_AGO and not _TIME_OF_DAY.fullmatch(text):
+        try:
+            if datetime.fromisoformat(text).tzinfo is not None:
+                return ""
+        except ValueError:
+            return ""
+    local = at.astimezone()
+    offset = f"{local:%z}"
+    zone = f"UTC{offset[:3]}:{offset[3:5]}" if local.utcoffset() else "UTC"
+    return f"{flag} {text} is {local:%Y-%m-%d %H:%M:%S} local time ({zone})"

@@ -131,7 +131,7 @@ def test_since(client: Client) -> None:
     assert since(str(T0 + 1)) == ["3", "4", "5"]
     assert since("2023-11-14T22:13:20.001Z") == ["3", "4", "5"]
     assert since("1h") == []
-    for text in ("yesterday", f"{10**19 - 1}-0", str(10**19 - 1), f"{T0}-{2**64}", "9" * 5000):
+    for text in ("tomorrow", f"{10**19 - 1}-0", str(10**19 - 1), f"{T0}-{2**64}", "9" * 5000):
         with pytest.raises(UsageError, match="--since"):
             start_id(client, text)
 
