@@ -32,7 +32,7 @@ class PasswordSource:
     setting: str = "password"
 
     def __str__(self) -> str:
-        # The arguments are not shown: by mistake, they may contain the password.
+        # Do not show the arguments: an operator may have put the password there by mistake.
         return f"from {self.file}" if self.file else f"from the command {self.command[0]}"
 
     def read(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> str:

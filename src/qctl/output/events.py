@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Event names and job ids are padded to these widths.
 _EVENT_CELLS = 17
 _ID_CELLS = 6
-# Payloads are cut to this length: they may be megabytes long, and a file has no width.
+# Payloads are cut to this length, because they may be megabytes long, and lines that are written to
+# a file are not cut to the width of a terminal.
 _MAX_TEXT = 2000
 _STYLES = {
     "failed": "red",

@@ -179,7 +179,7 @@ def read_records(
 def attempts_allowed(value: Any) -> int:
     """How many attempts BullMQ allows for this ``opts.attempts``, for example 3 for 2.5.
 
-    0 if the value is missing or not a number; ``2**53`` for any greater number.
+    0 if the value is missing or not a number; never more than ``2**53``.
     """
     try:
         return math.ceil(min(max(float(value), 0), MAX_INTEGER))

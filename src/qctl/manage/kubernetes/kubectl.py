@@ -36,7 +36,8 @@ class Kubectl:
 
     def command(self, *words: str) -> tuple[str, ...]:
         """The program and its arguments."""
-        # In one word: as a word of its own, a name that begins with a dash would be an option.
+        # The option and the name are one word. As a separate word, a name that begins with a dash
+        # would be taken for an option.
         context = [f"--context={self._context}"] if self._context else []
         return ("kubectl", *context, *words)
 

@@ -59,7 +59,11 @@ class MasterState:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A new process in a slot, a numbered place in a master. An empty slot had no ``old_pid``."""
+    """A new process in a slot, which is a numbered place for one process in a master.
+
+    Args:
+        old_pid: None if the slot was empty.
+    """
 
     slot: int
     old_pid: int | None

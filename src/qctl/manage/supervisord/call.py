@@ -45,7 +45,7 @@ class HelperCall(DetachedCall):
         return first_line(b"\n".join(stderr.strip().splitlines()[-1:]))
 
     def close(self) -> None:
-        """See ``RestartCall``; a helper that still waits for the end of the process goes on."""
+        """See ``RestartCall``. A helper keeps running if it still waits for the process to end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_CLOSE_TIMEOUT_S)
         # Without this line, Popen would warn about a helper that goes on.

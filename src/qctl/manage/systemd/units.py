@@ -50,7 +50,8 @@ _REMEDY = "set KillMode=control-group in the unit"
 # systemd's defaults, for a property that an old systemd does not have.
 _STOP_TIMEOUT_S = 90.0
 _START_TIMEOUT_S = 90.0
-# A roll needs a RestartSec of at most this: the other processes do the work until the new start.
+# A roll needs a RestartSec of at most this: until systemd starts the process again, the other
+# processes do all the work.
 _MAX_RESTART_DELAY_S = 30.0
 _STATES = {
     "active": "online",

@@ -16,7 +16,8 @@ MANY, VERY_MANY = 10_000, 100_000
 # Redis trims streams only roughly. A stream above limit * _FACTOR + _SLACK counts as not trimmed.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
-# Redis does not show a worker's own limit. A count that is a multiple of this is taken for a limit.
+# Redis does not show the limit in a worker's options. If the count of finished jobs is a multiple
+# of this, qctl assumes that such a limit keeps the count there.
 _ROUND = 1000
 
 
@@ -46,7 +47,7 @@ def event_streams(exam: Examination) -> Iterator[Finding]:
 
 
 def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
-    """Completed or failed jobs that pile up: none of the newest has an option that limits them."""
+    """Completed or failed jobs that pile up: no option of the newest jobs limits how many stay."""
     counts = {
         (snapshot.keys, state): getattr(snapshot.counts, state)
         for snapshot in exam.snapshots
@@ -58,7 +59,8 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
         if kept.bounded or not count % _ROUND:
             continue
         option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-        # Show the counted jobs, without an estimate for a whole day: they may be a single burst.
+        # If all jobs ended in the last 24 hours, do not estimate a rate for a whole day from them:
+        # they may be a single burst.
         pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
         age_ms = 0 if kept.oldest_ms is None else exam.now_ms - kept.oldest_ms
         if kept.last_day is None and age_ms > 0:

@@ -32,8 +32,9 @@ class JobOutcome:
         result: ``completed``, ``failed``, ``retried`` (waits for another run),
             ``waiting-children``, ``removed``, ``recovered`` (had lost its worker and was put
             back), ``interrupted`` (its process ended before the job), ``running``, ``orphaned``
-            (still active without a worker), ``unknown`` (Redis could not be read, its events
-            were cut off, or another library may have it) or ``lost``.
+            (still active without a worker), ``unknown`` (Redis could not be read, the job's
+            events were trimmed, or another library may keep the job where qctl does not look)
+            or ``lost``.
         was: the last known state of a lost job.
     """
 
@@ -189,7 +190,7 @@ class Ledger:
         for job in jobs:
             self._interrupted.add(job)
             if not self._paused and job in self._running:
-                # It is unknown whether the job still ran before the resume.
+                # It is unknown whether the job ran until the resume, or ended before it.
                 self._is_unmeasured = True
             self._ended(job, self._last_run_ms.get(job, self._now_ms))
 

@@ -31,9 +31,9 @@ _HINT_ON_COMMAND = (
     f"{_HINT}, and whether the command restarts every worker of these queues; for more time: "
     "--ready-timeout D; for another number of workers: --expect-workers N"
 )
-# Seconds between two questions to a manager while workers are missing.
+# Seconds between two questions to the manager while workers are missing.
 _ASK_S = 2.0
-# The same once all workers are connected.
+# Seconds between two questions to the manager once all workers are connected.
 _ASK_AGAIN_S = 0.5
 # The client id and address of a worker's blocking connection.
 _Id = tuple[int, str]
@@ -62,14 +62,16 @@ class Replacement:
 
     Args:
         db: the database of the queues.
-        expected: how many new workers each queue needs; None for as many as it has now, even 0.
+        expected: how many new workers each queue needs; None: as many as the queue has now, which
+            may be 0.
         whose: client ids of the workers to replace; None for all workers of the queues.
         shortcoming: asks a manager why the replacement is not complete; "" if it is complete.
             Raises FailedError if the replacement cannot succeed.
         stop: returns whether the operator wants to stop; called often.
         rest: waits a short time.
         at_least: queue → how many workers are needed even if fewer are connected now.
-        watch_s: how long the new workers must stay connected in all; see ``confirm``.
+        watch_s: how long the new workers must stay connected, from the moment when all of them are
+            connected; see ``confirm``.
 
     Raises:
         FailedError: Redis does not list the workers.
@@ -189,7 +191,9 @@ class Replacement:
             self._rest()
 
     def confirm(self) -> None:
-        """Make sure that the new workers stay up for ``watch_s``, now that they have jobs.
+        """Make sure that the new workers stay up for ``watch_s`` now that they run jobs.
+
+        The time in which ``wait`` saw them all connected counts too.
 
         Raises:
             FailedError: as ``read``; also if a new worker has gone away since ``wait``.
@@ -248,7 +252,7 @@ class Replacement:
                 )
 
     def _ask(self) -> None:
-        """Ask the manager for its shortcoming, which may raise a FailedError."""
+        """Ask the manager why the replacement is not complete; raises like ``shortcoming``."""
         self._lacks = self._shortcoming()
         self._asked_at = time.monotonic()
 

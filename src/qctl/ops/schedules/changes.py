@@ -26,8 +26,8 @@ class Removal:
     Args:
         schedule: the scheduler as it was before the removal.
         removed: False in a dry run, or if another client removed the scheduler first.
-        job_left: the id of the scheduler's pending job if the job was no longer delayed, so that
-            it was not deleted and still runs; None if there is no such job.
+        job_left: the id of the scheduler's pending job if the removal leaves the job in the queue,
+            because the job is no longer delayed; else None.
     """
 
     schedule: Schedule
@@ -61,7 +61,7 @@ class RunNow:
 def remove_schedule(
     client: Client, prefix: str, queue: str, scheduler_id: str, *, dry_run: bool = False
 ) -> Removal:
-    """Remove a scheduler, or a legacy repeatable, and its pending job if that is delayed.
+    """Remove a scheduler or a legacy repeatable. If its pending job is delayed, remove the job too.
 
     Raises:
         NotFoundError: no such queue or scheduler.

@@ -15,7 +15,7 @@ from qctl.plurals import counted
 # How many harmed jobs the verdict lists: about a screenful.
 _MAX_HARMED = 20
 _MAX_PIDS = 6
-# With fewer cells than this for the queues, show their number instead of their names.
+# If fewer cells than this are left for the names of several queues, show how many queues there are.
 _MIN_NAMES = 20
 
 
@@ -144,7 +144,7 @@ def _figures(report: DrainReport) -> str:
         if report.proof.checked != "all ids":
             lost += " checked"
     gap = "unknown" if report.idle_s is None else duration(report.idle_s)
-    # The exact end of an interrupted run is unknown, so the gap may be shorter.
+    # The exact time when an interrupted job ended is unknown, so the gap may be shorter.
     at_most = "at most " if report.interrupted and report.idle_s is not None else ""
     parts = [figure("interrupted", report.interrupted), lost, f"longest gap {at_most}{gap}"]
     if report.strategy == "roll":

@@ -60,7 +60,8 @@ class ChildProcess:
             ended. Until the child reads the message to stop, it may still take jobs.
         stop_reported: set when the child has reported that it is stopping.
         redis_was_away: whether the child could not start because Redis was away.
-        is_being_replaced: whether a replacement because of a limit is under way or has just failed.
+        is_being_replaced: whether the child has reached a limit, such as a number of jobs, and its
+            replacement is under way or has just failed.
     """
 
     def __init__(self, slot: int) -> None:
@@ -159,7 +160,10 @@ class ChildProcess:
             return f"killed by signal {-self._code}"
 
     def last_words(self) -> list[str]:
-        """The last error or lines that the child wrote before it was ready, and how it ended."""
+        """The last error that the child wrote before it was ready, and how the child ended.
+
+        Without an error, the last lines that it wrote.
+        """
         lines = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*lines, f"({self.how_it_ended})"] if self.ended.is_set() else lines
 

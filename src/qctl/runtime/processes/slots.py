@@ -109,7 +109,8 @@ class Slot:
             if not child.ended.is_set():
                 self._retire(child)
             await self._pause()
-            # Log only now: if the master got the same signal, it has cancelled us during the pause.
+            # Log only now: if the master got the same signal, it has cancelled ``keep`` during the
+            # pause, and this line is not reached.
             self._log.warning("process takes no more jobs, another follows", pid=child.pid, why=why)
 
     async def replace(self) -> tuple[int | None, int]:

@@ -27,7 +27,7 @@ class KeptJobs:
         examined: how many jobs were read, at most 20.
         oldest_ms: when the oldest of all kept jobs ended.
         last_day: how many of the kept jobs ended in the last 24 hours. None if Redis refused the
-            count, or if no kept job ended earlier, because the count would not cover a whole day.
+            count, or if all kept jobs ended in that time: then the count may not cover a whole day.
     """
 
     keys: QueueKeys

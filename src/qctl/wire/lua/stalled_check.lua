@@ -1,12 +1,13 @@
--- The stalled check. Puts back, to run next, the jobs that the last check has marked and that have no lock. Then
--- marks all active jobs for the next check. Wire format 5.13.
+-- The stalled check. Jobs that the last check has marked, and that have no lock, are put back and run next.
+-- Then all active jobs are marked for the next check. Wire format 5.13.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms   ARGV[2] interval between checks, ms   ARGV[3] how many stalls a job may have
 -- ARGV[4] the failure reason of a job that stalls too often
 --
--- Answers {ids that were put back, 1 if marked ids are left for the next check else 0}, or {{}, -1} if
--- another worker has checked within the interval. One call checks at most 1,000 marked ids.
+-- Answers {ids, left}: the ids that were put back, and 1 if marked ids are left for the next check, otherwise 0.
+-- Answers {{}, -1} if a worker has made the check within the interval.
+-- One call checks at most 1,000 marked ids.
 --@include ready
 --@include events
 --@include is_job

@@ -117,7 +117,8 @@ class ClockSample:
 
     Each step of a job is one call: a producer adds the job, a worker fetches it, a worker ends it.
     If a call has to wait, for example because Redis is away, the host's clock looks behind, never
-    ahead. No single outage delays both steps of a worker, so only the higher result counts.
+    ahead. No single outage delays both steps of a worker, so ``ahead_ms`` is the higher result of
+    the two steps.
 
     Args:
         who: name of the worker; None for a worker without a name and for a producer.
@@ -191,7 +192,10 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
 
 
 def _newest(history: History, *names: str) -> dict[str, PastEvent]:
-    """Each job's newest event named in ``names``: the hash has only the times of the last run."""
+    """For each job, the newest event with one of these names.
+
+    Older events are of no use, because the job's hash has only the times of the last run.
+    """
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 

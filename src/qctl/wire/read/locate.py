@@ -71,8 +71,8 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     due = scores["delayed"] if state == "delayed" else None
     lock_token, lock_ttl_ms = parse_lock(token, ttl)
     *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
-    # The id may be the name of a key of the queue, such as ``meta``. A hash is a job's if it has a
-    # timestamp, or if the id is in some state, because then a worker takes it for a job.
+    # The id may be the name of a key of the queue, such as ``meta``. The hash counts as a job's if
+    # it has a timestamp. It also counts if the id is in a state, because a worker would run it.
     fields = to_dict(value_or(flat, []))
     return Whereabouts(
         state=state,
@@ -88,7 +88,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
 def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
     """Those of ``ids`` that are in ``state``.
 
-    Ids in a sorted set are in the order of ``windows``; ids in a list are sorted as text.
+    The result for a sorted set has the order of ``windows``; for a list, it is sorted by id.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.
@@ -118,8 +118,9 @@ def states_in_lists(
     The ends of all lists are searched before the rest.
 
     Args:
-        max_searches: for how many jobs whole lists are searched; see ``_END``. A job in the middle
-            of a long list may be missing in the result if there are more jobs.
+        max_searches: for how many jobs, at most, whole lists are searched, if the ends (``_END``)
+            do not have the job. If more jobs are left then, the result may lack a job that is in
+            the middle of a long list.
     """
     ends = [(name, ("RANK", rank, "MAXLEN", _END)) for name in LISTS for rank in (1, -1)]
     found: dict[JobKey, str] = {}

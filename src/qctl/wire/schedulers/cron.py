@@ -61,7 +61,8 @@ class Cron:
         has_last_day: whether the last day of the month matches, in addition to ``days``.
         weekdays: days of the week, where 0 is Sunday; None if unrestricted.
         last_weekdays: days of the week that match only in the last seven days of the month.
-        nth: with 2, only the second such weekday of a month matches; with 0, all match.
+        nth: which of the ``weekdays`` in a month match: for Monday and 2, only the second Monday
+            of the month; for 0, all Mondays.
         refused: why no new scheduler may have this pattern, although workers still run existing
             schedulers with it; usually empty.
     """
@@ -164,7 +165,7 @@ def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
-    """The first due time after the clock is set back; None if that is over three hours away."""
+    """The first due time after the clock is set back; None if it is not set back within 3 hours."""
 
     def offset(at_ms: int) -> timedelta:
         return datetime.fromtimestamp(at_ms / 1000, zone).utcoffset() or timedelta()

@@ -109,7 +109,7 @@ def retry(
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
-    """The call that puts jobs (id, lock token) back to run next, in order. No attempt counts."""
+    """The call that puts jobs (id, lock token) back to run next, in order. It counts no attempt."""
     return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
@@ -156,7 +156,7 @@ def scheduler_due(keys: QueueKeys, scheduler_id: str) -> tuple[Arg, ...]:
 
 
 def stop_queue(keys: QueueKeys, for_ms: int) -> tuple[Arg, ...]:
-    """The command that keeps all workers with a rate limit from starting jobs for ``for_ms``."""
+    """The command after which workers that have a rate limit start no jobs for ``for_ms``."""
     return ("SET", keys("limiter"), NO_MORE_JOBS, "PX", max(for_ms, 1))
 
 
