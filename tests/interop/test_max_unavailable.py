@@ -160,13 +160,3 @@ def fewest_workers(lab: Lab) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-def test_a_roll_refuses_to_stop_all_of_them(lab: Lab) -> None:
-    lab.app(instances=2, HANDLE_SIGINT=1)
-    before = pids(lab)
-    done = lab.qctl(*RESTART, "--strategy", "roll")
-    assert done.code == 5
-    assert "fewer than 3 processes are online" in done.err
-    assert pids(lab) == before
-    lab.prove_tidy("q")

@@ -501,14 +501,15 @@ class Pm2Like:
 
 
 @pytest.mark.parametrize(
-    ("count", "changes", "says"),
+    ("count", "at_once", "changes", "says"),
     [
-        (1, {}, "fewer than 2 processes"),
-        (2, {"status": "errored"}, "fewer than 2 processes"),
-        (2, {"stop_signal": "message"}, "message"),
+        (1, 1, {}, "fewer than 2 processes"),
+        (2, 1, {"status": "errored"}, "fewer than 2 processes"),
+        (2, 2, {}, "fewer than 3 processes"),
+        (2, 1, {"stop_signal": "message"}, "message"),
     ],
 )
-def test_what_pm2_cannot_roll(count: int, changes: dict[str, str], says: str) -> None:
+def test_what_pm2_cannot_roll(count: int, at_once: int, changes: dict[str, str], says: str) -> None:
     one = ManagedProcess(
         target="pm2:app", key="0", name="app", namespace="", status="online", pid=None,
         started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGINT", kill_timeout_ms=0,
@@ -518,10 +519,13 @@ def test_what_pm2_cannot_roll(count: int, changes: dict[str, str], says: str) ->
     processes = [one, replace(one, key="1", **changes)][:count]
     with pytest.raises(RefusedError) as caught:
         require_rollable(
-            Target("pm2:app", manager, tuple(processes), ()), Connections(Workers(), {}, {})
+            Target("pm2:app", manager, tuple(processes), ()),
+            Connections(Workers(), {}, {}),
+            at_once,
         )
     assert says in caught.value.why
     assert "--strategy pause" in caught.value.hint
+    assert ("--max-unavailable" in caught.value.hint) == (at_once > 1)
 
 
 # The time in which nothing ran
