@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.config.prefixes import only
+from qctl.config.prefixes import only, parse_prefixes
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
@@ -121,6 +121,14 @@ def test_workers_of_all_prefixes_and_what_no_drain_reaches() -> None:
         "staging:mail (database 0)",
         "mail (prefix bull, database 1)",
     ]
+
+
+@pytest.mark.parametrize("patterns", [["*"], ["stag*"]])
+def test_a_plain_name_is_no_worker_of_a_pattern(patterns: list[str]) -> None:
+    listing = [f"{line('staging:mail')}\n{line(client_name('staging', 'mail'), 8)}"]
+    found = parse_workers(listing, parse_prefixes(patterns))
+    assert found is not None
+    assert [worker.client_id for worker in found] == [8]
 
 
 def test_raw_names_of_the_python_port() -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from qctl.manage.container_signals import has_init, signal_name, trouble_of
 from qctl.manage.docker.cgroups import container_ids
-from qctl.manage.docker.signals import has_init, signal_name, trouble_of
 from qctl.manage.protocol import ManagedProcess
 
 COMPOSE = "com.docker.compose."

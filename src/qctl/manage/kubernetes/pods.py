@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from qctl.manage.docker.signals import trouble_of
+from qctl.manage.container_signals import trouble_of
 from qctl.manage.kubernetes.kubectl import Kubectl
 from qctl.manage.kubernetes.workload import Workload, not_understood, number
 from qctl.manage.protocol import ManagedProcess

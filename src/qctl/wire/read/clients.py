@@ -221,7 +221,7 @@ def _connected(
     for fields in (fields for clients in rows for fields in clients):
         name = fields["name"]
         worker = _parse(fields, served, db)
-        if worker is not None and prefixes is EVERY_PREFIX and worker.keys not in known:
+        if worker is not None and prefixes.needs_scan and worker.keys not in known:
             # If the decoded name is not printable, it was probably a plain name, not base64.
             worker = worker if worker.queue.isprintable() else None
         if worker is not None:

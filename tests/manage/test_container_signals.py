@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.manage.docker.signals import has_init, signal_name, trouble_of
+from qctl.manage.container_signals import has_init, signal_name, trouble_of
 
 
 @pytest.mark.parametrize(
