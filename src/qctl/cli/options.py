@@ -82,7 +82,7 @@ class CommonOptions:
     )
 
     def following(self, before: CommonOptions, path: str) -> CommonOptions:
-        """These options after a command, and ``before`` it the others.
+        """Merge these options, given after a command, with the options given ``before`` it.
 
         Args:
             path: the command, as typed.

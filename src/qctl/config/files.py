@@ -306,8 +306,8 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
-    # Prefer the known keys of the same table, then the most similar key. A key at the top level
-    # may only lack its table, so no table is preferred.
+    # Prefer the known keys of the same table, then the most similar key. For a key at the top
+    # level, prefer no table: perhaps the user only forgot to write the table.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (
@@ -328,7 +328,7 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
 
 
 def _with_names(key: Sequence[str], known: str) -> list[str]:
-    """``known`` with each star replaced by the name at that depth of ``key``, or by NAME."""
+    """``known`` with each star replaced: by the table of ``key`` at that depth, else by NAME."""
     *tables, _ = key
     return [
         tables[depth] if part == "*" and depth < len(tables) else part.replace("*", "NAME")

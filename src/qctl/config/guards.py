@@ -94,8 +94,9 @@ def _other_contexts(
 ) -> Iterator[tuple[str, Lookup]]:
     """The contexts other than ``chosen`` that have a guard and name the Redis at ``url``.
 
-    Contexts in the file that sets the chosen context's ``url`` are left out: the author gave two
-    contexts one Redis on purpose. A flag, variable or other file may name this Redis by mistake.
+    A context is left out if one file sets its ``url`` and the ``url`` of the chosen context: the
+    author of the file gave two contexts one Redis on purpose. If ``url`` comes from a flag, a
+    variable or another file, it may name this Redis by mistake.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):

@@ -20,7 +20,7 @@ _STATE, _START = 0, 19
 # Columns in /proc/PID/net/tcp, and the code there for an established connection.
 _TCP_LOCAL, _TCP_STATE, _TCP_INODE = 1, 3, 9
 _ESTABLISHED = "01"
-_MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 address, before the address
+_MAPPED = "::ffff:"  # the prefix that an IPv6 socket puts before an IPv4 address
 
 
 def read_birth_s(pid: int) -> float | None:

@@ -32,10 +32,10 @@ class Pulse:
         self._asked_at: dict[str, float] = {}
 
     def ask(self, whom: str, allowed_s: float = 0.0) -> None:
-        """Record a question; an earlier one without an answer counts instead.
+        """Record a question, unless an earlier question to ``whom`` has no answer yet.
 
         Args:
-            allowed_s: how long the answer may take by itself, as for a command that blocks.
+            allowed_s: how long the answer may rightly take, for example to a command that blocks.
         """
         self._asked_at.setdefault(whom, time.monotonic() + allowed_s)
 

@@ -4,8 +4,9 @@ A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, 
 payload: ``s:`` and text, ``j:`` and JSON, or raw bytes. A request is ``[j:{"type": "call",
 "method": …, "args": […]}, s:id]``; its reply is ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
-Replies contain the apps' whole environment, including secrets. An exception and its context may
-quote only PM2's error message, so errors are raised outside the ``except`` block of their cause.
+Replies contain the apps' whole environment, including secrets. From a reply, an
+exception may quote only PM2's error message. The exception's context must not quote more either, so
+errors are raised outside the ``except`` block of their cause.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def call(path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S) -
     """Call a method and wait for its reply, at most ``timeout_s`` seconds in all.
 
     Raises:
-        UnreachableError: PM2 does not answer in time. Also raises like ``Call`` and ``poll``.
+        UnreachableError: PM2 does not answer in time. Also raises what ``Call`` and ``poll`` raise.
     """
     deadline = time.monotonic() + timeout_s
     with contextlib.closing(Call(path, method, *args, timeout_s=timeout_s)) as request:

@@ -52,7 +52,8 @@ class QueueJobs:
         cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
         replaced: at most this many scheduler iterations were replaced by newer ones. No event
             reports a replacement.
-        started: schedulers whose current iteration has started, so their next one replaces none.
+        started: schedulers whose current iteration has started, so that the next iteration does
+            not replace it.
     """
 
     ids: dict[str, str]

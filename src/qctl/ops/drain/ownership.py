@@ -52,7 +52,7 @@ class Pauses:
         return keys in self.ours and keys not in self.disowned
 
     def paused(self, keys: QueueKeys, event_id: str) -> None:
-        """Record that we have paused a queue, by the id of the ``paused`` event."""
+        """Record that we have paused a queue; ``event_id``: the id of the ``paused`` event."""
         self.own_pause_ids.add(event_id)
         self.ours.add(keys)
         self.began_ms = self.began_ms or int(event_id.partition("-")[0])
@@ -69,7 +69,7 @@ class Pauses:
         return True
 
     def resumed_by_us(self, keys: QueueKeys, event_id: str, at_ms: int) -> None:
-        """Record that we have resumed a queue, by the id of the event ("" if there is none)."""
+        """Record that we have resumed a queue; ``event_id`` is "" if no event was written."""
         self.resumed.add(keys)
         self.own_resume_ids.add(event_id)
         self.ended_ms = at_ms

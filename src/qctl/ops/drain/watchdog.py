@@ -81,7 +81,7 @@ class Watchdog:
         self._is_in_a_hurry = False
 
     def hurry(self) -> None:
-        """Wait for nothing longer than ``HURRY_S`` once qctl has ended."""
+        """Once qctl has ended, limit each wait to ``HURRY_S``, and do not ``watch``."""
         self._is_in_a_hurry = True
 
     def run(self, pipe: int) -> None:

@@ -27,13 +27,14 @@ from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
-# In seconds: a new process has its worker within _MAX_START_S; a clock changes at most _CLOCK_S.
+# In seconds. A worker starts at most _MAX_START_S after its process. If a clock was adjusted, the
+# worker may seem to have started before its process, by at most _CLOCK_S.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class JobRef:
-    """A job by queue and id; the queue is called as in ``Impact``."""
+    """A job by queue and id; ``Impact`` says in which form queues are named."""
 
     queue: str
     id: str
@@ -218,7 +219,8 @@ def jobs_at_risk(
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.holder_of(job)
         endangered = has_limit and held_by in {"target", "unknown"}
-        # Whether the job probably still runs at the kill; True if no past run shows it.
+        # Whether the job probably still runs at the kill: True if past runs allow no estimate, None
+        # if the time until the kill is unknown.
         outlasts = None if kill_after_s is None else p50_s is None or p50_s >= kill_after_s
         is_exempt = job.key in exempt
         found.append(

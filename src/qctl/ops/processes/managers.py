@@ -29,7 +29,7 @@ T = TypeVar("T")
 Found = tuple[Sequence[ManagedProcess], tuple[str, ...]]
 
 
-def manager_for(  # noqa: PLR0911 - a case a manager
+def manager_for(  # noqa: PLR0911 - one return per manager
     kind: str, settings: Settings, timeout_s: float | None = None
 ) -> Manager:
     """The process manager of this kind, the first part of ``MANAGER:NAME``.
@@ -108,7 +108,7 @@ def _has_files(kind: str, settings: Settings) -> bool:
 
 
 def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
-    """The managers that are on this host, by their files; asks no manager.
+    """The managers that are on this host, as files or the config show; asks no manager.
 
     Args:
         timeout_s: how long each manager may take to answer later.
@@ -160,7 +160,8 @@ def managed_processes(
         located, more_remarks = _located(locators, workers, processes)
         processes = [*processes, *located]
         remarks += more_remarks
-    # A configured target may also be found by its workers; it keeps its name from the config.
+    # A process may be found twice: as a configured target, and by its workers. The first of the
+    # two is kept, with the name from the config.
     found: dict[tuple[str, str], ManagedProcess] = {}
     for process in processes:
         found.setdefault((process.kind, process.key), process)
@@ -182,7 +183,8 @@ def _find(manager: Manager, name: str) -> Sequence[ManagedProcess]:
         found = manager.find(name)
     except NotFoundError:
         return ()
-    # The manager may return a longer name, but the config lists the queues under its own name.
+    # Keep the name from the config, which lists the queues under that name: the manager may return
+    # a longer one.
     return [replace(process, target=f"{manager.kind}:{name}") for process in found]
 
 
@@ -212,7 +214,8 @@ def _located(
     pids = {owners[address] for address in unknown if address in owners}
     hosts = {host_of(address) for address in unknown if address not in owners}
     found, remarks = _ask([(kind, partial(each.holding, pids, hosts)) for kind, each in locators])
-    # A container on another host may have the same address, so match the connections once more.
+    # A container here may have the same address as a worker on another host, so match the
+    # connections once more.
     connected = {each.key for each in by_address(found, unknown).values()}
     return [each for each in found if not each.addresses or each.key in connected], remarks
 

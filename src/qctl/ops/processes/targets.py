@@ -230,7 +230,7 @@ def targets_serving(
     processes: Sequence[ManagedProcess],
     queues: Collection[QueueKeys],
 ) -> set[str]:
-    """Labels of the targets that serve one of these queues, by the config or their connections.
+    """Labels of the targets that serve one of these queues according to config or connections.
 
     Args:
         connections: the connected workers; if None (unknown), only the config counts.

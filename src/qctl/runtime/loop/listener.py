@@ -72,7 +72,11 @@ class Listener:
         self._task = asyncio.create_task(self._run(), name=f"listen {self._fetcher.keys.name}")
 
     def listen(self, next_delayed_ms: int) -> None:
-        """Begin to wait for a marker, or until a delayed job is due (epoch ms; 0 for none)."""
+        """Begin to wait for a marker, or until the next delayed job is due.
+
+        Args:
+            next_delayed_ms: when that job is due, epoch ms; 0 if no job is delayed.
+        """
         self._next_delayed_ms = next_delayed_ms
         self._is_wanted.set()
 
@@ -93,7 +97,8 @@ class Listener:
                 await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # CLIENT is not allowed, or a marker is on its way to us and gets lost: add another one.
+            # Redis does not allow CLIENT, or a marker is on its way here. After the disconnect, a
+            # marker would be lost, so add another one.
             task.cancel()
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)

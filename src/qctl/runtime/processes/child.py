@@ -41,8 +41,9 @@ from qctl.runtime.processes.reload import FileWatch
 
 # A child that has not ended this long after its grace is stuck, and ends itself.
 STUCK_S = 10.0
-# A worker with room fetches every ``drain_delay_s``, or within 10 s if a delayed job is due later.
-# The worker is late if no fetch has succeeded for three times ``drain_delay_s`` plus this time.
+# A worker with room fetches every ``drain_delay_s``. While a delayed job waits, the worker fetches
+# when that job is due, but after 10 s at the latest. The worker is late if no fetch has succeeded
+# for three times ``drain_delay_s`` plus this time.
 LATE_S = 10.0
 _READY_POLL_S = 0.01
 
@@ -131,7 +132,8 @@ class Child:
         reporting.cancel()
         if self._heartbeats is not None:
             await asyncio.to_thread(self._heartbeats.stop)
-        # Exit code 1: the master must put back jobs, because Redis was away when this child tried.
+        # Exit code 1: Redis was away when this child tried to put back its jobs, so the master must
+        # put them back.
         is_clean = not any(worker.state().busy for worker in self._workers)
         # Exit here: the end of ``asyncio.run`` would wait for threads.
         _exit(0 if is_clean else 1)

@@ -1,7 +1,7 @@
 """Writes heartbeats to Redis: the states of this process's workers, for other commands.
 
-A thread writes heartbeats, since a worker whose event loop is blocked is not dead: another thread
-still renews its locks.
+A thread of its own writes the heartbeats, so they go on while a worker's event loop is blocked.
+Such a worker is not dead: another thread still renews its locks.
 """
 
 from __future__ import annotations

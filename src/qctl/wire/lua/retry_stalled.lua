@@ -3,7 +3,8 @@
 -- prioritised job keeps its priority, and the caller decides whether a stall is counted.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] "" to forget all stalls; else how many stalls a job may have (maxStalledCount): one more is counted
+-- ARGV[1] "" to forget all stalls of the jobs; else each job gets one more stall, and this is how many stalls a
+--         job may have (maxStalledCount)
 -- ARGV[2] the failure reason of a job that stalls too often
 -- ARGV[3], ARGV[4] … id, expected lock token or "" for no lock; at most 500 pairs
 --

@@ -7,8 +7,8 @@
 -- limit ends}.
 -- A queue's concurrency sets how many jobs may run at once. The workers share these places: else the first
 -- worker would keep them all. kept: how many places this worker may fill because its own jobs have just ended.
--- Without kept, the worker may fill a quarter of the free places, and waits for the next turn: BZPOPMIN serves
--- the client that has waited longest.
+-- Without kept, the worker may fill a quarter of the free places. Then it waits for a marker. The workers take
+-- turns, because BZPOPMIN gives a marker to the client that has waited longest.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local max_jobs = tonumber(meta[3] or "") or limiter_max
