@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from qctl.connection.address import EMBEDDED, Address, Client, parse_url
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError, UsageError
+from qctl.locks import try_lock
 
 # A kept server ends after this time without a client.
 IDLE_S = 300.0
@@ -300,13 +300,7 @@ def _try_lock(folder: Path) -> int | None:
 
     The caller closes the descriptor.
     """
-    descriptor = _open_lock(folder)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    return try_lock(folder / LOCK_FILE)
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ Each master has a folder ``$XDG_STATE_HOME/qctl/workers/NAME`` that only this us
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
+from qctl.locks import try_lock
 from qctl.manage.host import is_running
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -126,13 +126,7 @@ class MasterFolder:
 
     def try_lock(self) -> int | None:
         """A descriptor that holds the lock, for the master to inherit; None if a master has it."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return try_lock(self.path / "lock")
 
     def write(self, state: MasterState) -> None:
         """Write the state file."""

@@ -14,7 +14,6 @@ answers at the same address, for example through a tunnel, the database is scann
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -29,6 +28,7 @@ from qctl.config.prefixes import Prefixes, parse_prefixes
 from qctl.connection.address import Address, Client
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
+from qctl.locks import try_lock
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import survey
 
@@ -158,13 +158,7 @@ class QueueNameCache:
     def _try_lock(self) -> int | None:
         """A descriptor that holds the lock; None if another process has the lock."""
         # The lock has its own file, because a scan replaces the file with the names.
-        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return try_lock(Path(f"{self.path}.lock"))
 
     def _start(self, lock: int) -> None:
         import subprocess  # noqa: PLC0415 - takes 5 ms, rarely needed
