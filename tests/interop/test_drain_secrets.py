@@ -42,6 +42,7 @@ def command_lines() -> str:
 
 def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
     lab = locked_lab
+    lab.watch = "1s"
     lab.app()
     lab.prove(lab.add(1))
     shown = [lab.qctl("status", "--json"), lab.qctl(*DRAIN, "--dry-run"), lab.qctl("workers")]
