@@ -167,6 +167,7 @@ def test_other_queues_whose_workers_went_too(client: Client, connected: Connect)
     replacement = watch(client)
     assert replacement.stopped_beside() == ()
     other.close()
+    wait_until(replacement.stopped_beside, "Redis to notice the end of the connection")
     assert replacement.stopped_beside() == ("other",)
 
 
