@@ -45,9 +45,11 @@ def parse(words: list[str]) -> str:
     name = "qctl"
     while True:
         ctx = command.make_context(name, list(words), parent=ctx)
-        if not hasattr(command, "list_commands"):
+        rest = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        stands_alone = getattr(command, "invoke_without_command", False) and not rest
+        if stands_alone or not hasattr(command, "list_commands"):
             return str(ctx.command_path.partition(" ")[2])
-        name, command, words = command.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
+        name, command, words = command.resolve_command(ctx, rest)
 
 
 def words_of(example: str) -> list[str]:

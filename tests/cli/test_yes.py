@@ -25,6 +25,8 @@ ARGUMENTS = {
     "jobs promote": ("q", "d"),
     "jobs remove": ("q", "1"),
     "jobs add": ("q", "mail"),
+    "queues set": ("q", "--concurrency", "5"),
+    "queues delete": ("q",),
     "pause": ("q",),
     "resume": ("q",),
     "drain": ("q",),

@@ -83,7 +83,10 @@ def _parse(text: str, typed: int | None) -> None:
         contextlib.suppress(click_errors.Exit, *may_lack),
     ):
         context = group.make_context(name, words)
-        while isinstance(group, typer.core.TyperGroup):
+        # A group may stand alone, such as `qctl queues`.
+        while isinstance(group, typer.core.TyperGroup) and (
+            context._protected_args or not group.invoke_without_command
+        ):
             name, group, words = group.resolve_command(
                 context, [*context._protected_args, *context.args]
             )

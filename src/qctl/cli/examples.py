@@ -23,6 +23,17 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "queues": (
         ("qctl queues", "the names, one per line"),
         ("qctl queues --json", "for scripts"),
+        ("qctl queues set emails --concurrency 10", "at most 10 jobs at once, over all workers"),
+        ("qctl queues delete old-emails --dry-run", "what a queue has, before it is deleted"),
+    ),
+    "queues set": (
+        ("qctl queues set emails --concurrency 10", "at most 10 jobs at once, over all workers"),
+        ("qctl queues set emails --rate-limit 100/1m", "at most 100 jobs start in a minute"),
+        ("qctl queues set emails --concurrency none --rate-limit none", "no limits"),
+    ),
+    "queues delete": (
+        ("qctl queues delete old-emails --dry-run", "count its keys"),
+        ("qctl queues delete old-emails", "delete it, after asking for its name"),
     ),
     "workers": (
         ("qctl workers", "workers of all queues"),

@@ -22,6 +22,7 @@ import typer
 
 # Typer's own copy of click; a later version of typer might move it, so typer is pinned.
 from typer import _click as click
+from typer._click.globals import get_current_context
 from typer.main import get_command_from_info, get_params_convertors_ctx_param_name_from_function
 from typer.models import CommandFunctionType, CommandInfo
 
@@ -39,6 +40,12 @@ class App:
 
     def __init__(self) -> None:
         self._commands: dict[str, CommandInfo] = {}
+        self._alone: CommandInfo | None = None
+
+    def alone(self, function: CommandFunctionType) -> CommandFunctionType:
+        """Register what the group itself does if no command of it is typed."""
+        self._alone = CommandInfo(cls=Command, callback=_with_environment(function))
+        return function
 
     def command(
         self,
@@ -66,20 +73,42 @@ class App:
     def build(self, name: str, line: str) -> click.Command:
         """The command ``name``; if there is none, a group of all commands with help ``line``."""
         if name in self._commands:
-            return self._build(name)
+            return _build(self._commands[name])
+        commands = {each: _build(info) for each, info in self._commands.items()}
+        if self._alone is not None:
+            return _group_alone(name, commands, _build(self._alone))
         return Group(
             name=name,
             help=line,
-            commands={each: self._build(each) for each in self._commands},
+            commands=commands,
             params=common_params(),
             rich_markup_mode=None,
             context_settings=CONTEXT_SETTINGS,
         )
 
-    def _build(self, name: str) -> click.Command:
-        return get_command_from_info(
-            self._commands[name], pretty_exceptions_short=False, rich_markup_mode=None
-        )
+
+def _build(info: CommandInfo) -> click.Command:
+    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+
+
+def _group_alone(name: str, commands: dict[str, click.Command], alone: click.Command) -> Group:
+    """A group that does what ``alone`` does if no command of it is typed."""
+
+    def run(**values: Any) -> None:
+        if get_current_context().invoked_subcommand is None and alone.callback is not None:
+            alone.callback(**values)
+
+    return Group(
+        name=name,
+        help=alone.help,
+        commands=commands,
+        params=alone.params,
+        callback=run,
+        invoke_without_command=True,
+        subcommand_metavar="[COMMAND]",
+        rich_markup_mode=None,
+        context_settings=CONTEXT_SETTINGS,
+    )
 
 
 def common_params() -> list[click.Parameter]:

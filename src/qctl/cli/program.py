@@ -28,7 +28,7 @@ from qctl.errors import ExitStatus, QctlError, UsageError
 # the first line of the command's own help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
-    "queues": ("status", "Names of the queues that exist."),
+    "queues": ("queues", "Names of the queues that exist; change or delete one."),
     "workers": ("status", "Workers that are connected, and the processes they run in."),
     "jobs": ("jobs", "List jobs, count failures, show one, add, retry, delete."),
     "pause": ("pause", "Stop workers from taking jobs; active jobs continue."),

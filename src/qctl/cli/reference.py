@@ -83,9 +83,15 @@ def entries(command: Any = None, parent: Any = None, name: str = "qctl") -> Iter
     command = command or build()
     ctx = typer.Context(command, parent=parent, info_name=name)
     if hasattr(command, "list_commands"):
+        if command.invoke_without_command:
+            yield _entry(command, ctx)
         for child in command.list_commands(ctx):
             yield from entries(command.get_command(ctx, child), ctx, child)
         return
+    yield _entry(command, ctx)
+
+
+def _entry(command: Any, ctx: typer.Context) -> Entry:
     own: list[tuple[str, str]] = []
     common: list[tuple[str, str]] = []
     for parameter in command.get_params(ctx):
@@ -93,7 +99,7 @@ def entries(command: Any = None, parent: Any = None, name: str = "qctl") -> Iter
         if record is not None and "--help" not in parameter.opts:
             is_common = bool(set(parameter.opts) & set(COMMON_FLAGS))
             (common if is_common else own).append((record[0], " ".join(record[1].split())))
-    yield Entry(
+    return Entry(
         path=ctx.command_path,
         usage=" ".join(command.collect_usage_pieces(ctx)),
         paragraphs=tuple(" ".join(text.split()) for text in command.help.split("\n\n")),

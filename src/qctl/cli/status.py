@@ -1,4 +1,4 @@
-"""``qctl status``, ``qctl queues`` and ``qctl workers``."""
+"""``qctl status`` and ``qctl workers``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from qctl.cli.frame import App
 from qctl.cli.help import optional_value
 from qctl.cli.options import QueuesOrAll
 from qctl.durations import parse_duration_s
-from qctl.grouping import grouped
 
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
@@ -59,7 +58,7 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
         watch_status(env, inspect, interval_s)
         return
     text = "reading the queues …" if names else "finding and reading the queues …"
-    with _remark_if_slow(env, text):
+    with remark_if_slow(env, text):
         inspection = inspect()
     if env.output == "table":
         from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
@@ -69,34 +68,6 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
         env.emit_json(inspection.report)
     env.note(*inspection.remarks)
     inspection.queues.raise_if_broken()
-
-
-@app.command("queues")
-def queues(env: Environment) -> None:
-    """Names of the queues that exist.
-
-    Scans every key of the database, which takes seconds if there are millions of keys. For a few
-    minutes, other commands reuse the names.
-    """
-    from qctl.ops.queues.missing import no_queues  # noqa: PLC0415
-    from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
-    from qctl.output.text import visible  # noqa: PLC0415
-
-    address, client = env.redis()
-    with _remark_if_slow(env, "searching all keys of this Redis for queues …"):
-        cache = QueueNameCache(env.settings.state_home, address, env.settings.prefixes)
-        found = cache.scan(client).queues
-    if not found:
-        raise no_queues(client, env.settings.prefixes)
-    is_single = env.settings.prefixes.single is not None
-    names = [queue.name if is_single else queue.full_name for queue in found]
-    by_prefix = {
-        prefix: [queue.name for queue in queues]
-        for prefix, queues in grouped(found, lambda queue: queue.prefix).items()
-    }
-    env.show(
-        {"queues": names, "by_prefix": by_prefix}, (visible(name, env.width) for name in names)
-    )
 
 
 @app.command("workers")
@@ -123,7 +94,7 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
 
 
 @contextlib.contextmanager
-def _remark_if_slow(env: Environment, text: str) -> Iterator[None]:
+def remark_if_slow(env: Environment, text: str) -> Iterator[None]:
     """On a terminal, print ``text`` if the block takes longer than ``PATIENCE_S``."""
     if not env.animated:
         yield

@@ -174,10 +174,8 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
         is_stuck = allows_none or counts.stalled == counts.active
         remedy, commands = "", list[str]()
         if allows_none:
-            remedy = (
-                "set it with BullMQ's queue.setGlobalConcurrency(n), or remove it with "
-                "removeGlobalConcurrency()"
-            )
+            remedy = "set it to a number from 1, or remove it"
+            commands = [exam.command("queues set", snapshot.keys.name, "--concurrency", "none")]
         elif is_stuck:
             remedy = "put the stalled jobs back, so that other jobs can start"
             commands = [exam.command("jobs retry-stalled", snapshot.keys.name)]

@@ -80,7 +80,7 @@ def survey(
         elif look_beyond or prefixes.include(prefix, name):
             found[suffix].add(QueueKeys(prefix, name))
     inside = {queue for queue in found["meta"] if prefixes.include(queue.prefix, queue.name)}
-    likely = _with_queue_meta(client, inside, if_denied=True)
+    likely = with_queue_meta(client, inside, if_denied=True)
     likely |= _beyond(client, sorted(found["meta"] - inside))
     queues = certain | _likely_queues(client, certain, likely, found["meta"], found["id"])
     chosen = {queue for queue in queues if prefixes.include(queue.prefix, queue.name)}
@@ -100,7 +100,7 @@ def _likely_queues(
     used = {queue.prefix for queue in likely}
     likely = likely | {queue for queue in with_id if queue.prefix in used}
     outer = {above for queue in likely for above in _above(queue)}
-    owners = certain | likely | _with_queue_meta(client, outer - certain - likely)
+    owners = certain | likely | with_queue_meta(client, outer - certain - likely)
     whole = with_meta & with_id
     return {q for q in likely if q in whole or not owners.intersection(_above(q))}
 
@@ -120,7 +120,7 @@ def _above(queue: QueueKeys) -> list[QueueKeys]:
 
 
 def _beyond(client: Client, queues: Sequence[QueueKeys]) -> set[QueueKeys]:
-    """``_with_queue_meta`` for queues that nobody asked for.
+    """``with_queue_meta`` for queues that nobody asked for.
 
     Redis logs each denial, so if this Redis user may not read the first queue, no other is read.
     """
@@ -128,10 +128,10 @@ def _beyond(client: Client, queues: Sequence[QueueKeys]) -> set[QueueKeys]:
         return set()
     (reply,) = client.pipeline([("HMGET", queues[0]("meta"), *_META_FIELDS)])
     is_denied = isinstance(reply, ReplyError) and reply.code != "WRONGTYPE"
-    return set() if is_denied else _with_queue_meta(client, queues)
+    return set() if is_denied else with_queue_meta(client, queues)
 
 
-def _with_queue_meta(
+def with_queue_meta(
     client: Client, queues: Collection[QueueKeys], *, if_denied: bool = False
 ) -> set[QueueKeys]:
     """The queues whose ``meta`` is a hash with a field of BullMQ's.

@@ -1,0 +1,39 @@
+"""Deletes a queue with all its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qctl.connection.address import Client
+from qctl.wire.keys import OWN_KEYS, QueueKeys
+from qctl.wire.read.whole_queue import scan_queue
+from qctl.wire.replies import read_checked
+
+# By these keys a queue is found, so they are deleted last: an interrupted deletion can go on.
+_LAST = ("events", "id", "meta")
+
+
+def delete_queue(client: Client, keys: QueueKeys) -> Iterator[int]:
+    """Delete all keys of a queue, and yield after each step how many keys it has deleted.
+
+    First the lists and sorted sets, so that no worker takes a job whose record is gone; then the
+    jobs; and last what qctl has noted about the queue. Redis frees large values in the background,
+    so every command is short.
+    """
+    yield _delete(client, [keys(name) for name in sorted(OWN_KEYS - {*_LAST})])
+    for suffixes in scan_queue(client, keys):
+        yield _delete(client, [keys(suffix) for suffix in suffixes if suffix not in _LAST])
+    yield _delete(client, [keys(name) for name in _LAST])
+    _delete(client, [keys.pause_note, keys.lease])
+
+
+def remaining(client: Client, keys: QueueKeys) -> list[str]:
+    """The queue's own keys that exist: after a deletion, other clients have made them."""
+    names = sorted(OWN_KEYS)
+    found = read_checked(client, [("EXISTS", keys(name)) for name in names])
+    return [name for name, exists in zip(names, found, strict=True) if exists]
+
+
+def _delete(client: Client, full_keys: list[str]) -> int:
+    # One key a command, because a cluster that moves a slot refuses commands with several keys.
+    return sum(read_checked(client, [("UNLINK", key) for key in full_keys])) if full_keys else 0
