@@ -11,15 +11,22 @@ from qctl.output.text import cells, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
-_MAX_NAME = 60
 _STYLES = {"failed": "red", "stalled": "red", "active": "cyan", "completed": "green"}
 
 
-def job_name(job: FlowNode | JobParent, prefix: str) -> str:
-    """``QUEUE ID``, or ``QUEUE@PREFIX ID`` under another prefix; the key if these are unknown."""
-    if job.queue is None or job.prefix is None:
-        return job.key
-    return f"{QueueKeys(job.prefix, job.queue).label(prefix)} {job.id}"
+def job_name(
+    job: FlowNode | JobParent, prefix: str, max_cells: tuple[int, int] | None = None
+) -> str:
+    """``QUEUE ID``, or ``QUEUE@PREFIX ID`` under another prefix; the key if these are unknown.
+
+    Args:
+        max_cells: the width of the queue and of the id; without it, they may have any length.
+    """
+    most_queue, most_id = max_cells or (None, None)
+    if job.queue is None or job.prefix is None or job.id is None:
+        return visible(job.key, most_id)
+    queue = QueueKeys(job.prefix, job.queue).label(prefix)
+    return f"{visible(queue, most_queue)} {visible(job.id, most_id)}"
 
 
 def state_text(state: str | None, *, missing: bool) -> str:
@@ -71,7 +78,8 @@ def _lines(
 
 
 def _line(tree: FlowTree, node: FlowNode, before: str, *, width: int, colour: bool) -> str:
-    name = visible(job_name(node, tree.prefix), _MAX_NAME)
+    # The id of a job is needed in full more often than the name of its queue.
+    name = job_name(node, tree.prefix, (width // 4, width // 2))
     state = state_text(node.state, missing=node.missing)
     is_wanted = (node.queue, node.prefix, node.id) == (tree.queue, tree.prefix, tree.id)
     rest = visible(node.name) if node.name else ""
