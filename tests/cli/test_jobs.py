@@ -271,3 +271,13 @@ def test_logs_are_followed_until_the_job_has_finished(redis_url: str, client: Cl
     wait_until(lambda: results, "the follower to end")
     follower.join()
     assert results[0].out == "a\nb\n"
+
+
+def test_one_job_on_a_terminal_is_a_block(redis_url: str, client: Client) -> None:
+    add(client, "1", "failed", T0, name="x" * 300, failedReason="boom")
+    ran = run("jobs", "show", "q", "1", terminal=True, QCTL_REDIS_URL=redis_url, NO_COLOR="1")
+    lines = ran.out.splitlines()
+    assert lines[0] == "✖ job 1  failed"
+    assert lines[-1] == "  to run it again: qctl jobs retry q 1"
+    assert max(map(len, lines)) <= 80
+    assert "x" * 300 in "".join(line.strip() for line in lines)

@@ -111,3 +111,17 @@ def test_who_paused_is_told_by_status(redis_url: str) -> None:
     (queue,) = json.loads(ran.out)["queues"]
     assert queue["paused"] is True
     assert queue["paused_by"].startswith("qctl pause of ")
+
+
+def test_on_a_terminal_the_end_is_one_block(redis_url: str, client: Client) -> None:
+    put(client, "more", "active", lock="t:1")
+    ran = run("pause", "q", terminal=True, QCTL_REDIS_URL=redis_url, NO_COLOR="1")
+    assert ran.out.splitlines() == [
+        "✔ paused q   2 jobs still running",
+        "  to resume: qctl resume q",
+    ]
+    ran = run("resume", "q", "--dry-run", terminal=True, QCTL_REDIS_URL=redis_url, NO_COLOR="1")
+    assert ran.out.splitlines() == ["✔ would resume q", "  dry run: nothing was changed"]
+    assert run("resume", "q", terminal=True, QCTL_REDIS_URL=redis_url).out.startswith(
+        "\x1b[32m✔ resumed\x1b[0m q"
+    )

@@ -172,3 +172,10 @@ def test_a_queue_that_does_not_exist(redis_url: str, client: Client) -> None:
     put(client, "1", "active")
     assert retry(redis_url, "q", "nosuch").code == 3
     assert row(client, "active") == ["1"]
+
+
+def test_on_a_terminal_the_risk_and_the_end_are_blocks(redis_url: str, client: Client) -> None:
+    put(client, "1", "active")
+    words = ("jobs", "retry-stalled", "q")
+    ran = run(*words, "--yes", terminal=True, QCTL_REDIS_URL=redis_url, NO_COLOR="1")
+    assert ran.out.splitlines() == ["✔ put back 1 job of q", "  ids: 1"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qctl.output.text import (
     cells,
     duration,
+    folded,
     listed,
     short_count,
     short_duration,
@@ -133,3 +134,10 @@ def test_counted_and_size() -> None:
     assert size(512) == "512 B"
     assert size(1536) == "1.5 KiB"
     assert size(97_500_000) == "93 MiB"
+
+
+@given(st.text(alphabet="ab 名\u0301", max_size=60), st.integers(2, 30), st.booleans())
+def test_folding_keeps_every_character(text: str, width: int, keep_indent: bool) -> None:
+    lines = [*folded(text, width, keep_indent=keep_indent)]
+    assert all(cells(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")

@@ -179,16 +179,8 @@ def _show(
         env.emit_json({"queues": reports} if several else reports[0])
         return
     paused = [queue.keys for queue in queues if queue.paused]
-    if env.streams.stdout_is_terminal:
-        env.print(
-            *view.bulk_block(
-                reports,
-                took_s,
-                paused=paused,
-                width=env.terminal_width,
-                colour=env.may_colour(),
-            )
-        )
+    if env.shows_blocks:
+        env.print_block(view.bulk_block, reports, took_s, paused=paused)
         return
     lines = (
         view.bulk_lines_of_several(reports, paused)

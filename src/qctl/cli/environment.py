@@ -183,6 +183,18 @@ class Environment:
         for line in lines:
             self.streams.stdout.write(line + "\n")
 
+    @property
+    def shows_blocks(self) -> bool:
+        """Whether stdout gets blocks that fit a terminal instead of one fact a line."""
+        return self.output == "table" and self.streams.stdout_is_terminal
+
+    def print_block(
+        self, lines_of: Callable[..., Iterable[str]], *results: Any, **options: Any
+    ) -> None:
+        """Print the lines that a function of ``output/`` makes for the terminal."""
+        width, colour = self.terminal_width, self.may_colour()
+        self.print(*lines_of(*results, width=width, colour=colour, **options))
+
     # Progress, remarks and questions, on stderr
 
     def note(self, *texts: str) -> None:

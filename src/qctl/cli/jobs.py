@@ -68,14 +68,20 @@ def list_command(
 @app.command("show")
 def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     """One job in full."""
-    from qctl.output.jobs import detail_lines  # noqa: PLC0415 - only for this and `jobs list`
-
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
         (job,) = _add_fates(env, snapshot, [job])
-    env.show(job, detail_lines(job, datetime.now(UTC), snapshot.keys.prefix))
+    now, prefix = datetime.now(UTC), snapshot.keys.prefix
+    if env.shows_blocks:
+        from qctl.output.job_block import job_block  # noqa: PLC0415 - only for a terminal
+
+        env.print_block(job_block, job, now, prefix)
+        return
+    from qctl.output.jobs import detail_lines  # noqa: PLC0415 - only for this and `jobs list`
+
+    env.show(job, detail_lines(job, now, prefix))
 
 
 @app.command("tree")

@@ -74,6 +74,11 @@ def _show(env: Environment, results: Sequence[PauseResult], *, dry_run: bool) ->
     from qctl.wire.keys import QueueKeys, common_prefix  # noqa: PLC0415
 
     prefix = common_prefix(QueueKeys(result.prefix, result.name) for result in results)
+    if env.shows_blocks:
+        from qctl.output.changes_block import pause_block  # noqa: PLC0415 - only for a terminal
+
+        env.print_block(pause_block, results, prefix=prefix, dry_run=dry_run)
+        return
     for result in results:
         line = pause_line(result, "would" if dry_run else "", prefix=prefix)
         env.print(f"{line} (dry run)" if dry_run else line)

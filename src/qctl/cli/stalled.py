@@ -58,7 +58,12 @@ def retry_stalled(
         _confirm(env, plan, yes=yes)
     limit = env.settings.max_stalled_count if count_stall else None
     report = carry_out(client, plan, max_stalled=limit, dry_run=dry_run)
-    env.show(report, retry_lines(report, plan, dry_run=dry_run), dry_run=dry_run)
+    if env.shows_blocks:
+        from qctl.output.changes_block import retry_block  # noqa: PLC0415 - only for a terminal
+
+        env.print_block(retry_block, report, plan, prefix=_prefix(plan), dry_run=dry_run)
+    else:
+        env.show(report, retry_lines(report, plan, dry_run=dry_run), dry_run=dry_run)
     if failures := [queue for queue in report.queues if queue.error is not None]:
         raise PartialError(
             f"{len(failures)} of {counted(len(report.queues), 'queue')} could not be done in full",
@@ -97,5 +102,16 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
             why="\n".join(retry_risk_lines(plan)),
             hint="--dry-run shows the jobs, --yes puts them back",
         )
-    env.note(*retry_risk_lines(plan))
+    from qctl.output.changes_block import risk_block  # noqa: PLC0415 - only for a terminal
+
+    stderr = env.streams.stderr
+    colour = env.may_colour(stderr)
+    for line in risk_block(plan, prefix=_prefix(plan), width=env.terminal_width, colour=colour):
+        stderr.write(line + "\n")
     env.confirm("Put them back?")
+
+
+def _prefix(plan: RetryPlan) -> str | None:
+    from qctl.wire.keys import common_prefix  # noqa: PLC0415
+
+    return common_prefix(queue.keys for queue in plan.queues)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from qctl.ops.jobs.model import Job, JobDetail, JobList
 from qctl.output.console import MIN_TEXT_WIDTH, Cell, Column, Value, cell_text, if_known
@@ -18,7 +18,7 @@ from qctl.plurals import counted
 _MAX_CELL_TEXT = 300
 _MAX_BLOCK_LINES = 40
 _MAX_BLOCK_TEXT = 4000
-_MAX_LINE_TEXT = 500
+MAX_LINE_TEXT = 500
 _MAX_STACKTRACES = 3
 # A longer value is shown below its title, and longer JSON is indented.
 _MAX_INLINE_TEXT = 60
@@ -153,21 +153,40 @@ def detail_lines(job: JobDetail, now: datetime, prefix: str) -> Iterator[str]:
     Args:
         prefix: the prefix of the job's queue.
     """
-    yield from labelled_lines(_facts(job, now, prefix), _MAX_LINE_TEXT)
-    yield from _block("data" if job.data_is_json else "data (not JSON)", job.data)
-    yield from _block("options", job.opts)
+    yield from labelled_lines(facts(job, now, prefix), MAX_LINE_TEXT)
+    for section in sections(job):
+        if section.is_short:
+            yield f"{section.title}: {section.lines[0]}"
+        else:
+            yield f"{section.title}:"
+            yield from (f"  {line}" for line in section.lines)
+
+
+class Section(NamedTuple):
+    """A value of a job that may take several lines; of many lines, only the first."""
+
+    title: str
+    lines: list[str]
+    is_short: bool
+
+
+def sections(job: JobDetail) -> Iterator[Section]:
+    """The values of a job that may take several lines."""
+    yield _section("data" if job.data_is_json else "data (not JSON)", job.data)
+    yield _section("options", job.opts)
     for title, value in (("progress", job.progress), ("return value", job.returnvalue)):
         if value is not None:
-            yield from _block(title, value)
+            yield _section(title, value)
     if job.failed_reason is not None and "\n" in job.failed_reason.strip():
         # The reason was shown above on one line; its lines are readable here.
-        yield from _block("reason", job.failed_reason)
+        yield _section("reason", job.failed_reason)
     for number, trace in enumerate(job.stacktrace[-_MAX_STACKTRACES:]):
         nth = max(len(job.stacktrace) - _MAX_STACKTRACES, 0) + number + 1
-        yield from _block(f"stack trace {nth} of {len(job.stacktrace)}", trace)
+        yield _section(f"stack trace {nth} of {len(job.stacktrace)}", trace)
 
 
-def _facts(job: JobDetail, now: datetime, prefix: str) -> Iterator[tuple[str, str | None]]:
+def facts(job: JobDetail, now: datetime, prefix: str) -> Iterator[tuple[str, str | None]]:
+    """The short values of a job, each with its label; None if the job does not have it."""
     yield "id", job.id
     yield "name", job.name
     yield "queue", job.queue
@@ -211,16 +230,12 @@ def _facts(job: JobDetail, now: datetime, prefix: str) -> Iterator[tuple[str, st
     yield "log", f"{counted(job.log_rows, 'row')}, see qctl jobs logs" if job.log_rows else None
 
 
-def _block(title: str, value: Any) -> Iterator[str]:
+def _section(title: str, value: Any) -> Section:
     text = value if isinstance(value, str) else json_text(value)
     if len(text) > _MAX_INLINE_TEXT and not isinstance(value, str):
         text = json_text(value, indent=2)
     lines = text[:_MAX_BLOCK_TEXT].split("\n")
-    if len(lines) == 1 and len(text) <= _MAX_INLINE_TEXT:
-        yield f"{title}: {visible(text)}"
-        return
-    yield f"{title}:"
-    for line in lines[:_MAX_BLOCK_LINES]:
-        yield f"  {visible(line)}"
+    shown = [visible(line) for line in lines[:_MAX_BLOCK_LINES]]
     if len(lines) > _MAX_BLOCK_LINES or len(text) > _MAX_BLOCK_TEXT:
-        yield f"  … ({len(text):,} characters; --json shows all)"
+        shown.append(f"… ({len(text):,} characters; --json shows all)")
+    return Section(title, shown, len(lines) == 1 and len(text) <= _MAX_INLINE_TEXT)

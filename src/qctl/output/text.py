@@ -13,6 +13,7 @@ __all__ = [
     "count",
     "duration",
     "duration_range",
+    "folded",
     "listed",
     "short_count",
     "short_duration",
@@ -109,6 +110,29 @@ def wrapped(text: str, width: int, *, cut: bool = True) -> Iterator[str]:
         else:
             line = f"{line} {shown}" if line else shown
     yield line
+
+
+def folded(text: str, width: int, *, keep_indent: bool = False) -> Iterator[str]:
+    """The whole text in lines of at most ``width`` cells; longer words go on in the next line.
+
+    Args:
+        keep_indent: begin each line like the first one, with the same spaces; at most half of the
+            width.
+    """
+    indent = ""
+    if keep_indent:
+        indent = " " * min(len(text) - len(text.lstrip(" ")), width // 2)
+        text = text.lstrip(" ")
+    width -= len(indent)
+    for line in wrapped(text, width, cut=False):
+        rest = line
+        while cells(rest) > width:
+            # A character of two cells does not fit into one.
+            part = _fitting(rest, width) or rest[:1]
+            yield indent + part
+            rest = rest[len(part) :]
+        if rest or not line:
+            yield indent + rest
 
 
 def cells(text: str) -> int:
