@@ -65,7 +65,10 @@ class DrainView:
             self._env.note(*step_lines(step))
 
     def begin(self) -> None:
-        """Note that the drain of the plan shown last begins. Call this after all questions."""
+        """Start the clock and the checklist of the drain whose plan was shown last.
+
+        Call this after all questions to the operator.
+        """
         self._began = time.monotonic()
         if self._checklist is not None:
             self._start()

@@ -90,7 +90,7 @@ class Streams:
         return self.environ.get("TERM") in {"dumb", "unknown"}
 
     def may_colour(self, stream: TextIO) -> bool:
-        """Whether an output stream may be coloured, unless ``--no-color`` was given."""
+        """Whether an output stream may be coloured. Does not consider ``--no-color``."""
         return self.is_terminal(stream) and not self.is_dumb and not self.environ.get("NO_COLOR")
 
 

@@ -21,7 +21,8 @@ class AppCommands:
         name: the app's name, as in ``command:NAME``.
         status: exits with 0 if the app runs. Each line that it prints may be a pid of the app.
         restart: restarts the app; empty if the config has none.
-        stop, start: not run by qctl. If ``restart`` is empty, messages suggest one made of both.
+        stop, start: qctl does not run these. If ``restart`` is empty, messages suggest a
+            ``restart`` that runs ``stop`` and then ``start``.
         grace_s: how many seconds after the stop signal ``restart`` sends SIGKILL; None if unknown.
         signal: the stop signal that ``restart`` sends, e.g. ``SIGTERM``; "" if unknown.
     """

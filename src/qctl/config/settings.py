@@ -66,7 +66,8 @@ class Settings:
         watch_s: how long the new workers must stay up after a restart, in seconds.
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
-        groups: several targets under one name, or why the group cannot be used; see ``group``.
+        groups: for the name of each group, its targets, or the error that says why the group cannot
+            be used; see ``group``.
         commands: the apps that are managed by commands in the config.
         contexts: names of the contexts in the config files.
         context: the chosen context.

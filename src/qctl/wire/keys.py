@@ -35,10 +35,11 @@ class QueueKeys:
     def whole(self) -> tuple[str, str]:
         """``KEYS[1]`` and ``KEYS[2]`` of a script that may use any key of the queue.
 
-        While a cluster moves a slot, each of two nodes has a part of the queue, and a script must
-        not run on one part. A node runs a script only if all keys in ``KEYS`` are on that node.
-        The first key never exists, so the script runs only after the move. The second key is
-        needed because the node to which the slot moves runs any script with a single key.
+        While a cluster moves a slot, a part of the queue is on the old node and a part on the new
+        node. A script must not run on one part alone. During the move, each of these nodes refuses
+        a script if a key in ``KEYS`` is not on that node. The first key is on no node, because it
+        never exists, so the script runs only after the move. The second key is needed because the
+        new node would not refuse a script with a single key.
         """
         return (self(""), self("meta"))
 

@@ -39,7 +39,11 @@ _CHECK_INTERVAL_S = 2.0
 
 
 def socket_path(folder: Path) -> Path:
-    """``redis.sock`` in ``folder``; in a new folder if that path is too long or needs %XX."""
+    """``redis.sock`` in ``folder``.
+
+    The socket is in a new folder if that path is too long, or if a URL must write a character of
+    the path as %XX.
+    """
     path = folder / "redis.sock"
     # Most Redis clients do not decode %XX in a socket's URL.
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES and quote(str(path)) == str(path):
@@ -148,7 +152,10 @@ class Keeper:
         return not os.path.samestat(os.fstat(self._lock), lock_file)
 
     def _connections(self) -> tuple[int, int]:
-        """The connections now, and all since the start, the keeper's included; 0, 0 if unknown."""
+        """The number of open connections, and the number of all connections since the start.
+
+        Both numbers include the keeper's connection. Both are 0 if unknown.
+        """
         info = self._info()
         return int(info.get("connected_clients", 0)), int(info.get("total_connections_received", 0))
 

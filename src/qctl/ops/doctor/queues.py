@@ -1,4 +1,4 @@
-"""Checks of whole queues: unreadable, paused, at their concurrency limit, of two versions."""
+"""Checks of whole queues: can they be read, are they paused, do two BullMQ versions use them …"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMEDY = "find out which program writes there, stop the queue's workers, and re
 
 
 def groups(exam: Examination) -> Iterator[Finding]:
-    """Queues with groups of BullMQ Pro, whose waiting jobs are in no count."""
+    """Queues with groups of BullMQ Pro. No count includes the jobs that wait in these groups."""
     for snapshot in exam.snapshots:
         if note := advice.grouped(snapshot):
             yield Finding(

@@ -58,7 +58,8 @@ def put_back(
             await_first_start(context)
         context.leases.release()
         is_confirmed, watch_s = confirm(context)
-        # For ``watch_s``, the watchdog resumes each queue whose pause a failover brings back.
+        # A failover may bring the pauses back. For ``watch_s`` seconds, the watchdog resumes such
+        # queues.
         context.leases.dismiss(watch_s=watch_s)
     except QctlError as error:
         _leave_to_watchdog(context, error)

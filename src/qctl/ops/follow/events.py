@@ -278,7 +278,8 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
             raise
         # The events that were read must still be shown; the next read reports the outage.
         return
-    # If the cursor is not the id of an event, only a trimmed stream can lack events.
+    # A cursor that is not the id of an event may be earlier than the first event of the queue.
+    # Then events can be missing only if the stream was trimmed.
     oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if has_missed(cursor, oldest):
         yield Remark(f"the stream now begins at {oldest}: earlier events may be missing", lost=True)

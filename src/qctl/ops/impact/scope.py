@@ -1,7 +1,7 @@
 """What a restart affects: which queues, which processes, and which workers are connected.
 
-A drain must know all of this before it begins. ``qctl impact`` need not: remarks say what is
-unknown, and why.
+A drain must know all of this before it begins. ``qctl impact`` also answers if parts of this are
+unknown; ``Scope.remarks`` says which parts, and why.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ class Scope:
     """The queues and processes of a restart.
 
     Args:
-        queues: the named queues and all that the processes serve; some may be unreadable.
+        queues: the named queues, and the queues that the processes serve under the selected
+            prefixes; some may be unreadable.
         target: None for all workers of these queues, wherever they run.
         connections: the connected workers; None if unknown.
         also: queues that the target serves but that were not named.
         unselected: queues that the target serves under prefixes that were not selected. Their jobs
             are not read.
-        foreign: workers of the target in another database or of an unknown queue. Their jobs are
-            not read.
+        foreign: workers of the target that serve a queue in another database, or whose queue is
+            unknown. Their jobs are not read.
         why_no_target: why no single app to restart was found; "" if one was found.
         may_serve_more: why the processes may serve more than these queues; "" if they do not.
         wider: the command that covers those other queues; "" if unknown.
@@ -79,7 +80,7 @@ class Scope:
         return common_prefix(self.queues.keys)
 
     def label(self, keys: QueueKeys) -> str:
-        """How clauses and JSON call a queue; see ``QueueKeys.label``."""
+        """The name of a queue in texts and JSON; see ``QueueKeys.label``."""
         return keys.label(self.prefix)
 
     @property
@@ -91,7 +92,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """How the workers are stopped by a platform that qctl cannot ask, as the operator says.
+    """How a platform that qctl cannot ask stops the workers. The operator states this in options.
 
     Args:
         grace_s: the seconds from the stop signal until SIGKILL.
@@ -110,7 +111,9 @@ def find_scope(
     target: str | None,
     platform: Platform | None = None,
 ) -> Scope:
-    """The scope of a command. By default, the target is the only app that serves the queues.
+    """The scope of a command.
+
+    If ``target`` is None and only one app serves the queues, that app is the target.
 
     Raises:
         QctlError: as ``qctl.ops.impact.assess.assess``.
@@ -199,7 +202,7 @@ def _of_target(
             why=f"its workers are connected to {_listed(serves, prefix)}",
             hint="name another --target, or leave the queues out",
         )
-    # The name of a queue selects its prefix.
+    # If a queue is named, all queues that the target serves under the same prefix are selected.
     of_names = {keys.prefix for keys in named}
     selected.update([keys for keys in unselected if keys.prefix in of_names])
     elsewhere = connections.foreign if connections else {}
@@ -216,7 +219,8 @@ def _of_target(
         remarks += (f"it is unknown which queues {target.label} serves, so all queues are read",)
     may_serve_more = _may_serve_more(target, connections)
     if absent := serves.intersection(missing):
-        # A BullMQ worker creates its queue, so this worker belongs to another library.
+        # A BullMQ worker creates the keys of its queue. There are none, so this worker belongs to
+        # another library.
         may_serve_more = may_serve_more or (
             f"a worker of {target.label} serves {_listed(absent, common_prefix(wanted))}, which "
             "does not exist, so it is unknown which jobs this worker runs"
@@ -254,7 +258,10 @@ def _listed(queues: Iterable[QueueKeys], prefix: str | None) -> str:
 
 
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
-    """Why a target may serve more queues; "" if the config names them or all processes are seen."""
+    """Why a target may serve more queues than those that are known; "" if it does not.
+
+    It does not if the config names its queues, or if each running process has a known worker.
+    """
     if target.configured:
         return ""
     # A crashed process runs no job, so only those that run matter.
@@ -282,7 +289,9 @@ def _others_served(
     queues: Queues,
     named: Sequence[QueueKeys],
 ) -> tuple[str, Sequence[QueueKeys]]:
-    """Why the same processes may serve other queues, and which of these are in this database.
+    """Why the processes that serve ``queues`` may serve other queues too; "" if they do not.
+
+    The second value is those of the other queues that are in this database.
 
     If no process is managed here, qctl does not know which connections belong to one process. It
     then treats all connections from one address as connections of the same process.

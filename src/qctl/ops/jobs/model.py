@@ -76,7 +76,7 @@ class JobParent:
 
     Args:
         key: the parent's full key.
-        queue, prefix, id: None if unknown, because the key can be read in several ways.
+        queue, prefix, id: the parts of ``key``; None if several splits of ``key`` are possible.
         state: as ``FlowNode.state``.
         missing: whether the parent is gone from Redis.
     """
@@ -94,7 +94,7 @@ class FlowNode:
     """A job of a flow.
 
     Args:
-        queue, prefix, id: None if unknown, because the key can be read in several ways.
+        queue, prefix, id: the parts of ``key``; None if several splits of ``key`` are possible.
         name: None if the job is gone.
         state: one of ``wire.states.STATES``; None if unknown, or if the job is in no state. For a
             job that is gone: ``completed`` or ``failed`` if its parent has noted that, else None.
@@ -121,7 +121,7 @@ class Children:
     """How many children a job has; ``ignored`` children have failed, and the job ignores that.
 
     Args:
-        jobs: some of the children, those that have not completed first.
+        jobs: some of the children. The children that have not completed come first.
         more: how many there are besides these.
     """
 

@@ -1,12 +1,12 @@
 -- Add a flow, which is a tree of jobs. Wire format 5.4, as in BullMQ 6. All jobs are added in one call, so
 -- other clients see all jobs of the flow or none; for a large flow, the call takes long.
 --
--- KEYS[1], KEYS[2] … for each job the key prefix of its queue with the last colon, e.g. "bull:q:";
+-- KEYS[1], KEYS[2] … for each job, its queue's key prefix with the last colon, e.g. "bull:q:";
 --   parents come before their children. The last key belongs to no job: see QueueKeys.whole
 -- ARGV[1] now, epoch ms; then ten values for each job:
 --   id, name, data as JSON, "1" if it has children or "", then an option set as in add.lua
 --
--- Answers for each job its id, or the answer of add.lua for a job that was not added.
+-- Answers one item for each job: its id if it was added, else the item with which add.lua says why not.
 --@include add_job
 
 local now_text = ARGV[1]

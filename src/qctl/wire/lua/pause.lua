@@ -14,9 +14,10 @@
 -- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
 -- ARGV[5] how many jobs this call moves at most
 --
--- Answers {word, id of our pause's event, or ""}. The words: "paused" (by this call); "ours" (by an
--- earlier call of ours); "others" (by another owner or client, and the pause stays theirs); "resumed" (in the
--- mode "again": the queue was resumed and our note is gone; nothing was written); "more" (call again).
+-- Answers {word, event}: event is the id of our pause's event, or "". The words: "paused" (by this call);
+-- "ours" (by an earlier call of ours); "others" (by another owner or client, and the pause stays theirs);
+-- "resumed" (in the mode "again": the queue was resumed and our note is gone; nothing was written); "more" (call
+-- again).
 --@include pausing
 
 local base, meta, note = unpack(KEYS)

@@ -2,8 +2,9 @@
 
 The first trip reads lengths, flags and the active ids. The second reads the locks and workers of
 the active jobs, the age of the jobs that run next, and once more the active ids. A job without a
-lock that has left the list by then has not stalled: it has finished. If qctl has paused a queue, a
-third trip checks whether the queue is still paused by qctl (``pause_notes``).
+lock has stalled only if the second trip still finds its id among the active ids; otherwise it has
+finished. If qctl has paused a queue, a third trip checks whether the queue is still paused by qctl
+(``pause_notes``).
 
 Nothing is written and no script is run: a user with ``@read`` alone can read snapshots.
 """
@@ -23,7 +24,8 @@ from qctl.wire.read.stalled_check import StalledClock
 from qctl.wire.replies import read_checked, to_int, value_or
 from qctl.wire.states import DELAY_FACTOR, is_marker
 
-# ``queue.rateLimit()`` sets the counter to this, for any maximum (wire format 5.22).
+# ``queue.rateLimit()`` sets the counter to this number, whatever the queue's maximum is (wire
+# format 5.22).
 MANUAL_LIMIT = 9007199254740991
 # A job that has been due for longer than this is overdue. A worker that missed the marker fetches
 # due jobs after at most 10 s, and clocks may differ a little.
@@ -34,7 +36,9 @@ _GONE, _ENDLESS = -2, -1
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """The window in which started jobs are counted now (wire format 5.6, step 3).
+    """The present window of the rate limit: Redis counts the jobs that start in it.
+
+    See wire format 5.6, step 3.
 
     Args:
         used: jobs counted so far; None if the counter is not a number.
@@ -125,7 +129,7 @@ class QueueSnapshot:
         concurrency: how many jobs may be active at once over all workers; None for no limit.
         invalid_concurrency: the concurrency that is set, if it is not a number; else None. With
             such a value, BullMQ's scripts fail when jobs are added or fetched.
-        rate_limit: the window in which jobs are counted now, if there is one.
+        rate_limit: the present window of the rate limit; None if there is none.
         held: the active jobs with a lock.
         stalled_clock: when the stalled check runs; only read while a job is active.
     """
@@ -273,8 +277,9 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
-    # WRONGTYPE is no error here. If the id of a waiting job is the name of another key, such as
-    # ``wait``, the job's age is unknown. If ``limiter`` has a wrong type, its count is unknown.
+    # WRONGTYPE is no error here. If the id of a waiting job is e.g. ``wait``, the job's key is the
+    # key of a list, so the job's age is unknown. If ``limiter`` has a wrong type, its count is
+    # unknown.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:
@@ -357,7 +362,10 @@ def _jobs(ids: Sequence[str]) -> list[str]:
 
 
 def _next_up(first: dict[str, Any]) -> list[str]:
-    """From each list and ``prioritized``, the job that runs next; usually it has waited longest."""
+    """The id of the job that runs next in each of ``wait``, ``paused`` and ``prioritized``.
+
+    Usually, no job of the same list or set has waited longer.
+    """
     tails = (first["wait_tail"], first["paused_tail"])
     return [t for t in tails if t is not None and not is_marker(t)] + [*first["prioritized_head"]]
 

@@ -40,7 +40,8 @@ MAX_SKIPPED = 1000
 # The answer of ``upsert_scheduler.lua`` if the jobs for a pattern's due times exist and have not
 # ended.
 _PATTERN_TIMES_TAKEN = -10
-# How many due times ``upsert_scheduler.lua`` gets for a pattern, and tries for an interval.
+# How many due times of a pattern are passed to ``upsert_scheduler.lua``, and how many due times of
+# an interval the script itself computes and tries.
 _PATTERN_TIMES, _INTERVAL_TIMES = 2, 32
 # Options that a scheduler's next job does not take over from the present one.
 _NOT_LASTING = frozenset({"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"})
@@ -202,7 +203,7 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
 def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a scheduler's next job takes over from the present one."""
-    # As in BullMQ, attempts are 0 by default, and a number as backoff is a fixed delay.
+    # As in BullMQ, attempts are 0 by default, and a backoff that is a number means a fixed delay.
     found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _NOT_LASTING}
     if isinstance(backoff := found.get("backoff"), int | float):
         found["backoff"] = {"type": "fixed", "delay": backoff}
