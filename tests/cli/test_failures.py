@@ -119,6 +119,15 @@ def test_a_pipe_gets_a_line_for_each_group(redis_url: str, client: Client) -> No
     assert (len(lines), ran.err) == (2, "")
 
 
+def test_ndjson_ends_with_what_the_groups_do_not_say(redis_url: str, client: Client) -> None:
+    for n in range(3):
+        put(client, str(n), "failed", score=n, finishedOn=n, failedReason="xyz"[n])
+    ran = qctl(redis_url, "jobs", "failures", "q", "--limit", "2", "--output", "ndjson")
+    first, second, report = map(json.loads, ran.out.splitlines())
+    assert {first["value"], second["value"]} < {"x", "y", "z"}
+    assert (report["step"], report["groups"], report["other_count"]) == ("report", [], 1)
+
+
 def test_nothing_failed_is_said_and_no_queue_is_an_error(redis_url: str, client: Client) -> None:
     put(client, "1")
     ran = qctl(redis_url, "jobs", "failures", "q")

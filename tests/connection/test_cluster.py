@@ -20,6 +20,7 @@ from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.ops.doctor.run import examine
+from qctl.ops.jobs.flows import read_tree
 from qctl.wire.events import last_event_id, read_events
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
@@ -29,6 +30,7 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 from tests.labs.build import CLASS, events, holder, is_paused, put, row, scores
+from tests.labs.bulk import child
 from tests.labs.cli import run
 from tests.labs.clusters import NODES, SLOTS, Cluster, Move
 from tests.labs.forks import add_own, exit_code, forked
@@ -106,6 +108,36 @@ def test_retry(cluster: Cluster, keys: QueueKeys) -> None:
     assert row(client, "wait", keys) == ["a", "f"]
     assert scores(client, "prioritized", keys) == {"p": str(2 * CLASS)}
     assert [job and job.record.id for job in read_jobs(client, keys, ["a", "none"])] == ["a", None]
+
+
+@pytest.mark.parametrize(
+    ("keys", "other"), [(TAGGED[0], TAGGED[1]), (SPREAD[0], SPREAD[1])], ids=["prefix", "name"]
+)
+def test_limits_and_deletion_of_a_queue(
+    cluster: Cluster, keys: QueueKeys, other: QueueKeys
+) -> None:
+    for n in range(700):
+        put(cluster.client, str(n), keys=keys)
+    put(cluster.client, "1", keys=other)
+    words = (keys.name, "--prefix", keys.prefix, "--redis", cluster.url)
+    assert run("queues", "set", *words, "--concurrency", "5").code == 0
+    assert cluster.client.call("HGET", keys("meta"), "concurrency") == "5"
+    # No worker of BullMQ before 5.80 has a name here, but without running jobs none is suspected.
+    ran = run("queues", "delete", *words, "--yes")
+    assert (ran.code, ran.out) == (0, f"{keys.name} is deleted: 702 keys\n")
+    left = [key for node in cluster.client.masters() for key in node.call("KEYS", "*")]
+    assert sorted(left) == sorted(other(name) for name in ("1", "wait", "meta"))
+
+
+def test_a_flow_over_several_nodes(cluster: Cluster) -> None:
+    """BullMQ keeps a flow in one slot; reading does not rely on it."""
+    above = (SPREAD[0], "top")
+    put(cluster.client, "top", "waiting-children", keys=SPREAD[0], score=1)
+    for keys in SPREAD[1:4]:
+        child(cluster.client, (keys, "c"), above)
+    tree = read_tree(cluster.client, (SPREAD[3], "c"))
+    assert (tree.root.id, tree.nodes) == ("top", 4)
+    assert {node.state for node in tree.root.children} == {"waiting"}
 
 
 def test_a_drain_of_queues_with_a_prefix_each(cluster: Cluster) -> None:

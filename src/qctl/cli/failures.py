@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,7 @@ def _show(env: Environment, report: FailureReport) -> None:
     from qctl.output import failures as view  # noqa: PLC0415
 
     if env.output != "table":
-        env.emit_json(report, report.groups)
+        env.emit_json(report, [*report.groups, replace(report, groups=())])
         return
     rows = view.rows(report, datetime.now(UTC))
     if rows and env.streams.stdout_is_terminal:

@@ -102,7 +102,7 @@ def test_what_the_events_do_not_tell_is_unknown(client: Client) -> None:
 def ended(completed: int, failed: int, ago_s: float = 60.0) -> list[Row]:
     good = [(ago_s, "completed", {"jobId": f"c{n}"}) for n in range(completed)]
     bad = [
-        (ago_s, "failed", {"jobId": f"f{n}", "failedReason": "no such host\nat x.js"})
+        (ago_s, "failed", {"jobId": f"f{n}", "failedReason": f"no host {n}\nat x.js"})
         for n in range(failed)
     ]
     return [*good, *bad]
@@ -115,9 +115,9 @@ def test_jobs_that_fail(client: Client) -> None:
     assert finding.severity == "warning"
     assert finding.what == (
         "40 of the 100 jobs that ended in the last 10 min failed for good (40%), 40 of them with "
-        "'no such host'"
+        "'no host <number>'"
     )
-    assert finding.commands == ("qctl jobs list q --state failed",)
+    assert finding.commands == ("qctl jobs failures q",)
 
 
 @pytest.mark.parametrize(

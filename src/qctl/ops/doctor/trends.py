@@ -13,6 +13,7 @@ from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import Finding, Subject, abbreviated
 from qctl.ops.doctor.redis import MAX_SKEW_MS
+from qctl.ops.jobs.shape import shape_of
 from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
@@ -115,7 +116,8 @@ def failure_rate(exam: Examination) -> Iterator[Finding | str]:
                 short.append(history)
             continue
         window_ms = exam.redis_now_ms - history.since_ms
-        (reason, number), *_ = Counter(event.reason or "" for event in failed).most_common(1)
+        shapes = Counter(shape_of(event.reason) for event in failed)
+        (reason, number), *_ = shapes.most_common(1)
         name = history.keys.name
         yield Finding(
             severity="warning",
@@ -130,7 +132,7 @@ def failure_rate(exam: Examination) -> Iterator[Finding | str]:
                 "reason": reason or None,
             },
             remedy="see why; once that is fixed, qctl jobs retry-failed runs them again",
-            commands=(exam.command("jobs list", name, "--state", "failed"),),
+            commands=(exam.command("jobs failures", name),),
         )
     yield from scope
     yield from _unknown(short)

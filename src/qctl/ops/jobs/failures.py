@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UsageError
@@ -77,6 +77,8 @@ class FailureReport:
         other_groups: how many groups these jobs have; None if unknown, because of a merge.
         complete: False if the scan ended early. The groups then have the oldest failures only.
     """
+
+    step: ClassVar[str] = "report"
 
     queue: str
     prefix: str
