@@ -307,7 +307,7 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
     # Prefer the known keys of the same table, then the most similar key. For a key at the top
-    # level, prefer no table: perhaps the user only forgot to write the table.
+    # level, all tables count alike, because the user may have forgotten to write the table.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (

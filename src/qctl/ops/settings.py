@@ -86,7 +86,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
             "(cannot be used)" if isinstance(members, UsageError) else ", ".join(members)
         )
     for app in settings.commands:
-        # The arguments are not shown: by mistake, they may contain a password.
+        # The arguments are not shown, because somebody may have put a password there.
         restart = f", restart with {app.restart[0]}" if app.restart else ""
         values[f"commands.{app.name}"] = f"status by {app.status[0]}{restart}"
     return tuple(Setting(name, value, origins.get(name, DEFAULT)) for name, value in values.items())

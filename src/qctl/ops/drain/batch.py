@@ -40,7 +40,7 @@ def together(
                 except EARLY_ENDS as ending:
                     results[number] = ending
                     if isinstance(ending, QctlError) and is_outage(ending):
-                        # Redis was away for too long: the other tasks do not wait as long again.
+                        # Redis was away for too long, so the other tasks do not wait for it.
                         context.client.patience_s = 0.0
                 if number in results:
                     del running[number]

@@ -85,7 +85,8 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
 
     Args:
         node: host and port of one master of a cluster. If None, redis-cli asks the only master, or
-            finds the node of a cluster by itself. If no sentinel answers, the host is ``MASTER``.
+            finds the node of a cluster by itself. With sentinels, the node is the master that they
+            name; if none of them answers, the command has the host ``MASTER``.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":

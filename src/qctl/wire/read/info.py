@@ -86,8 +86,8 @@ def run_ids(client: Client) -> frozenset[str] | None:
 def can_lose_writes(client: Client) -> bool:
     """Whether Redis may come back without an acknowledged write; True if unknown.
 
-    A replica may be behind its master, and an append-only file behind the memory. Without replicas
-    and an append-only file, the answer is False: a crash that loses the write also loses the jobs.
+    A replica may be behind its master, and an append-only file behind the memory. If there is
+    neither, the answer is False: a crash that loses the write then also loses all jobs.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
