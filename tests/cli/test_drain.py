@@ -57,7 +57,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise NotFoundError(f"PM2 has no app named {name}")
             return [process]
 
-    connections = targets.Connections(Workers([worker]), {"0": (worker,)}, {})
+    connections = targets.Connections(Workers([worker]), {process.identity: (worker,)}, {})
     monkeypatch.setattr(targets, "manager_for", lambda *_: Manager())
     monkeypatch.setattr(choose, "managed_processes", lambda *_, **__: ([process], ()))
     monkeypatch.setattr(choose, "read_connections", lambda *_: connections)

@@ -60,7 +60,7 @@ def ask(client: Client, *names: str, **options: Any) -> Impact:
 
 
 class Apps:
-    """Processes and connected workers; pm2:app with a worker of q, unless changed."""
+    """Processes and connected workers, by the process's key; pm2:app with a worker of q."""
 
     def __init__(self) -> None:
         self.processes = [PROCESS]
@@ -86,7 +86,9 @@ class Apps:
         if self.error is not None:
             raise self.error
         own = tuple(worker for workers in self.owned.values() for worker in workers)
-        return Connections(Workers([*own, *self.others]), self.owned, self.foreign)
+        owned = {p.identity: self.owned[p.key] for p in self.processes if p.key in self.owned}
+        foreign = {p.identity: self.foreign[p.key] for p in self.processes if p.key in self.foreign}
+        return Connections(Workers([*own, *self.others]), owned, foreign)
 
 
 def ids(refs: tuple[JobRef, ...] | None) -> list[str] | None:

@@ -20,6 +20,8 @@ NO_LIMIT_MS = 86_400_000
 # How long to wait for a process to stop if its kill timeout is unknown, or if it has none. This is
 # longer than the default of any manager: the longest is systemd's, 90 s.
 _UNKNOWN_STOP_S = 180.0
+# See ``ManagedProcess.identity``.
+Identity = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class ManagedProcess:
 
     Args:
         target: what the operator types, e.g. ``pm2:worker``; the same for all instances of an app.
-        key: the manager's id of this one process, e.g. PM2's ``pm_id``.
+        key: the manager's id of this one process, e.g. PM2's ``pm_id``. A process of another
+            manager may have the same; see ``identity``.
         name: the app's name.
         namespace: PM2's namespace; "" where a manager has none.
         status: ``online``, ``stopped``, ``stopping``, ``launching``, ``errored`` (the manager has
@@ -87,6 +90,11 @@ class ManagedProcess:
     def kind(self) -> str:
         """The kind of the process's manager, e.g. ``pm2``."""
         return self.target.partition(":")[0]
+
+    @property
+    def identity(self) -> Identity:
+        """Kind and key, which together are unique among the processes of all managers."""
+        return self.kind, self.key
 
     @property
     def max_stop_s(self) -> float:

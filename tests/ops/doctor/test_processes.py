@@ -133,7 +133,7 @@ def test_a_target_under_several_prefixes(
     workers = [WorkerClient(keys, None, n, f"10.0.0.1:{n}", 9, 1) for n, keys in enumerate(queues)]
     found = Target("pm2:app", Pm2(Path("/nonexistent")), (trouble,), ())
     monkeypatch.setattr(doctor, "open_target", lambda *_: found)
-    known = Connections(Workers(workers), {trouble.key: workers}, {})
+    known = Connections(Workers(workers), {trouble.identity: workers}, {})
     monkeypatch.setattr(doctor, "read_connections", lambda *_: known)
     words = ("q@a", "q@b", "q@c")
     config = replace(SETTINGS, targets=(TargetConfig("app", "pm2:app", words),))

@@ -29,7 +29,7 @@ def keys_of(*names: str) -> list[QueueKeys]:
 
 
 def plan(target: str, *queues: str, keys: tuple[str, ...] = ("0",)) -> DrainPlan:
-    processes = [SimpleNamespace(kind=target, key=key) for key in keys]
+    processes = [SimpleNamespace(identity=(target, key), key=key) for key in keys]
     found = SimpleNamespace(label=target, processes=processes)
     return cast(
         DrainPlan,

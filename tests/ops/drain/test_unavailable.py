@@ -18,10 +18,12 @@ from tests.labs.build import Q
 
 def of(text: str, count: int, manager: Any = None, *, is_matched: bool = True) -> int:
     """What the option means for a target of ``count`` processes."""
-    processes: Any = tuple(SimpleNamespace(key=str(number)) for number in range(count))
+    processes: Any = tuple(
+        SimpleNamespace(identity=("pm2", str(number))) for number in range(count)
+    )
     target = Target("any:app", manager or SimpleNamespace(kind="pm2"), processes, ())
     worker = WorkerClient(Q, None, 9, "127.0.0.1:9", 1, 1)
-    owned = {"0": (worker,)} if is_matched else {}
+    owned = {("pm2", "0"): (worker,)} if is_matched else {}
     parsed = MaxUnavailable.parse(text)
     assert parsed is not None
     return parsed.of(target, Connections(Workers([worker]), owned, {}))

@@ -26,7 +26,7 @@ def boot(
         for number in range(len(ages_s))
     ]
     owned = {
-        process.key: (WorkerClient(Q, None, number, f"127.0.0.1:{number}", age_s, 1),)
+        process.identity: (WorkerClient(Q, None, number, f"127.0.0.1:{number}", age_s, 1),)
         for number, (process, age_s) in enumerate(zip(processes, ages_s, strict=True))
     }
     workers = tuple(worker for each in owned.values() for worker in each)

@@ -23,7 +23,7 @@ def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClie
 
 
 def connections(own: list[WorkerClient], *others: WorkerClient) -> Connections:
-    return Connections(Workers([*own, *others]), {"0": tuple(own)}, {})
+    return Connections(Workers([*own, *others]), {PROCESS.identity: tuple(own)}, {})
 
 
 def job(name: str | None = None, token: str | None = "uuid:1") -> ActiveJob:  # noqa: S107
@@ -62,8 +62,9 @@ def test_a_name_proves_nothing_while_one_process_shows_no_worker_of_the_queue() 
     second = replace(PROCESS, key="1", pid=4712)
     others = worker(2, "b")
     for hidden in ([], [worker(3, "a", queue="elsewhere")]):
-        owned = {"0": (worker(1, "a"),), "1": tuple(hidden)}
-        known = Connections(Workers([*owned["0"], *hidden, others]), owned, {})
+        mine = worker(1, "a")
+        owned = {PROCESS.identity: (mine,), second.identity: tuple(hidden)}
+        known = Connections(Workers([mine, *hidden, others]), owned, {})
         assert Holders([PROCESS], known, {}).holder_of(job("b")) == "other"
         assert Holders([PROCESS, second], known, {}).holder_of(job("b")) == "unknown"
         # Its own name is enough for the worst case.

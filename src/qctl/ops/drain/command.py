@@ -121,12 +121,12 @@ class _Phase:
         target, planned = context.plan.target, context.plan.connections
         if target is None or planned is None:
             return None, Counter()
-        before = [w for p in target.processes for w in planned.owned.get(p.key, ())]
+        before = [w for p in target.processes for w in planned.owned.get(p.identity, ())]
         if not before:
             return None, Counter()
         processes = target.manager.find(target.name)
         now = read_connections(context.client, context.settings, context.address.db, processes)
-        ids = {worker.client_id for p in processes for worker in now.owned.get(p.key, ())}
+        ids = {worker.client_id for p in processes for worker in now.owned.get(p.identity, ())}
         return ids, Counter(worker.keys for worker in before)
 
     def _announce(self, pid: int) -> None:

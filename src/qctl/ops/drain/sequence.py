@@ -20,6 +20,7 @@ from qctl.errors import (
     RefusedError,
     UsageError,
 )
+from qctl.manage.protocol import Identity
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.steps import DrainReport, Step, error_text
 from qctl.wire.keys import QueueKeys, common_prefix
@@ -116,11 +117,11 @@ def plan_turns(
         QctlError: as ``make``.
     """
     turns = [Turn(target, make(target)) for target in targets]
-    owners: dict[tuple[str, str], str] = {}
+    owners: dict[Identity, str] = {}
     for turn in turns:
         found = turn.plan.target
         for process in found.processes if found else ():
-            owner = owners.setdefault((process.kind, process.key), turn.target)
+            owner = owners.setdefault(process.identity, turn.target)
             if owner != turn.target:
                 raise RefusedError(
                     f"{owner} and {turn.target} have a process in common",

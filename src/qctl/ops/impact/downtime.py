@@ -110,7 +110,7 @@ def _boot_s(
     """
     sure, limits = [], []
     for process in processes:
-        workers = connections.owned.get(process.key, ()) if connections else ()
+        workers = connections.owned.get(process.identity, ()) if connections else ()
         if not workers or process.started_at_ms is None:
             continue
         up_s = (now_ms - process.started_at_ms) / 1000

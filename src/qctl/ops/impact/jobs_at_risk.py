@@ -98,7 +98,7 @@ class Holders:
         # By queue: names of the target's workers, and of all others; None for a nameless worker.
         self._target_names: dict[QueueKeys, set[str | None]] = {}
         self._other_names: dict[QueueKeys, set[str | None]] = {}
-        target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
+        target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.identity, ())}
         for worker in connections.workers if connections is not None else ():
             names = self._target_names if worker.client_id in target_ids else self._other_names
             names.setdefault(worker.keys, set()).add(worker.worker_name)
@@ -134,7 +134,7 @@ class Holders:
     def _is_seen(self, keys: QueueKeys) -> bool:
         """Whether each process of the target has a connected worker of the queue."""
         return all(
-            any(worker.keys == keys for worker in self._owned.get(process.key, ()))
+            any(worker.keys == keys for worker in self._owned.get(process.identity, ()))
             for process in self._processes or ()
         )
 
@@ -150,7 +150,7 @@ class Holders:
         if process.signal_trouble:
             return None
         named = {(beat.prefix, beat.queue, beat.name) for beat in self._beats.values()}
-        workers = self._owned.get(process.key, ())
+        workers = self._owned.get(process.identity, ())
         are_ours = [(*astuple(worker.keys), worker.worker_name) in named for worker in workers]
         return True if are_ours and all(are_ours) else None
 

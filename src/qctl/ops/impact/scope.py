@@ -206,7 +206,9 @@ def _of_target(
     of_names = {keys.prefix for keys in named}
     selected.update([keys for keys in unselected if keys.prefix in of_names])
     elsewhere = connections.foreign if connections else {}
-    foreign = {worker for process in target.processes for worker in elsewhere.get(process.key, ())}
+    foreign = {
+        worker for process in target.processes for worker in elsewhere.get(process.identity, ())
+    }
     missing: Sequence[QueueKeys] = ()
     if wanted := list(dict.fromkeys([*named, *sorted(selected)])):
         queues, missing = read_queues(client, wanted)
@@ -270,7 +272,9 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
         process.key
         for process in alive
         if connections is None
-        or not (connections.owned.get(process.key) or connections.foreign.get(process.key))
+        or not (
+            connections.owned.get(process.identity) or connections.foreign.get(process.identity)
+        )
     ]
     if not unseen:
         return ""

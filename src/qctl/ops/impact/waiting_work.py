@@ -140,7 +140,7 @@ def _workers(
     total = Counter(worker.keys for worker in connections.workers)
     own = total
     if target is not None:
-        owned = (connections.owned.get(process.key, ()) for process in target.processes)
+        owned = (connections.owned.get(process.identity, ()) for process in target.processes)
         own = Counter(worker.keys for workers in owned for worker in workers)
     held = {keys: sum(not job.is_orphan for job in running.get(keys, ())) for keys in queues}
     are_known = {

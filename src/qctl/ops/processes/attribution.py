@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.manage.protocol import ManagedProcess
+from qctl.manage.protocol import Identity, ManagedProcess
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import WorkerClient
@@ -110,33 +110,33 @@ def host_of(address: str) -> str:
 
 def queues_served(
     workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
-) -> dict[str, set[QueueKeys]]:
-    """Key of each process that has workers → the queues that the process serves."""
-    served: dict[str, set[QueueKeys]] = {}
+) -> dict[Identity, set[QueueKeys]]:
+    """Identity of each process that has workers → the queues that the process serves."""
+    served: dict[Identity, set[QueueKeys]] = {}
     for worker in workers:
         process = holders.get(worker.client_id)
         if process is not None:
-            served.setdefault(process.key, set()).add(worker.keys)
+            served.setdefault(process.identity, set()).add(worker.keys)
     return served
 
 
 def serving(
     processes: Iterable[ManagedProcess],
-    connected: Mapping[str, Collection[QueueKeys]],
+    connected: Mapping[Identity, Collection[QueueKeys]],
     settings: Settings,
     queues: Collection[QueueKeys],
 ) -> dict[ManagedProcess, frozenset[QueueKeys]]:
     """Each running process that serves some of ``queues`` → these queues.
 
     Args:
-        connected: process key → the queues that the process serves now.
+        connected: identity of a process → the queues that the process serves now.
         settings: a queue that the settings list for a target counts as served by each process of
             the target.
     """
     found = {}
     for process in processes:
         served = configured(settings, process.target, queues)
-        served |= set(queues).intersection(connected.get(process.key, ()))
+        served |= set(queues).intersection(connected.get(process.identity, ()))
         if process.runs and served:
             found[process] = frozenset(served)
     return found

@@ -18,7 +18,7 @@ from typing import TypeVar
 from qctl.config.settings import Settings
 from qctl.errors import NotFoundError, UsageError
 from qctl.manage.kinds import KINDS, words_of
-from qctl.manage.protocol import Locator, ManagedProcess, Manager
+from qctl.manage.protocol import Identity, Locator, ManagedProcess, Manager
 
 # A command that only shows information waits this long for a manager that hangs.
 TIMEOUT_S = 2.0
@@ -162,9 +162,9 @@ def managed_processes(
         remarks += more_remarks
     # A process may be found twice: as a configured target, and by its workers. The first of the
     # two is kept, with the name from the config.
-    found: dict[tuple[str, str], ManagedProcess] = {}
+    found: dict[Identity, ManagedProcess] = {}
     for process in processes:
-        found.setdefault((process.kind, process.key), process)
+        found.setdefault(process.identity, process)
     return list(found.values()), remarks
 
 
@@ -216,8 +216,8 @@ def _located(
     found, remarks = _ask([(kind, partial(each.holding, pids, hosts)) for kind, each in locators])
     # A container here may have the same address as a worker on another host, so match the
     # connections once more.
-    connected = {each.key for each in by_address(found, unknown).values()}
-    return [each for each in found if not each.addresses or each.key in connected], remarks
+    connected = {each.identity for each in by_address(found, unknown).values()}
+    return [each for each in found if not each.addresses or each.identity in connected], remarks
 
 
 def _ask(jobs: Sequence[tuple[str, Callable[[], Sequence[T]]]]) -> tuple[list[T], tuple[str, ...]]:

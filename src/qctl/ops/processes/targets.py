@@ -9,7 +9,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.kinds import KINDS
-from qctl.manage.protocol import ManagedProcess, Manager
+from qctl.manage.protocol import Identity, ManagedProcess, Manager
 from qctl.ops.processes.attribution import by_address, configured, holders
 from qctl.ops.processes.managers import known_targets, manager_for
 from qctl.ops.processes.stopped import remedy
@@ -55,17 +55,17 @@ class Connections:
 
     Args:
         workers: all workers of queues in this database, whatever their prefix.
-        owned: process key → the process's workers. Processes without a matched worker are missing.
-        foreign: process key → the process's workers in other databases or of unknown queues.
+        owned: identity of a process → its workers. Processes without a matched worker are missing.
+        foreign: identity of a process → its workers in other databases or of unknown queues.
     """
 
     workers: Workers
-    owned: Mapping[str, Sequence[WorkerClient]]
-    foreign: Mapping[str, Sequence[ForeignWorker]]
+    owned: Mapping[Identity, Sequence[WorkerClient]]
+    foreign: Mapping[Identity, Sequence[ForeignWorker]]
 
     def queues_of(self, processes: Sequence[ManagedProcess]) -> set[QueueKeys]:
         """The queues that these processes serve."""
-        return {worker.keys for p in processes for worker in self.owned.get(p.key, ())}
+        return {worker.keys for p in processes for worker in self.owned.get(p.identity, ())}
 
     def all_owned(self, queues: Collection[QueueKeys]) -> bool:
         """Whether the process of each worker is known.
@@ -79,7 +79,7 @@ class Connections:
 
     def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
         """Describe the workers of these processes in other databases or of unknown queues."""
-        return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
+        return sorted({str(each) for p in processes for each in self.foreign.get(p.identity, ())})
 
 
 def open_target(settings: Settings, text: str) -> Target:
@@ -203,15 +203,15 @@ def read_connections(
         raise _unlisted(client, prefix)
     connected = listed_workers(client, db, queues)
     found = holders(client, connected.workers, processes)
-    owned: dict[str, list[WorkerClient]] = {}
+    owned: dict[Identity, list[WorkerClient]] = {}
     for worker in connected.workers:
         if worker.client_id in found:
-            owned.setdefault(found[worker.client_id].key, []).append(worker)
-    foreign: dict[str, list[ForeignWorker]] = {}
+            owned.setdefault(found[worker.client_id].identity, []).append(worker)
+    foreign: dict[Identity, list[ForeignWorker]] = {}
     addresses = by_address(processes, [address for address, _ in connected.foreign])
     for address, worker_elsewhere in connected.foreign:
         if address in addresses:
-            foreign.setdefault(addresses[address].key, []).append(worker_elsewhere)
+            foreign.setdefault(addresses[address].identity, []).append(worker_elsewhere)
     return Connections(connected.workers, owned, foreign)
 
 

@@ -18,6 +18,7 @@ from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info, product
 from qctl.errors import NotFoundError, ReplyError, is_outage
+from qctl.manage.protocol import Identity
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.queues.advice import Note, notes
@@ -344,10 +345,10 @@ def _processes(
     """
     managed, remarks = managed_processes(settings, lambda: [w.address for w in workers])
     holders, more_remarks = known_holders(client, workers, managed)
-    served: dict[str, set[str]] = {}
+    served: dict[Identity, set[str]] = {}
     for worker in (worker for worker in workers if worker.client_id in holders):
         name = worker.keys.label(prefix)
-        served.setdefault(holders[worker.client_id].key, set()).add(name)
+        served.setdefault(holders[worker.client_id].identity, set()).add(name)
     statuses = []
     for process in managed:
         started_ms = process.started_at_ms
@@ -361,7 +362,7 @@ def _processes(
                 restarts=process.restarts,
                 cpu_percent=process.cpu_percent,
                 rss_bytes=process.rss_bytes,
-                queues=tuple(sorted(served.get(process.key, ()))),
+                queues=tuple(sorted(served.get(process.identity, ()))),
             )
         )
     return tuple(statuses), remarks + more_remarks

@@ -90,7 +90,7 @@ class Turn:
         connections = read_connections(
             context.client, context.settings, context.address.db, [process], context.queues
         )
-        names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
+        names = [worker.worker_name for worker in connections.owned.get(process.identity, ())]
         self.own_names = frozenset(name for name in names if name) if all(names) else frozenset()
         self._run = prepare_restart(context, self._target, process, connections)
 
