@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,28 @@ def test_remove(node_bull: Callable[..., NodeBull], client: Client, redis_url: s
     mine, nodes = left_behind(client, OWN, ids), left_behind(client, NODE, ids)
     assert comparable(mine, OWN) == comparable(nodes, NODE)
     assert mine["lists"]["wait"] == [ids[3]]
+
+
+def test_a_group_of_failures_is_retried_and_no_other_job(
+    bullmq: NodeBull, client: Client, redis_url: str
+) -> None:
+    reasons = [f"connect ECONNREFUSED 10.0.0.{n}:6379" for n in range(3)]
+    reasons += [f"User '{n}' isn't \"known\"\n    (code {n})" for n in range(2)]
+    ids = [bullmq.add(OWN, {"fail_times": 1, "message": reason}) for reason in reasons]
+    handle = bullmq.start_worker(OWN)
+    wait_until(lambda: bullmq.counts(OWN)["failed"] == 5, "all jobs to fail")
+    bullmq.close_worker(handle)
+    ran = run("jobs", "failures", OWN, "--json", QCTL_REDIS_URL=redis_url)
+    refused, unknown = json.loads(ran.out)["groups"]
+    assert (refused["value"], refused["count"]) == ("connect ECONNREFUSED <address>", 3)
+    assert (unknown["value"], unknown["count"]) == (
+        "User <text> isn't <text> (code <number>)",
+        2,
+    )
+    words = shlex.split(unknown["command"])[1:]
+    assert qctl(redis_url, *words)["done"] == 2
+    states = [bullmq.state(OWN, job_id) for job_id in ids]
+    assert states == [*["failed"] * 3, *["waiting"] * 2]
 
 
 def test_a_flow_is_retried_and_deleted_as_a_whole(

@@ -8,7 +8,13 @@ import pytest
 
 from qctl.connection.address import Address, Client, parse_url
 from qctl.connection.connect import connect
-from qctl.errors import InterruptedByUserError, PartialError, RefusedError, UnreachableError
+from qctl.errors import (
+    InterruptedByUserError,
+    PartialError,
+    RefusedError,
+    ReplyError,
+    UnreachableError,
+)
 from qctl.ops.queues.delete import Deletion
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
@@ -224,3 +230,20 @@ def test_an_outage_leaves_a_queue_that_can_be_deleted(client: Client, address: A
     assert cut.value.hint == "run the same command again to delete the rest"
     list(deletion(client, address).delete())
     assert everything(client) == {}
+
+
+def test_a_user_who_may_not_delete_deletes_nothing(
+    redis_url: str, client: Client, address: Address
+) -> None:
+    fill(client, Q)
+    before = everything(client)
+    client.call("ACL", "SETUSER", "limited", "on", ">x", "~*", "&*", "+@all", "-unlink")
+    try:
+        _, limited = connect(redis_url.replace("redis://", "redis://limited:x@"))
+        with pytest.raises(ReplyError) as refused:
+            list(deletion(limited, address).delete())
+        limited.close()
+    finally:
+        client.call("ACL", "DELUSER", "limited")
+    assert refused.value.code == "NOPERM"
+    assert everything(client) == before

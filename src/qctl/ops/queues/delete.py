@@ -148,8 +148,9 @@ class Deletion:
 
         Raises:
             InterruptedByUserError: ``stop`` ended the deletion.
-            PartialError: Redis refused a command or could not be reached, or other clients have
-                created parts of the queue again.
+            PartialError: Redis refused a command or could not be reached after some keys were
+                deleted, or other clients have created parts of the queue again.
+            QctlError: the same before a key was deleted.
         """
         try:
             for number in delete_queue(self._client, self.keys):
@@ -160,6 +161,8 @@ class Deletion:
         except InterruptedByUserError:
             raise
         except QctlError as error:
+            if not self.deleted:
+                raise
             raise PartialError(
                 f"after {counted(self.deleted, 'key')} were deleted: {error.what}",
                 why=error.why,
