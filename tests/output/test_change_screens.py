@@ -14,7 +14,7 @@ from qctl.ops.jobs.model import Children, Fate, JobDetail, JobParent, Skipped
 from qctl.ops.jobs.retry_stalled import QueueToRetry, RetriedQueue, RetryPlan, RetryReport
 from qctl.ops.queues.find import Queues
 from qctl.ops.queues.pause import PauseResult
-from qctl.output.changes_block import pause_block, retry_block, risk_block
+from qctl.output.changes_block import pause_block, retry_block, risk_block, waiting_lines
 from qctl.output.job_block import job_block
 from qctl.output.text import cells
 from qctl.wire.keys import QueueKeys
@@ -139,6 +139,13 @@ def test_the_risk_of_a_retry() -> None:
     compare(
         SCREENS / "stalled-risk.txt",
         lambda width, _, colour: risk_block(plan, prefix="bull", width=width, colour=colour),
+    )
+
+
+def test_the_wait_for_locks() -> None:
+    compare(
+        SCREENS / "stalled-waiting.txt",
+        lambda width, _, colour: waiting_lines(3, 12.3, 17.7, width=width, colour=colour),
     )
 
 

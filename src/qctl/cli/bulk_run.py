@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import typer
 
 from qctl.cli.environment import Environment
+from qctl.cli.live import LiveLines
 from qctl.cli.signals import stop_on_signals
 from qctl.errors import ExitStatus, NotFoundError, PartialError
 from qctl.ops.bulk.actions import (
@@ -27,12 +26,6 @@ from qctl.ops.queues.find import Queues, require_bullmq
 from qctl.output import bulk as view
 from qctl.plurals import counted
 from qctl.wire.keys import common_prefix
-
-if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.text import Text
-
-_REDRAWS_PER_S = 10
 
 
 def carry_out(
@@ -66,13 +59,15 @@ def carry_out(
     queues = [BulkQueue.of(snapshot, selection) for snapshot in found.readable]
     several = as_list or len(found.keys) > 1
     began = time.monotonic()
-    with _Bar(env, action, selection) as bar, stop_on_signals(bar.note, _STOPPING) as stop:
+    live = LiveLines(env)
+    with stop_on_signals(live.note, _STOPPING) as stop:
         reports: list[BulkReport] | None = None
         if not yes and not dry_run and queues:
             scanned = None
             if counts and not env.why_not_interactive and _needs_count(selection, queues):
                 scan = BulkRuns(client, queues, action, selection, dry_run=True, stop=stop)
-                scanned = _count(bar, scan)
+                with live.showing(_drawing(env, scan, "counting", selection.limit)):
+                    scanned = _count(scan)
             _confirm(env, queues, action, selection, scanned)
             began = time.monotonic()
             if scanned is not None and not any(report.done for report in scanned):
@@ -85,7 +80,8 @@ def carry_out(
             )
             reports = runs.reports
             try:
-                with bar.showing(runs):
+                doing = view.DOING[action.name]
+                with live.showing(_drawing(env, runs, doing, selection.limit)):
                     for step in runs:
                         if env.output == "ndjson" and (several or not isinstance(step, BulkReport)):
                             env.emit_json(step)
@@ -119,12 +115,11 @@ def _needs_count(selection: Selection, queues: Sequence[BulkQueue]) -> bool:
     return is_filtered and any(queue.total for queue in queues)
 
 
-def _count(bar: _Bar, scan: BulkRuns) -> list[BulkReport] | None:
+def _count(scan: BulkRuns) -> list[BulkReport] | None:
     """The reports of a dry run; None if it may not have read all jobs."""
     try:
-        with bar.showing(scan, doing="counting"):
-            for _ in scan:
-                pass
+        for _ in scan:
+            pass
     except PartialError:
         return None
     return None if scan.failures else scan.reports
@@ -208,75 +203,20 @@ def _check_skipped(reports: Sequence[BulkReport], selection: Selection) -> None:
         raise typer.Exit(ExitStatus.PARTIAL)
 
 
-class _Bar:
-    """The progress of runs: two lines on a terminal, redrawn even while one step takes long."""
+def _drawing(
+    env: Environment, runs: BulkRuns, doing: str, limit: int | None
+) -> Callable[[], Iterator[str]]:
+    """A function that returns the lines about the progress of ``runs``."""
+    began = time.monotonic()
 
-    def __init__(self, env: Environment, action: Action, selection: Selection) -> None:
-        self._env = env
-        self._doing = view.DOING[action.name]
-        self._limit = selection.limit
-        self._live: Live | None = None
-        self._draw: Callable[[], Text] | None = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    @contextlib.contextmanager
-    def showing(self, runs: BulkRuns, doing: str = "") -> Iterator[None]:
-        """Show the progress of ``runs`` until the context ends."""
-        if self._env.animated:
-            self._start(self._drawing(runs, doing or self._doing))
-        try:
-            yield
-        finally:
-            self._stop()
-
-    def note(self, text: str) -> None:
-        """Print a remark on stderr, above the lines that are redrawn."""
-        draw = self._draw
-        self._stop()
-        self._env.note(text)
-        if draw is not None:
-            self._start(draw)
-
-    def _drawing(self, runs: BulkRuns, doing: str) -> Callable[[], Text]:
-        from rich.text import Text  # noqa: PLC0415 - only on a terminal
-
-        began = time.monotonic()
-
-        def draw() -> Text:
-            lines = view.progress_lines(
-                runs.progress(),
-                time.monotonic() - began,
-                doing=doing,
-                limit=self._limit,
-                width=self._env.terminal_width,
-                colour=self._env.may_colour(self._env.streams.stderr),
-            )
-            text = Text.from_ansi("\n".join(lines))
-            text.no_wrap, text.overflow = True, "ellipsis"
-            return text
-
-        return draw
-
-    def _start(self, draw: Callable[[], Text]) -> None:
-        from rich.live import Live  # noqa: PLC0415 - only on a terminal
-
-        self._draw = draw
-        self._live = Live(
-            get_renderable=draw,
-            console=self._env.console(self._env.streams.stderr),
-            refresh_per_second=_REDRAWS_PER_S,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
+    def draw() -> Iterator[str]:
+        return view.progress_lines(
+            runs.progress(),
+            time.monotonic() - began,
+            doing=doing,
+            limit=limit,
+            width=env.terminal_width,
+            colour=env.may_colour(env.streams.stderr),
         )
-        self._live.start()
 
-    def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-        self._live = self._draw = None
+    return draw

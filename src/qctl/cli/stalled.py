@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,17 +79,38 @@ def retry_stalled(
 
 
 def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
+    from qctl.cli.live import LiveLines  # noqa: PLC0415 - only for --wait
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.jobs.retry_stalled import await_locks  # noqa: PLC0415
+    from qctl.output.changes_block import waiting_lines  # noqa: PLC0415
 
-    number = -1
-    with stop_on_signals(env.note, doing="stopping") as stop:
+    began = time.monotonic()
+    # How many locks there are, and when the last of them expires, in the time of ``began``.
+    number, end_s = -1, began
+
+    def draw() -> Iterator[str]:
+        now = time.monotonic()
+        return waiting_lines(
+            max(number, 0),
+            now - began,
+            max(end_s - now, 0.0),
+            width=env.terminal_width,
+            colour=env.may_colour(env.streams.stderr),
+        )
+
+    live = LiveLines(env)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals(live.note, doing="stopping"))
         for pending in await_locks(client, plan, stop):
+            longest_s = max(job.lock_ttl_ms or 0 for job in pending) / 1000
+            end_s = time.monotonic() + longest_s
+            if number < 0:
+                stack.enter_context(live.showing(draw))
             if len(pending) != number:
                 number = len(pending)
-                longest = max(job.lock_ttl_ms or 0 for job in pending) / 1000
-                locks = counted(number, "lock")
-                env.note(f"waiting up to {longest:.0f} s for {locks} of dead workers …")
+                if not env.animated:
+                    locks = counted(number, "lock")
+                    env.note(f"waiting up to {longest_s:.0f} s for {locks} of dead workers …")
         if stop():
             raise InterruptedByUserError("interrupted", why="nothing was changed")
 
@@ -108,7 +132,8 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
     colour = env.may_colour(stderr)
     for line in risk_block(plan, prefix=_prefix(plan), width=env.terminal_width, colour=colour):
         stderr.write(line + "\n")
-    env.confirm("Put them back?")
+    jobs = sum(len(queue.stalled) + len(queue.failed_ids) for queue in plan.queues)
+    env.confirm(f"Put {counted(jobs, 'job')} back?")
 
 
 def _prefix(plan: RetryPlan) -> str | None:

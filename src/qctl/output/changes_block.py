@@ -8,7 +8,7 @@ from qctl.ops.jobs.retry_stalled import RetriedQueue, RetryPlan, RetryReport
 from qctl.ops.processes.suggest import command_on
 from qctl.ops.queues.pause import PauseResult
 from qctl.output.drain.block import INDENT, MAX_NAME, Block
-from qctl.output.text import cells, count, shortened, visible
+from qctl.output.text import cells, count, duration, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
@@ -192,6 +192,23 @@ def _locked_lines(
     yield INDENT * 2 + block.names(names, block.width - 2 * len(INDENT))
     keys = [queue.keys for queue in queues]
     yield _next(block, "to wait", command_on(keys[:_MAX_ROWS], "jobs retry-stalled", "--wait"))
+
+
+def waiting_lines(
+    locks: int, waited_s: float, left_s: float, *, width: int, colour: bool
+) -> Iterator[str]:
+    """A line that is redrawn while the locks of dead workers expire.
+
+    Args:
+        locks: how many there are.
+        left_s: when the last of them expires, at the latest.
+    """
+    block = Block(width=width, colour=colour)
+    whole_s = waited_s + left_s
+    share = waited_s / whole_s if whole_s else 1.0
+    text = f"waiting for {counted(locks, 'lock')} of dead workers"
+    time_text = f"{duration(waited_s)} of up to {duration(whole_s)}"
+    yield f"{text}  {block.bar(share)}  {time_text}"
 
 
 def risk_block(plan: RetryPlan, *, prefix: str | None, width: int, colour: bool) -> Iterator[str]:
