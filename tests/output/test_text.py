@@ -136,7 +136,7 @@ def test_counted_and_size() -> None:
     assert size(97_500_000) == "93 MiB"
 
 
-@given(st.text(alphabet="ab 名\u0301", max_size=60), st.integers(2, 30), st.booleans())
+@given(st.text(alphabet="ab 名\u0301", max_size=60), st.integers(4, 30), st.booleans())
 def test_folding_keeps_every_character(text: str, width: int, keep_indent: bool) -> None:
     lines = [*folded(text, width, keep_indent=keep_indent)]
     assert all(cells(line) <= width for line in lines)

@@ -116,6 +116,7 @@ def folded(text: str, width: int, *, keep_indent: bool = False) -> Iterator[str]
     """The whole text in lines of at most ``width`` cells; longer words go on in the next line.
 
     Args:
+        width: with fewer than 4 cells, a wide character may not fit.
         keep_indent: begin each line like the first one, with the same spaces; at most half of the
             width.
     """
