@@ -328,7 +328,7 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
 
 
 def _with_names(key: Sequence[str], known: str) -> list[str]:
-    """``known`` with each star replaced: by the table of ``key`` at that depth, else by NAME."""
+    """The parts of ``known``; a star becomes the part of ``key`` at its place, or NAME."""
     *tables, _ = key
     return [
         tables[depth] if part == "*" and depth < len(tables) else part.replace("*", "NAME")

@@ -84,9 +84,8 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
     """A redis-cli command to show to the operator, without a password.
 
     Args:
-        node: host and port of one master of a cluster. If None, redis-cli asks the only master, or
-            finds the node of a cluster by itself. With sentinels, the node is the master that they
-            name; if none of them answers, the command has the host ``MASTER``.
+        node: host and port of one master of a cluster. If None, the command names the address in
+            use. For sentinels, that is the current master, or ``MASTER`` if no sentinel answers.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":

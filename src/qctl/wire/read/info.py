@@ -87,7 +87,7 @@ def can_lose_writes(client: Client) -> bool:
     """Whether Redis may come back without an acknowledged write; True if unknown.
 
     A replica may be behind its master, and an append-only file behind the memory. If there is
-    neither, the answer is False: a crash that loses the write then also loses all jobs.
+    neither, a crash that loses the write loses all jobs, too; so the answer is False.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
@@ -116,8 +116,10 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
         try:
             reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
         except ReplyError as error:
-            # Any other error means that the master has become a replica.
-            return None if error.code == "NOPERM" else False
+            if error.code == "NOPERM":
+                return None
+            # The master has become a replica.
+            return False
         if int(reached) < replicas:
             return False
     return True
