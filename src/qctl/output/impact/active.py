@@ -100,7 +100,7 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
     signals = " or ".join(signal or "the stop signal" for signal in known)
     limit = duration(impact.kill_after_s or 0)
     if impact.handles_signal:
-        yield f"workers finish their jobs on {signals}; jobs that still run {limit} later are killed"
+        yield f"on {signals}, workers finish their jobs; SIGKILL ends those that take over {limit}"
     elif best == impact.interrupted:
         yield (
             f"the same whether the app handles {signals} or not: none of these jobs is known to "

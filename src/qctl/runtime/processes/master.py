@@ -61,7 +61,7 @@ class Master:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._replacing = asyncio.Lock()
-        # How often a replacement of all processes is wanted: the current one and those that wait.
+        # How many requests to replace all processes are running or waiting.
         self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         # The tasks in ``_tasks`` that wait for a child's end and put the child's jobs back.

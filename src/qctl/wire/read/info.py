@@ -86,8 +86,8 @@ def run_ids(client: Client) -> frozenset[str] | None:
 def can_lose_writes(client: Client) -> bool:
     """Whether Redis may come back without an acknowledged write; True if unknown.
 
-    A replica may be behind its master, and an append-only file behind the memory. If there is
-    neither, a crash that loses the write loses all jobs, too; so the answer is False.
+    A replica may be behind its master, and an append-only file behind the memory. Without a replica
+    and without an append-only file, a crash loses all jobs, not just a write: the answer is False.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
@@ -98,8 +98,8 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
 
     Args:
         timeout_ms: how long each master waits for its replicas, in milliseconds.
-        at_least: how many replicas each master must have. With fewer, the result is False: a
-            replica that has lost its connection may be promoted.
+        at_least: how many replicas each master must have. With fewer, the result is False: the
+            missing replica may lack the writes, and may still become the master.
 
     Returns:
         None if this user may not run INFO or WAIT.
