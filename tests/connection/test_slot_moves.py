@@ -38,6 +38,7 @@ from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
 from qctl.wire.write import worker_calls
 from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
+from qctl.wire.write.limits import GlobalRateLimit, set_limits
 from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
 from qctl.wire.write.transitions import (
     promote,
@@ -138,6 +139,7 @@ REFUSED: dict[str, Act] = {
     ),
     "retry_finished": lambda client, keys: retry_finished(client, keys, ["1", "2", "9"]),
     "retry_stalled": lambda client, keys: retry_stalled(client, keys, {"lost": "", "3": ""}),
+    "set_limits": lambda client, keys: set_limits(client, keys, 5, GlobalRateLimit(9, 1000)),
     "stalled_check": call(lambda keys: worker_calls.stalled_check(keys, NOW, 30_000, 1)),
     "update_job": call(lambda keys: worker_calls.update_job(keys, "3", "progress", "7")),
     "upsert_scheduler": call(upsert),
