@@ -55,9 +55,7 @@ def test_pause_and_resume(app: TopApp, client: Client) -> None:
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, ">  q ")
         await pilot.press("p")
-        await until(
-            pilot, app, "Pause q?", "q will be paused; 1 active job will continue", "y = yes"
-        )
+        await until(pilot, app, "Pause q?", "q will be paused; 1 active job will continue", "y yes")
         assert not is_paused(client)
         await pilot.press("y")
         await until(pilot, app, "Esc closes")
@@ -81,8 +79,12 @@ def test_a_queue_that_is_being_drained_is_not_resumed(app: TopApp, client: Clien
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, "draining")
         await pilot.press("r")
-        await until(pilot, app, "Nothing was changed", "queue q is being drained", "ada@host")
-        await pilot.press("escape", "d")
+        await until(
+            pilot, app, "Nothing was changed", "queue q is being drained", "ada@host", "f --force"
+        )
+        await pilot.press("f")
+        await until(pilot, app, "Resume q --force?", "q will be resumed")
+        await pilot.press("n", "d")
         await until(pilot, app, "1  drain; the queue stays paused")
         await pilot.press("1")
         await until(pilot, app, "Nothing was changed", "error:")
@@ -144,21 +146,23 @@ def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -
         await pilot.press("d")
         await until(pilot, app, "1  drain")
         await pilot.press("1")
-        await until(pilot, app, "Drain q?", "running    1 job")
+        await until(pilot, app, "Drain q?", "running  1 job", "t --timeout 1h")
+        await pilot.press("t")
+        await until(pilot, app, "Drain q --timeout 1h?", "t --timeout 1m")
         assert not is_paused(client)
         await pilot.press("y")
-        await until(pilot, app, "q paused", "waiting for 1 job", "s stops")
+        await until(pilot, app, "✔ paused q", "waiting for 1 of 1 job", "s stops")
         await pilot.press("s")
-        await until(pilot, app, "q resumed", "aborted", "Esc closes", absent="waiting for")
+        await until(pilot, app, "✔ resumed q", "✖ not drained", "Esc closes", absent="Drain q")
         assert not is_paused(client)
         await pilot.press("escape", "d")
         await until(pilot, app, "1  drain")
         await pilot.press("1")
         await until(pilot, app, "Drain q?")
         await pilot.press("y")
-        await until(pilot, app, "waiting for 1 job")
+        await until(pilot, app, "waiting for 1 of 1 job")
         client.call("LREM", Q("active"), 1, "1")
-        await until(pilot, app, "drained: nothing is running", "qctl resume")
+        await until(pilot, app, "✔ no job is running", "drained   q", "qctl resume q")
 
     drive(app, steps)
     assert is_paused(client)
@@ -280,7 +284,7 @@ def test_a_guarded_context_is_not_written_to(guards: Guards, said: str) -> None:
     origins = dict.fromkeys(("read_only", "confirm"), GUARD)
     settings = Settings(context="prod", guards=guards, origins=origins)
     actions = CommandActions(environment(settings), lambda name: QueueKeys("bull", name))
-    for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
+    for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None, 75)):
         with pytest.raises(RefusedError) as caught:
             act("q")
         assert said in caught.value.what

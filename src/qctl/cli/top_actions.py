@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from qctl.cli.environment import Environment
 from qctl.cli.guard import required_confirmation
+from qctl.cli.top_drain import DrainChoice
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.ops.drain.context import DrainOptions
+from qctl.errors import RefusedError
 from qctl.ops.drain.plan import describe, make_plan
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.steps import DrainReport, Waiting
+from qctl.ops.drain.steps import DrainReport, Planned
 from qctl.ops.jobs.retry_stalled import carry_out, plan_stalled, retry_one_failed
+from qctl.ops.patience import Pulse
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
 from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
-from qctl.output.drain.lines import step_lines
+from qctl.output.drain.checklist import Checklist
+from qctl.output.drain.plan import plan_block
+from qctl.output.drain.verdict import verdict_block
 from qctl.output.text import visible
-from qctl.output.top.actions import ActionOutput, Proposal, Stop
+from qctl.output.top.actions import Proposal, Stop, Variant
 from qctl.wire.keys import QueueKeys
+
+# The running jobs of a drain are listed so far that they fit a window of 80 by 24 cells.
+_LIVE_ROWS = 18
 
 
 class CommandActions:
@@ -36,9 +45,19 @@ class CommandActions:
         self._keys_of = keys_of
 
     def _proposal(
-        self, question: str, lines: Iterable[str], perform: Callable[[Stop], Iterator[ActionOutput]]
+        self,
+        title: str,
+        lines: Iterable[str],
+        perform: Callable[[Stop], Iterator[Sequence[str]]],
+        *,
+        live: Callable[[], Iterable[str]] = lambda: (),
+        name: str | None = None,
+        variants: tuple[Variant, ...] = (),
     ) -> Proposal:
-        return Proposal(question, tuple(lines), perform, required_confirmation(self._env.settings))
+        """A proposal that asks for the context's name if the config wants it, else for ``name``."""
+        context = required_confirmation(self._env.settings)
+        remark = f"This writes to context {context}." if context else ""
+        return Proposal(title, tuple(lines), perform, live, context or name, remark, variants)
 
     def _for_writing(self, queue: str) -> tuple[Address, Client, Settings, str]:
         """Redis's address, a connection, the settings for the queue's prefix, the queue's name.
@@ -50,21 +69,38 @@ class CommandActions:
         return *self._env.redis(), self._env.settings.under(keys.prefix), keys.name
 
     def pause(self, queue: str) -> Proposal:
+        mixed = Variant("m", "--mixed-versions", lambda: self._pause(queue, mixed=True))
+        return _or_refusal(lambda: self._pause(queue), (mixed,))
+
+    def _pause(self, queue: str, *, mixed: bool = False) -> Proposal:
         address, client, settings, name = self._for_writing(queue)
 
-        def perform(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_pause_lines(pause_queues(client, settings, [name], db=address.db)))
+        def run(*, dry_run: bool) -> list[PauseResult]:
+            return pause_queues(
+                client, settings, [name], db=address.db, mixed_versions=mixed, dry_run=dry_run
+            )
 
-        planned = pause_queues(client, settings, [name], db=address.db, dry_run=True)
-        return self._proposal(f"Pause {queue}?", _pause_lines(planned, planned=True), perform)
+        def perform(_: Stop) -> Iterator[Sequence[str]]:
+            yield _pause_lines(run(dry_run=False))
+
+        lines = _pause_lines(run(dry_run=True), planned=True)
+        title = f"Pause {queue}" + " --mixed-versions" * mixed
+        return self._proposal(title, lines, perform)
 
     def resume(self, queue: str) -> Proposal:
+        force = Variant("f", "--force", lambda: self._resume(queue, force=True))
+        return _or_refusal(lambda: self._resume(queue), (force,))
+
+    def _resume(self, queue: str, *, force: bool = False) -> Proposal:
         _, client, settings, name = self._for_writing(queue)
 
-        def perform(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(_pause_lines(resume_queues(client, settings.prefixes, [name])))
+        def run(*, dry_run: bool) -> list[PauseResult]:
+            return resume_queues(client, settings.prefixes, [name], force=force, dry_run=dry_run)
 
-        planned = resume_queues(client, settings.prefixes, [name], dry_run=True)
+        def perform(_: Stop) -> Iterator[Sequence[str]]:
+            yield _pause_lines(run(dry_run=False))
+
+        planned = run(dry_run=True)
         (snapshot,) = find_queues(client, settings.prefix, [name])
         lines = _pause_lines(planned, planned=True)
         if snapshot.paused:
@@ -72,50 +108,105 @@ class CommandActions:
             if snapshot.uncertain_note:
                 by = f"by {snapshot.uncertain_note}, or {LATER_PAUSE}"
             lines = (f"{visible(queue)} was paused {visible(by)}", *lines)
-        return self._proposal(f"Resume {queue}?", lines, perform)
+        return self._proposal(f"Resume {queue}" + " --force" * force, lines, perform)
 
     def retry_stalled(self, queue: str, job_id: str) -> Proposal:
         address, client, settings, name = self._for_writing(queue)
         plan = plan_stalled(client, settings.prefix, name, job_id, db=address.db)
 
-        def perform(_: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(tuple(retry_lines(carry_out(client, plan), plan)))
+        def perform(_: Stop) -> Iterator[Sequence[str]]:
+            yield [*retry_lines(carry_out(client, plan), plan)]
 
         lines: Iterable[str] = (
             "the job has no lock and no worker is connected; its earlier stalls are forgotten",
         )
         if plan.risky:
             lines = retry_risk_lines(plan)
-        return self._proposal(f"Put job {job_id} of {queue} back?", lines, perform)
+        return self._proposal(f"Put job {job_id} of {queue} back", lines, perform)
 
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
         _, client, settings, name = self._for_writing(queue)
         require_bullmq(find_queues(client, settings.prefix, [name]))
 
-        def perform(_: Stop) -> Iterator[ActionOutput]:
+        def perform(_: Stop) -> Iterator[Sequence[str]]:
             retry_one_failed(client, settings.prefix, name, job_id)
-            yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
+            yield [f"{visible(queue)}: job {visible(job_id)} retried"]
 
         line = "BullMQ will not retry this failed job; qctl puts the job back for one more run"
-        return self._proposal(f"Retry job {job_id} of {queue}?", [line], perform)
+        return self._proposal(f"Retry job {job_id} of {queue}", [line], perform)
 
-    def drain(self, queue: str, target: str | None) -> Proposal:
+    def drain(self, queue: str, target: str | None, width: int) -> Proposal:
+        return self._drain_or_refusal(queue, DrainChoice(target), width)
+
+    def _drain_or_refusal(self, queue: str, choice: DrainChoice, width: int) -> Proposal:
+        return _or_refusal(
+            lambda: self._drain(queue, choice, width),
+            self._drain_variants(choice.overrides(), queue, width),
+        )
+
+    def _drain_variants(
+        self, changes: Iterable[tuple[str, str, DrainChoice]], queue: str, width: int
+    ) -> tuple[Variant, ...]:
+        return tuple(
+            Variant(key, flag, partial(self._drain_or_refusal, queue, choice, width))
+            for key, flag, choice in changes
+        )
+
+    def _drain(self, queue: str, choice: DrainChoice, width: int) -> Proposal:
         address, client, settings, name = self._for_writing(queue)
-        restarts = target is not None
-        plan = make_plan(client, address, settings, [name], target=target, then_restart=restarts)
+        target = choice.target
+        plan = make_plan(
+            client,
+            address,
+            settings,
+            [name],
+            target=target,
+            then_restart=target is not None,
+            include_others=choice.include_others,
+            strategy=choice.strategy,
+            mixed_versions=choice.mixed_versions,
+        )
+        planned = describe(plan, client)
+        colour = self._env.may_colour()
+        checklist = Checklist(width=width, colour=colour, keep_paused=choice.keep_paused)
+        pulse = Pulse()
 
-        def perform(stop: Stop) -> Iterator[ActionOutput]:
-            steps = drain(client, address, settings, plan, DrainOptions(), stop)
+        def perform(stop: Stop) -> Iterator[Sequence[str]]:
+            began = time.monotonic()
+            checklist.begin(planned)
+            steps = drain(client, address, settings, plan, choice.options, stop, pulse)
             with contextlib.closing(steps):
                 for step in steps:
-                    lines = [*step_lines(step)]
-                    if isinstance(step, DrainReport) and step.error:
-                        lines.append(f"error: {visible(step.error)}")
-                    yield ActionOutput(tuple(lines), temporary=isinstance(step, Waiting))
+                    if isinstance(step, DrainReport):
+                        yield [*checklist.flush(), ""]
+                        took_s = time.monotonic() - began
+                        yield [*verdict_block(step, took_s, width=width, colour=colour)]
+                    elif not isinstance(step, Planned):
+                        yield [*checklist.update(step)]
 
-        planned = describe(plan, client)
-        question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
-        return self._proposal(question, step_lines(planned), perform)
+        then = "" if target is None else f", then restart {target}"
+        return self._proposal(
+            " ".join([f"Drain {queue}{then}", *choice.flags]),
+            plan_block(planned, width=width, colour=colour, with_jobs=True),
+            perform,
+            live=lambda: checklist.live(pulse.silent(), _LIVE_ROWS),
+            variants=self._drain_variants(choice.changes(plan.strategy), queue, width),
+        )
+
+
+def _or_refusal(prepare: Callable[[], Proposal], variants: Iterable[Variant]) -> Proposal:
+    """The proposal; or if it is refused, the reason, with those variants that the reason names.
+
+    Raises:
+        QctlError: the action is refused or impossible, and no variant would help.
+    """
+    try:
+        return prepare()
+    except RefusedError as error:
+        named = tuple(variant for variant in variants if variant.flag in error.hint)
+        if not named:
+            raise
+        return Proposal("", tuple(map(visible, error.lines)), None, variants=named)
 
 
 def _pause_lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:

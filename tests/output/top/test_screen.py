@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from qctl.ops.queues.status import RedisInfo
 from qctl.ops.queues.workers import WorkerStatus
 from qctl.output.console import table
 from qctl.output.text import cells
-from qctl.output.top.actions import ActionOutput, Proposal, Stop
+from qctl.output.top.actions import Proposal, Stop, Variant
 from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_columns, sparkline, status_line
@@ -110,13 +110,14 @@ class Recorder:
         self.failure: FailedError | None = None
         self.stopped = threading.Event()
         self.lasts = False
+        self.lines = ("this will change",)
+        self.variants: tuple[Variant, ...] = ()
 
     def _propose(self, *what: str) -> Proposal:
         if self.refusal:
             raise self.refusal
 
-        def carry_out(stop: Stop) -> Iterator[ActionOutput]:
-            yield ActionOutput(("waiting for 1 job",), temporary=True)
+        def carry_out(stop: Stop) -> Iterator[Sequence[str]]:
             if self.failure:
                 raise self.failure
             while self.lasts and not stop():
@@ -124,9 +125,13 @@ class Recorder:
             if stop():
                 self.stopped.set()
             self.done.append(what)
-            yield ActionOutput((f"{' '.join(what)}: done",))
+            yield [f"{' '.join(what)}: done"]
 
-        return Proposal(f"{what[0]} {what[1]}?", ("this will change",), carry_out)
+        def live() -> Iterator[str]:
+            yield "waiting for 1 job"
+
+        title = f"{what[0]} {what[1]}"
+        return Proposal(title, self.lines, carry_out, live, variants=self.variants)
 
     def pause(self, queue: str) -> Proposal:
         return self._propose("pause", queue)
@@ -140,7 +145,8 @@ class Recorder:
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
         return self._propose("retry-failed", queue, job_id)
 
-    def drain(self, queue: str, target: str | None) -> Proposal:
+    def drain(self, queue: str, target: str | None, width: int) -> Proposal:
+        assert width == 75
         return self._propose("drain", queue, str(target))
 
 
@@ -374,6 +380,56 @@ def test_a_key_asks_first(keys: list[str], question: str, done: tuple[str, ...])
 
     drive(app, steps)
     assert actions.done == [done]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 20), (120, 40)])
+def test_the_question_stays_while_the_plan_scrolls(size: tuple[int, int]) -> None:
+    actions = Recorder()
+    actions.lines = tuple(f"change {number}." for number in range(100))
+    app = view(Feed(), actions)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "emails")
+        await pilot.press("p")
+        text = await until(pilot, app, "change 0.", "pause emails?", "y yes", "↑↓ scroll")
+        assert "change 50." not in text
+        await pilot.press("end")
+        await until(pilot, app, "change 99.", "pause emails?", "y yes", absent="change 0.")
+        await pilot.press("up")
+        await until(pilot, app, "change 98.", "pause emails?", absent="change 99.")
+        # The result takes the place of the plan and the question.
+        await pilot.press("y")
+        await until(pilot, app, "pause emails: done", "Esc closes", absent="pause emails?")
+        assert "change" not in text_of(app)
+
+    drive(app, steps, size)
+
+
+def test_a_flag_is_a_key_of_the_question() -> None:
+    actions = Recorder()
+    refused = Proposal(
+        "",
+        ("error: others are served", "try: --include-others"),
+        None,
+        variants=(Variant("i", "--include-others", lambda: actions._propose("drain", "both")),),
+    )
+    actions.variants = (Variant("g", "--ignore-others", lambda: refused),)
+    app = view(Feed(), actions)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "emails")
+        await pilot.press("p")
+        await until(pilot, app, "pause emails?", "with: g --ignore-others")
+        await pilot.press("g")
+        # What is refused cannot be confirmed.
+        await until(pilot, app, "Nothing was changed", "with: i --include-others", absent="y yes")
+        await pilot.press("y", "i")
+        await until(pilot, app, "drain both?", "y yes")
+        assert actions.done == []
+        await pilot.press("y")
+        await until(pilot, app, "drain both: done")
+
+    drive(app, steps)
 
 
 def test_a_refusal_is_shown_in_full() -> None:

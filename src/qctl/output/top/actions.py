@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
-
-
-@dataclass(frozen=True, slots=True)
-class ActionOutput:
-    """Lines that an action prints while it runs.
-
-    Args:
-        temporary: whether the next output replaces these lines (for example, the running jobs).
-    """
-
-    lines: tuple[str, ...]
-    temporary: bool = False
-
 
 # Returns whether the operator has asked a running action to stop.
 Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """A key at the question that prepares the same action with another value of a flag.
+
+    Args:
+        flag: the flag with its present value, for example ``--timeout 10m``.
+    """
+
+    key: str
+    flag: str
+    prepare: Callable[[], Proposal]
+
+
+def _nothing() -> Iterable[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """An action that the operator has not confirmed yet; nothing has been written.
 
+    Lines may contain colours; everything else that a terminal would obey must be escaped.
+
     Args:
-        question: a yes-or-no question.
-        lines: the changes that the action will make, and warnings.
-        carry_out: runs the action. When ``Stop`` returns True, a drain undoes its changes and ends;
-            other actions are short and finish. Raises ``QctlError``.
-        name: the context's name, if the operator must type it to confirm; None if y is enough.
+        title: what will be done: the question without its question mark.
+        lines: the changes that the action will make, and warnings; or why it is refused.
+        carry_out: runs the action and yields lines to show. When ``Stop`` returns True, the action
+            ends early if it is long, and a drain undoes its changes. Raises ``QctlError``. None if
+            the action is refused.
+        live: the lines to show below while the action runs; called by another thread.
+        name: what the operator must type to confirm, such as the context's name; None if y is
+            enough.
+        remark: a sentence that is shown with the question.
+        variants: the flags that can be changed before the answer.
     """
 
-    question: str
+    title: str
     lines: tuple[str, ...]
-    carry_out: Callable[[Stop], Iterator[ActionOutput]]
+    carry_out: Callable[[Stop], Iterator[Sequence[str]]] | None
+    live: Callable[[], Iterable[str]] = _nothing
     name: str | None = None
+    remark: str = ""
+    variants: tuple[Variant, ...] = field(default=())
 
 
 class Actions(Protocol):
@@ -56,4 +70,11 @@ class Actions(Protocol):
 
     def retry_failed(self, queue: str, job_id: str) -> Proposal: ...
 
-    def drain(self, queue: str, target: str | None) -> Proposal: ...
+    def drain(self, queue: str, target: str | None, width: int) -> Proposal:
+        """Prepare a drain.
+
+        Args:
+            target: the process to restart afterwards; None for none.
+            width: of the lines, in cells.
+        """
+        ...

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,37 +19,17 @@ from qctl.ops.live.view import Reading, View
 from qctl.output.text import short_duration, shortened, visible, without_passwords
 from qctl.output.top import tables
 from qctl.output.top.actions import Actions, Proposal
-from qctl.output.top.dialogs import (
-    HELP,
-    Choose,
-    Progress,
-    Window,
-    question_about,
-)
+from qctl.output.top.dialogs import HELP, Choose, Confirm, ConfirmByName, Progress
 from qctl.output.top.panel import Key, Panel
+from qctl.output.top.threads import in_daemon_thread
+from qctl.output.top.window import Window, window_room
 
-T = TypeVar("T")
 # The shortest time between two readings, even while the operator scrolls.
 MIN_GAP_S = 0.2
 # Figures are marked as old after this many intervals without a reading, but not before 5 s.
 _LATE_INTERVALS = 3
 _MIN_LATE_S = 5.0
 _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
-
-
-async def _in_daemon_thread(call: Callable[[], T]) -> T:
-    """Run ``call`` in a daemon thread, which does not delay the exit if Redis hangs."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(future)
 
 
 class TopApp(App[int]):
@@ -69,7 +47,7 @@ class TopApp(App[int]):
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
     #banner { display: none; text-style: bold reverse; height: auto; }
-    #text { height: auto; }
+    Window Static { height: auto; }
     Panel { height: 1fr; width: 100%; min-height: 2; background: ansi_default; }
     Panel, #status, #note, #keys { text-wrap: nowrap; text-overflow: clip; }
     #queues { height: 2fr; }
@@ -142,7 +120,7 @@ class TopApp(App[int]):
         while True:
             view = self._view()
             try:
-                reading = await _in_daemon_thread(partial(self._read, view))
+                reading = await in_daemon_thread(partial(self._read, view))
             except QctlError as error:
                 self._last_error = error
             else:
@@ -343,7 +321,8 @@ class TopApp(App[int]):
         answer = await self.push_screen_wait(Choose(f"Drain {visible(name)}", choices))
         if answer:
             target = [None, *targets][int(answer) - 1]
-            self._begin(lambda: self._actions.drain(name, target))
+            width = window_room(self.size.width)
+            self._begin(lambda: self._actions.drain(name, target, width))
 
     def _begin(self, prepare: Callable[[], Proposal]) -> None:
         if not self._busy:
@@ -353,15 +332,40 @@ class TopApp(App[int]):
         """Prepare an action, ask, carry it out. One at a time: actions share a connection."""
         self._busy = True
         try:
-            try:
-                proposal = await _in_daemon_thread(prepare)
-            except QctlError as error:
-                lines = tuple(map(visible, error.lines))
-                await self.push_screen_wait(Window("Nothing was changed", lines))
-                return
-            if await self.push_screen_wait(question_about(proposal)):
+            while (proposal := await self._prepared(prepare)) is not None:
+                answer = await self.push_screen_wait(self._question_about(proposal))
+                for variant in proposal.variants:
+                    if variant.key == answer:
+                        prepare = variant.prepare
+                        break
+                else:
+                    break
+            if proposal is not None and answer == "yes" and await self._is_named(proposal):
                 self._progress = Progress(proposal)
                 await self.push_screen_wait(self._progress)
                 self._wake.set()
         finally:
             self._busy = False
+
+    async def _prepared(self, prepare: Callable[[], Proposal]) -> Proposal | None:
+        """The proposal; None if the action is impossible, which has then been shown."""
+        try:
+            return await in_daemon_thread(prepare)
+        except QctlError as error:
+            lines = tuple(map(visible, error.lines))
+            await self.push_screen_wait(Window("Nothing was changed", lines))
+            return None
+
+    @staticmethod
+    def _question_about(proposal: Proposal) -> Window:
+        if proposal.name is None or proposal.variants:
+            return Confirm(proposal)
+        return ConfirmByName(proposal, proposal.name, proposal.lines)
+
+    async def _is_named(self, proposal: Proposal) -> bool:
+        """Whether the name has been typed, if the proposal wants one."""
+        if proposal.name is None or not proposal.variants:
+            return True
+        # With variants, letters are keys, so the name has a window of its own.
+        window = ConfirmByName(proposal, proposal.name, ())
+        return await self.push_screen_wait(window) == "yes"

@@ -1,4 +1,4 @@
-"""The windows over the live view: a question, a choice, a running action, the keys."""
+"""The windows of an action: a choice, the question, the running action; and the keys."""
 
 from __future__ import annotations
 
@@ -7,82 +7,64 @@ import threading
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.text import Text
-from textual.app import ComposeResult
+from textual import events
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from qctl.errors import QctlError
-from qctl.output.text import visible, without_passwords
-from qctl.output.top.actions import ActionOutput, Proposal
+from qctl.output.text import visible
+from qctl.output.top.actions import Proposal
+from qctl.output.top.window import Window
 
-
-class Window(ModalScreen[str]):
-    """Shows text until a key closes the window; the result is the key's answer, ``""`` for Esc."""
-
-    DEFAULT_CSS = """
-    Window {
-        align: center middle;
-        & > VerticalScroll {
-            width: 90%; max-width: 100; height: auto; max-height: 90%;
-            border: round ansi_default; padding: 0 1; background: ansi_default;
-        }
-    }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter,q,question_mark", "answer('')", show=False),
-    ]
-
-    def __init__(self, title: str, lines: Sequence[str], foot: str = "Esc closes") -> None:
-        super().__init__()
-        self._title = title
-        self._text = Static(id="text")
-        self._write(lines, foot)
-
-    def _write(self, lines: Sequence[str], foot: str) -> None:
-        # The lines of an error may contain a URL with its password.
-        text = "\n".join([self._title, "", *lines, "", foot])
-        self._text.update(Text(without_passwords(text)))
-
-    def compose(self) -> ComposeResult:
-        with VerticalScroll():
-            yield self._text
-
-    def action_answer(self, answer: str) -> None:
-        self.dismiss(answer)
+_REDRAWS_PER_S = 5
 
 
 class Confirm(Window):
-    """A yes-or-no question; the result is ``yes`` or ``""``."""
+    """A question; the result is ``yes``, the key of a variant, or ``""``.
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "answer('yes')", show=False),
-        Binding("n", "answer('')", show=False),
-    ]
+    The question and its keys stay on the screen while the plan scrolls. An action that is refused
+    has no question, but may have variants.
+    """
 
     def __init__(self, proposal: Proposal) -> None:
-        super().__init__(visible(proposal.question), proposal.lines, "y = yes   n, Esc = no")
+        self._variants = {variant.key for variant in proposal.variants}
+        self._may_confirm = proposal.carry_out is not None
+        title, question, keys = "", [], "y yes   n, Esc no"
+        if not self._may_confirm:
+            title, keys = "Nothing was changed", "Esc closes"
+        else:
+            question = [_question(proposal)]
+            if proposal.name is not None:
+                keys = f"y type {visible(proposal.name)} to confirm   n, Esc no"
+        flags = [f"{v.key} {v.flag}" for v in proposal.variants]
+        foot = [*question, *([f"with: {'   '.join(flags)}"] if flags else []), keys]
+        super().__init__(title, proposal.lines, foot)
+
+    def on_key(self, event: events.Key) -> None:
+        answers = {"n": "", **({"y": "yes"} if self._may_confirm else {})}
+        answers |= {key: key for key in self._variants}
+        if event.character in answers:
+            # Otherwise the view behind, which is active after the answer, would take the key, too.
+            event.stop()
+            self.dismiss(answers[event.character])
 
 
 class ConfirmByName(Window):
-    """A question for a context with ``confirm``: typing the context's name means yes."""
+    """A question that only a name answers with yes, such as that of a context with ``confirm``."""
 
-    def __init__(self, proposal: Proposal, name: str) -> None:
-        lines = (*proposal.lines, "", f"This writes to context {visible(name)}.")
-        super().__init__(visible(proposal.question), lines, "type its name   Esc = no")
+    def __init__(self, proposal: Proposal, name: str, lines: Sequence[str]) -> None:
         self._name_wanted = name
         self._field = Input(id="name", compact=True)
         self._reply = Static("", id="reply", markup=False)
+        foot = [_question(proposal), f"type {visible(name)} to confirm   Esc no"]
+        super().__init__("", lines, foot)
 
-    def compose(self) -> ComposeResult:
-        with VerticalScroll(can_focus=False):
-            yield self._text
-            yield self._field
-            yield self._reply
+    def fields(self) -> Sequence[Widget]:
+        return (self._field, self._reply)
 
     def on_mount(self) -> None:
+        super().on_mount()
         self._field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -98,10 +80,9 @@ class ConfirmByName(Window):
             self._field.clear()
 
 
-def question_about(proposal: Proposal) -> Window:
-    """The window that asks whether to carry out the action."""
-    name = proposal.name
-    return Confirm(proposal) if name is None else ConfirmByName(proposal, name)
+def _question(proposal: Proposal) -> str:
+    remark = f" {visible(proposal.remark)}" if proposal.remark else ""
+    return f"{visible(proposal.title)}?{remark}"
 
 
 class Choose(Window):
@@ -114,7 +95,7 @@ class Choose(Window):
     def __init__(self, title: str, choices: Sequence[str]) -> None:
         self._count = len(choices)
         lines = [f"{digit}  {visible(text)}" for digit, text in enumerate(choices, 1)]
-        super().__init__(title, lines, "the digit chooses   Esc = nothing")
+        super().__init__(title, lines, ["the digit chooses   Esc nothing"])
 
     def action_answer(self, answer: str) -> None:
         if not answer or int(answer) <= self._count:
@@ -122,50 +103,54 @@ class Choose(Window):
 
 
 class Progress(Window):
-    """A running action and its steps. The window closes only after the action has ended."""
+    """A running action, then its result. The window closes only after the action has ended."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "stop", show=False)]
 
     def __init__(self, proposal: Proposal) -> None:
-        super().__init__(visible(proposal.question), ())
-        self._carry_out = proposal.carry_out
+        super().__init__(visible(proposal.title), ())
+        self._proposal = proposal
         self._lines_shown: list[str] = []
-        self._temporary: tuple[str, ...] = ()
         self._stop = threading.Event()
         self.ended = asyncio.Event()
 
     def on_mount(self) -> None:
-        self._draw()
+        self._update()
+        self.set_interval(1 / _REDRAWS_PER_S, self._redraw)
         self.run_worker(self._run(), exit_on_error=True)
 
     async def _run(self) -> None:
         try:
             await asyncio.to_thread(self._follow)
         except QctlError as error:
-            self._add(ActionOutput(tuple(map(visible, error.lines))))
+            self._add([*map(visible, error.lines)])
         finally:
-            self._temporary = ()
             self.ended.set()
-        self._draw()
+        self._update()
 
     def _follow(self) -> None:
-        for output in self._carry_out(self._stop.is_set):
-            self.app.call_from_thread(self._add, output)
+        carry_out = self._proposal.carry_out
+        for lines in carry_out(self._stop.is_set) if carry_out else ():
+            self.app.call_from_thread(self._add, lines)
 
-    def _add(self, output: ActionOutput) -> None:
-        self._temporary = output.lines if output.temporary else ()
-        if not output.temporary:
-            self._lines_shown += output.lines
-        self._draw()
+    def _add(self, lines: Sequence[str]) -> None:
+        self._lines_shown += lines
+        self._update()
 
-    def _draw(self) -> None:
-        if not self._text.is_attached:
-            return
-        foot = "Esc closes"
+    def _redraw(self) -> None:
+        if not self.ended.is_set():
+            self._update()
+
+    def _update(self) -> None:
+        foot, live = "Esc closes", [""]
         if not self.ended.is_set():
             foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
-        self._write([*self._lines_shown, *self._temporary], foot)
-        self._text.scroll_visible(animate=False, top=False)
+            live = [*self._proposal.live()]
+        was_at_end = self.is_at_end
+        # Once it has ended, the result stands alone.
+        self.write([*self._lines_shown, *live], [foot], "" if self.ended.is_set() else None)
+        if was_at_end:
+            self.scroll_to_end()
 
     def action_answer(self, answer: str) -> None:
         if self.ended.is_set():
@@ -173,11 +158,12 @@ class Progress(Window):
 
     def action_stop(self) -> None:
         """Ask the action to stop: a drain undoes its changes, other actions finish."""
-        self._stop.set()
-        self._draw()
+        if not self.ended.is_set():
+            self._stop.set()
+            self._update()
 
 
-# At most 15 lines of 66 cells, so that the window fits a terminal of 80 by 24 cells.
+# At most 18 lines of 75 cells, so that the window fits a terminal of 80 by 24 cells.
 HELP = (
     "arrows, PgUp, PgDn  choose a row",
     "Tab, Shift-Tab      next list",
@@ -187,10 +173,9 @@ HELP = (
     "d                   drain the chosen queue; then restart, if wanted",
     "?  q                show these keys; quit",
     "",
-    "Jobs and workers belong to the chosen queue. Rates count events",
-    "since the last reading: ~ marks an estimate from a sample; ≥ means",
-    "that events were trimmed before they were read.",
-    "Failures appear at once for queues on the screen, and later for",
-    "other queues. An action shows what it will change, then waits for",
-    "y, or for the context's name if the context requires it.",
+    "Jobs and workers belong to the chosen queue. Rates count events since the",
+    "last reading: ~ marks an estimate from a sample; ≥ means that events were",
+    "trimmed before they were read. Failures appear at once for queues on the",
+    "screen, and later for other queues. An action shows what it will change,",
+    "then waits for y, or for a name that must be typed.",
 )
