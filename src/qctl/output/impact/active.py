@@ -103,8 +103,8 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         yield f"on {signals}, workers finish their jobs; SIGKILL ends those that take over {limit}"
     elif best == impact.interrupted:
         yield (
-            f"the same whether the app handles {signals} or not: none of these jobs is known to "
-            f"end within the {limit} before SIGKILL"
+            f"this holds even if the app handles {signals}: none of these jobs is known to end "
+            f"within the {limit} before SIGKILL"
         )
     else:
         yield (

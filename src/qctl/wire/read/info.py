@@ -86,8 +86,8 @@ def run_ids(client: Client) -> frozenset[str] | None:
 def can_lose_writes(client: Client) -> bool:
     """Whether Redis may come back without an acknowledged write; True if unknown.
 
-    A replica may be behind its master, and an append-only file behind the memory. Without a replica
-    and without an append-only file, a crash loses all jobs, not just a write: the answer is False.
+    A replica may be behind its master, and an append-only file behind the memory. Without either,
+    Redis comes back with no jobs at all, not with one write less, so the answer is False.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
