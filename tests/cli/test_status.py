@@ -57,7 +57,9 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
     assert ran.code == 0
     report = json.loads(ran.out)
     assert ran.out.count("\n") == 1
-    assert list(report) == ["redis", "queues", "processes", "queues_known_at", "other_prefixes"]
+    assert list(report) == [
+        *("redis", "queues", "processes", "queues_known_at", "other_prefixes", "problems")
+    ]
     assert report["queues_known_at"] is None
     assert report["redis"]["url"] == url
     assert re.match(r"\d+\.\d+", report["redis"]["version"])

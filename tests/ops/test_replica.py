@@ -54,7 +54,8 @@ def test_a_replica_says_so_and_calls_no_worker_absent(
     assert "workers are connected to its master" in found.remarks[0]
     (queue,) = found.report.queues
     # The worker of the master cannot be seen here: unknown, not none.
-    assert (queue.workers, queue.notes) == (None, ())
+    assert (queue.workers, queue.severity) == (None, "unknown")
+    assert [problem.kind for problem in found.report.problems] == ["workers_unknown"]
     with pytest.raises(FailedError, match="a replica of") as caught:
         inspect_workers(below, parse_url(replica.url), SETTINGS)
     assert "may not list clients" not in str(caught.value)

@@ -96,6 +96,13 @@ class Environment:
 
         return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
 
+    @property
+    def terminal_height(self) -> int:
+        """The height of the terminal in lines."""
+        import shutil  # noqa: PLC0415
+
+        return shutil.get_terminal_size().lines
+
     def console(self, stream: TextIO) -> Console:
         """A rich console on a terminal, without markup, highlighting or emoji. Slow: 40 ms."""
         from rich.console import Console  # noqa: PLC0415

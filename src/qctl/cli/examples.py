@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "status": (
         ("qctl status", "every queue"),
+        ("qctl status --problems", "only queues with a problem"),
         ("qctl status emails --watch", "one queue, refreshed every 2 seconds"),
         ("qctl status --json --prefix prod", "for scripts, with another prefix"),
     ),

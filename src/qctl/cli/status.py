@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +15,10 @@ from qctl.cli.frame import App
 from qctl.cli.help import optional_value
 from qctl.cli.options import QueuesOrAll
 from qctl.durations import parse_duration_s
+from qctl.ops.processes.suggest import command
 
 if TYPE_CHECKING:
+    from qctl.connection.address import Client
     from qctl.ops.queues.status import Inspection
 
 # A string, as typed after --watch.
@@ -35,19 +38,33 @@ Watch = Annotated[
     ),
 ]
 
+Problems = Annotated[
+    bool,
+    typer.Option("--problems", help="Only queues with a problem, or perhaps one"),
+]
+
 
 @app.command("status", cls=optional_value("--watch", DEFAULT_INTERVAL_S))
-def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> None:
-    """Queues at a glance: jobs by state, pauses, workers, processes.
+def status(
+    env: Environment,
+    names: QueuesOrAll = None,
+    watch: Watch = None,
+    problems: Problems = False,
+) -> None:
+    """Queues at a glance: problems, jobs by state, pauses, workers, processes.
 
+    Problems come first, the worst at the top; queues with problems come first in the table.
     WAITING counts jobs that a worker could take. ACTIVE counts jobs that workers have taken;
     STALLED counts those without a lock. OLDEST is how long the first job in line has waited.
     """
     from qctl.ops.queues.status import inspect_queues  # noqa: PLC0415 - not for --help
 
-    def inspect() -> Inspection:
-        address, client = env.redis()
-        return inspect_queues(client, address, env.settings, names or [])
+    def inspect(client: Client | None = None) -> Inspection:
+        address, own_client = env.redis()
+        inspection = inspect_queues(client or own_client, address, env.settings, names or [])
+        if not problems:
+            return inspection
+        return replace(inspection, report=inspection.report.only_problems())
 
     if watch is not None:
         from qctl.cli.watch import watch_status  # noqa: PLC0415 - rarely used
@@ -61,9 +78,17 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
     with remark_if_slow(env, text):
         inspection = inspect()
     if env.output == "table":
-        from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
+        from qctl.output.status import status_text, summary_line  # noqa: PLC0415 - not for JSON
 
-        env.draw(status_text, inspection.report)
+        report = inspection.report
+        text = status_text(report, width=env.width, colour=env.may_colour())
+        env.streams.stdout.write(text)
+        if problems and not report.problems:
+            env.note("no problem found; `qctl doctor` examines more")
+        is_tall = env.streams.stdout_is_terminal and text.count("\n") >= env.terminal_height
+        if is_tall and report.problems and not problems:
+            only = command(None, "status", *(names or []), "--problems")
+            env.note(f"{summary_line(report)}; only those: `{only}`")
     else:
         env.emit_json(inspection.report)
     env.note(*inspection.remarks)

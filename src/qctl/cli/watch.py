@@ -1,33 +1,43 @@
-"""``qctl status --watch``: a table that is redrawn in place, or a line of JSON per reading."""
+"""``qctl status --watch``: a screen that is redrawn in place, or a line of JSON per reading."""
 
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from qctl.cli.environment import Environment
+from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
+from qctl.durations import duration
 from qctl.errors import QctlError, UsageError, is_outage
-from qctl.output.status import status_text
-from qctl.output.text import visible
+from qctl.output.status import watch_text
 
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
 
+# If Redis has not answered for this long, the screen says so.
+SILENCE_S = 1.5
+# How often the screen is redrawn at least, for the ages on it.
+_TICK_S = 0.5
 
-def watch_status(env: Environment, inspect: Callable[[], Inspection], interval_s: float) -> None:
+Inspect = Callable[[Client], "Inspection"]
+
+
+def watch_status(env: Environment, inspect: Inspect, interval_s: float) -> None:
     """Show the queues every ``interval_s`` seconds until Ctrl-C, which is not a failure.
 
     Raises:
         UsageError: the output is json, or it is a table but stdout is not a terminal.
     """
-    readings = _readings(inspect, interval_s)
     with contextlib.suppress(KeyboardInterrupt):
         if env.output == "ndjson":
-            _print_lines(env, readings)
+            _print_lines(env, _readings(lambda: inspect(env.redis()[1]), interval_s))
         elif env.output == "table" and env.streams.stdout_is_terminal:
-            _redraw(env, readings, interval_s)
+            _redraw(env, inspect, interval_s)
         else:
             raise UsageError(
                 "--watch needs a terminal to draw on",
@@ -46,23 +56,6 @@ def _print_lines(env: Environment, readings: Iterator[Inspection | str]) -> None
         elif not trouble:
             trouble = reading
             env.note(trouble)
-
-
-def _redraw(env: Environment, readings: Iterator[Inspection | str], interval_s: float) -> None:
-    from rich.live import Live  # noqa: PLC0415 - only for watching
-    from rich.text import Text  # noqa: PLC0415
-
-    drawn = ""
-    console = env.console(env.streams.stdout)
-    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
-        for reading in readings:
-            remarks = [reading] if isinstance(reading, str) else reading.remarks
-            if not isinstance(reading, str):
-                drawn = status_text(reading.report, width=env.width, colour=env.may_colour())
-            trouble = "".join(f"\n{visible(remark)}" for remark in remarks)
-            clock = time.strftime("%H:%M:%S")
-            foot = f"\n{clock}, every {interval_s:g} s, Ctrl-C to quit"
-            live.update(Text.from_ansi(drawn + trouble + foot), refresh=True)
 
 
 def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[Inspection | str]:
@@ -85,3 +78,126 @@ def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[
         # A slow reading delays all later readings; none is made early to catch up.
         due = max(due + interval_s, time.monotonic())
         time.sleep(max(due - time.monotonic(), 0))
+
+
+def _redraw(env: Environment, inspect: Inspect, interval_s: float) -> None:
+    """Redraw the screen at each reading, and between readings for the ages on it.
+
+    Raises:
+        QctlError: the first reading failed, or a later one failed although Redis is there.
+    """
+    from rich.live import Live  # noqa: PLC0415 - only for watching
+    from rich.text import Text  # noqa: PLC0415
+
+    reader = _Reader(env, inspect)
+    last: Inspection | None = None
+    read_at = due = time.monotonic()
+    trouble = ""
+    with Live(console=env.console(env.streams.stdout), auto_refresh=False) as live:
+        while True:
+            if not reader.is_reading and time.monotonic() >= due:
+                reader.begin()
+                due += interval_s
+            wait_s = _TICK_S if reader.is_reading else min(due - time.monotonic(), _TICK_S)
+            found = reader.wait(max(wait_s, 0))
+            now = time.monotonic()
+            if isinstance(found, QctlError) and last is not None and is_outage(found):
+                trouble = found.what
+            elif isinstance(found, BaseException):
+                raise found
+            elif found is not None:
+                last, read_at, trouble = found, now, ""
+            if found is not None:
+                # A slow reading delays all later readings; none is made early to catch up.
+                due = max(due, now)
+            silent_s = reader.silent_s
+            banner = trouble
+            if silent_s >= SILENCE_S:
+                banner = f"Redis has not answered for {silent_s:.0f} s"
+            if last is None and not banner:
+                continue
+            if banner and last is not None:
+                banner += f"; these figures are {duration(now - read_at)} old"
+            clock = time.strftime("%H:%M:%S", time.localtime(time.time() - (now - read_at)))
+            foot = f"every {interval_s:g} s, Ctrl-C to quit"
+            if last is not None:
+                foot = f"as of {clock}, {now - read_at:.0f} s ago; {foot}"
+            text = watch_text(
+                None if last is None else last.report,
+                () if last is None else last.remarks,
+                banner=banner,
+                foot=foot,
+                width=env.terminal_width,
+                height=env.terminal_height,
+                colour=env.may_colour(),
+            )
+            screen = Text.from_ansi(text, no_wrap=True, overflow="ellipsis")
+            live.update(screen, refresh=True)
+
+
+class _Reader:
+    """Makes readings in a thread, so that the screen goes on if Redis hangs."""
+
+    def __init__(self, env: Environment, inspect: Inspect) -> None:
+        self._env = env
+        self._inspect = inspect
+        self._found: queue.SimpleQueue[Inspection | BaseException] = queue.SimpleQueue()
+        self._client: _TimedClient | None = None
+        self._began = 0.0
+        self.is_reading = False
+
+    def begin(self) -> None:
+        """Begin a reading; the one before has ended."""
+        self.is_reading = True
+        self._began = time.monotonic()
+        # A daemon thread does not delay the exit if Redis hangs.
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def wait(self, timeout_s: float) -> Inspection | BaseException | None:
+        """The reading or its error when it ends; None if that takes longer than ``timeout_s``."""
+        try:
+            found = self._found.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        self.is_reading = False
+        return found
+
+    @property
+    def silent_s(self) -> float:
+        """For how long Redis has owed an answer; 0 if it owes none, however long a reading takes.
+
+        Reading may take long for other reasons, such as a process manager that is slow.
+        """
+        if not self.is_reading:
+            return 0.0
+        asked_at = self._began if self._client is None else self._client.asked_at
+        return 0.0 if asked_at is None else time.monotonic() - asked_at
+
+    def _read(self) -> None:
+        try:
+            if self._client is None:
+                # Connecting is waiting for Redis as well.
+                self._client = _TimedClient(self._env.redis()[1])
+            self._found.put(self._inspect(self._client))
+        except BaseException as error:
+            self._found.put(error)
+
+
+class _TimedClient(ForwardingClient):
+    """Knows since when Redis owes an answer (``asked_at``, a monotonic time), or None."""
+
+    asked_at: float | None = None
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.asked_at = time.monotonic()
+        try:
+            return super().call(*command, timeout_s=timeout_s)
+        finally:
+            self.asked_at = None
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        self.asked_at = time.monotonic()
+        try:
+            return super().pipeline(commands)
+        finally:
+            self.asked_at = None

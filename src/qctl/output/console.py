@@ -27,6 +27,8 @@ _STYLES = {
     "yellow": "33",
     "cyan": "36",
     "bold red": "1;31",
+    # White on red.
+    "banner": "1;37;41",
 }
 
 

@@ -2,22 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from qctl.output.console import Cell, Column, Value, if_known, styled, table
-from qctl.output.text import listed, short_duration, size, visible, wrapped
+from qctl.output.text import cells, listed, short_duration, shortened, size, visible, wrapped
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.ops.masters.listing import Master, MasterProcess
+    from qctl.ops.queues.problems import Problem
     from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
     from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 
 _STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
+# As in doctor. In order: worst first.
+_SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan", "unknown": "yellow"}
+_INDENT = " " * 9
+_COMMAND_INDENT = " " * 4
 
 
-def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
-    """The report as the lines of a terminal ``width`` cells wide."""
+class _Line(NamedTuple):
+    """A line of the report, and what it is a line of: ``problem``, ``queue``, ``process`` or "".
+
+    Of an item with several lines, only the first line has a kind.
+    """
+
+    text: str
+    kind: str = ""
+
+
+def status_text(
+    report: StatusReport, *, width: int, colour: bool, height: int | None = None
+) -> str:
+    """The report as the lines of a terminal ``width`` cells wide.
+
+    Args:
+        height: if the report has more lines, it is cut, and a last line says what is missing. None
+            to show everything.
+    """
+    lines = _report_lines(report, width, colour, with_commands=True)
+    if height is not None and len(lines) > height:
+        lines = _report_lines(report, width, colour, with_commands=False)
+        lines = [*_cut(lines, height, width, colour)]
+    return "".join(f"{line.text}\n" for line in lines)
+
+
+def watch_text(
+    report: StatusReport | None,
+    remarks: Sequence[str],
+    *,
+    banner: str,
+    foot: str,
+    width: int,
+    height: int,
+    colour: bool,
+) -> str:
+    """A screen of ``status --watch``, at most ``height`` lines, without a last line end.
+
+    Args:
+        report: None if there is none yet.
+        remarks: what could not be read.
+        banner: what keeps Redis from answering; "" if it answers.
+        foot: the last line.
+    """
+    lines = []
+    if banner:
+        # All of the line is red.
+        text = visible(banner, width)
+        lines.append(styled(text + " " * (width - cells(text)), "banner", colour=colour))
+    ends = [line for remark in remarks for line in wrapped(visible(remark), width)]
+    # Remarks may take a quarter of the screen.
+    ends = [*ends[: height // 4], styled(visible(foot, width), "dim", colour=colour)]
+    room = max(height - len(lines) - len(ends), 1)
+    if report is not None:
+        text = status_text(report, width=width, colour=colour, height=room)
+        lines += text.removesuffix("\n").split("\n")
+    return "\n".join([*lines, *ends])
+
+
+def summary_line(report: StatusReport) -> str:
+    """For below a report that is longer than the terminal: how many problems are at its top."""
+    queues = {label for problem in report.problems for label in problem.queues}
+    found = counted(len(report.problems), "problem")
+    return f"{found} in {counted(len(queues), 'queue')}, listed at the top"
+
+
+def _report_lines(
+    report: StatusReport, width: int, colour: bool, *, with_commands: bool
+) -> list[_Line]:
+    about = wrapped(_about(report), width)
+    lines = [_Line(styled(line, "dim", colour=colour)) for line in about]
+    for problem in report.problems:
+        lines += _problem(problem, width, colour, with_commands=with_commands)
+    if report.problems and report.queues:
+        lines.append(_Line(""))
+    if report.queues:
+        named = _queue_name(report.queues)
+        columns = (Column("QUEUE", lambda q: Cell(named(q), "bold"), keep_end=True), *_QUEUES)
+        # The sort is stable: queues of one severity stay in their order.
+        queues = sorted(report.queues, key=_rank)
+        lines += _rows(table(columns, queues, width=width, colour=colour), len(queues), "queue")
+        lines += map(_Line, _notes(queues, width, colour))
+    if report.processes:
+        rows = table(_PROCESSES, report.processes, width=width, colour=colour)
+        lines += [_Line(""), *_rows(rows, len(report.processes), "process")]
+    return lines
+
+
+def _about(report: StatusReport) -> str:
+    """The line on Redis and the prefixes."""
     redis = report.redis
     about = f"{redis.url}" + (f", {redis.product}" if redis.version else "")
     if redis.replica_of is not None:
@@ -27,16 +121,43 @@ def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
         about += f", prefix {prefixes[0]}" if len(prefixes) == 1 else f", {len(prefixes)} prefixes"
     if report.other_prefixes:
         about += f"; queues also under {listed(report.other_prefixes)}"
-    head = wrapped(visible(about), width)
-    parts = [styled(line, "dim", colour=colour) + "\n" for line in head]
-    if report.queues:
-        named = _queue_name(report.queues)
-        columns = (Column("QUEUE", lambda q: Cell(named(q), "bold"), keep_end=True), *_QUEUES)
-        parts.append(table(columns, report.queues, width=width, colour=colour))
-        parts += _notes(report.queues, width, colour)
-    if report.processes:
-        parts += ["\n", table(_PROCESSES, report.processes, width=width, colour=colour)]
-    return "".join(parts)
+    return visible(about)
+
+
+def _rank(queue: QueueStatus) -> int:
+    """Queues with the worst problems have the lowest rank."""
+    ranks = [*_SEVERITY_STYLES]
+    return len(ranks) if queue.severity is None else ranks.index(queue.severity)
+
+
+def _problem(problem: Problem, width: int, colour: bool, *, with_commands: bool) -> Iterator[_Line]:
+    """The severity and the text; each command has its own line, so that it can be copied."""
+    head = styled(problem.severity.ljust(8), _SEVERITY_STYLES[problem.severity], colour=colour)
+    first, *rest = wrapped(visible(problem.text), width - len(_INDENT))
+    yield _Line(f"{head} {first}", "problem")
+    yield from (_Line(_INDENT + line) for line in rest)
+    if with_commands:
+        yield from (_Line(_COMMAND_INDENT + visible(command)) for command in problem.commands)
+
+
+def _rows(text: str, number: int, kind: str) -> Iterator[_Line]:
+    """The lines of a table with ``number`` items; the heading comes before them."""
+    for index, line in enumerate(text.removesuffix("\n").split("\n")):
+        yield _Line(line, kind if 1 <= index <= number else "")
+
+
+def _cut(lines: Sequence[_Line], height: int, width: int, colour: bool) -> Iterator[_Line]:
+    """The first lines, and a line that says what is missing."""
+    shown = max(height - 1, 0)
+    left_out = [line.kind for line in lines[shown:]]
+    parts = [
+        counted(number, f"more {kind}", f"more {kind}es" if kind == "process" else "")
+        for kind in ("problem", "queue", "process")
+        if (number := left_out.count(kind))
+    ]
+    yield from lines[:shown]
+    text = f"and {', '.join(parts)}" if parts else "and more"
+    yield _Line(styled(shortened(text, width), "dim", colour=colour))
 
 
 def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
@@ -76,6 +197,9 @@ def state_cell(queue: QueueStatus) -> Cell:
         "limited?": is_idle and may_be_limited,
     }
     name = next((name for name, holds in states.items() if holds), "running")
+    if name == "running" and queue.severity is not None:
+        # Green would say that all is well.
+        return Cell(name)
     return Cell(name, _STATE_STYLES.get(name, "yellow"))
 
 
@@ -87,16 +211,18 @@ def _queue_name(queues: Sequence[QueueStatus]) -> Callable[[QueueStatus], str]:
 
 
 def _notes(queues: Sequence[QueueStatus], width: int, colour: bool) -> list[str]:
-    """Remarks below the table; commands have their own lines, so that they can be copied."""
+    """Remarks below the table, which are no problems."""
     lines = [""]
     named = _queue_name(queues)
     for queue in queues:
         for note in queue.notes:
+            if note.severity is not None:
+                continue
             name = visible(named(queue), width // 2)
-            first, *more = wrapped(f"{name}: {visible(note.text)}", width)
-            lines += [first.replace(name, styled(name, "bold", colour=colour), 1), *more]
-            lines += [f"    {visible(command)}" for command in note.commands]
-    return [f"{line}\n" for line in lines] if len(lines) > 1 else []
+            first, *rest = wrapped(f"{name}: {visible(note.text)}", width)
+            lines += [first.replace(name, styled(name, "bold", colour=colour), 1), *rest]
+            lines += [_COMMAND_INDENT + visible(command) for command in note.commands]
+    return lines if len(lines) > 1 else []
 
 
 def _percent(value: float) -> str:

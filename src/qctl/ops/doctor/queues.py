@@ -11,16 +11,11 @@ from qctl.ops.processes.suggest import redis_cli
 from qctl.ops.queues import advice
 from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.ops.times import utc_datetime
-from qctl.plurals import counted
 from qctl.wire.checks.key_types import wrong_keys
 from qctl.wire.drain_record import read_resumers
-from qctl.wire.events import recent_events
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# The most events to search in all queues together, and in one queue; at least 20 in each queue.
-_MAX_EVENTS = 20_000
-_MAX_EVENTS_OF_ONE = 1000
 _REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
 
 
@@ -84,30 +79,18 @@ def bull_queues(exam: Examination) -> Iterator[Finding]:
 
 def paused(exam: Examination) -> Iterator[Finding]:
     """Queues that are paused or being drained: who paused them and when, and how many jobs wait."""
-    found = [(s, note) for s in exam.snapshots if (note := advice.paused(s)) is not None]
-    count = max(min(_MAX_EVENTS // max(len(found), 1), _MAX_EVENTS_OF_ONE), 20)
-    events = recent_events(exam.client, [snapshot.keys for snapshot, _ in found], count)
-    for snapshot, note in found:
-        by, at_ms = snapshot.pause_note, None
-        if by is not None:
-            at_ms = by.at_ms
-        elif snapshot.paused:
-            times = (e.at_ms for e in events[snapshot.keys] if e.name == "paused")
-            at_ms = next(times, None)
-        paused_at = utc_datetime(at_ms)
+    for snapshot in exam.snapshots:
+        note, by = advice.paused(snapshot), snapshot.pause_note
+        if note is None:
+            continue
         is_draining = snapshot.lease is not None
-        text = note.text
-        if paused_at and not is_draining:
-            text += f", since {paused_at:%Y-%m-%d %H:%M:%S} UTC"
-        if snapshot.backlog and not is_draining:
-            text += f"; {counted(snapshot.backlog, 'job waits', 'jobs wait')}"
         yield Finding(
             severity="info" if is_draining else "warning",
             subject=Subject("queue", snapshot.keys.name),
-            what=text,
+            what=note.text,
             evidence={
                 "paused_by": None if by is None else str(by),
-                "paused_at": paused_at,
+                "paused_at": utc_datetime(snapshot.paused_since_ms),
                 "waiting": snapshot.backlog,
                 "delayed": snapshot.counts.delayed,
             },

@@ -22,7 +22,7 @@ from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import EventRates, Failure, OtherFailures, Rates
 from qctl.ops.queues.find import read_existing
-from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info, workers_of
+from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info
 from qctl.ops.queues.workers import WorkerStatus, inspect_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import Workers, list_workers_under
@@ -274,7 +274,7 @@ class LiveReader:
                 continue
             rate = rates.get(found.keys)
             self._trends[name].append(None if rate is None else rate.completed_per_s)
-            status = queue_status(found, workers_of(found, clients), now_s)
+            status = queue_status(found, clients, now_s)
             rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
         return tuple(rows)
 

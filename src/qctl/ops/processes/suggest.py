@@ -18,7 +18,7 @@ from qctl.wire.keys import QueueKeys, common_prefix
 # Options of the recommended commands. Other words that begin with a dash are names.
 _OPTIONS = {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"}
 _OPTIONS |= {"--include-others", "--full", "--keep-paused", "--for", "--where", "--since"}
-_OPTIONS |= {"--concurrency"}
+_OPTIONS |= {"--concurrency", "--problems"}
 _REDIS_PORT = 6379
 # The settings of the command that runs; one process runs one command.
 _settings: Settings | None = None

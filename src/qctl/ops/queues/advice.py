@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qctl.durations import duration
 from qctl.ops.processes.suggest import command
@@ -19,12 +19,30 @@ if TYPE_CHECKING:
     from qctl.wire.drain_record import Resumer
 
 
+Severity = Literal["error", "warning", "info", "unknown"]
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A remark: a clause without a full stop, and commands that show more or fix it."""
+    """A remark on a queue.
+
+    Args:
+        text: a clause without a full stop.
+        commands: what to type to see more, or to fix it.
+        kind: the kind of problem, for example ``stalled``; "" if the remark is about no problem.
+        severity: ``error`` (jobs do not run, and will not by themselves), ``warning``, ``info`` (a
+            limit that the queue has on purpose), ``unknown`` (perhaps a problem: that could not be
+            determined), or None if the remark is about no problem.
+        jobs: how many jobs the problem concerns.
+        within_s: for ``worker_gone``: when the last of the locks expires; None if one never does.
+    """
 
     text: str
     commands: tuple[str, ...] = ()
+    kind: str = ""
+    severity: Severity | None = None
+    jobs: int = 0
+    within_s: float | None = None
 
 
 # The remark if no worker has made a stalled check within the last interval.
@@ -38,8 +56,15 @@ LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 
-def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple[Note, ...]:
-    """Remarks on one queue and its workers (None if unknown), in a fixed order."""
+def notes(
+    queue: QueueSnapshot, workers: Sequence[WorkerClient] | None, *, all_named: bool = True
+) -> tuple[Note, ...]:
+    """Remarks on one queue and its workers (None if unknown), in a fixed order.
+
+    Args:
+        all_named: whether ``workers`` has all workers; False if there may be others that Redis
+            lists without a name.
+    """
     if queue.format == "bull":
         return (BULL,)
     count = None if workers is None else len(workers)
@@ -48,8 +73,9 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
         grouped(queue),
         legacy_paused(queue),
         stalled(queue, count),
-        held_by_absent(queue, workers),
+        held_by_absent(queue, workers) if all_named else None,
         unserved(queue, count),
+        overdue(queue, count),
         limited(queue),
         maxed(queue),
     )
@@ -71,7 +97,16 @@ def paused(queue: QueueSnapshot) -> Note | None:
         text = f"left paused by {note}, which no longer runs"
     else:
         text = f"paused by {note}"
-    return Note(text, (_command(queue, "resume"),))
+    since = utc_datetime(queue.paused_since_ms)
+    if since is not None:
+        text += f", since {since:%Y-%m-%d %H:%M:%S} UTC"
+    elif queue.uncertain_note is None:
+        text += ", since when is unknown"
+    commands = (_command(queue, "resume"),)
+    if not (queue.backlog or queue.overdue):
+        return Note(text, commands)
+    text += f"; {ready(queue)}"
+    return Note(text, commands, "paused", "warning", queue.backlog + queue.overdue)
 
 
 def grouped(queue: QueueSnapshot) -> Note | None:
@@ -100,52 +135,64 @@ def legacy_paused(queue: QueueSnapshot) -> Note | None:
         f"{found} in BullMQ 5's list of paused jobs, which no worker reads: a resume moves them "
         "to the waiting jobs"
     )
-    return Note(text, (_command(queue, "resume"),))
+    commands = (_command(queue, "resume"),)
+    return Note(text, commands, "paused_list", "error", queue.legacy_paused)
 
 
 def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     """Reports stalled jobs, and whether a worker will put them back."""
-    if not queue.counts.stalled:
+    found = queue.counts.stalled
+    if not found:
         return None
-    count = counted(queue.counts.stalled, "job has", "jobs have")
+    count = counted(found, "job has", "jobs have")
     show = _command(queue, "jobs list", "--state", "stalled")
     commands = (show, _command(queue, "jobs retry-stalled"))
     if workers == 0:
-        return Note(f"{count} stalled, and no worker is there to notice", commands)
+        text = f"{count} stalled, and no worker is there to notice"
+        return Note(text, commands, "stalled", "error", found)
     clock = queue.stalled_clock
     if not clock.ran_recently:
-        return Note(
-            f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}", commands
-        )
+        text = f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}"
+        return Note(text, commands, "stalled", "error", found)
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
     text = f"workers check for stalls every {duration(interval_ms / 1000)}, and the second check "
-    text += "puts it back" if queue.counts.stalled == 1 else "puts them back"
-    return Note(f"{count} stalled; {text}", commands)
+    text += "puts it back" if found == 1 else "puts them back"
+    return Note(f"{count} stalled; {text}", commands, "stalled", "error", found)
 
 
 def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> Note | None:
-    """Reports locked jobs whose workers are not connected, and when the locks expire."""
-    if workers is None:
+    """Reports locked jobs whose workers are not connected, and when the locks expire.
+
+    A worker that shuts down disconnects before its jobs end, and a worker that has lost its
+    connection comes back. So the jobs are stalled only if the locks expire.
+    """
+    if workers is None or queue.lease is not None:
+        # While a drain is at work, workers leave on purpose, and the drain watches the jobs.
         return None
-    held: Sequence[HeldJob] = queue.held
-    if workers:
-        # Redis never lists workers with certain names: do not report those as absent.
-        held = [
-            job for job in held if is_absent(job.worker, workers) and is_listed(job.worker or "")
-        ]
+    # Redis never lists workers with certain names: do not report those as absent.
+    held: Sequence[HeldJob] = [
+        job for job in queue.held if is_absent(job.worker, workers) and is_listed(job.worker or "")
+    ]
     if not held:
         return None
-    text = counted(len(held), "job is", "jobs are") + " held"
+    active = queue.counts.active
+    part = f"{len(held):,} of {counted(active, 'active job')}" if active > len(held) else ""
+    part = part or counted(active, "active job")
     if workers:
-        them = "it" if len(held) == 1 else "them"
-        text += f" by a worker that is not connected: it is closing and ends {them}, or has died"
+        names = {job.worker for job in held}
+        whose = "a worker that is" if len(names) == 1 else f"{len(names)} workers that are"
+        text = f"{part} {'belongs' if len(held) == 1 else 'belong'} to {whose} not connected"
     else:
-        text += ", and Redis lists no worker: the workers are closing, have died, or have names "
-        text += "that Redis never lists"
-    return Note(
-        f"{text}; {locks_end([job.lock_ttl_ms for job in held])}",
-        (_command(queue, "jobs retry-stalled", "--wait"),),
-    )
+        text = f"{part} {'has' if len(held) == 1 else 'have'} a lock, and Redis lists no worker"
+    ttls_ms = [job.lock_ttl_ms for job in held]
+    ends_s = None if None in ttls_ms else max(ttl_ms or 0 for ttl_ms in ttls_ms) / 1000
+    if ends_s is None:
+        text += f"; {locks_end(ttls_ms)}"
+    else:
+        them = "it stalls" if len(held) == 1 else "they stall"
+        text += f": {them} within {duration(ends_s)}, unless the worker is closing or comes back"
+    commands = (_command(queue, "jobs retry-stalled", "--wait"),)
+    return Note(text, commands, "worker_gone", "warning", len(held), ends_s)
 
 
 def locks_end(ttls_ms: Sequence[int | None]) -> str:
@@ -157,13 +204,29 @@ def locks_end(ttls_ms: Sequence[int | None]) -> str:
 
 
 def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
-    """Reports jobs that wait although no worker is connected."""
-    if workers != 0 or not (queue.backlog or queue.overdue):
+    """Reports jobs that are ready, if no worker is connected or workers are unknown."""
+    jobs = queue.backlog + queue.overdue
+    if workers or not jobs:
         return None
+    if workers is None:
+        text = f"{ready(queue)}, and it is unknown whether a worker is connected"
+        return Note(text, (), "workers_unknown", "unknown", jobs)
     # If an active job has a lock, its worker may be one that Redis never lists.
     is_held = queue.counts.active > queue.counts.stalled
     seen = "Redis lists no worker" if is_held else "no worker is connected"
-    return Note(f"{ready(queue)}, and {seen}")
+    # While a drain is at work, it restarts the workers.
+    severity: Severity = "error" if queue.lease is None else "info"
+    return Note(f"{ready(queue)}, and {seen}", (), "no_worker", severity, jobs)
+
+
+def overdue(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Reports delayed jobs that connected workers do not fetch although nothing holds them back."""
+    holds_back = queue.paused or queue.rate_limited_ms or queue.is_maxed
+    if not queue.overdue or not workers or holds_back:
+        return None
+    text = counted(queue.overdue, "delayed job is", "delayed jobs are") + " overdue: no worker "
+    text += f"has fetched {'it' if queue.overdue == 1 else 'them'}"
+    return Note(text, (), "overdue", "warning", queue.overdue)
 
 
 def ready(queue: QueueSnapshot) -> str:
@@ -182,6 +245,9 @@ def limited(queue: QueueSnapshot) -> Note | None:
     if limit is None or limit.holds is False:
         return None
     left = duration(limit.left_ms / 1000)
+    problem: tuple[str, Severity | None, int] = ("", None, 0)
+    if queue.backlog:
+        problem = ("rate_limited", "info", queue.backlog)
     if limit.holds is None:
         # Whether the limit is reached is unknown: report it only if jobs wait.
         if not queue.backlog:
@@ -189,17 +255,18 @@ def limited(queue: QueueSnapshot) -> Note | None:
         used = "some jobs are"
         if limit.used is not None:
             used = counted(limit.used, "job is", "jobs are")
-        return Note(
-            f"may be rate limited for another {left}: {used} counted in this window, "
-            "and the maximum of its workers' limiter is not in Redis"
-        )
+        text = f"may be rate limited for another {left}: {used} counted in this window, "
+        text += "and the maximum of its workers' limiter is not in Redis"
+        # If jobs run, the limit is not reached, or not for long.
+        is_idle = queue.counts.active == queue.counts.stalled
+        return Note(text, (), "rate_limited", "unknown", queue.backlog) if is_idle else Note(text)
     if limit.is_manual:
         own = "" if limit.maximum is not None else "; workers without a limiter go on"
-        return Note(f"rate limited by hand for another {left}{own}")
-    return Note(
+        return Note(f"rate limited by hand for another {left}{own}", (), *problem)
+    text = (
         f"rate limited for another {left}: {limit.used:,} of {limit.maximum:,} jobs have started "
-        "in this window"
     )
+    return Note(text + "in this window", (), *problem)
 
 
 def maxed(queue: QueueSnapshot) -> Note | None:
@@ -207,13 +274,16 @@ def maxed(queue: QueueSnapshot) -> Note | None:
     if queue.invalid_concurrency is not None:
         return Note(
             f"its global concurrency is {queue.invalid_concurrency!r}, which is not a number: "
-            "BullMQ fails on every add and every fetch"
+            "BullMQ fails on every add and every fetch",
+            kind="broken",
+            severity="error",
         )
     if not queue.is_maxed or not queue.backlog:
         return None
     waiting = counted(queue.backlog, "job waits", "jobs wait")
     if (queue.concurrency or 0) <= 0:
-        return Note(f"its global concurrency is {queue.concurrency}: no job can start, {waiting}")
+        text = f"its global concurrency is {queue.concurrency}: no job can start, {waiting}"
+        return Note(text, (), "blocked", "error", queue.backlog)
     by = ""
     if stalled := queue.counts.stalled:
         by = f" ({counted(stalled, 'of these jobs has', 'of these jobs have')} stalled)"

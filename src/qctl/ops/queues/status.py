@@ -7,8 +7,8 @@ the Redis user may not read are None.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,9 +21,10 @@ from qctl.errors import NotFoundError, ReplyError, is_outage
 from qctl.manage.protocol import Identity
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
-from qctl.ops.queues.advice import Note, notes
+from qctl.ops.queues.advice import Note, Severity, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache, run_id, server_id
+from qctl.ops.queues.problems import Problem, problems_of, worst
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.read.clients import (
@@ -100,6 +101,7 @@ class QueueStatus:
         waiting_is_least: whether ``waiting`` is only a minimum: groups of BullMQ Pro may hold more.
         oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
         workers: number of connected workers; None if unknown.
+        paused_at: since when the queue is paused; None if unknown or not paused.
         legacy_paused: how many of the waiting jobs are in BullMQ 5's ``paused`` list.
         rate_limited_s: for how long no job can start because of the rate limit; None if unknown,
             or if jobs can start.
@@ -133,6 +135,11 @@ class QueueStatus:
     overdue: int
     notes: tuple[Note, ...]
 
+    @property
+    def severity(self) -> Severity | None:
+        """The severity of its worst problem; None if it has none."""
+        return worst(self.notes)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
@@ -160,6 +167,7 @@ class StatusReport:
         queues_known_at: when the cached queue names were read; None if they are not from the cache.
         other_prefixes: other prefixes that hold queues, as far as the search for the queues noticed
             them; None if there was no search.
+        problems: what is wrong with the queues, worst first.
     """
 
     redis: RedisInfo
@@ -167,6 +175,13 @@ class StatusReport:
     processes: tuple[ProcessStatus, ...]
     queues_known_at: datetime | None = None
     other_prefixes: tuple[str, ...] | None = None
+    problems: tuple[Problem, ...] = ()
+
+    def only_problems(self) -> StatusReport:
+        """The report without the queues that have no problem, and without their processes."""
+        queues = tuple(queue for queue in self.queues if queue.severity is not None)
+        labels = {label for problem in self.problems for label in problem.queues}
+        return replace(self, queues=queues, processes=_serving(self.processes, labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +240,37 @@ def inspect_queues(
             f"because a full search takes {known.took_s:.1f} s; to search now: `qctl queues`",
         )
     now_s = time.time()
-    statuses = tuple(
-        queue_status(queue, workers_of(queue, workers), now_s) for queue in queues.readable
-    )
+    statuses = tuple(queue_status(queue, workers, now_s) for queue in queues.readable)
     others = None if known is None else known.other_prefixes
-    return Inspection(StatusReport(redis, statuses, processes, known_at, others), queues, remarks)
+    if names:
+        processes = _serving(processes, {keys.label(prefix) for keys in queues.keys})
+    remarked = zip(queues.readable, (status.notes for status in statuses), strict=True)
+    problems = (*_unreadable(queues, prefix), *problems_of(remarked, prefix))
+    report = StatusReport(redis, statuses, processes, known_at, others, problems)
+    return Inspection(report, queues, remarks)
+
+
+def _unreadable(queues: Queues, prefix: str | None) -> Iterator[Problem]:
+    for keys, error in queues.broken:
+        label = keys.label(prefix)
+        yield Problem("unreadable", "error", (label,), f"{label}: cannot be read: {error.message}")
+
+
+def _serving(
+    processes: Sequence[ProcessStatus], labels: Collection[str]
+) -> tuple[ProcessStatus, ...]:
+    """The processes that serve some of these queues.
+
+    If no process is known to serve one of the queues, the processes that serve no queue as far as
+    is known are included: one of them may be its worker.
+    """
+    served = {label for process in processes for label in process.queues}
+    has_gap = not served.issuperset(labels)
+    return tuple(
+        process
+        for process in processes
+        if (not set(labels).isdisjoint(process.queues) if process.queues else has_gap)
+    )
 
 
 class _Prober(ForwardingClient):
@@ -299,10 +340,15 @@ def workers_of(queue: QueueSnapshot, workers: Workers | None) -> list[WorkerClie
     return None if workers is None else workers.of(queue.keys, running=queue.counts.running)
 
 
-def queue_status(
-    queue: QueueSnapshot, workers: Sequence[WorkerClient] | None, now_s: float
-) -> QueueStatus:
+def queue_status(queue: QueueSnapshot, connected: Workers | None, now_s: float) -> QueueStatus:
+    """The status of a queue.
+
+    Args:
+        connected: the workers of all queues; None if unknown.
+    """
     note = queue.pause_note
+    workers = workers_of(queue, connected)
+    paused_ms = queue.paused_since_ms
     return QueueStatus(
         name=queue.keys.name,
         prefix=queue.keys.prefix,
@@ -315,7 +361,7 @@ def queue_status(
         oldest_waiting_s=_age_s(queue.oldest_waiting_ms, now_s),
         schedulers=queue.schedulers,
         workers=None if workers is None else len(workers),
-        paused_at=utc_datetime(note.at_ms) if note and queue.paused else None,
+        paused_at=None if paused_ms is None or not queue.paused else utc_datetime(paused_ms),
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,
         rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
@@ -324,7 +370,7 @@ def queue_status(
         is_maxed=queue.is_maxed,
         is_broken=queue.invalid_concurrency is not None,
         overdue=queue.overdue,
-        notes=notes(queue, workers),
+        notes=notes(queue, workers, all_named=connected is not None and connected.all_named),
     )
 
 

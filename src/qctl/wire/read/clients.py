@@ -76,6 +76,14 @@ class Workers(list[WorkerClient]):
         self._is_cluster = is_cluster
         self._by_queue = grouped(self, lambda worker: worker.keys)
 
+    @property
+    def all_named(self) -> bool:
+        """Whether these are certainly all workers, except those with unusual names (``is_listed``).
+
+        If not, a worker that is missing here may be one of the connections without a name.
+        """
+        return not self.any_queue and not self._is_cluster
+
     def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
         """The workers of a queue whose connections have names.
 

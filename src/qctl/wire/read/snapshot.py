@@ -30,6 +30,8 @@ MANUAL_LIMIT = 9007199254740991
 # A job that has been due for longer than this is overdue. A worker that missed the marker fetches
 # due jobs after at most 10 s, and clocks may differ a little.
 OVERDUE_MS = 15_000
+# The most events to search for pauses, in all queues together and in one queue; at least 5 in each.
+_MAX_EVENTS, _MAX_EVENTS_OF_ONE = 5_000, 500
 # The replies of PTTL for a key that does not exist, and for a key that never expires.
 _GONE, _ENDLESS = -2, -1
 
@@ -125,6 +127,8 @@ class QueueSnapshot:
         pause_note: who paused the queue, if the present pause was made with qctl; else None.
         uncertain_note: who paused the queue with qctl, if it is unknown whether that pause is over;
             else None.
+        paused_since_ms: when the queue was paused, epoch milliseconds: from ``pause_note``, else
+            from the queue's last events; None if not paused or unknown.
         lease: the drain that works on the queue now, or None.
         concurrency: how many jobs may be active at once over all workers; None for no limit.
         invalid_concurrency: the concurrency that is set, if it is not a number; else None. With
@@ -150,6 +154,7 @@ class QueueSnapshot:
     oldest_waiting_ms: int | None
     pause_note: Holder | None
     uncertain_note: Holder | None
+    paused_since_ms: int | None
     lease: Holder | None
     rate_limit: RateLimit | None
     held: tuple[HeldJob, ...]
@@ -197,13 +202,15 @@ def read_snapshots(
     requests = [_first_trip(keys, now_ms) for keys in queues]
     replies = iter(client.pipeline([command for r in requests for command in r.values()]))
     firsts = [{label: next(replies) for label in request} for request in requests]
-    followups = [_second_trip(*pair) for pair in zip(queues, firsts, strict=True)]
+    paused = sum(map(_is_paused, firsts))
+    count = max(min(_MAX_EVENTS // max(paused, 1), _MAX_EVENTS_OF_ONE), 5)
+    followups = [_second_trip(*pair, count) for pair in zip(queues, firsts, strict=True)]
     commands = [command for followup in followups for command in followup]
     replies = iter(client.pipeline(commands))
     notes = {
         keys: first["pause_note"]
         for keys, first in zip(queues, firsts, strict=True)
-        if _error(first) is None and first["meta"][0] is not None and _note(first) is not None
+        if _is_paused(first) and _note(first) is not None
     }
     pauses: Mapping[QueueKeys, str] = {}
     if notes:
@@ -260,7 +267,11 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
     }
 
 
-def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]]:
+def _is_paused(first: dict[str, Any]) -> bool:
+    return _error(first) is None and first["meta"][0] is not None
+
+
+def _second_trip(keys: QueueKeys, first: dict[str, Any], count: int) -> list[tuple[Arg, ...]]:
     if _error(first) is not None:
         return []
     active = _jobs(first["active"])
@@ -271,17 +282,26 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
         commands += [("LRANGE", keys("active"), 0, -1), ("GET", check), ("PTTL", check)]
     if first["limiter_ms"] > 0:
         commands.append(("GET", keys("limiter")))
+    if _is_paused(first):
+        commands.append(("XREVRANGE", keys("events"), "+", "-", "COUNT", count))
     return commands + [("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)]
 
 
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
+    error = _error(first)
+    if error is not None:
+        return error
+    # A user with rights on some keys may lack those on the events: then the pause's age is unknown.
+    events: Any = []
+    if _is_paused(first):
+        events = second.pop(len(second) - len(_next_up(first)) - 1)
     # WRONGTYPE is no error here. If the id of a waiting job is e.g. ``wait``, the job's key is the
     # key of a list, so the job's age is unknown. If ``limiter`` has a wrong type, its count is
     # unknown.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
-    error = _error(first) or next(errors, None)
+    error = next(errors, None)
     if error is not None:
         return error
     active = _jobs(first["active"])
@@ -330,6 +350,7 @@ def _snapshot(
         oldest_waiting_ms=min(times, default=None),
         pause_note=_note(first) if pause == HOLDS else None,
         uncertain_note=_note(first) if pause == UNKNOWN else None,
+        paused_since_ms=_paused_since_ms(_note(first) if pause == HOLDS else None, events),
         lease=parse_holder(first["lease"]),
         rate_limit=(
             RateLimit(to_int(used), to_int(maximum), first["limiter_ms"])
@@ -343,6 +364,26 @@ def _snapshot(
         ),
         stalled_clock=StalledClock(keys, to_int(last_check[0]), max(last_check[1], 0), frozenset()),
     )
+
+
+def _paused_since_ms(note: Holder | None, events: Any) -> int | None:
+    """When the pause began that holds now.
+
+    Args:
+        note: who made that pause, if it was made with qctl.
+        events: the queue's last events, newest first, or an error.
+    """
+    if note is not None:
+        return note.at_ms
+    since_ms = None
+    for event_id, fields in [] if isinstance(events, ReplyError) else events:
+        name = dict(zip(fields[::2], fields[1::2], strict=True)).get("event")
+        if name == "resumed":
+            break
+        if name == "paused":
+            # A queue that is paused already may be paused again: the first pause counts.
+            since_ms = to_int(event_id.partition("-")[0])
+    return since_ms
 
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
