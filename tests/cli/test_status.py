@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.wire.read.clients import client_name
 from qctl.wire.read.discovery import Survey
 from tests.labs.cli import Ran, run
-from tests.labs.servers import wait_until
+from tests.labs.servers import RedisServer, wait_until
 
 HOSTILE = "ev\x1b[31mil\n\u202e[bold]"
 
@@ -259,27 +261,85 @@ def test_watching_prints_a_line_per_look_until_ctrl_c(url: str) -> None:
     assert [len(line["queues"]) for line in lines] == [2, 2, 2]
 
 
-def test_watching_redraws_on_a_terminal_until_ctrl_c(url: str) -> None:
+def test_watching_needs_a_terminal_that_obeys_escape_sequences(url: str) -> None:
+    ran = run("status", "--watch", "--redis", url, terminal=True, TERM="dumb")
+    assert (ran.code, "--output ndjson" in ran.err) == (2, True)
+
+
+@contextlib.contextmanager
+def watching(url: str, *words: str, lines: int = 24) -> Iterator[tuple[int, int]]:
+    """The pid of ``qctl status --watch`` and the terminal that it draws on; Ctrl-C ends it."""
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - the child
         environ = {**os.environ, "PM2_HOME": "/nonexistent", "TERM": "xterm", "COLUMNS": "80"}
-        words = [sys.executable, "-m", "qctl", "status", "--watch", "0.2", "--redis", url]
-        os.execve(sys.executable, words, environ)  # noqa: S606
-    shown = _read_until(terminal, lambda text: text.count("Ctrl-C to ") >= 2)
-    os.kill(pid, signal.SIGINT)
-    _read_until(terminal, lambda _: False)
-    _, result = os.waitpid(pid, 0)
-    os.close(terminal)
+        environ |= {"LINES": str(lines)}
+        command = [sys.executable, "-m", "qctl", "status", "--watch", "0.2", "--redis", url, *words]
+        os.execve(sys.executable, command, environ)  # noqa: S606
+    try:
+        yield pid, terminal
+    finally:
+        os.kill(pid, signal.SIGINT)
+        _read_until(terminal, lambda _: False)
+        _, result = os.waitpid(pid, 0)
+        os.close(terminal)
     assert os.waitstatus_to_exitcode(result) == 0
+
+
+def test_watching_redraws_on_a_terminal_until_ctrl_c(url: str) -> None:
+    with watching(url) as (_, terminal):
+        shown = _read_until(terminal, lambda text: text.count("Ctrl-C to ") >= 2)
     assert "ev\\x1b[31mil" in shown
     # Rich moves the cursor up to draw over the frame before.
     assert "\x1b[1A" in shown
 
 
+def test_a_redis_that_hangs_is_named_while_it_hangs_and_the_age_of_the_figures(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    redis_server = start_redis()
+    with contextlib.closing(connect(redis_server.url)[1]) as client:
+        client.call("HSET", "bull:email:meta", "version", "bullmq:6.7.0")
+    with watching(redis_server.url) as (_, terminal):
+        _read_until(terminal, lambda text: "Ctrl-C to " in text)
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
+            hung = _read_until(terminal, lambda text: "these figures are" in text)
+        finally:
+            os.kill(redis_server.pid, signal.SIGCONT)
+        # White on red.
+        assert re.search("\x1b\\[[0-9;]*41mRedis has not answered for ", hung)
+        assert "email" in hung[hung.index("has not answered") :]
+        # The line goes away when Redis answers again.
+        _read_until(terminal, lambda text: _last_screen(text).startswith("redis://"))
+
+
+def _last_screen(text: str) -> str:
+    """What was drawn since the cursor last moved up."""
+    return re.sub("\x1b\\[[0-9;]*[A-Za-z]", "", text.rpartition("\x1b[1A")[2]).lstrip("\r")
+
+
+def test_a_watch_that_never_got_an_answer_says_so_and_ends_with_ctrl_c(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    redis_server = start_redis()
+    with contextlib.closing(connect(redis_server.url)[1]) as client:
+        client.call("HSET", "bull:email:meta", "version", "bullmq:6.7.0")
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        with watching(redis_server.url) as (_, terminal):
+            shown = _read_until(terminal, lambda text: "Ctrl-C to " in text)
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    assert "Redis has not answered for " in shown
+    assert "figures" not in shown
+
+
 def _read_until(terminal: int, enough: object, timeout_s: float = 20.0) -> str:
+    """The output until it is enough, or until the program ends; fails if that takes too long."""
     text = ""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and not enough(text):  # type: ignore[operator]
+    while not enough(text):  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"not shown in time: {text!r}"
         if not select.select([terminal], [], [], 0.2)[0]:
             continue
         try:

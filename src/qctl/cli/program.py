@@ -27,7 +27,7 @@ from qctl.errors import ExitStatus, QctlError, UsageError
 # Name → module and help line, in the order of `qctl --help`. A test checks that each help line is
 # the first line of the command's own help.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
+    "status": ("status", "Queues at a glance: problems, jobs by state, workers, processes."),
     "queues": ("queues", "Names of the queues that exist; change or delete one."),
     "workers": ("status", "Workers that are connected, and the processes they run in."),
     "jobs": ("jobs", "List jobs, count failures, show one, add, retry, delete."),

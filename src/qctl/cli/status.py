@@ -51,7 +51,7 @@ def status(
     watch: Watch = None,
     problems: Problems = False,
 ) -> None:
-    """Queues at a glance: problems, jobs by state, pauses, workers, processes.
+    """Queues at a glance: problems, jobs by state, workers, processes.
 
     Problems come first, the worst at the top; queues with problems come first in the table.
     WAITING counts jobs that a worker could take. ACTIVE counts jobs that workers have taken;

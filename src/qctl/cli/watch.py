@@ -36,12 +36,13 @@ def watch_status(env: Environment, inspect: Inspect, interval_s: float) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         if env.output == "ndjson":
             _print_lines(env, _readings(lambda: inspect(env.redis()[1]), interval_s))
-        elif env.output == "table" and env.streams.stdout_is_terminal:
+        elif env.output == "table" and env.streams.stdout_is_terminal and not env.streams.is_dumb:
             _redraw(env, inspect, interval_s)
         else:
             raise UsageError(
                 "--watch needs a terminal to draw on",
-                why="in a file or a pipe, readings must be ndjson, with one object per reading",
+                why="in a file, a pipe or a dumb terminal, readings must be ndjson, with one "
+                "object per reading",
                 hint="--watch --output ndjson",
             )
 
@@ -93,6 +94,8 @@ def _redraw(env: Environment, inspect: Inspect, interval_s: float) -> None:
     last: Inspection | None = None
     read_at = due = time.monotonic()
     trouble = ""
+    # Since when Redis has owed an answer, or has refused one.
+    away_since: float | None = None
     with Live(console=env.console(env.streams.stdout), auto_refresh=False) as live:
         while True:
             if not reader.is_reading and time.monotonic() >= due:
@@ -102,22 +105,24 @@ def _redraw(env: Environment, inspect: Inspect, interval_s: float) -> None:
             found = reader.wait(max(wait_s, 0))
             now = time.monotonic()
             if isinstance(found, QctlError) and last is not None and is_outage(found):
-                trouble = found.what
+                trouble = f": {found.what}"
             elif isinstance(found, BaseException):
                 raise found
             elif found is not None:
-                last, read_at, trouble = found, now, ""
+                last, read_at, trouble, away_since = found, now, "", None
             if found is not None:
                 # A slow reading delays all later readings; none is made early to catch up.
                 due = max(due, now)
             silent_s = reader.silent_s
-            banner = trouble
-            if silent_s >= SILENCE_S:
-                banner = f"Redis has not answered for {silent_s:.0f} s"
-            if last is None and not banner:
+            if away_since is None and (trouble or silent_s >= SILENCE_S):
+                away_since = now - silent_s
+            banner = ""
+            if away_since is not None:
+                banner = f"Redis has not answered for {duration(now - away_since)}{trouble}"
+                if last is not None:
+                    banner += f"; these figures are {duration(now - read_at)} old"
+            elif last is None:
                 continue
-            if banner and last is not None:
-                banner += f"; these figures are {duration(now - read_at)} old"
             clock = time.strftime("%H:%M:%S", time.localtime(time.time() - (now - read_at)))
             foot = f"every {interval_s:g} s, Ctrl-C to quit"
             if last is not None:

@@ -64,7 +64,7 @@ def test_under_a_prefix_whose_workers_redis_does_not_list(client: Client) -> Non
     assert "'my app'" in what
     assert diagnosis.examined.workers is None
     (status,) = inspect_queues(client, parse_url("redis://localhost/0"), settings).report.queues
-    assert (status.workers, status.notes) == (None, ())
+    assert (status.workers, status.severity) == (None, "unknown")
     with pytest.raises(FailedError, match="'my app'"):
         read_connections(client, settings, 0, ())
 
