@@ -39,7 +39,7 @@ READING = {
         "schedules list",
         "schedules show",
     ),
-    *("worker list", "worker logs", "config view", "config path", "contexts", "completion"),
+    *("worker list", "worker logs", "config view", "config path", "contexts", "completion", "help"),
     *("top", "demo"),
 }
 # They start and end processes. Taking and finishing jobs is what workers are for, a read-only

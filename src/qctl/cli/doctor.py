@@ -29,7 +29,7 @@ def doctor(
     """Find problems of queues, workers and Redis, each with its fix.
 
     Nothing is written. The exit code is 1 if there is an error or a warning, else 0. The checks are
-    listed in docs/doctor.md.
+    listed by `qctl help doctor`.
     """
     from qctl.ops.doctor.run import examine  # noqa: PLC0415 - not for --help
 

@@ -242,4 +242,9 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ('qctl completion zsh > "${fpath[1]}/_qctl"', "zsh"),
         ("qctl completion fish > ~/.config/fish/completions/qctl.fish", "fish"),
     ),
+    "help": (
+        ("qctl help", "the pages, with a line each"),
+        ("qctl help drain", "how a drain works, and what is left when something dies"),
+        ("qctl help configuration | less", "its Markdown"),
+    ),
 }

@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "completion",
         "Print the script for completion in your shell.",
     ),
+    "help": ("pages", "Show a page of the documentation; without TOPIC, list the pages."),
 }
 # Finds the wrong value in Click's message about an option with fixed choices.
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
@@ -92,8 +93,8 @@ def build() -> CommandGroup:
     return CommandGroup(
         name="qctl",
         help="Operate BullMQ job queues: inspect, drain, restart workers, lose nothing.",
-        epilog="More about a command: qctl COMMAND --help. The options above may also follow the "
-        "command: qctl status --json.",
+        epilog="More about a command: qctl COMMAND --help. The documentation: qctl help. The "
+        "options above may also follow the command: qctl status --json.",
         params=[version, *common_params()],
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -173,7 +174,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
     elif what.startswith("No such command") and ctx:
         wrong = next((word for word in arguments if repr(word) in what), "")
         what = f"{path} has no command {wrong!r}"
-        if wrong in {"help", "version"} and not ctx.parent:
+        if wrong == "help" or (wrong == "version" and not ctx.parent):
             hint = f"{path} --{wrong}"
         else:
             near = nearest(wrong, ctx.command.list_commands(ctx))

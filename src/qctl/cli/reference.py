@@ -179,7 +179,10 @@ def man_page() -> str:
     lines += [".SH OPTIONS BEFORE OR AFTER EVERY COMMAND", *_terms(commands[0].common)]
     lines += [".SH EXIT STATUS", *_terms([(str(int(code)), text) for code, text in _EXITS.items()])]
     lines += [".SH ENVIRONMENT", *_terms(_ENVIRONMENT), ".SH FILES", *_terms(_FILES)]
-    lines += [".SH SEE ALSO", *_text("redis-cli(1), pm2(1)")]
+    lines += [
+        ".SH SEE ALSO",
+        *_text("redis-cli(1), pm2(1); `qctl help` lists the pages."),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -48,7 +48,7 @@ _KEYS = (
 )
 _IN_CONTEXTS = ("confirm", *(key for key in _KEYS if key != "context"))
 KNOWN_KEYS = (*_KEYS, *(f"contexts.*.{key}" for key in _IN_CONTEXTS))
-HINT = "see docs/configuration.md"
+HINT = "qctl help configuration"
 # A misspelt guard is an error: after a mere warning, the command would still write.
 _GUARDS = {"read_only", "confirm"}
 

@@ -84,7 +84,7 @@ class Kubectl:
             return ManagerUnreachableError(
                 f"Kubernetes refuses this user a right that qctl needs{self._in_context}",
                 why=message,
-                hint="grant the user the rights that docs/deploy.md lists for Kubernetes",
+                hint="grant the user the rights that `qctl help deploy` lists for Kubernetes",
             )
         if "(Unauthorized)" in message or "must be logged in" in message:
             what = f"Kubernetes does not accept this user{self._in_context}"
