@@ -306,8 +306,8 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
-    # Prefer the known keys of the same table, then the most similar key. A key at the top level has
-    # no table to compare, because the user may have forgotten the table's header.
+    # Prefer the known keys of the same table, then the most similar key. For a key without a table,
+    # only similarity counts, because its table's header may be missing.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (

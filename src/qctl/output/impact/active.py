@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qctl.ops.impact.jobs_at_risk import JobRef
 from qctl.ops.queues.advice import locks_end
 from qctl.output.impact.table import Aspect
-from qctl.output.text import duration, duration_range, listed, visible
+from qctl.output.text import count, duration, duration_range, listed, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
         )
     else:
         yield (
-            f"all of them if the app exits at once on {signals}; if the app finishes its jobs, "
-            f"{counted(len(best), 'job outlives', 'jobs outlive')} the {limit} before SIGKILL; "
-            "qctl cannot know which the app does"
+            f"{count(len(impact.interrupted))} if the app exits at once on {signals}; "
+            f"{count(len(best))} if the app finishes the jobs that need less than the {limit} "
+            "before SIGKILL; qctl cannot know which the app does"
         )
 
 

@@ -84,10 +84,10 @@ def run_ids(client: Client) -> frozenset[str] | None:
 
 
 def can_lose_writes(client: Client) -> bool:
-    """Whether Redis may come back without an acknowledged write; True if unknown.
+    """Whether Redis may forget the last acknowledged writes and keep the rest; True if unknown.
 
-    A replica may be behind its master, and an append-only file behind the memory. Without either,
-    Redis comes back with no jobs at all, not with one write less, so the answer is False.
+    After a failover, because a replica was behind its master; after a restart, because the
+    append-only file was behind the memory.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
     return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
