@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qctl.ops.bulk.actions import Action, Selection
 from qctl.ops.bulk.model import BulkProgress, BulkReport, labels
 from qctl.ops.processes.suggest import command, command_on
-from qctl.output.drain.block import BAR_WIDTH, INDENT, MAX_NAME, Block
+from qctl.output.block import BAR_WIDTH, INDENT, MAX_NAME, Block
 from qctl.output.text import cells, count, duration, listed, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -317,16 +317,14 @@ def _way_on(
         names = block.names([keys.name for keys in waiting], block.width - 40)
         verb = "is" if is_one else "are"
         yield from block.paragraph(f"{names} {verb} paused: the jobs run after a resume", "yellow")
-        yield _try(block, command_on(waiting, "resume"))
+        same = "qctl resume, with these queues"
+        text = command_on(waiting, "resume") if len(waiting) <= _MAX_ROWS else same
+        yield block.hint("to resume", text)
     skipped = next(
         ((r, r.skipped[0]) for r in reports if r.left_alone_count > 0 and r.skipped), None
     )
     if skipped is not None:
         report, job = skipped
-        yield _try(block, command(report.prefix, "jobs show", report.queue, job.id), "look")
+        yield block.hint("look", command(report.prefix, "jobs show", report.queue, job.id))
     if first.dry_run:
         yield from block.paragraph("dry run: nothing was changed")
-
-
-def _try(block: Block, text: str, label: str = "try") -> str:
-    return f"{INDENT}{block.styled(f'{label}:', 'bold')} {text}"

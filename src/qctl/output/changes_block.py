@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from qctl.ops.jobs.retry_stalled import RetriedQueue, RetryPlan, RetryReport
 from qctl.ops.processes.suggest import command_on
 from qctl.ops.queues.pause import PauseResult
-from qctl.output.drain.block import INDENT, MAX_NAME, Block
+from qctl.output.block import INDENT, MAX_NAME, Block
 from qctl.output.text import cells, count, duration, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -71,7 +71,7 @@ def pause_block(
         keys = [QueueKeys(result.prefix, result.name) for result in changed]
         same = "qctl resume, with the same queues"
         text = command_on(keys, "resume") if len(keys) <= _MAX_ROWS else same
-        yield _next(block, "to resume", text)
+        yield block.hint("to resume", text)
     if dry_run:
         yield from block.paragraph("dry run: nothing was changed")
 
@@ -191,7 +191,9 @@ def _locked_lines(
     yield from block.paragraph(f"{jobs} still locked by workers that are gone", "yellow")
     yield INDENT * 2 + block.names(names, block.width - 2 * len(INDENT))
     keys = [queue.keys for queue in queues]
-    yield _next(block, "to wait", command_on(keys[:_MAX_ROWS], "jobs retry-stalled", "--wait"))
+    same = "the same command with --wait"
+    text = command_on(keys, "jobs retry-stalled", "--wait") if len(keys) <= _MAX_ROWS else same
+    yield block.hint("to wait", text)
 
 
 def waiting_lines(
@@ -251,7 +253,3 @@ def _rows(block: Block, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def _shown(name: str, width: int) -> str:
     return shortened(visible(name), width, keep_end=True)
-
-
-def _next(block: Block, label: str, text: str) -> str:
-    return f"{INDENT}{block.styled(f'{label}:', 'bold')} {text}"

@@ -24,8 +24,9 @@ from qctl.ops.drain.steps import (
 )
 from qctl.ops.processes.restart import Ready
 from qctl.ops.processes.suggest import quoted
-from qctl.output.drain.block import INDENT, MAX_JOBS, MAX_NAME, Block
+from qctl.output.block import INDENT, MAX_NAME, Block
 from qctl.output.drain.facts import replaced
+from qctl.output.drain.running import MAX_JOBS, running_jobs
 from qctl.output.text import cells, duration, listed, shortened, visible
 from qctl.plurals import counted
 
@@ -160,7 +161,7 @@ class Checklist:
         else:
             yield f"{spinner} {self._waiting_text(wait)}"
             rows = min(MAX_JOBS, height - len(todo) - _OTHER_ROWS)
-            yield from self._block.jobs(wait.active, INDENT * 2, rows)
+            yield from running_jobs(self._block, wait.active, INDENT * 2, rows)
         for text in todo:
             yield self._block.styled(f"{_TODO} {self._fitting(text)}", "dim")
         if len(self._todo) > len(todo):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from qctl.ops.drain.steps import Planned, ProcessPlan
 from qctl.ops.processes.suggest import quoted
-from qctl.output.drain.block import INDENT, LABEL_WIDTH, MAX_JOBS, MAX_NAME, Block
+from qctl.output.block import INDENT, LABEL_WIDTH, MAX_NAME, Block
 from qctl.output.drain.facts import kill_text, order_of
+from qctl.output.drain.running import MAX_JOBS, running_jobs
 from qctl.output.text import duration, shortened, visible
 from qctl.plurals import counted
 
@@ -30,7 +31,7 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
         running += f"; {counted(len(plan.orphans), 'stalled job')} (no lock)"
     lines += block.labelled("running", running)
     if with_jobs:
-        lines += block.jobs(plan.active, " " * (len(INDENT) + LABEL_WIDTH))
+        lines += running_jobs(block, plan.active, " " * (len(INDENT) + LABEL_WIDTH))
     for label, order in order_of(plan):
         lines += block.labelled(label, order)
     for process in plan.processes[:MAX_JOBS]:

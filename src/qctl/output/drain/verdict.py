@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from qctl.errors import ExitStatus
 from qctl.ops.drain.steps import DrainReport, RunningJob
 from qctl.ops.processes.suggest import command
-from qctl.output.drain.block import INDENT, MAX_NAME, Block
+from qctl.output.block import INDENT, MAX_NAME, Block
 from qctl.output.drain.facts import replaced
+from qctl.output.drain.running import running_jobs
 from qctl.output.text import cells, count, duration, listed, shortened, visible
 from qctl.plurals import counted
 
@@ -97,10 +98,10 @@ def _state_lines(report: DrainReport, block: Block) -> Iterator[str]:
     if report.resumed is False and report.still_paused is None:
         names = block.names(report.queues, room)
         yield from block.paragraph(f"{names}: unknown whether still paused", "bold red")
-        yield _try(block, command(report.prefix, "resume", *report.queues))
+        yield block.hint("try", command(report.prefix, "resume", *report.queues))
     elif still:
         yield from block.paragraph(f"{block.names(still, room)} still paused", "yellow")
-        yield _try(block, command(report.prefix, "resume", *still), "to resume")
+        yield block.hint("to resume", command(report.prefix, "resume", *still))
     served = [queue for queue in report.queues if queue not in still]
     if unserved := report.unserved or ():
         verb = "runs" if len(unserved) == 1 else "run"
@@ -179,13 +180,13 @@ def _way_on(report: DrainReport, block: Block) -> Iterator[str]:
     """What to type next after a failure or a timeout."""
     if report.still_active:
         yield f"{INDENT}still running:"
-        yield from block.jobs(_blocking(report), INDENT * 2)
+        yield from running_jobs(block, _blocking(report), INDENT * 2)
     if report.outcome == "timeout":
-        yield _try(block, "the same command with a longer --timeout", "wait longer")
+        yield block.hint("wait longer", "the same command with a longer --timeout")
         if report.strategy != "roll" and (report.target or report.command):
-            yield _try(block, "the same command with --on-timeout restart", "or interrupt them")
+            yield block.hint("or interrupt them", "the same command with --on-timeout restart")
     if report.hint:
-        yield _try(block, visible(report.hint))
+        yield block.hint("try", visible(report.hint))
 
 
 def _blocking(report: DrainReport) -> Sequence[RunningJob]:
@@ -193,7 +194,3 @@ def _blocking(report: DrainReport) -> Sequence[RunningJob]:
     waited = {(job.queue, job.id) for job in report.jobs if job.result == "running"}
     blocking = [job for job in report.still_active if (job.queue, job.id) in waited]
     return blocking or report.still_active
-
-
-def _try(block: Block, text: str, label: str = "try") -> str:
-    return f"{INDENT}{block.styled(f'{label}:', 'bold')} {text}"
