@@ -124,6 +124,8 @@ def test_a_dry_run_counts_and_mentions(redis_url: str, client: Client) -> None:
     assert "with 1 scheduler" in ran.err
     assert "1 active job has a lock" in ran.err
     assert sorted(client.call("KEYS", "*")) == before
+    ran = delete(redis_url, "--ignore-workers")
+    assert (ran.code, "1 job has a parent in another queue" in ran.err) == (2, True)
     report = json.loads(delete(redis_url, "--dry-run", "--json").out)
     assert (report["total"], report["deleted"], report["dry_run"]) == (7, 0, True)
     assert (report["keys"]["jobs"], report["parents_elsewhere"]) == (2, 1)

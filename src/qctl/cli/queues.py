@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Annotated
 
 import typer
 
@@ -12,9 +14,6 @@ from qctl.cli.options import DryRun, Queue, Yes
 from qctl.cli.signals import stop_on_signals
 from qctl.cli.status import remark_if_slow
 from qctl.grouping import grouped
-
-if TYPE_CHECKING:
-    from qctl.ops.queues.delete import Deletion
 
 app = App()
 
@@ -109,38 +108,37 @@ def delete_command(
     from qctl.output import queues as view  # noqa: PLC0415
 
     address, client = env.redis()
-    with stop_on_signals(env.note, doing="stopping after the current step") as stop:
-        deletion = Deletion(client, address, env.settings.prefix, queue, stop=stop)
-        if not (ignore_workers or dry_run):
-            deletion.require_no_workers()
-        with env.progress(lambda: view.counting_text(deletion.total)):
-            for _ in deletion.count():
-                pass
-        report = deletion.report(dry_run=dry_run)
-        if dry_run:
-            env.show(report, view.deletion_lines(report), dry_run=True)
-            if env.output == "table":
-                env.streams.stdout.flush()
-                env.note(*view.deletion_remarks(report))
-            return
-        if not yes:
-            if not env.why_not_interactive:
-                env.note(*view.deletion_remarks(report))
-            env.confirm_name(view.deletion_question(report), deletion.keys.name)
-        if not ignore_workers:
-            # Counting and answering take time.
-            deletion.require_no_workers()
-        _delete(env, deletion)
-
-
-def _delete(env: Environment, deletion: Deletion) -> None:
-    from qctl.output import queues as view  # noqa: PLC0415
-
+    deletion = Deletion(client, address, env.settings.prefix, queue)
+    if not (ignore_workers or dry_run):
+        deletion.require_no_workers()
+    with _stopping(env) as stop, env.progress(lambda: view.counting_text(deletion.total)):
+        for _ in deletion.count(stop):
+            pass
+    report = deletion.report(dry_run=dry_run)
+    if dry_run:
+        env.show(report, view.deletion_lines(report), dry_run=True)
+        env.streams.stdout.flush()
+    if env.output == "table":
+        env.note(*view.deletion_remarks(report))
+    if dry_run:
+        return
+    if not yes:
+        env.confirm_name(view.deletion_question(report), deletion.keys.name)
+    if not ignore_workers:
+        # Counting and answering take time.
+        deletion.require_no_workers()
     try:
-        with env.progress(lambda: view.deleting_text(deletion.deleted, deletion.total)):
-            for _ in deletion.delete():
+        with (
+            _stopping(env) as stop,
+            env.progress(lambda: view.deleting_text(deletion.deleted, deletion.total)),
+        ):
+            for _ in deletion.delete(stop):
                 pass
     finally:
         report = deletion.report(dry_run=False)
         if report.complete or report.deleted:
             env.show(report, view.deletion_lines(report))
+
+
+def _stopping(env: Environment) -> AbstractContextManager[Callable[[], bool]]:
+    return stop_on_signals(env.note, doing="stopping after the current step")

@@ -83,9 +83,9 @@ def _kinds(report: DeletionReport) -> Iterator[str]:
 def deletion_remarks(report: DeletionReport) -> Iterator[str]:
     """What else the operator should know before the deletion."""
     if report.workers is None:
-        yield "it is unknown whether workers are connected: --ignore-workers is needed"
+        yield "it is unknown whether workers are connected"
     elif report.workers:
-        yield f"{counted(report.workers, 'worker is', 'workers are')} connected: stop them first"
+        yield f"{counted(report.workers, 'worker is', 'workers are')} connected"
     elif report.running:
         yield f"{counted(report.running, 'active job has', 'active jobs have')} a lock"
     if report.schedulers:

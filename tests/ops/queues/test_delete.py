@@ -59,8 +59,8 @@ def address(redis_url: str) -> Address:
     return parse_url(redis_url)
 
 
-def deletion(client: Client, address: Address, name: str = "q", **how: Any) -> Deletion:
-    found = Deletion(client, address, "bull", name, **how)
+def deletion(client: Client, address: Address, name: str = "q") -> Deletion:
+    found = Deletion(client, address, "bull", name)
     for _ in found.count():
         pass
     return found
@@ -183,16 +183,10 @@ def test_every_step_is_short(client: Client, address: Address) -> None:
 
 def test_an_interrupted_deletion_can_go_on(client: Client, address: Address) -> None:
     fill(client, Q, jobs=2000)
-    polls = {"left": 10_000}
-
-    def stop() -> bool:
-        polls["left"] -= 1
-        return polls["left"] < 0
-
-    found = deletion(client, address, stop=stop)
-    polls["left"] = 3
+    polls = iter([False, False, False, True])
+    found = deletion(client, address)
     with pytest.raises(InterruptedByUserError, match="interrupted"):
-        list(found.delete())
+        list(found.delete(lambda: next(polls)))
     report = found.report(dry_run=False)
     assert 0 < report.deleted < report.total
     assert not report.complete

@@ -57,27 +57,17 @@ class DeletionReport:
 class Deletion:
     """The deletion of one queue: ``count`` its keys, check, and ``delete`` them.
 
-    Args:
-        stop: called between steps; if it returns True, the deletion ends.
+    ``count`` and ``delete`` call ``stop`` between their steps. If it returns True, they end.
 
     Raises:
         NotFoundError: there is no such queue.
         RefusedError: the queue belongs to Bull 3 or 4, or a drain works on it.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        address: Address,
-        prefix: str,
-        queue: str,
-        *,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, client: Client, address: Address, prefix: str, queue: str) -> None:
         self._client = client
         self._address = address
         self._words = prefix, queue
-        self._stop = stop
         self._read()
         self._kinds: Counter[str] = Counter()
         self._parents_elsewhere = self._children_elsewhere = 0
@@ -122,7 +112,7 @@ class Deletion:
             hint="stop the workers first; --ignore-workers deletes the queue all the same",
         )
 
-    def count(self) -> Iterator[None]:
+    def count(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Count the keys, a step at a time.
 
         Raises:
@@ -130,7 +120,7 @@ class Deletion:
             RefusedError: keys of another queue look like keys of this one.
         """
         for suffixes in scan_queue(self._client, self.keys):
-            self._check_stop()
+            self._check(stop)
             if inner := inner_queues(self._client, self.keys, suffixes):
                 raise RefusedError(
                     f"queue {inner[0].full_name} has keys that begin like those of "
@@ -143,7 +133,7 @@ class Deletion:
             self._children_elsewhere += children
             yield
 
-    def delete(self) -> Iterator[None]:
+    def delete(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Delete the keys, a step at a time.
 
         Raises:
@@ -155,7 +145,7 @@ class Deletion:
         try:
             for number in delete_queue(self._client, self.keys):
                 self.deleted += number
-                self._check_stop()
+                self._check(stop)
                 yield
             left = remaining(self._client, self.keys)
         except InterruptedByUserError:
@@ -198,8 +188,8 @@ class Deletion:
             complete=self._is_complete,
         )
 
-    def _check_stop(self) -> None:
-        if self._stop():
+    def _check(self, stop: Callable[[], bool]) -> None:
+        if stop():
             raise InterruptedByUserError(
                 "interrupted",
                 why=f"{counted(self.deleted, 'key was', 'keys were')} deleted before"
