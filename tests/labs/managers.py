@@ -76,6 +76,9 @@ class FakeManager:
     def find(self, name: str) -> Sequence[ManagedProcess]:  # noqa: ARG002 - as in Manager
         return self.processes()
 
+    def targets(self) -> Sequence[str]:
+        return ["fake:app"]
+
     def begin_restart(self, process: ManagedProcess) -> FakeManager:  # noqa: ARG002
         if self.behaviour == "refuse":
             self.refusal = "another restart is under way"

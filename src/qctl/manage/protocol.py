@@ -136,7 +136,7 @@ class RestartCall(Protocol):
 
 
 class Manager(Protocol):
-    """One process manager.
+    """One process manager, which is also a ``Restarter`` or a ``Rollout``.
 
     All methods raise ``UnreachableError`` if the manager does not run, does not answer, or does not
     accept the request.
@@ -146,10 +146,6 @@ class Manager(Protocol):
 
     def processes(self) -> Sequence[ManagedProcess]:
         """The processes of this manager; each manager documents which ones it leaves out."""
-        ...
-
-    def process(self, key: str) -> ManagedProcess | None:
-        """One process as it is now; None if the manager does not have it."""
         ...
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
@@ -165,14 +161,20 @@ class Manager(Protocol):
         """The targets that an operator can name, e.g. ``pm2:worker``."""
         ...
 
+
+@runtime_checkable
+class Restarter(Manager, Protocol):
+    """A manager that restarts each process on its own."""
+
+    def process(self, key: str) -> ManagedProcess | None:
+        """One process as it is now; None if the manager does not have it."""
+        ...
+
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """Request a restart of this one process; returns at once.
 
         The manager sends the stop signal. If the process still runs ``kill_timeout_ms`` later, the
         manager sends SIGKILL.
-
-        Raises:
-            RefusedError: the manager restarts processes only together; see ``Rollout``.
         """
         ...
 
@@ -193,7 +195,7 @@ class Locator(Protocol):
 
 
 @runtime_checkable
-class Rollout(Protocol):
+class Rollout(Manager, Protocol):
     """A manager that replaces all processes of a target together, old ones by new ones."""
 
     def restart_command(self, name: str) -> tuple[str, ...]:
@@ -233,7 +235,7 @@ class LogSource(Protocol):
 
 
 @runtime_checkable
-class Signaller(Protocol):
+class Signaller(Restarter, Protocol):
     """A manager that can also stop a process and start it again without ever using SIGKILL."""
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:

@@ -172,9 +172,3 @@ def test_no_such_workload(cluster: Cluster) -> None:
     assert caught.value.hint == f"did you mean {TARGET}?"
     with pytest.raises(NotFoundError):
         find("nowhere/deploy/emails")
-
-
-def test_pods_are_not_restarted_alone(cluster: Cluster) -> None:
-    start(cluster, ready=False)
-    with pytest.raises(RefusedError, match="alone"):
-        Kubernetes().begin_restart(find()[0])

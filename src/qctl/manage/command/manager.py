@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from shlex import join
 
 from qctl.config.commands import AppCommands
-from qctl.errors import ManagerUnreachableError, NotFoundError, RefusedError, UsageError
-from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.errors import ManagerUnreachableError, NotFoundError, UsageError
+from qctl.manage.protocol import ManagedProcess
 from qctl.manage.tool import ToolFailedError, run_tool
 
 TIMEOUT_S = 10.0
@@ -36,13 +36,6 @@ class Command:
         """See ``Manager``. An app whose ``status`` prints no pid is one process without a pid."""
         return [process for name in self._apps for process in self.find(name)]
 
-    def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``."""
-        name = key if key in self._apps else key.rpartition("/")[0]
-        if name not in self._apps:
-            return None
-        return next((process for process in self.find(name) if process.key == key), None)
-
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """See ``Manager``; runs the ``status`` of the app."""
         app = self._app(name)
@@ -67,13 +60,6 @@ class Command:
     def targets(self) -> Sequence[str]:
         """See ``Manager``; runs no command."""
         return [f"{self.kind}:{name}" for name in self._apps]
-
-    def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``: always refused."""
-        raise RefusedError(
-            f"{process.target} cannot restart one process alone",
-            why="its command restarts all of them",
-        )
 
     def restart_command(self, name: str) -> tuple[str, ...]:
         """See ``Rollout``.

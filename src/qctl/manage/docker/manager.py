@@ -46,7 +46,7 @@ class Docker:
         return [each.process for each in self._containers("--all")]
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is the container's name."""
+        """See ``Restarter``; the key is the container's name."""
         exit_call = self._exits.get(key)
         # Read this before the inspection: if the call ended in between, the container would seem to
         # stay stopped.
@@ -93,7 +93,7 @@ class Docker:
         ]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``; Docker waits for the container's own stop timeout before SIGKILL.
+        """See ``Restarter``; Docker waits for the container's own stop timeout before SIGKILL.
 
         The command is detached: if the client of a restart disconnects, some engines abort the
         restart, and leave the container stopped.

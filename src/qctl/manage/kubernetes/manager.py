@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import NoReturn
 
 from qctl.errors import FailedError, ManagerUnreachableError, NotFoundError, RefusedError
 from qctl.manage.kubernetes.kubectl import Kubectl, MissingError
@@ -13,7 +12,7 @@ from qctl.manage.kubernetes.pods import Pod, read_pods
 from qctl.manage.kubernetes.workload import Workload, read_names, read_workload
 from qctl.manage.last_words import error_first
 from qctl.manage.missing import listed
-from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.manage.protocol import ManagedProcess
 from qctl.plurals import counted
 from qctl.similar import similar_names
 
@@ -44,10 +43,6 @@ class Kubernetes:
         """Empty, as in ``processes``."""
         return ()
 
-    def process(self, key: str) -> NoReturn:
-        """Not needed, because pods are replaced together."""
-        raise NotImplementedError(key)
-
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """The pods of the workload ``[NAMESPACE/]KIND/NAME``; see ``Manager``.
 
@@ -56,14 +51,6 @@ class Kubernetes:
         workload = self._workload(parse_name(name))
         pods = read_pods(self._kubectl, workload)
         return [pod.to_process(workload) for pod in pods] or [_without_pods(workload)]
-
-    def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """Not possible: raises ``RefusedError``; see ``Manager``."""
-        raise RefusedError(
-            f"{process.key} cannot be restarted alone",
-            why="Kubernetes replaces the pods of a workload only together",
-            hint=f"qctl restart {process.target}",
-        )
 
     def restart_command(self, name: str) -> tuple[str, ...]:
         """See ``Rollout``."""

@@ -36,7 +36,7 @@ class Pm2:
         return sorted(processes, key=lambda process: int(process.key))
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is the pm_id."""
+        """See ``Restarter``; the key is the pm_id."""
         return next((process for process in self.processes() if process.key == key), None)
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
@@ -52,7 +52,7 @@ class Pm2:
         return list(dict.fromkeys(process.target for process in self.processes()))
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``; this also starts a stopped process.
+        """See ``Restarter``; this also starts a stopped process.
 
         PM2 gets the pm_id alone: a name would also match other apps, and any further argument would
         change the app's settings.

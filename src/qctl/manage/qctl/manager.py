@@ -49,7 +49,7 @@ class Qctl:
         return found
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the key is ``NAME/SLOT``: the slot is the process's number, from 0."""
+        """See ``Restarter``; the key is ``NAME/SLOT``: the slot is the process's number, from 0."""
         name = key.partition("/")[0]
         folder = MasterFolder(self._home, name)
         until = time.monotonic() + _ENDING_S
@@ -84,7 +84,7 @@ class Qctl:
         return [f"qctl:{name}" for name in master_names(self._home)]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``: ask the master to replace this one process."""
+        """See ``Restarter``: ask the master to replace this one process."""
         master, _, slot = process.key.partition("/")
         folder = MasterFolder(self._home, master)
         return _Replacement(Request(folder, {"do": "replace", "slot": int(slot)}))

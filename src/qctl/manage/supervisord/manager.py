@@ -53,7 +53,7 @@ class Supervisord:
         return sorted(processes, key=lambda process: process.key)
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``; the configuration of the program is not read again."""
+        """See ``Restarter``; the configuration of the program is not read again."""
         if self._programs is None:
             return next((process for process in self.processes() if process.key == key), None)
         try:
@@ -73,7 +73,7 @@ class Supervisord:
         return list(dict.fromkeys(process.target for process in self.processes()))
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``; this also starts a process that has ended."""
+        """See ``Restarter``; this also starts a process that has ended."""
         if reason := why_not_restartable(process):
             return Refusal(reason)
         return HelperCall(self._address, process.key, process.pid)

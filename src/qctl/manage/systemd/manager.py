@@ -49,7 +49,7 @@ class Systemd:
         return [process for process in found if process.pid]
 
     def process(self, key: str) -> ManagedProcess | None:
-        """See ``Manager``. The key is the unit's name; a user's unit has ``user/`` in front."""
+        """See ``Restarter``. The key is the unit's name; a user's unit has ``user/`` in front."""
         unit = self._unit(key.removeprefix("user/"))
         return self._process(unit) if _exists(unit) else None
 
@@ -91,7 +91,7 @@ class Systemd:
         return [self._process(unit) for unit in units]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """See ``Manager``; this also starts a stopped service."""
+        """See ``Restarter``; this also starts a stopped service."""
         reason = why_not_restartable(self._unit(process.name))
         if reason:
             return Refusal(reason)

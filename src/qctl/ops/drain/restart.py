@@ -152,7 +152,7 @@ def prepare_restart(
     served = connections.queues_of([process]) if connections else set()
     return Restart(
         context.client,
-        target.manager,
+        target.restarter,
         process,
         context.stop,
         # If no worker could be matched to a process, every queue must get a new worker.
@@ -211,7 +211,7 @@ class _Phase:
     def _current(self, planned: ManagedProcess) -> ManagedProcess:
         # A crash, or a restart by somebody else, may have changed the pid.
         try:
-            return current_process(self._target.manager, planned)
+            return current_process(self._target.restarter, planned)
         except StoppedError as error:
             self._note(was_gone=True)
             self.done = self.done.noting(planned.key, **failure(error))
@@ -261,7 +261,7 @@ class _Phase:
         # Record that these jobs ran now. This is certain only if no process of the plan has ended:
         # a job whose process has ended stays active until its lock expires, but does not run.
         now_ms = clock_ms(self._context.client)
-        found = [self._target.manager.process(planned.key) for planned in self._target.processes]
+        found = [self._target.restarter.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
         if pids == [planned.pid for planned in self._target.processes]:
             ledger = self._context.tracker.ledger

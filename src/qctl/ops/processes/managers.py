@@ -18,7 +18,7 @@ from typing import TypeVar
 from qctl.config.settings import Settings
 from qctl.errors import NotFoundError, UsageError
 from qctl.manage.kinds import KINDS, words_of
-from qctl.manage.protocol import Identity, Locator, ManagedProcess, Manager
+from qctl.manage.protocol import Identity, Locator, ManagedProcess, Manager, Restarter, Rollout
 
 # A command that only shows information waits this long for a manager that hangs.
 TIMEOUT_S = 2.0
@@ -31,7 +31,7 @@ Found = tuple[Sequence[ManagedProcess], tuple[str, ...]]
 
 def manager_for(  # noqa: PLR0911 - one return per manager
     kind: str, settings: Settings, timeout_s: float | None = None
-) -> Manager:
+) -> Restarter | Rollout:
     """The process manager of this kind, the first part of ``MANAGER:NAME``.
 
     Args:

@@ -18,7 +18,7 @@ from qctl.connection.address import Client
 from qctl.durations import duration
 from qctl.errors import FailedError, QctlError, TimedOutError
 from qctl.manage.last_words import LogWatch
-from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess, Manager, RestartCall
+from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess, RestartCall, Restarter
 from qctl.ops.processes.stopped import STOPPED_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -136,7 +136,7 @@ class Restart:
     def __init__(
         self,
         client: Client,
-        manager: Manager,
+        manager: Restarter,
         process: ManagedProcess,
         stop: Callable[[], bool],
         *,

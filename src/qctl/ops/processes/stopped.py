@@ -6,7 +6,7 @@ import time
 
 from qctl.errors import FailedError
 from qctl.manage.kinds import words_of
-from qctl.manage.protocol import ManagedProcess, Manager
+from qctl.manage.protocol import ManagedProcess, Manager, Restarter
 from qctl.ops.processes.suggest import kube_context, quoted
 
 # The longest wait for somebody else's stop or restart to end.
@@ -20,7 +20,7 @@ class StoppedError(FailedError):
     """Somebody stopped or deleted a process, so qctl does not start it again."""
 
 
-def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
+def current_process(manager: Restarter, planned: ManagedProcess) -> ManagedProcess:
     """The process as it is now, with a new pid after a crash or somebody else's restart.
 
     Raises:

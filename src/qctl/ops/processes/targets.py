@@ -9,7 +9,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.kinds import KINDS
-from qctl.manage.protocol import Identity, ManagedProcess, Manager
+from qctl.manage.protocol import Identity, ManagedProcess, Manager, Restarter
 from qctl.ops.processes.attribution import by_address, configured, holders
 from qctl.ops.processes.managers import known_targets, manager_for
 from qctl.ops.processes.stopped import remedy
@@ -47,6 +47,12 @@ class Target:
     def name(self) -> str:
         """The manager's name for the target: the label without the kind of the manager."""
         return self.label.partition(":")[2]
+
+    @property
+    def restarter(self) -> Restarter:
+        """The manager of a target whose processes are restarted one by one."""
+        assert isinstance(self.manager, Restarter)  # noqa: S101 - a drain has checked
+        return self.manager
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,9 @@ class Master:
     def find(self, name: str) -> Sequence[ManagedProcess]:  # noqa: ARG002 - as in Manager
         return self.processes()
 
+    def targets(self) -> Sequence[str]:
+        return ["qctl:app"]
+
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         if self.refusal is None:
             threading.Thread(target=self._replace, args=[int(process.key[-1])]).start()
@@ -489,17 +492,6 @@ def test_the_plan_says_how(master: Master, client: Client, redis_url: str) -> No
     other.close()
 
 
-class Pm2Like:
-    """A manager that can only signal."""
-
-    kind = "pm2"
-
-    def begin_exit(self, process: ManagedProcess) -> None: ...
-
-    def why_not_rollable(self, process: ManagedProcess) -> str:
-        return Pm2(Path()).why_not_rollable(process)
-
-
 @pytest.mark.parametrize(
     ("count", "at_once", "changes", "says"),
     [
@@ -515,7 +507,7 @@ def test_what_pm2_cannot_roll(count: int, at_once: int, changes: dict[str, str],
         started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGINT", kill_timeout_ms=0,
         ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
     )  # fmt: skip
-    manager: Any = Pm2Like()
+    manager = Pm2(Path())
     processes = [one, replace(one, key="1", **changes)][:count]
     with pytest.raises(RefusedError) as caught:
         require_rollable(

@@ -83,7 +83,7 @@ class Turn:
         """
         context = self._context
         try:
-            process = self._process = current_process(self._target.manager, self._process)
+            process = self._process = current_process(self._target.restarter, self._process)
         except StoppedError as error:
             self.error = error
             raise
@@ -123,7 +123,7 @@ class Turn:
         return fields | {"result": "asked" if self._is_asked else "untouched"}
 
     def _replace(self, left: LeftBehind, batch: Sequence[Turn]) -> Iterator[Step | None]:
-        context, manager = self._context, self._target.manager
+        context, manager = self._context, self._target.restarter
         process, run = self._process, self._run
         assert run is not None  # noqa: S101 - the process was prepared
         self._is_asked = True
@@ -232,7 +232,7 @@ class Turn:
         Raises:
             StoppedError: somebody has stopped the process.
         """
-        manager = self._target.manager
+        manager = self._target.restarter
         noticed = time.monotonic() + AWAY_S
         while (row := run.row()) is not None and (
             row.pid == process.pid or row.status == "stopping"
