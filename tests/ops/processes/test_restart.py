@@ -18,8 +18,7 @@ from qctl.connection.connect import connect
 from qctl.errors import FailedError, TimedOutError
 from qctl.manage import protocol
 from qctl.ops.processes import restart as module
-from qctl.ops.processes.restart import Interrupted, Ready, Restart
-from qctl.ops.processes.stopped import POLL_S
+from qctl.ops.processes.restart import POLL_S, Interrupted, Ready, Restart
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from tests.labs.drains import is_alive

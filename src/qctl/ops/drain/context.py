@@ -89,6 +89,16 @@ class DrainContext:
         """See ``DrainPlan.prefix``."""
         return self.plan.prefix
 
+    def rest(self) -> None:
+        """Wait for a moment; see ``Tracker.rest``.
+
+        Raises:
+            Interrupted: the operator wants to stop.
+        """
+        if self.stop():
+            raise Interrupted
+        self.tracker.rest()
+
     def label(self, keys: QueueKeys) -> str:
         """How messages name a queue of the drain; see ``QueueKeys.label``."""
         return self.tracker.label(keys)

@@ -211,7 +211,7 @@ class _Phase:
     def _current(self, planned: ManagedProcess) -> ManagedProcess:
         # A crash, or a restart by somebody else, may have changed the pid.
         try:
-            return current_process(self._target.restarter, planned)
+            return current_process(self._target.restarter, planned, self._context.rest)
         except StoppedError as error:
             self._note(was_gone=True)
             self.done = self.done.noting(planned.key, **failure(error))

@@ -10,7 +10,7 @@ from qctl.ops.drain.inventory import Inventory
 from qctl.ops.drain.ledger import Ledger
 from qctl.ops.drain.ownership import Pauses
 from qctl.ops.patience import PatientClient
-from qctl.ops.processes.stopped import POLL_S
+from qctl.ops.processes.restart import POLL_S
 from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read_events, read_gaps
 from qctl.wire.keys import QueueKeys, common_prefix
 from qctl.wire.write.pausing import disown_pause

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError
-from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
-from qctl.ops.processes.stopped import POLL_S
+from qctl.ops.processes.restart import MAX_CRASHES, POLL_S, SETTLE_S, Interrupted
 from qctl.ops.processes.targets import listed_workers
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys, common_prefix

@@ -39,6 +39,8 @@ MIN_STOP_S = 180.0
 # If the operator wants to stop and SIGKILL is due within this time, qctl waits for it: after a
 # resume, the old process could take jobs, which SIGKILL would interrupt.
 LAST_WAIT_S = 10.0
+# The rest between two readings.
+POLL_S = 0.05
 # When this many new processes have died, qctl reports a crash loop.
 MAX_CRASHES = 2
 

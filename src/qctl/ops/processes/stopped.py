@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from qctl.errors import FailedError
 from qctl.manage.kinds import words_of
@@ -13,15 +14,20 @@ from qctl.ops.processes.suggest import kube_context, quoted
 MAX_STOP_S = 60.0
 # How long a manager may take to report that a process has ended, on top of the kill timeout.
 STOPPED_S = 2.0
-POLL_S = 0.05
 
 
 class StoppedError(FailedError):
     """Somebody stopped or deleted a process, so qctl does not start it again."""
 
 
-def current_process(manager: Restarter, planned: ManagedProcess) -> ManagedProcess:
+def current_process(
+    manager: Restarter, planned: ManagedProcess, rest: Callable[[], object]
+) -> ManagedProcess:
     """The process as it is now, with a new pid after a crash or somebody else's restart.
+
+    Args:
+        rest: waits a short time while somebody else is stopping or restarting the process. What
+            it raises ends the wait.
 
     Raises:
         StoppedError: somebody has stopped or is stopping it, or its manager no longer lists it.
@@ -29,8 +35,7 @@ def current_process(manager: Restarter, planned: ManagedProcess) -> ManagedProce
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.max_stop_s + STOPPED_S, MAX_STOP_S)
     while process is not None and process.status == "stopping" and time.monotonic() < until:
-        # Somebody else is stopping or restarting the process.
-        time.sleep(POLL_S)
+        rest()
         process = manager.process(planned.key)
     if process is None:
         raise deleted(manager, planned)

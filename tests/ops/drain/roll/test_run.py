@@ -68,8 +68,9 @@ class Master:
         self.leaves = True
         # Slots whose old process stays although the others leave.
         self.stays: set[int] = set()
-        # Slots that are not online.
-        self.down: set[int] = set()
+        # Slots that are not online, and their status.
+        self.down: dict[int, str] = {}
+        self.on_process: Callable[[], object] = str
 
     def spawn(self, slot: int) -> subprocess.Popen[bytes]:
         worker = f"w{slot}-{next(self._numbers)}" if self.named else None
@@ -85,7 +86,7 @@ class Master:
         return [
             ManagedProcess(
                 target="qctl:app", key=f"app/{slot}", name="app", namespace="",
-                status="errored" if slot in self.down else "online", pid=child.pid,
+                status=self.down.get(slot, "online"), pid=child.pid,
                 started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGTERM",
                 kill_timeout_ms=0, ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
             )
@@ -93,6 +94,7 @@ class Master:
         ]  # fmt: skip
 
     def process(self, key: str) -> ManagedProcess | None:
+        self.on_process()
         return next((process for process in self.processes() if process.key == key), None)
 
     def find(self, name: str) -> Sequence[ManagedProcess]:  # noqa: ARG002 - as in Manager
@@ -109,7 +111,7 @@ class Master:
     def _replace(self, slot: int) -> None:
         old = self.slots[slot]
         self.slots[slot] = self.spawn(slot)
-        self.down.discard(slot)
+        self.down.pop(slot, None)
         self.on_replace(slot)
         if self.leaves and slot not in self.stays:
             self.end(old)
@@ -160,14 +162,19 @@ def finish(client: Client, job_id: str) -> None:
 
 
 def roll(
-    redis_url: str, *, at_once: str | None = None, **options: Any
+    redis_url: str,
+    *,
+    at_once: str | None = None,
+    strategy: str = "roll",
+    stop: Callable[[], bool] = lambda: False,
+    **options: Any,
 ) -> tuple[list[Step], DrainReport]:
-    arguments: dict[str, Any] = {"target": "qctl:app", "then_restart": True, "strategy": "roll"}
+    arguments: dict[str, Any] = {"target": "qctl:app", "then_restart": True, "strategy": strategy}
     address, client = connect(redis_url)
     settings = Settings(redis_url=redis_url, watch_s=1.0)
     try:
         plan = make_plan(client, address, settings, [], **arguments, max_unavailable=at_once)
-        steps = list(drain(client, address, settings, plan, DrainOptions(**options)))
+        steps = list(drain(client, address, settings, plan, DrainOptions(**options), stop))
         assert client.call("KEYS", "qctl:[^d]*") == []
     finally:
         client.close()
@@ -437,7 +444,7 @@ def test_a_process_that_is_down_is_replaced_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put(client, "1")
-    master.down = {1}
+    master.down = {1: "errored"}
     target = choose.open_target(None, "")  # type: ignore[arg-type] - see ``master``
     processes = tuple(master.processes())
     monkeypatch.setattr(choose, "open_target", lambda *_: replace(target, processes=processes))
@@ -459,7 +466,7 @@ def test_while_another_is_down_no_further_process_is_stopped(
 
     def confirm_and_die(run: Restart) -> Generator[None, None, int]:
         pid = yield from confirm(run)
-        master.down = {0}
+        master.down = {0: "errored"}
         return pid
 
     monkeypatch.setattr(Restart, "confirm", confirm_and_die)
@@ -490,6 +497,18 @@ def test_the_plan_says_how(master: Master, client: Client, redis_url: str) -> No
     made = make_plan(other, address, settings, ["q"], target="qctl:app", then_restart=False)
     assert made.strategy == "pause"
     other.close()
+
+
+@pytest.mark.parametrize("strategy", ["roll", "pause"])
+def test_ctrl_c_ends_the_wait_for_somebody_elses_stop(
+    master: Master, client: Client, redis_url: str, strategy: str
+) -> None:
+    put(client, "1", "wait")
+    asked: list[bool] = []
+    master.down = dict.fromkeys((0, 1), "stopping")
+    master.on_process = lambda: asked.append(True)
+    _, report = roll(redis_url, strategy=strategy, stop=lambda: bool(asked))
+    assert (report.outcome, report.error, report.old_pids) == ("aborted", "interrupted", ())
 
 
 @pytest.mark.parametrize(

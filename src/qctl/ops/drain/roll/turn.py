@@ -80,10 +80,13 @@ class Turn:
 
         Raises:
             StoppedError: somebody has stopped it.
+            Interrupted: the operator wants to stop.
         """
         context = self._context
         try:
-            process = self._process = current_process(self._target.restarter, self._process)
+            process = self._process = current_process(
+                self._target.restarter, self._process, context.rest
+            )
         except StoppedError as error:
             self.error = error
             raise
