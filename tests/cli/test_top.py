@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -20,6 +21,7 @@ from qctl.cli.environment import Environment
 from qctl.cli.options import CommonOptions
 from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
+from qctl.cli.top_details import CommandDetails
 from qctl.config.files import Origin
 from qctl.config.guards import Guards
 from qctl.config.settings import Settings
@@ -44,8 +46,11 @@ def app(redis_url: str, tmp_path: Path) -> Iterator[TopApp]:
     )
     address, client = connect(redis_url)
     reader = LiveReader(client, address, env.settings)
-    yield TopApp(reader.read, CommandActions(env, reader.keys_of), interval_s=0.3)
+    _, other = connect(redis_url)
+    details = CommandDetails(other, address, env.settings, reader.keys_of)
+    yield TopApp(reader.read, CommandActions(env, reader.keys_of), details, interval_s=0.3)
     client.close()
+    other.close()
     env.close()
 
 
@@ -136,6 +141,37 @@ def test_a_failed_job_is_retried_once(app: TopApp, client: Client) -> None:
 
     drive(app, steps)
     assert row(client, "wait") == ["7", "0"]
+
+
+def test_a_job_in_full(app: TopApp, client: Client) -> None:
+    put(
+        client,
+        "1",
+        "active",
+        lock="t",
+        data=json.dumps({"to": "ada\x1b[31m", "list": ["x" * 60]}),
+        stacktrace=json.dumps(["Error: bang\n    at run (app.js:1:1)"]),
+    )
+    client.call("RPUSH", Q("1:logs"), "first row", "escape \x1b[2J", *map(str, range(600)))
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "ACTIVE JOBS of q 1/1")
+        await pilot.press("tab", "enter")
+        await until(pilot, app, "Job 1 of q", "state", "active", "t, ", "data:", '  "list": [')
+        await pilot.press("end")
+        await until(
+            pilot,
+            app,
+            *("stack trace 1 of 1", "at run (app.js:1:1)"),
+            *("last rows of the log (602 in all", "  599"),
+        )
+        await pilot.press("l")
+        await until(pilot, app, "Log of job 1 of q", "last 500 of 602 rows", "599")
+        client.call("DEL", Q("1:logs"))
+        client.call("RPUSH", Q("1:logs"), "escape \x1b[2J")
+        await until(pilot, app, "escape \\x1b[2J", "1 row, read every second")
+
+    drive(app, steps)
 
 
 def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -> None:
@@ -300,7 +336,8 @@ def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> Non
     address, own = connect(redis_url)
     env = environment(settings)
     reader = LiveReader(own, address, settings)
-    app = TopApp(reader.read, CommandActions(env, reader.keys_of), interval_s=0.3)
+    details = CommandDetails(own, address, settings, reader.keys_of)
+    app = TopApp(reader.read, CommandActions(env, reader.keys_of), details, interval_s=0.3)
 
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, ">  q ")

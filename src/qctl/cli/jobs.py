@@ -16,6 +16,8 @@ from qctl.cli.failures import failures
 from qctl.cli.frame import App
 from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
+from qctl.config.settings import Settings
+from qctl.connection.address import Address, Client
 from qctl.errors import UsageError
 from qctl.ops.jobs.fate import AnyJob, add_fates
 from qctl.ops.jobs.flows import DEFAULT_DEPTH, DEFAULT_NODES, read_tree
@@ -51,7 +53,7 @@ def list_command(
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
     if any(job.state in {"active", "stalled"} for job in jobs.jobs):
-        jobs = replace(jobs, jobs=_add_fates(env, snapshot, jobs.jobs))
+        jobs = replace(jobs, jobs=with_fates(*env.redis(), env.settings, snapshot, jobs.jobs))
     if env.output != "table":
         env.emit_json(jobs, jobs.jobs)
         return
@@ -72,7 +74,7 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
-        (job,) = _add_fates(env, snapshot, [job])
+        (job,) = with_fates(*env.redis(), env.settings, snapshot, [job])
     now, prefix = datetime.now(UTC), snapshot.keys.prefix
     if env.shows_blocks:
         from qctl.output.job_block import job_block  # noqa: PLC0415 - only for a terminal
@@ -147,18 +149,21 @@ def logs_command(
             env.streams.stdout.flush()
 
 
-def _add_fates(
-    env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
+def with_fates(
+    address: Address,
+    client: Client,
+    settings: Settings,
+    snapshot: QueueSnapshot,
+    jobs: Sequence[AnyJob],
 ) -> tuple[AnyJob, ...]:
     """Add to each active or stalled job its fate: what happens if the job's worker is gone."""
-    address, client = env.redis()
     keys = snapshot.keys
     return add_fates(
         client,
         keys,
         jobs,
         workers_of(snapshot, list_workers(client, keys.prefix, [keys.name], address.db)),
-        max_stalled_count=env.settings.max_stalled_count,
+        max_stalled_count=settings.max_stalled_count,
         paused=snapshot.paused,
     )
 

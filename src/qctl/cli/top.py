@@ -50,14 +50,16 @@ def top(
             hint=install_command("top"),
         )
     from qctl.cli.top_actions import CommandActions  # noqa: PLC0415 - not for --help
+    from qctl.cli.top_details import CommandDetails  # noqa: PLC0415
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.ops.live.view import LiveReader  # noqa: PLC0415
     from qctl.ops.queues.select import select_queues  # noqa: PLC0415
 
     queues = select_queues(env.redis()[1], env.settings.prefixes, names or [])
-    # Readings use a second connection, because a drain blocks the first.
+    # Readings and details use connections of their own, because a drain blocks the first.
     address, client = connect(env.settings.full_url())
-    with contextlib.closing(client):
+    _, other = connect(env.settings.full_url())
+    with contextlib.closing(client), contextlib.closing(other):
         reader = LiveReader(client, address, env.settings, queues)
         reader.check()
         if not env.may_colour():
@@ -65,7 +67,9 @@ def top(
             os.environ["NO_COLOR"] = "1"
         from qctl.output.top.app import TopApp  # noqa: PLC0415 - Textual, 200 ms
 
-        screen = TopApp(reader.read, CommandActions(env, reader.keys_of), interval_s=interval_s)
+        details = CommandDetails(other, address, env.settings, reader.keys_of)
+        actions = CommandActions(env, reader.keys_of)
+        screen = TopApp(reader.read, actions, details, interval_s=interval_s)
         code = screen.run(mouse=False)
     # If there is no exit code, Textual itself ended the screen, for example after an error.
     if code is None:

@@ -18,7 +18,7 @@ from qctl.ops.queues.status import RedisInfo
 from qctl.ops.queues.workers import WorkerStatus
 from qctl.output.console import table
 from qctl.output.text import cells
-from qctl.output.top.actions import Proposal, Stop, Variant
+from qctl.output.top.actions import LogTail, Proposal, Stop, Variant
 from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_columns, sparkline, status_line
@@ -150,8 +150,26 @@ class Recorder:
         return self._propose("drain", queue, str(target))
 
 
-def view(feed: Feed, actions: Recorder | None = None) -> TopApp:
-    return TopApp(feed.read, actions or Recorder(), interval_s=0.3)
+class Records:
+    """Details of jobs that exist in the test only."""
+
+    def __init__(self) -> None:
+        self.rows: tuple[str, ...] = ()
+        self.error: UnreachableError | None = None
+
+    def job(self, queue: str, job_id: str) -> tuple[str, ...]:
+        return (f"id  {job_id}", f"queue  {queue}", *(f"line {n}." for n in range(100)))
+
+    def log(self, queue: str, job_id: str) -> LogTail:
+        assert queue
+        assert job_id
+        if self.error:
+            raise self.error
+        return LogTail(self.rows, len(self.rows))
+
+
+def view(feed: Feed, actions: Recorder | None = None, details: Records | None = None) -> TopApp:
+    return TopApp(feed.read, actions or Recorder(), details or Records(), interval_s=0.3)
 
 
 SCREEN = """\
@@ -210,7 +228,7 @@ def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
         reading = own(view)
         return replace(reading, queues=tuple(replace(q, rates=rates) for q in reading.queues))
 
-    app = TopApp(read, Recorder(), interval_s=0.3)
+    app = TopApp(read, Recorder(), Records(), interval_s=0.3)
 
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, f" {shown} ", "FAILURES; some may be missing 1/1")
@@ -294,7 +312,7 @@ def test_leaving_does_not_wait_for_a_redis_that_hangs() -> None:
             came_back.set()
         return feed.read(view)
 
-    app = TopApp(read, Recorder(), interval_s=0.3)
+    app = TopApp(read, Recorder(), Records(), interval_s=0.3)
 
     async def steps(pilot: Pilot[int]) -> None:
         while not hangs.is_set():
@@ -380,6 +398,41 @@ def test_a_key_asks_first(keys: list[str], question: str, done: tuple[str, ...])
 
     drive(app, steps)
     assert actions.done == [done]
+
+
+def test_a_job_and_its_log_are_opened() -> None:
+    details = Records()
+    app = view(Feed(), details=details)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "pm2:mailer", "bang")
+        await pilot.press("enter")
+        await until(pilot, app, "Choose a job first")
+        await pilot.press("escape", "tab", "enter")
+        await until(pilot, app, "Job 40 of emails", "line 0.", "l log", "↑↓ scroll")
+        await pilot.press("pagedown")
+        await until(pilot, app, "Job 40 of emails", absent="line 0.")
+        await pilot.press("l")
+        await until(pilot, app, "Log of job 40 of emails", "no rows")
+        details.rows = tuple(f"row {n}." for n in range(100))
+        await until(pilot, app, "row 99.", "100 rows, read every second", absent="row 0.")
+        # Who has scrolled away from the end stays there.
+        await pilot.press("home")
+        await until(pilot, app, "row 0.")
+        details.rows += ("row 100.",)
+        await until(pilot, app, "101 rows", "row 0.", absent="row 100.")
+        await pilot.press("end")
+        details.error = UnreachableError("Redis is away")
+        await until(pilot, app, "Redis is away; trying again", "row 100.")
+        await pilot.press("escape")
+        await until(pilot, app, "Job 40 of emails")
+        await pilot.press("escape", "shift+tab", "shift+tab", "shift+tab", "l")
+        await until(pilot, app, "Choose a job first")
+        # From the workers to the failures.
+        await pilot.press("escape", "tab", "l")
+        await until(pilot, app, "Log of job 9 of emails")
+
+    drive(app, steps)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20), (120, 40)])

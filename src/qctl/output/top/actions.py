@@ -1,4 +1,4 @@
-"""The interface of the actions behind the live view's keys. The command line implements it."""
+"""The interfaces of what is behind the live view's keys. The command line implements them."""
 
 from __future__ import annotations
 
@@ -78,3 +78,25 @@ class Actions(Protocol):
             width: of the lines, in cells.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """The last rows of a job's log, oldest first; ``total`` counts all rows that are kept."""
+
+    rows: tuple[str, ...]
+    total: int
+
+
+class Details(Protocol):
+    """Reads what the live view shows on request. Safe to call from several threads.
+
+    Raises:
+        QctlError: it cannot be read.
+    """
+
+    def job(self, queue: str, job_id: str) -> tuple[str, ...]:
+        """One job in full, as escaped lines."""
+        ...
+
+    def log(self, queue: str, job_id: str) -> LogTail: ...

@@ -18,8 +18,9 @@ from qctl.errors import ExitStatus, QctlError
 from qctl.ops.live.view import Reading, View
 from qctl.output.text import short_duration, shortened, visible, without_passwords
 from qctl.output.top import tables
-from qctl.output.top.actions import Actions, Proposal
+from qctl.output.top.actions import Actions, Details, Proposal
 from qctl.output.top.dialogs import HELP, Choose, Confirm, ConfirmByName, Progress
+from qctl.output.top.inspect import JobWindow, LogWindow
 from qctl.output.top.panel import Key, Panel
 from qctl.output.top.threads import in_daemon_thread
 from qctl.output.top.window import Window, window_room
@@ -29,7 +30,10 @@ MIN_GAP_S = 0.2
 # Figures are marked as old after this many intervals without a reading, but not before 5 s.
 _LATE_INTERVALS = 3
 _MIN_LATE_S = 5.0
-_KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
+# The keys of the focused list.
+_QUEUE_KEYS = "p pause  r resume  d drain  / filter  Tab list  ? help  q quit"
+_JOB_KEYS = "Enter open  l log  t retry  d drain  Tab list  ? help  q quit"
+_KEYS = {"queues": _QUEUE_KEYS, "jobs": _JOB_KEYS, "workers": _QUEUE_KEYS, "failures": _JOB_KEYS}
 
 
 class TopApp(App[int]):
@@ -38,6 +42,7 @@ class TopApp(App[int]):
     Args:
         read: makes a reading; called in a thread, one call at a time.
         actions: prepares the actions of the keystrokes; called in a thread, one call at a time.
+        details: reads what is shown on request; called in threads.
         interval_s: the time between two readings, in seconds.
     """
 
@@ -62,17 +67,25 @@ class TopApp(App[int]):
         Binding("r", "resume", show=False),
         Binding("t", "retry", show=False),
         Binding("d", "drain", show=False),
+        Binding("enter", "job", show=False),
+        Binding("l", "log", show=False),
         Binding("slash", "filter", show=False),
         Binding("escape", "end_filter", show=False),
         Binding("question_mark", "keys", show=False),
     ]
 
     def __init__(
-        self, read: Callable[[View], Reading], actions: Actions, *, interval_s: float
+        self,
+        read: Callable[[View], Reading],
+        actions: Actions,
+        details: Details,
+        *,
+        interval_s: float,
     ) -> None:
         super().__init__(ansi_color=True)
         self._read = read
         self._actions = actions
+        self._details = details
         self._interval_s = interval_s
         self._reading: Reading | None = None
         self._read_at = time.monotonic()
@@ -85,6 +98,7 @@ class TopApp(App[int]):
         self._banner = Static("", id="banner", markup=False)
         self._note = Static("", id="note", markup=False)
         self._filter_field = Input(placeholder="part of a queue's name", id="filter", compact=True)
+        self._keys = Static("", id="keys", markup=False)
         self._panels = {
             "queues": Panel("QUEUES", id="queues"),
             "jobs": Panel("ACTIVE JOBS", id="jobs"),
@@ -101,7 +115,7 @@ class TopApp(App[int]):
         yield self._panels["workers"]
         yield self._panels["failures"]
         yield self._filter_field
-        yield Static(_KEYS, id="keys", markup=False)
+        yield self._keys
 
     def on_mount(self) -> None:
         self._panels["queues"].focus()
@@ -153,6 +167,11 @@ class TopApp(App[int]):
         self._wake.set()
 
     # What is shown
+
+    def on_descendant_focus(self) -> None:
+        for name, panel in self._panels.items():
+            if panel.has_focus:
+                self._keys.update(_KEYS[name])
 
     @property
     def age_s(self) -> float:
@@ -296,14 +315,35 @@ class TopApp(App[int]):
 
     def action_retry(self) -> None:
         """Retry the job under the cursor of the focused list."""
+        if (job := self._chosen_job()) is None:
+            self._ask_for_job("Retry")
+        elif self._panels["failures"].has_focus:
+            self._begin(lambda: self._actions.retry_failed(*job))
+        else:
+            self._begin(lambda: self._actions.retry_stalled(*job))
+
+    def action_job(self) -> None:
+        if (job := self._chosen_job()) is None:
+            self._ask_for_job("Job")
+        else:
+            self.push_screen(JobWindow(self._details, *job))
+
+    def action_log(self) -> None:
+        if (job := self._chosen_job()) is None:
+            self._ask_for_job("Log")
+        else:
+            self.push_screen(LogWindow(self._details, *job))
+
+    def _ask_for_job(self, title: str) -> None:
+        text = "Choose a job first: Tab goes to the active jobs and to the failures."
+        self.push_screen(Window(title, [text]))
+
+    def _chosen_job(self) -> tuple[str, str] | None:
+        """The queue and the id of the job under the cursor of the focused list."""
         name, job, failure = self._queue(), self._chosen("jobs"), self._chosen("failures")
         if failure is not None:
-            self._begin(lambda: self._actions.retry_failed(failure[0], failure[1]))
-        elif job is not None and name is not None:
-            self._begin(lambda: self._actions.retry_stalled(name, job[0]))
-        else:
-            text = "Choose a job first: Tab goes to the active jobs and to the failures."
-            self.push_screen(Window("Retry", [text]))
+            return failure[0], failure[1]
+        return None if job is None or name is None else (name, job[0])
 
     def _chosen(self, panel: str) -> Key | None:
         return self._panels[panel].chosen if self._panels[panel].has_focus else None

@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 from qctl.errors import QctlError
 from qctl.output.text import visible
 from qctl.output.top.actions import Proposal
-from qctl.output.top.window import Window
+from qctl.output.top.window import NO_BREAK, Window
 
 _REDRAWS_PER_S = 5
 
@@ -37,7 +37,8 @@ class Confirm(Window):
             question = [_question(proposal)]
             if proposal.name is not None:
                 keys = f"y type {visible(proposal.name)} to confirm   n, Esc no"
-        flags = [f"{v.key} {v.flag}" for v in proposal.variants]
+        # A key and its flag are not torn apart at the end of a line.
+        flags = [f"{v.key} {v.flag}".replace(" ", NO_BREAK) for v in proposal.variants]
         foot = [*question, *([f"with: {'   '.join(flags)}"] if flags else []), keys]
         super().__init__(title, proposal.lines, foot)
 
@@ -142,7 +143,7 @@ class Progress(Window):
             self._update()
 
     def _update(self) -> None:
-        foot, live = "Esc closes", [""]
+        foot, live = "Esc closes", list[str]()
         if not self.ended.is_set():
             foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
             live = [*self._proposal.live()]
@@ -169,6 +170,7 @@ HELP = (
     "Tab, Shift-Tab      next list",
     "/                   only queues with a text in their name; Esc: all",
     "p  r                pause or resume the chosen queue",
+    "Enter  l            open the chosen job; its log",
     "t                   put the chosen stalled or failed job back",
     "d                   drain the chosen queue; then restart, if wanted",
     "?  q                show these keys; quit",

@@ -18,6 +18,8 @@ from qctl.output.text import cells, without_passwords, wrapped
 _MAX_WIDTH = 104
 # The border and one blank at each side, and the border above and below.
 _FRAME_WIDTH, _FRAME_HEIGHT = 4, 2
+# A space of the foot at which no line ends.
+NO_BREAK = "\u00a0"
 _SCROLL_HINT = "   ↑↓ scroll"
 
 
@@ -97,7 +99,7 @@ class Window(ModalScreen[str]):
             return
         room = window_room(self.size.width)
         title = [*wrapped(self._title, room), ""] if self._title else []
-        foot = [line for text in self._foot for line in wrapped(text, room)]
+        foot = [line.replace(NO_BREAK, " ") for text in self._foot for line in wrapped(text, room)]
         taken = _FRAME_HEIGHT + len(title) + len(foot) + 1 + len(self.fields())
         self._title_text.display = bool(title)
         self._title_text.update("\n".join(title))

@@ -1,0 +1,70 @@
+"""What ``qctl top`` shows on request: a job in full, and its log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from qctl.cli.jobs import with_fates
+from qctl.config.settings import Settings
+from qctl.connection.address import Address, Client
+from qctl.ops.jobs.listing import show_job
+from qctl.ops.jobs.logs import read_logs
+from qctl.ops.queues.find import find_queues
+from qctl.output.jobs import detail_lines
+from qctl.output.text import visible
+from qctl.output.top.actions import LogTail
+from qctl.wire.keys import QueueKeys
+
+# A window shows the last rows of a log, and the beginning of a long row.
+MAX_ROWS = 500
+_FEW_ROWS = 10
+_MAX_ROW_TEXT = 2000
+
+
+class CommandDetails:
+    """Implements ``qctl.output.top.actions.Details``.
+
+    Args:
+        client: used by no one else, because a drain blocks the connection of the actions.
+        keys_of: returns the queue for its name on the screen.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        address: Address,
+        settings: Settings,
+        keys_of: Callable[[str], QueueKeys],
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._settings = settings
+        self._keys_of = keys_of
+        # A window that is closed may still be reading when the next one opens.
+        self._lock = threading.Lock()
+
+    def job(self, queue: str, job_id: str) -> tuple[str, ...]:
+        keys = self._keys_of(queue)
+        with self._lock:
+            (snapshot,) = find_queues(self._client, keys.prefix, [keys.name])
+            job = show_job(self._client, keys, job_id)
+            if job.state in {"active", "stalled"}:
+                (job,) = with_fates(self._address, self._client, self._settings, snapshot, [job])
+            log = read_logs(self._client, keys, job_id, start=-_FEW_ROWS) if job.log_rows else None
+        lines = [*detail_lines(job, datetime.now(UTC), keys.prefix)]
+        if log is not None:
+            lines.append(f"last rows of the log ({log.total:,} in all, l shows them):")
+            lines += (f"  {_row_text(row)}" for row in log.logs)
+        return tuple(lines)
+
+    def log(self, queue: str, job_id: str) -> LogTail:
+        with self._lock:
+            page = read_logs(self._client, self._keys_of(queue), job_id, start=-MAX_ROWS)
+        return LogTail(tuple(map(_row_text, page.logs)), page.total)
+
+
+def _row_text(row: str) -> str:
+    text = visible(row[:_MAX_ROW_TEXT])
+    return f"{text}… ({len(row):,} characters)" if len(row) > _MAX_ROW_TEXT else text
