@@ -306,8 +306,8 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     meant = similar_names(name.replace("-", "_"), names)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
-    # Prefer the known keys of the same table, then the most similar key. For a key without a table,
-    # only similarity counts, because its table's header may be missing.
+    # Prefer the known keys of the same table, then the most similar key. For a key at the top
+    # level, only similarity counts: the user may have forgotten the header of a table.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (
@@ -328,7 +328,10 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
 
 
 def _with_names(key: Sequence[str], known: str) -> list[str]:
-    """The parts of ``known``; a star becomes the part of ``key`` at its place, or NAME."""
+    """The parts of ``known``, with each star replaced.
+
+    The part of ``key`` at the same position replaces the star, or NAME if ``key`` has none there.
+    """
     *tables, _ = key
     return [
         tables[depth] if part == "*" and depth < len(tables) else part.replace("*", "NAME")

@@ -133,5 +133,5 @@ def quoted(word: str) -> str:
 
 
 def _spelled(char: str) -> str:
-    # Bytes do not depend on the locale of the shell.
+    # ``\\xNN`` means the same byte in every locale of the shell; ``\\uNNNN`` does not.
     return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -61,7 +61,7 @@ class Master:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._replacing = asyncio.Lock()
-        # How many requests to replace all processes are running or waiting.
+        # The number of full replacements that run or wait for their turn.
         self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         # The tasks in ``_tasks`` that wait for a child's end and put the child's jobs back.

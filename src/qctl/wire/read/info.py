@@ -86,7 +86,7 @@ def run_ids(client: Client) -> frozenset[str] | None:
 def can_lose_writes(client: Client) -> bool:
     """Whether Redis may forget the last acknowledged writes and keep the rest; True if unknown.
 
-    After a failover, because a replica was behind its master; after a restart, because the
+    Writes can be lost in a failover, if the replica was behind its master, and in a restart, if the
     append-only file was behind the memory.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
