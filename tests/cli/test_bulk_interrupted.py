@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -125,3 +126,26 @@ def test_a_redis_that_was_away_from_the_start(server: RedisServer, tmp_path: Pat
     code, out, err = Run(server.url, tmp_path, *WORDS).end()
     assert (code, out) == (6, "")
     assert "cannot be reached" in err
+
+
+def test_ctrl_c_ends_the_question(redis_url: str, client: Client, tmp_path: Path) -> None:
+    fill(client, COUNT)
+    control, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qctl", "jobs", "retry-failed", "q", "--name", "mail"],
+        env={**os.environ, "QCTL_REDIS_URL": redis_url, "HOME": str(tmp_path), "TERM": "dumb"},
+        cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    try:
+        while b"[y/N]" not in shown:
+            shown += os.read(control, 1024)
+        assert f"Retry {COUNT // 2} of {COUNT} failed jobs of q?".encode() in shown
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(control)
+    assert row(client, "wait") == []

@@ -58,30 +58,29 @@ def carry_out(
     _, client = env.redis()
     queues = [BulkQueue.of(snapshot, selection) for snapshot in found.readable]
     several = as_list or len(found.keys) > 1
-    began = time.monotonic()
     live = LiveLines(env)
-    with stop_on_signals(live.note, _STOPPING) as stop:
-        reports: list[BulkReport] | None = None
-        if not yes and not dry_run and queues:
-            scanned = None
-            if counts and not env.why_not_interactive and _needs_count(selection, queues):
-                scan = BulkRuns(client, queues, action, selection, dry_run=True, stop=stop)
-                with live.showing(_drawing(env, scan, "counting", selection.limit)):
-                    scanned = _count(scan)
-            _confirm(env, queues, action, selection, scanned)
+    began = time.monotonic()
+    reports: list[BulkReport] | None = None
+    if not yes and not dry_run and queues:
+        scanned = None
+        if counts and not env.why_not_interactive and _needs_count(selection, queues):
+            scanned = _count(env, live, queues, action, selection)
+        # Outside of stop_on_signals, so that Ctrl-C ends the question.
+        _confirm(env, queues, action, selection, scanned)
+        if scanned is not None and not any(report.done for report in scanned):
+            # There is nothing to change, so the scan was all of the work.
+            reports = [replace(report, dry_run=False) for report in scanned]
+        else:
             began = time.monotonic()
-            if scanned is not None and not any(report.done for report in scanned):
-                # There is nothing to change, so the scan was all of the work.
-                reports = [_as_done(report) for report in scanned]
-        failures: list[str] = []
-        if reports is None:
+    failures: list[str] = []
+    if reports is None:
+        with stop_on_signals(live.note, _STOPPING) as stop:
             runs = BulkRuns(
                 client, queues, action, selection, dry_run=dry_run, rate=rate, stop=stop
             )
             reports = runs.reports
             try:
-                doing = view.DOING[action.name]
-                with live.showing(_drawing(env, runs, doing, selection.limit)):
+                with live.showing(_drawing(env, runs, view.DOING[action.name], selection.limit)):
                     for step in runs:
                         if env.output == "ndjson" and (several or not isinstance(step, BulkReport)):
                             env.emit_json(step)
@@ -90,10 +89,8 @@ def carry_out(
                 if any(report.done or report.below_count for report in reports):
                     _show(env, reports, queues, time.monotonic() - began, several=several)
                 raise
-            prefix = common_prefix(found.keys)
-            failures = [
-                f"{keys.label(prefix)}: {error.what}" for keys, error in runs.failures.items()
-            ]
+        prefix = common_prefix(found.keys)
+        failures = [f"{keys.label(prefix)}: {error.what}" for keys, error in runs.failures.items()]
     if reports:
         _show(env, reports, queues, time.monotonic() - began, several=several)
     if failures:
@@ -115,18 +112,28 @@ def _needs_count(selection: Selection, queues: Sequence[BulkQueue]) -> bool:
     return is_filtered and any(queue.total for queue in queues)
 
 
-def _count(scan: BulkRuns) -> list[BulkReport] | None:
-    """The reports of a dry run; None if it may not have read all jobs."""
-    try:
-        for _ in scan:
-            pass
-    except PartialError:
-        return None
+def _count(
+    env: Environment,
+    live: LiveLines,
+    queues: Sequence[BulkQueue],
+    action: Action,
+    selection: Selection,
+) -> list[BulkReport] | None:
+    """The reports of a dry run; None if it may not have read all jobs.
+
+    Raises:
+        InterruptedByUserError: by Ctrl-C or another signal.
+    """
+    _, client = env.redis()
+    with stop_on_signals(live.note, _STOPPING) as stop:
+        scan = BulkRuns(client, queues, action, selection, dry_run=True, stop=stop)
+        try:
+            with live.showing(_drawing(env, scan, "counting", selection.limit)):
+                for _ in scan:
+                    pass
+        except PartialError:
+            return None
     return None if scan.failures else scan.reports
-
-
-def _as_done(report: BulkReport) -> BulkReport:
-    return replace(report, dry_run=False)
 
 
 def _confirm(
