@@ -228,6 +228,21 @@ def test_no_workers_is_said(url: str) -> None:
     assert ran.err.startswith("no worker is connected; ")
 
 
+def test_below_a_report_that_is_longer_than_the_terminal_stands_how_many_problems_are_above(
+    client: Client, redis_url: str
+) -> None:
+    for number in range(30):
+        client.call("HSET", f"bull:q{number:02}:meta", "version", "bullmq:6.7.0")
+    client.call("RPUSH", "bull:q29:wait", "1")
+    tall = run("status", terminal=True, PM2_HOME="/nonexistent", QCTL_REDIS_URL=redis_url)
+    assert tall.err == (
+        "1 problem in 1 queue, listed at the top; only those: `qctl status --problems`\n"
+    )
+    assert re.findall("^\\S*(q\\d\\d)", tall.out, re.MULTILINE)[0] == "q29"
+    piped = run("status", PM2_HOME="/nonexistent", QCTL_REDIS_URL=redis_url)
+    assert piped.err == ""
+
+
 # Watching
 
 

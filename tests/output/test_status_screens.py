@@ -191,6 +191,15 @@ def test_a_small_screen_is_full_and_says_what_is_missing(height: int) -> None:
     assert f"{100 - rows} more queues" in shown[-2]
 
 
+def test_of_ten_thousand_queues_a_screen_counts_those_that_do_not_fit() -> None:
+    many = replace(hundred(), queues=tuple(queue(f"q{number}") for number in range(10_000)))
+    shown = watch_text(many, (), banner="", foot="foot", width=80, height=24, colour=False).split(
+        "\n"
+    )
+    rows = sum(line.startswith("q") for line in shown)
+    assert shown[-2] == f"and {10_000 - rows:,} more queues, 1 more process"
+
+
 def test_queues_with_problems_come_first_and_each_part_in_the_order_of_names() -> None:
     text = status_text(hundred(), width=80, colour=False)
     rows = [line.split()[0] for line in text.split("\n") if line.startswith("svc-")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qctl.output.console import Cell, Column, Value, if_known, styled, table
@@ -41,10 +42,14 @@ def status_text(
         height: if the report has more lines, it is cut, and a last line says what is missing. None
             to show everything.
     """
-    lines = _report_lines(report, width, colour, with_commands=True)
+    # The sort is stable: queues of one severity stay in their order.
+    queues = sorted(report.queues, key=_rank)
+    # Of thousands of queues, a screen draws only those that it may have room for.
+    drawn = replace(report, queues=tuple(queues[:height]))
+    lines = _report_lines(drawn, width, colour, with_commands=True)
     if height is not None and len(lines) > height:
-        lines = _report_lines(report, width, colour, with_commands=False)
-        lines = [*_cut(lines, height, width, colour)]
+        lines = _report_lines(drawn, width, colour, with_commands=False)
+        lines = [*_cut(lines, height, width, colour, len(queues) - len(drawn.queues))]
     return "".join(f"{line.text}\n" for line in lines)
 
 
@@ -100,10 +105,9 @@ def _report_lines(
     if report.queues:
         named = _queue_name(report.queues)
         columns = (Column("QUEUE", lambda q: Cell(named(q), "bold"), keep_end=True), *_QUEUES)
-        # The sort is stable: queues of one severity stay in their order.
-        queues = sorted(report.queues, key=_rank)
-        lines += _rows(table(columns, queues, width=width, colour=colour), len(queues), "queue")
-        lines += map(_Line, _notes(queues, width, colour))
+        rows = table(columns, report.queues, width=width, colour=colour)
+        lines += _rows(rows, len(report.queues), "queue")
+        lines += map(_Line, _notes(report.queues, width, colour))
     if report.processes:
         rows = table(_PROCESSES, report.processes, width=width, colour=colour)
         lines += [_Line(""), *_rows(rows, len(report.processes), "process")]
@@ -146,10 +150,16 @@ def _rows(text: str, number: int, kind: str) -> Iterator[_Line]:
         yield _Line(line, kind if 1 <= index <= number else "")
 
 
-def _cut(lines: Sequence[_Line], height: int, width: int, colour: bool) -> Iterator[_Line]:
-    """The first lines, and a line that says what is missing."""
+def _cut(
+    lines: Sequence[_Line], height: int, width: int, colour: bool, more_queues: int
+) -> Iterator[_Line]:
+    """The first lines, and a line that says what is missing.
+
+    Args:
+        more_queues: how many queues have no line.
+    """
     shown = max(height - 1, 0)
-    left_out = [line.kind for line in lines[shown:]]
+    left_out = [line.kind for line in lines[shown:]] + ["queue"] * more_queues
     parts = [
         counted(number, f"more {kind}", f"more {kind}es" if kind == "process" else "")
         for kind in ("problem", "queue", "process")
