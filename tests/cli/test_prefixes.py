@@ -55,7 +55,8 @@ def test_status_of_several_prefixes(
     wanted = [keys.full_name for keys in expected]
     assert names(qctl(url, "status", *words, "--json")) == wanted
     shown = qctl(url, "status", *words).out.splitlines()
-    rows = [line.split()[0] for line in shown[2 : 2 + len(expected)]]
+    heading = next(index for index, line in enumerate(shown) if line.startswith("QUEUE"))
+    rows = [line.split()[0] for line in shown[heading + 1 : heading + 1 + len(expected)]]
     # The prefix is in the table only if there are several.
     is_single = len({keys.prefix for keys in expected}) == 1
     assert rows == ([keys.name for keys in expected] if is_single else wanted)
