@@ -330,7 +330,7 @@ def _unknown_key_warning(path: Path, key: Sequence[str]) -> str:
 def _with_names(key: Sequence[str], known: str) -> list[str]:
     """The parts of ``known``, with each star replaced.
 
-    The part of ``key`` at the same position replaces the star, or NAME if ``key`` has none there.
+    A star becomes the part of ``key`` at the same position, or NAME if ``key`` has no part there.
     """
     *tables, _ = key
     return [

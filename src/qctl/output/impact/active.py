@@ -73,7 +73,7 @@ def _unseen(impact: Impact) -> Iterator[str]:
 
 
 def _stalls_after_last_restart(impact: Impact) -> Iterator[str]:
-    """The jobs that stalled soon after the last restart, perhaps for another reason."""
+    """The jobs that stalled soon after the last restart, though perhaps not because of it."""
     past = impact.last_restarts or ()
     if impact.handles_signal or not past:
         return

@@ -1,4 +1,4 @@
-"""The master: starts the child processes that run an app's workers, replaces and ends them.
+"""The master: starts, replaces and ends the child processes that run an app's workers.
 
 The master does not import the app. So a fault of the app cannot end the master, and each child runs
 the app's code as it was when the child started.
