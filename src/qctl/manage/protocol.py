@@ -55,6 +55,8 @@ class ManagedProcess:
         addresses: IP addresses that only this process has, e.g. those of its container. If ``pid``
             is known, the connections in the process's network are read instead, because another
             network may have the same addresses.
+        stays_served: whether the manager, when it restarts the target, keeps at least one process
+            of the target running. The worker of a new process may still be starting.
         signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
         restart_trouble: why a restart by the manager would not replace the process; "" if it would.
@@ -85,6 +87,7 @@ class ManagedProcess:
     signal_trouble: str = ""
     restart_trouble: str = ""
     signals_children: bool = False
+    stays_served: bool = False
 
     @property
     def kind(self) -> str:

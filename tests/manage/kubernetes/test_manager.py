@@ -153,6 +153,42 @@ def test_what_a_rollout_would_not_replace(
     assert not any(request.startswith("PATCH") for request in cluster.requests)
 
 
+def _rolling(unavailable: object, surge: object) -> dict[str, Any]:
+    limits = {"maxUnavailable": unavailable, "maxSurge": surge}
+    return {"strategy": {"type": "RollingUpdate", "rollingUpdate": limits}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "replicas", "spec", "expected"),
+    [
+        ("Deployment", 1, _rolling(0, 1), True),
+        # 25% of 1 is 0 for maxUnavailable, and 1 for maxSurge.
+        ("Deployment", 1, _rolling("25%", "25%"), True),
+        ("Deployment", 2, _rolling(1, 0), True),
+        ("Deployment", 2, _rolling(2, 0), False),
+        ("Deployment", 2, _rolling("100%", 1), False),
+        # 0 and 0 mean that one pod is stopped first.
+        ("Deployment", 1, _rolling("25%", 0), False),
+        ("Deployment", 2, {"strategy": {"type": "Recreate"}}, False),
+        ("Deployment", 2, {}, False),
+        ("StatefulSet", 1, {}, False),
+        ("StatefulSet", 2, {}, True),
+        (
+            "StatefulSet",
+            2,
+            {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}},
+            False,
+        ),
+        ("StatefulSet", 2, {"updateStrategy": {"type": "OnDelete"}}, False),
+    ],
+)
+def test_whether_a_rollout_keeps_a_pod_ready(
+    cluster: Cluster, kind: str, replicas: int, spec: dict[str, Any], expected: bool
+) -> None:
+    start(cluster, ready=False, kind=kind, replicas=replicas, **spec)
+    assert {p.stays_served for p in find(f"{kind.lower()}/emails")} == {expected}
+
+
 def test_the_context_is_in_each_command(cluster: Cluster) -> None:
     cluster.write_kubeconfig("prod")
     start(cluster, ready=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qctl.manage.kubernetes.manager import Kubernetes
 from qctl.manage.pm2.manager import Pm2
-from qctl.ops.impact.downtime import BOOT_S, downtime
+from qctl.ops.impact.downtime import BOOT_S, Downtime, downtime
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.read.clients import WorkerClient, Workers
 from tests.labs.build import Q
@@ -60,3 +62,25 @@ def test_a_connection_is_not_older_than_redis() -> None:
     assert boot(UP_S - 2, redis_up_s=UP_S - 1) == ((1.0, 4.0), False)
     # Where Redis does not tell, nobody knows whether it was there before.
     assert boot(UP_S - 7, redis_up_s=None) == ((BOOT_S[0], 9.0), True)
+
+
+def of(manager: Any, count: int, **changes: Any) -> Downtime:
+    """Of an app with ``count`` processes and no running job; each start takes up to 5 s."""
+    processes = tuple(replace(PROCESS, key=str(number), **changes) for number in range(count))
+    return downtime(Target("any:app", manager, processes, ()), None, [], NOW, None)
+
+
+def test_a_rollout_that_keeps_a_pod_leaves_a_gap_of_one_start_at_most() -> None:
+    kept = of(Kubernetes(), 2, stays_served=True, kill_timeout_ms=None)
+    assert kept.plain_s == (0.0, BOOT_S[1])
+    # As if all pods stopped at once, each after 1.6 s.
+    assert of(Kubernetes(), 2).plain_s == (BOOT_S[0], 6.6)
+    assert of(Kubernetes(), 2, kill_timeout_ms=None).plain_s is None
+
+
+def test_a_drain_lasts_until_the_last_process_is_replaced() -> None:
+    one = of(Pm2(Path("/nonexistent")), 1).drain_p50_s
+    assert one is not None
+    assert of(Pm2(Path("/nonexistent")), 3).drain_p50_s == 3 * one
+    assert of(Kubernetes(), 3, stays_served=True).drain_p50_s == 3 * one
+    assert of(Kubernetes(), 3).drain_p50_s == one

@@ -177,6 +177,7 @@ class Pod:
             rss_bytes=None,
             last_start_ms=last_start_ms,
             addresses=self.addresses,
+            stays_served=workload.stays_ready,
             signal_trouble=next(
                 (t for words in self.commands if (t := trouble_of(words, "SIGTERM", None))), ""
             ),

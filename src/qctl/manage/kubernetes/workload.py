@@ -17,7 +17,12 @@ _FIELDS = (
     "{{with .spec.replicas}}{{.}}{{end}}",
     "{{with .spec.paused}}{{.}}{{end}}",
     # How the pods are replaced: "strategy" of a deployment, "updateStrategy" of a stateful set.
-    "{{with .spec.updateStrategy}}{{.type}}{{end}}",
+    "{{with .spec.strategy}}{{.type}}{{end}}{{with .spec.updateStrategy}}{{.type}}{{end}}",
+    # How many pods may be missing during a rollout, or be there on top: a number or a percentage.
+    # Not within "with", which leaves 0 out.
+    "{{with .spec.strategy}}{{with .rollingUpdate}}{{.maxUnavailable}}{{end}}{{end}}"
+    "{{with .spec.updateStrategy}}{{with .rollingUpdate}}{{.maxUnavailable}}{{end}}{{end}}",
+    "{{with .spec.strategy}}{{with .rollingUpdate}}{{.maxSurge}}{{end}}{{end}}",
     "{{with .spec.updateStrategy}}{{with .rollingUpdate}}{{with .partition}}{{.}}{{end}}{{end}}"
     "{{end}}",
     "{{with .spec.progressDeadlineSeconds}}{{.}}{{end}}",
@@ -29,6 +34,8 @@ _FIELDS = (
     "{{end}}",
 )
 _TEMPLATE = '{{"\\t"}}'.join(_FIELDS)
+# What a Go template prints for a field that is not there.
+_NO_VALUE = "<no value>"
 _OPERATORS = {"In": "in", "NotIn": "notin"}
 
 
@@ -42,7 +49,9 @@ class Workload:
         is_seen: whether Kubernetes has acted on the last change of its specification.
         replicas: how many pods it wants.
         paused: whether its rollouts are paused.
-        strategy: ``RollingUpdate`` or ``OnDelete`` for a stateful set; "" for a deployment.
+        strategy: ``RollingUpdate``, or ``Recreate`` (a deployment), or ``OnDelete`` (a stateful
+            set); "" if unknown.
+        stays_ready: whether a rollout keeps at least one pod ready; False if that is unknown.
         partition: a stateful set replaces only pods whose number is at least this.
         deadline_s: a deployment's rollout has failed if it makes no progress for this time.
         revision: the label ``controller-revision-hash`` that a stateful set's new pods have.
@@ -57,6 +66,7 @@ class Workload:
     replicas: int
     paused: bool
     strategy: str
+    stays_ready: bool
     partition: int
     deadline_s: float | None
     revision: str
@@ -75,14 +85,17 @@ def read_workload(kubectl: Kubectl, name: WorkloadName) -> Workload:
     try:
         (row,) = rows
         namespace, uid, generation, observed, replicas, paused, *rest = row
-        strategy, partition, deadline, revision, progress, selector = rest
+        strategy, unavailable, surge, partition, deadline, revision, progress, selector = rest
+        count = number(replicas)
+        missing = _max_missing(name.kind, count, unavailable, surge)
         return Workload(
             name=WorkloadName(namespace, name.kind, name.name),
             uid=uid,
             is_seen=number(observed) >= number(generation),
-            replicas=number(replicas),
+            replicas=count,
             paused=paused == "true",
             strategy=strategy,
+            stays_ready=strategy == "RollingUpdate" and missing is not None and missing < count,
             partition=number(partition),
             deadline_s=float(deadline) if deadline else None,
             revision=revision,
@@ -111,6 +124,25 @@ def number(text: str) -> int:
         ValueError: the text is no number.
     """
     return int(float(text)) if text else 0
+
+
+def _max_missing(kind: str, replicas: int, unavailable: str, surge: str) -> int | None:
+    """How many pods a rolling update may stop before new ones are ready; None if unknown."""
+    if kind == "statefulset":
+        # Without a ``maxUnavailable``, one pod is replaced after another.
+        is_set = unavailable not in {"", _NO_VALUE}
+        return _pods(unavailable, replicas, round_up=True) if is_set else 1
+    missing = _pods(unavailable, replicas, round_up=False)
+    # If both are 0, nothing could be replaced: Kubernetes then takes 1.
+    may_add = bool(_pods(surge, replicas, round_up=True))
+    return 1 if missing == 0 and not may_add else missing
+
+
+def _pods(text: str, replicas: int, *, round_up: bool) -> int | None:
+    """``2`` or ``25%`` of the replicas, as a number of pods; None if it is neither."""
+    if text.endswith("%") and text[:-1].isdecimal():
+        return (int(text[:-1]) * replicas + 99 * round_up) // 100
+    return number(text) if text[:1].isdecimal() else None
 
 
 def not_understood(target: str) -> ManagerUnreachableError:

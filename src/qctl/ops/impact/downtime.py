@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.errors import RefusedError
-from qctl.manage.protocol import ManagedProcess
+from qctl.manage.protocol import ManagedProcess, Rollout
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.jobs.estimate import all_ended_s
 from qctl.ops.processes.restart import SETTLE_S
@@ -30,10 +30,12 @@ class Downtime:
     Args:
         boot_s: time from the start of a process until its worker connects, minimum and maximum.
         boot_is_assumed: whether ``boot_s`` is assumed, because no last start can be timed.
-        plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
+        plain_s: how long a plain restart leaves the target without a worker, minimum and maximum:
+            as if all processes stopped at once, unless the manager keeps one of them running.
         drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs. All that
             time, the queues are paused.
-        drain_p50_s, drain_p95_s: the same time plus the restart.
+        drain_p50_s, drain_p95_s: the same time plus the restart of all processes, one after
+            another unless the manager replaces them together.
         roll_is_possible: whether the processes can be replaced one by one, without a pause.
         roll_why_not: why such a roll is impossible, or why that is unknown; "" if it is possible.
     """
@@ -66,7 +68,7 @@ def downtime(
     processes = target.processes if target else ()
     boot_s, is_assumed = _boot_s(processes, connections, now_ms, redis_up_s)
     p50_s, p95_s = all_ended_s(remaining, 0.5), all_ended_s(remaining, 0.95)
-    restart_s = boot_s[1] + SETTLE_S
+    restart_s = (boot_s[1] + SETTLE_S) * _rounds(target)
     is_possible, why_not = _roll(target, connections)
     return Downtime(
         boot_s=boot_s,
@@ -89,12 +91,25 @@ def _plain_s(
     if all(process.target.startswith("qctl:") for process in processes):
         # The new process takes jobs before the old one stops taking them.
         return 0.0, 0.0
+    if all(process.stays_served for process in processes):
+        # The old process may stop as soon as the new one runs, before its worker is connected.
+        return 0.0, boot_s[1]
     # The old process takes no new jobs while it finishes its own. The new one starts after that.
     limits = [process.kill_timeout_ms for process in processes]
     if None in limits:
         return None
     longest_s = max(limit for limit in limits if limit is not None) / 1000
     return boot_s[0], round(longest_s + boot_s[1], 1)
+
+
+def _rounds(target: Target | None) -> int:
+    """How many restarts follow one another until all processes are replaced, at most."""
+    if target is None:
+        return 1
+    is_at_once = isinstance(target.manager, Rollout) and not all(
+        each.stays_served for each in target.processes
+    )
+    return 1 if is_at_once else len(target.processes)
 
 
 def _boot_s(

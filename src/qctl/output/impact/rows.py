@@ -219,11 +219,11 @@ def _downtime(impact: Impact) -> Aspect:
     if times.plain_s is not None:
         low, high = times.plain_s
         text = "none" if not high else duration_range(low, high)
-        if high:
-            notes.append(
-                f"plain: no job starts until the workers are back; {duration_range(*times.boot_s)} "
-                f"to start ({boot})"
-            )
+        start = f"{duration_range(*times.boot_s)} to start ({boot})"
+        if high and not low:
+            notes.append(f"plain: the rollout keeps a process running; its worker takes {start}")
+        elif high:
+            notes.append(f"plain: no job starts until the workers are back; {start}")
     elif impact.processes:
         notes.append("plain: unknown: qctl does not know when SIGKILL follows the stop signal")
     if times.drain_p50_s is None or times.drain_wait_p50_s is None:
