@@ -236,6 +236,93 @@ def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
     drive(app, steps)
 
 
+@pytest.mark.parametrize(("number", "sorts"), [(150, True), (250, False)])
+def test_sorting_by_a_figure_reads_all_queues_or_says_that_they_are_too_many(
+    number: int, *, sorts: bool
+) -> None:
+    feed = Feed(tuple(f"queue-{n:04}" for n in range(number)))
+    own = feed.read
+
+    def read(view: View) -> Reading:
+        reading = own(view)
+        waiting = {name: int(name[-3:]) for name in view.queues}
+        rows = [
+            queue(name, counts=Counts(waiting[name], 0, 0, 0, 0, 0, 0, 0)) for name in view.queues
+        ]
+        return replace(reading, queues=tuple(rows))
+
+    app = TopApp(read, Recorder(), Records(), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "> queue-0000 running", "WAIT ACT")
+        await pilot.press("s", "s", "s")
+        if not sorts:
+            await until(pilot, app, "QUEUES not sorted by WAIT, over 200 (/ filters)")
+            assert max(len(view.queues) for view in feed.asked) < 20
+            await pilot.press("slash", *"queue-000", "enter", "home")
+            await until(pilot, app, "> queue-0009 running", "WAIT↓")
+            return
+        await until(pilot, app, "> queue-0149 running", "queue-0148", "WAIT↓")
+        await pilot.press("S")
+        await until(pilot, app, "> queue-0000 running", "queue-0001", "WAIT↑")
+        # The cursor stays on its row.
+        await pilot.press("down", "S", "end")
+        await until(pilot, app, "> queue-0000 running", "WAIT↓")
+        await pilot.press(*"s" * 8)
+        await until(pilot, app, "> queue-0000 running", "queue-0001", absent="↓")
+
+    drive(app, steps)
+    assert not sorts or max(len(view.queues) for view in feed.asked) == number
+
+
+def test_jobs_are_sorted_with_unknown_values_last() -> None:
+    app = view(Feed())
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "mailer")
+        await pilot.press("tab", *"s" * 3)
+        await until(pilot, app, "PROGRESS↓", ">  41")
+        await pilot.press("S")
+        # The progress of job 40 is unknown.
+        await until(pilot, app, "PROGRESS↑", ">  41")
+        await pilot.press("s")
+        await until(pilot, app, "RUNS↓", ">  41")
+        await pilot.press("S")
+        await until(pilot, app, "RUNS↑", ">  40")
+
+    drive(app, steps)
+
+
+def test_what_could_not_be_read_is_no_0() -> None:
+    feed = Feed()
+    own = feed.read
+
+    def read(view: View) -> Reading:
+        reading = own(view)
+        broken = LiveQueue("emails", None, "cannot be read", None, ())
+        gone = replace(broken, name=NAMES[1], trouble="is gone")
+        worker = WorkerStatus("emails", "bull", "mailer", "10.0.0.1:4711")
+        job = Job(id="40", name=None, state="active", missing=True)
+        return replace(
+            reading, queues=(broken, gone, *reading.queues[2:]), workers=(worker,), jobs=(job,)
+        )
+
+    app = TopApp(read, Recorder(), Records(), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        text = await until(pilot, app, "unreadable", "mailer")
+        lines = {
+            line[1:].split()[0]: line.split() for line in text.splitlines() if line[1:].strip()
+        }
+        assert lines["emails"] == [">", "emails", "unreadable", *"????????"]
+        assert lines["bad\\x1b[2Jname"] == ["bad\\x1b[2Jname", "gone"]
+        assert lines["mailer"] == [">", "mailer", "10.0.0.1:4711", "-", *"????"]
+        assert lines["40"][-3:] == ["end", "?", "-"]
+        assert "?" in lines["40"]
+
+    drive(app, steps)
+
+
 def test_the_context_is_never_cut_off() -> None:
     reading = replace(Feed().read(View()), context="production")
     for width in (40, 60, 80):

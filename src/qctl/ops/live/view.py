@@ -31,11 +31,13 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 T = TypeVar("T")
 
-# The most queues in one reading, however tall the screen is.
-MAX_QUEUES = 60
+# The most queues in one reading, however tall the screen is, and if they are sorted by a figure.
+MAX_QUEUES = 200
+# The trouble of a queue that no longer exists.
+GONE = "is gone"
 # How many active jobs of the chosen queue are read each time: minimum and maximum.
 _MIN_JOBS = 20
-_MAX_JOBS = 200
+MAX_JOBS = 200
 # If the chosen queue has more active jobs than this, the jobs of each worker are not shown, because
 # every active job would have to be read.
 MAX_JOBS_OF_WORKERS = 1000
@@ -56,7 +58,8 @@ class View:
     """What is on the screen.
 
     Args:
-        queues: names of the queues in sight; those after the first 60 are not read.
+        queues: names of the queues in sight, or of all queues if they are sorted by a figure; those
+            after the first 200 are not read.
         chosen: the queue whose workers and jobs are shown; None if no queue is chosen.
         jobs: how many active jobs to read; less than 20 counts as 20, more than 200 as 200.
     """
@@ -217,7 +220,7 @@ class LiveReader:
         total = 0
         if chosen is not None:
             workers = self._workers(chosen, clients)
-            limit = min(max(view.jobs, _MIN_JOBS), _MAX_JOBS)
+            limit = min(max(view.jobs, _MIN_JOBS), MAX_JOBS)
             jobs = self._jobs(chosen, limit)
             # Jobs may have ended since the snapshot counted them. So if all active jobs were read,
             # the number of jobs read is the better total.
@@ -269,7 +272,7 @@ class LiveReader:
         rows = []
         for name, found in snapshots.items():
             if not isinstance(found, QueueSnapshot):
-                trouble = "is gone" if found is None else found.what
+                trouble = GONE if found is None else found.what
                 rows.append(LiveQueue(name, None, trouble, None, ()))
                 continue
             rate = rates.get(found.keys)

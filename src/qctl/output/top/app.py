@@ -15,9 +15,9 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from qctl.errors import ExitStatus, QctlError
-from qctl.ops.live.view import Reading, View
-from qctl.output.text import short_duration, shortened, visible, without_passwords
-from qctl.output.top import tables
+from qctl.ops.live.view import MAX_JOBS, MAX_QUEUES, Reading, View
+from qctl.output.text import cells, short_duration, shortened, visible, without_passwords
+from qctl.output.top import sorting, tables
 from qctl.output.top.actions import Actions, Details, Proposal
 from qctl.output.top.dialogs import HELP, Choose, Confirm, ConfirmByName, Progress
 from qctl.output.top.inspect import JobWindow, LogWindow
@@ -31,8 +31,8 @@ MIN_GAP_S = 0.2
 _LATE_INTERVALS = 3
 _MIN_LATE_S = 5.0
 # The keys of the focused list.
-_QUEUE_KEYS = "p pause  r resume  d drain  / filter  Tab list  ? help  q quit"
-_JOB_KEYS = "Enter open  l log  t retry  d drain  Tab list  ? help  q quit"
+_QUEUE_KEYS = "p pause  r resume  d drain  s sort  / filter  Tab list  ? help  q quit"
+_JOB_KEYS = "Enter open  l log  t retry  s sort  Tab list  ? help  q quit"
 _KEYS = {"queues": _QUEUE_KEYS, "jobs": _JOB_KEYS, "workers": _QUEUE_KEYS, "failures": _JOB_KEYS}
 
 
@@ -51,7 +51,7 @@ class TopApp(App[int]):
     CSS = """
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
-    #banner { display: none; text-style: bold reverse; height: auto; }
+    #banner { display: none; color: ansi_red; text-style: bold reverse; height: auto; }
     Window Static { height: auto; }
     Panel { height: 1fr; width: 100%; min-height: 2; background: ansi_default; }
     Panel, #status, #note, #keys { text-wrap: nowrap; text-overflow: clip; }
@@ -100,10 +100,12 @@ class TopApp(App[int]):
         self._filter_field = Input(placeholder="part of a queue's name", id="filter", compact=True)
         self._keys = Static("", id="keys", markup=False)
         self._panels = {
-            "queues": Panel("QUEUES", id="queues"),
-            "jobs": Panel("ACTIVE JOBS", id="jobs"),
-            "workers": Panel("WORKERS", id="workers"),
-            "failures": Panel("FAILURES", id="failures", newest_first=True),
+            "queues": Panel("QUEUES", id="queues", sorts=sorting.QUEUE_SORTS),
+            "jobs": Panel("ACTIVE JOBS", id="jobs", sorts=sorting.JOB_SORTS),
+            "workers": Panel("WORKERS", id="workers", sorts=sorting.WORKER_SORTS),
+            "failures": Panel(
+                "FAILURES", id="failures", sorts=sorting.FAILURE_SORTS, newest_first=True
+            ),
         }
 
     def compose(self) -> ComposeResult:
@@ -151,12 +153,20 @@ class TopApp(App[int]):
                 await asyncio.wait_for(self._wake.wait(), max(self._pause_s - gap_s, 0.01))
 
     def _view(self) -> View:
-        queues = self._panels["queues"]
+        queues, jobs = self._panels["queues"], self._panels["jobs"]
+        # Rows are sorted by figures, so the figures of all rows are needed.
+        keys = queues.keys if self._sorts_by_figures else queues.visible_keys
         return View(
-            queues=tuple(key[0] for key in queues.visible_keys),
+            queues=tuple(key[0] for key in keys),
             chosen=self._queue(),
-            jobs=self._panels["jobs"].rows_to_read,
+            jobs=MAX_JOBS if jobs.sorted_by else jobs.rows_to_read,
         )
+
+    @property
+    def _sorts_by_figures(self) -> bool:
+        queues = self._panels["queues"]
+        by_figure = queues.sorted_by not in {None, sorting.BY_NAME}
+        return by_figure and len(queues.keys) <= MAX_QUEUES
 
     def _queue(self) -> str | None:
         chosen = self._panels["queues"].chosen
@@ -206,17 +216,23 @@ class TopApp(App[int]):
             empty = f"no queue has {visible(self._filter_text)!r} in its name"
         title = f"QUEUES with {visible(self._filter_text, 30)}" if self._filter_text else "QUEUES"
         read = {queue.name: queue for queue in reading.queues}
+        rows = [
+            read.get(name) or tables.unread(name)
+            for name in reading.names
+            if self._filter_text in name.casefold()
+        ]
+        sorted_by = self._panels["queues"].sorted_by
+        sortable = sorted_by == sorting.BY_NAME or len(rows) <= MAX_QUEUES
+        if sorted_by is not None and not sortable:
+            title += f" not sorted by {sorted_by}, over {MAX_QUEUES} (/ filters)"
         self._panels["queues"].show(
             tables.queue_columns(width),
-            [
-                read.get(name) or tables.unread(name)
-                for name in reading.names
-                if self._filter_text in name.casefold()
-            ],
+            rows,
             lambda queue: (queue.name,),
             title=title,
             empty=empty,
             age=age,
+            sortable=sortable,
         )
         self._show_chosen(reading, age)
         may_miss = any(q.rates and (q.rates.sampled or q.rates.at_least) for q in reading.queues)
@@ -241,6 +257,8 @@ class TopApp(App[int]):
         more = ""
         if jobs is not None and reading.jobs_total > len(jobs):
             more = f" ({reading.jobs_total:,} in all)"
+            if self._panels["jobs"].sorted_by:
+                more = f" (sorted: {len(jobs):,} of {reading.jobs_total:,})"
         self._panels["jobs"].show(
             # Run times in old figures do not grow, because the jobs may have ended.
             tables.job_columns(0.0 if self._is_old else self.age_s),
@@ -269,7 +287,9 @@ class TopApp(App[int]):
         if self._reading is not None:
             old = f"figures are {short_duration(self.age_s)} old"
         what = visible(without_passwords(what))
-        self._banner.update(shortened(f" {old}: {what}", self.size.width * 2))
+        text = shortened(f" {old}: {what}", self.size.width * 2)
+        # Blanks up to the edge of the screen, because only text is reversed.
+        self._banner.update(text + " " * (-cells(text) % max(self.size.width, 1)))
 
     # Keys
 

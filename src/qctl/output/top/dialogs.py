@@ -173,6 +173,7 @@ HELP = (
     "Enter  l            open the chosen job; its log",
     "t                   put the chosen stalled or failed job back",
     "d                   drain the chosen queue; then restart, if wanted",
+    "s  S                sort the list by the next column; reverse the order",
     "?  q                show these keys; quit",
     "",
     "Jobs and workers belong to the chosen queue. Rates count events since the",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from rich.text import Text
@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from qctl.output.console import Column, table
+from qctl.output.top.sorting import SortKey, marked, sorted_items
 
 T = TypeVar("T")
 # Identifies a row when the list changes under the cursor.
@@ -24,6 +25,7 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: shown above the table.
+        sorts: the headings by which the rows can be sorted, in the order of the sort key.
         newest_first: the first row is the newest; it has the cursor while the panel has no focus.
     """
 
@@ -37,6 +39,8 @@ class Panel(Widget, can_focus=True):
         Binding("pagedown", "page(1)", show=False),
         Binding("home", "move(-1000000)", show=False),
         Binding("end", "move(1000000)", show=False),
+        Binding("s", "sort", show=False),
+        Binding("S", "reverse", show=False),
     ]
 
     def __init__(
@@ -44,9 +48,13 @@ class Panel(Widget, can_focus=True):
         title: str,
         *,
         id: str,  # noqa: A002 - Textual's name
+        sorts: Mapping[str, SortKey],
         newest_first: bool = False,
     ) -> None:
         super().__init__(id=id)
+        self._sorts = sorts
+        self._sorted_by: str | None = None
+        self._is_reversed = False
         self._title = title
         self._columns: Sequence[Column[Any]] = ()
         self._items: Sequence[Any] = ()
@@ -56,6 +64,8 @@ class Panel(Widget, can_focus=True):
         self._first = 0
         self._age = ""
         self._newest_first = newest_first
+        # After a change of the order, the first row is chosen until the operator chooses another.
+        self._stays_first = False
 
     @property
     def room(self) -> int:
@@ -66,6 +76,16 @@ class Panel(Widget, can_focus=True):
     def rows_to_read(self) -> int:
         """How many rows to read: those down to the last visible row, and one more screenful."""
         return self._first + 2 * self.room
+
+    @property
+    def sorted_by(self) -> str | None:
+        """The heading of the column by which the rows are sorted; None for their own order."""
+        return self._sorted_by
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The keys of all rows."""
+        return self._keys
 
     @property
     def visible_keys(self) -> tuple[Key, ...]:
@@ -85,6 +105,7 @@ class Panel(Widget, can_focus=True):
         title: str,
         empty: str,
         age: str,
+        sortable: bool = True,
     ) -> None:
         """Show these items; the cursor stays on its row if the row still exists.
 
@@ -92,11 +113,16 @@ class Panel(Widget, can_focus=True):
             key: returns an item's key, which is the same in every reading.
             empty: the text to show when there are no items.
             age: the text to show beside the title when the figures are old; "" when they are not.
+            sortable: False to show the items in their own order, although a column is chosen.
         """
         before = self.chosen
+        if sortable and self._sorted_by is not None:
+            key_of = self._sorts[self._sorted_by]
+            items = sorted_items(items, key_of, is_reversed=self._is_reversed)
+            columns = marked(columns, self._sorted_by, key_of.descends != self._is_reversed)
         self._columns, self._items, self._keys = columns, items, tuple(map(key, items))
         self._title, self._empty, self._age = title, empty, age
-        if self._newest_first and not self.has_focus:
+        if self._stays_first or (self._newest_first and not self.has_focus):
             self._cursor = 0
         elif before in self._keys:
             self._cursor = self._keys.index(before)
@@ -121,9 +147,26 @@ class Panel(Widget, can_focus=True):
         self.refresh()
 
     def action_move(self, rows: int) -> None:
+        self._stays_first = False
         self._cursor += rows
         self._settle()
         self.refresh()
+        self.post_message(self.Moved())
+
+    def action_sort(self) -> None:
+        """Sort by the next column; after the last column, show the rows in their own order."""
+        choices = [None, *self._sorts]
+        at = choices.index(self._sorted_by)
+        self._sorted_by, self._is_reversed = choices[(at + 1) % len(choices)], False
+        self._to_the_first_row()
+
+    def action_reverse(self) -> None:
+        self._is_reversed = not self._is_reversed
+        self._to_the_first_row()
+
+    def _to_the_first_row(self) -> None:
+        # The figures of rows out of sight are still to be read, and may come before this row.
+        self._stays_first = True
         self.post_message(self.Moved())
 
     def action_page(self, pages: int) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
-from qctl.ops.live.view import LiveQueue, Reading
+from qctl.ops.live.view import GONE, LiveQueue, Reading
 from qctl.ops.queues.status import QueueStatus
 from qctl.ops.queues.workers import WorkerStatus
-from qctl.output.console import Cell, Column, Value, if_known
+from qctl.output.console import Cell, Column, Value
 from qctl.output.status import (
     WORKERS,
     delayed_cell,
@@ -22,6 +23,7 @@ from qctl.output.status import (
 )
 from qctl.output.text import cells, short_duration, shortened, visible
 
+K = TypeVar("K")
 _BARS = "▁▂▃▄▅▆▇█"
 # Sparklines are short on screens narrower than _WIDE, and left out below _NARROW (in cells).
 _WIDE, _NARROW = 100, 80
@@ -51,15 +53,22 @@ def _backlog(queue: QueueStatus) -> Value:
     return f"≥ {waiting:,}" if queue.waiting_is_least else waiting
 
 
+def or_unknown(shown: Callable[[K], Value], value: K | None) -> Value:
+    """``shown(value)``, or ``?`` if the value could not be read."""
+    return "?" if value is None else shown(value)
+
+
 def queue_columns(width: int) -> tuple[Column[LiveQueue], ...]:
     """The columns of the queues, for a screen ``width`` cells wide."""
 
     def of_status(value: Callable[[QueueStatus], Value]) -> Callable[[LiveQueue], Value]:
-        return lambda queue: "" if queue.status is None else value(queue.status)
+        return lambda queue: _without(queue) if queue.status is None else value(queue.status)
 
     def of_rates(per_s: Callable[[Rates], float]) -> Callable[[LiveQueue], Value]:
         return lambda queue: (
-            "" if queue.status is None else if_known(lambda r: rate(per_s(r), r), queue.rates)
+            _without(queue)
+            if queue.status is None
+            else or_unknown(lambda r: rate(per_s(r), r), queue.rates)
         )
 
     def trend(queue: LiveQueue) -> Value:
@@ -82,6 +91,11 @@ def queue_columns(width: int) -> tuple[Column[LiveQueue], ...]:
     return columns if width >= _NARROW else columns[:-1]
 
 
+def _without(queue: LiveQueue) -> str:
+    """The cell of a queue without figures: ``?`` if they could not be read."""
+    return "?" if queue.trouble not in {None, GONE} else ""
+
+
 def unread(name: str) -> LiveQueue:
     """The row of a queue that has not been read yet."""
     return LiveQueue(name, None, None, None, ())
@@ -92,7 +106,7 @@ def _state(queue: LiveQueue) -> Value:
         return state_cell(queue.status)
     if queue.trouble is None:
         return "…"
-    return Cell("gone" if queue.trouble == "is gone" else "unreadable", "red")
+    return Cell("gone" if queue.trouble == GONE else "unreadable", "red")
 
 
 def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
@@ -103,7 +117,7 @@ def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
     """
 
     def runs(job: Job) -> Value:
-        return if_known(lambda ran_s: short_duration(ran_s + elapsed_s), job.runtime_s)
+        return or_unknown(lambda ran_s: short_duration(ran_s + elapsed_s), job.runtime_s)
 
     return (
         Column("JOB", lambda j: Cell(j.id, "bold"), keep_end=True),
@@ -113,7 +127,7 @@ def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
         Column("LOCK", lambda j: _lock(j, elapsed_s), right=True),
         Column(
             "STALLS",
-            lambda j: Cell(j.stalled_count, "yellow" if j.stalled_count else ""),
+            lambda j: "?" if j.missing else Cell(j.stalled_count, "yellow" * bool(j.stalled_count)),
             right=True,
         ),
         Column("WORKER", lambda j: j.worker, keep_end=True),
@@ -139,13 +153,22 @@ def _lock(job: Job, elapsed_s: float) -> Cell:
     return Cell(short_duration(left_s)) if left_s > 0 else Cell("over?", "yellow")
 
 
+def _figure(column: Column[WorkerStatus]) -> Column[WorkerStatus]:
+    def shown(worker: WorkerStatus) -> Value:
+        value = column.value(worker)
+        return "?" if value is None else value
+
+    return replace(column, value=shown)
+
+
 _BY_HEADING = {column.heading: column for column in WORKERS}
 WORKER_COLUMNS: tuple[Column[WorkerStatus], ...] = (
     Column("WORKER", lambda w: w.name or "(no name)", keep_end=True),
-    *map(_BY_HEADING.__getitem__, ("ADDRESS", "PROCESS", "PID", "CPU", "MEMORY", "JOBS")),
+    *map(_BY_HEADING.__getitem__, ("ADDRESS", "PROCESS")),
+    *(_figure(_BY_HEADING[heading]) for heading in ("PID", "CPU", "MEMORY", "JOBS")),
 )
 FAILURE_COLUMNS: tuple[Column[Failure], ...] = (
-    Column("TIME", lambda f: if_known(lambda at: f"{at.astimezone():%H:%M:%S}", f.at)),
+    Column("TIME", lambda f: or_unknown(lambda at: f"{at.astimezone():%H:%M:%S}", f.at)),
     Column("QUEUE", lambda f: f.queue, keep_end=True),
     Column("JOB", lambda f: f.id, keep_end=True),
     Column("REASON", lambda f: Cell(f.reason, "red")),
