@@ -247,7 +247,7 @@ def test_best_and_worst_case(qctl: Typed, apps: Apps, client: Client) -> None:
     apps.processes = [replace(apps.processes[0], kill_timeout_ms=30_000)]
     fill(client)
     text = " ".join(qctl().out.split())
-    assert "3 of 3 interrupted, or 0" in text
+    assert "0 to 3 of 3 interrupted" in text
     assert "3 if the app exits at once on SIGINT; 0 if the app finishes" in text
 
 
@@ -282,7 +282,7 @@ def test_workers_that_may_not_get_the_signal(qctl: Typed, apps: Apps, client: Cl
     client.call("SET", Q.lock("run0"), "own-1:1")
     text = " ".join(qctl().out.split())
     assert f"SIGKILL 30 s later {trouble}" in text
-    assert "3 of 3 interrupted, or 0" in text
+    assert "0 to 3 of 3 interrupted" in text
     assert "drain first: a plain restart would interrupt 3 jobs" in text
 
 

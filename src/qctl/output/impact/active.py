@@ -42,7 +42,7 @@ def active_jobs(impact: Impact) -> Aspect:
     elif impact.handles_signal:
         text = f"{len(best):,} of {len(held):,} interrupted"
     else:
-        text = f"{len(worst):,} of {len(held):,} interrupted, or {len(best):,}"
+        text = f"{len(best):,} to {len(worst):,} of {len(held):,} interrupted"
     if worst:
         notes += _why_interrupted(impact)
         notes.append(f"ids: {_ids(worst)}")

@@ -26,8 +26,8 @@ from qctl.runtime.processes.recover import recover
 from qctl.runtime.processes.slots import NotReadyError, Slot, summary
 from qctl.runtime.waiting import wait_first
 
-# How long a child may take after its grace to cancel its jobs, give them back and end. Then the
-# master kills it. (``child.STUCK_S`` is longer, for a child without a master.)
+# After its grace, a child has this long to cancel its jobs, give them back and end. Then the master
+# kills it. A child whose master is gone has a longer limit of its own: ``child.STUCK_S``.
 KILL_AFTER_GRACE_S = 5.0
 # How long the master waits at its end for jobs of dead processes to be put back.
 MAX_RECOVERY_S = 6.0
