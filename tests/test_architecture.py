@@ -252,7 +252,7 @@ def test_only_wire_composes_keys() -> None:
 
 
 HEAVY = {
-    *("asyncio", "redis", "textual", "pydantic", "prometheus_client"),
+    *("asyncio", "redis", "textual", "pydantic", "prometheus_client", "mcp"),
     *("qctl.runtime", "qctl.connection.embedded"),
 }
 IMPORT_CHECK = """

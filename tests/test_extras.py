@@ -11,7 +11,7 @@ import pytest
 from qctl import extras
 
 
-@pytest.mark.parametrize("extra", ["top", "metrics", "demo"])
+@pytest.mark.parametrize("extra", ["top", "metrics", "demo", "mcp"])
 def test_the_command_works_where_qctl_runs(extra: str) -> None:
     # Nothing is fetched: here the extras are installed.
     words = [*shlex.split(extras.install_command(extra)), "--no-index", "--dry-run"]

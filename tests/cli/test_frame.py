@@ -418,7 +418,7 @@ def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain.run",
              "qctl.manage.pm2", "qctl.cli.jobs", "qctl.cli.completion",
-             "prometheus_client")  # fmt: skip
+             "prometheus_client", "mcp", "anyio", "qctl.cli.mcp")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])

@@ -27,7 +27,7 @@ def flags_of(command: Any) -> set[str]:
 
 
 # They write nothing of their own accord. `top` asks the guard itself at each of its keys. `demo`
-# writes only to its own Redis.
+# writes only to its own Redis. `mcp` runs other commands.
 READING = {
     *("status", "queues", "workers", "impact", "doctor", "events", "wait", "metrics"),
     *(
@@ -40,7 +40,7 @@ READING = {
         "schedules show",
     ),
     *("worker list", "worker logs", "config view", "config path", "contexts", "completion", "help"),
-    *("top", "demo"),
+    *("top", "demo", "mcp"),
 }
 # They start and end processes. Taking and finishing jobs is what workers are for, a read-only
 # context or not.

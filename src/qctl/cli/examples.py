@@ -186,6 +186,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl metrics", "print the metrics once"),
         ("qctl metrics --serve 127.0.0.1:9464", "serve them for Prometheus to scrape"),
     ),
+    "mcp": (
+        ("qctl mcp", "for the agent's configuration: tools that only read"),
+        ("qctl mcp --context prod", "of one context, with its guards"),
+        ("qctl mcp --allow-writes", "also pause, drain, restart and retry, each after its plan"),
+    ),
     "config": (
         ("qctl config view", "every setting, and where it comes from"),
         ("qctl config path", "the config files"),
