@@ -30,6 +30,7 @@ TOPICS: Mapping[str, str] = {
     "queues": "limits of a queue; delete a queue",
     "top": "the live view and its keys",
     "metrics": "metrics for Prometheus, with alerts",
+    "mcp": "let an agent use qctl's commands as tools",
     "configuration": "connections, config files, contexts, guards, prefixes",
     "cli": "what scripts can rely on: JSON fields and exit codes",
     "reference": "all commands and options",

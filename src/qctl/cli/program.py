@@ -46,10 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "purge": ("bulk", "Delete the jobs of a state."),
     "top": ("top", "Queues, workers and jobs, live on a full screen."),
     "metrics": ("metrics", "Metrics of queues and workers for Prometheus."),
-    "mcp": (
-        "mcp.command",
-        "Let an agent operate the queues: a Model Context Protocol server on stdin and stdout.",
-    ),
+    "mcp": ("mcp.command", "Let an agent use qctl: a Model Context Protocol server on stdio."),
     "worker": ("worker", "Run Python workers, in the foreground or background."),
     "demo": ("demo", "Watch a restart under load, and the proof that no job was lost."),
     "config": ("config", "The settings, and where each comes from."),

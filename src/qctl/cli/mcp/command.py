@@ -31,7 +31,7 @@ def mcp(
     # The frame keeps a parameter ``confirmed`` for itself.
     context_name: Confirmed = None,
 ) -> None:
-    """Let an agent operate the queues: a Model Context Protocol server on stdin and stdout.
+    """Let an agent use qctl: a Model Context Protocol server on stdio.
 
     Its tools are the commands of qctl, with their JSON. Without --allow-writes they only read.
     Needs the extra qctl[mcp].
@@ -39,7 +39,8 @@ def mcp(
     if env.streams.stdin_is_terminal:
         raise UsageError(
             "qctl mcp talks to an agent on stdin, not to a terminal",
-            hint="let the agent start `qctl mcp`; docs/mcp.md shows how",
+            why="the agent starts it, as its configuration says",
+            hint="qctl help mcp",
         )
     # The package mcp has had mcp_types since version 2.
     if find_spec("mcp") is None or find_spec("mcp_types") is None:

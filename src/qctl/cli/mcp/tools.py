@@ -70,6 +70,8 @@ class Tool:
     def description(self) -> str:
         """The command's help."""
         text = "\n\n".join(" ".join(part.split()) for part in self.command.help.split("\n\n"))
+        if hasattr(self.command, "commands"):
+            text += "\n\nThis tool is the command alone, without its subcommands."
         if not self.writes:
             return text
         return (
