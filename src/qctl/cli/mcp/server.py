@@ -110,7 +110,8 @@ def serve(runner: Runner, *, allow_writes: bool, confirmed: str | None) -> None:
     for number in SIGNALS:
         # A normal exit would wait for the thread that reads stdin. The commands that are running
         # notice that their pipe closes, and end by themselves.
-        signal.signal(number, lambda *_: os._exit(ExitStatus.INTERRUPTED))
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(ExitStatus.INTERRUPTED))
     anyio.run(main)
 
 
