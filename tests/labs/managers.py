@@ -32,7 +32,7 @@ class FakeManager:
         log: its error log.
     """
 
-    kind = "fake"
+    kind = "pm2"
 
     def __init__(self, port: int, behaviour: str, log: Path) -> None:
         self.port = port

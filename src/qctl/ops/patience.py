@@ -43,6 +43,15 @@ class Pulse:
         """Record an answer."""
         self._asked_at.pop(whom, None)
 
+    @contextlib.contextmanager
+    def asking(self, whom: str) -> Iterator[None]:
+        """Record a question for the time of this context."""
+        self.ask(whom)
+        try:
+            yield
+        finally:
+            self.answered(whom)
+
     def silent(self) -> list[tuple[str, float]]:
         """Those that have not answered for ``SILENT_S``, and for how many seconds."""
         now = time.monotonic()
@@ -76,7 +85,7 @@ class PatientClient(ForwardingClient):
     ) -> None:
         super().__init__(inner)
         self._stop = stop
-        self._pulse = pulse or Pulse()
+        self.pulse = pulse or Pulse()
         self.patience_s = 0.0
         self.outages = 0
         self.away_s = 0.0
@@ -125,12 +134,12 @@ class PatientClient(ForwardingClient):
         pause_s, longest_s = _PAUSE_S
         while True:
             tried = time.monotonic()
-            self._pulse.ask("Redis", allowed_s)
+            self.pulse.ask("Redis", allowed_s)
             try:
                 answer = attempt()
             except QctlError as error:
                 if not is_outage(error):
-                    self._pulse.answered("Redis")
+                    self.pulse.answered("Redis")
                     raise
                 self.outages += 1
                 if self._away_since is None:
@@ -139,7 +148,7 @@ class PatientClient(ForwardingClient):
                 if time.monotonic() - began >= patience_s:
                     raise
             else:
-                self._pulse.answered("Redis")
+                self.pulse.answered("Redis")
                 if self._away_since is not None:
                     self.away_s += time.monotonic() - self._away_since
                     self._away_since = None

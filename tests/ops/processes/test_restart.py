@@ -17,6 +17,8 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import FailedError, TimedOutError
 from qctl.manage import protocol
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.patience import Pulse
 from qctl.ops.processes import restart as module
 from qctl.ops.processes.restart import POLL_S, Interrupted, Ready, Restart
 from qctl.wire.keys import QueueKeys
@@ -62,6 +64,7 @@ def restart(
         db=0,
         timeout_s=timeout_s,
         watch_s=0.5,
+        pulse=Pulse(),
     )
 
 
@@ -282,3 +285,22 @@ def test_a_redis_that_numbers_its_connections_anew(
             assert carry_out(run).new_pid == manager.children[1].pid
         finally:
             manager.end_all()
+
+
+def test_a_manager_that_does_not_answer_shows_in_the_pulse(
+    client: Client, manage: Callable[[str], FakeManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = manage("good")
+    run = restart(client, manager)
+    seen: list[list[str]] = []
+    inner = manager.process
+
+    def slow(key: str) -> ManagedProcess | None:
+        monkeypatch.setattr("qctl.ops.patience.SILENT_S", 0.0)
+        seen.append([whom for whom, _ in run.pulse.silent()])
+        return inner(key)
+
+    monkeypatch.setattr(manager, "process", slow)
+    run.row()
+    assert seen == [["PM2"]]
+    assert run.pulse.silent() == []

@@ -162,6 +162,7 @@ def prepare_restart(
         db=context.address.db,
         timeout_s=context.options.timeout_s,
         watch_s=context.settings.watch_s,
+        pulse=context.client.pulse,
     )
 
 

@@ -49,7 +49,7 @@ def drain(
     Args:
         stop: called several times a second; once it returns True, the drain resumes its queues and
             ends with the outcome ``aborted``.
-        pulse: shows whether Redis answers.
+        pulse: shows whether Redis and the process manager answer.
 
     Yields:
         steps, the last of which is a ``DrainReport``.

@@ -17,8 +17,10 @@ from typing import ClassVar
 from qctl.connection.address import Client
 from qctl.durations import duration
 from qctl.errors import FailedError, QctlError, TimedOutError
+from qctl.manage.kinds import KINDS
 from qctl.manage.last_words import LogWatch
 from qctl.manage.protocol import NO_LIMIT_MS, ManagedProcess, RestartCall, Restarter
+from qctl.ops.patience import Pulse
 from qctl.ops.processes.stopped import STOPPED_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -133,6 +135,7 @@ class Restart:
         timeout_s: the time limit of the drain. The old process may take this long to stop, or
             ``MIN_STOP_S`` if that is longer.
         watch_s: how long the new process must stay up with its workers connected; see ``confirm``.
+        pulse: shows whether the manager answers.
     """
 
     def __init__(
@@ -148,12 +151,14 @@ class Restart:
         db: int,
         timeout_s: float,
         watch_s: float,
+        pulse: Pulse,
     ) -> None:
         from qctl.manage.host import is_running, read_birth_s  # noqa: PLC0415 - psutil costs 30 ms
         from qctl.ops.processes.attribution import children_holding  # noqa: PLC0415
 
         self._client = client
         self._manager = manager
+        self.pulse = pulse
         self._process = process
         self._queues = queues
         self._by_address = by_address
@@ -381,7 +386,8 @@ class Restart:
 
     def row(self) -> ManagedProcess | None:
         """The process as its manager reports it now; None if it was deleted."""
-        return self._manager.process(self._process.key)
+        with self.pulse.asking(KINDS[self._manager.kind].title):
+            return self._manager.process(self._process.key)
 
     def raise_refusal(self, call: RestartCall) -> None:
         """Raise a NotReplacedError if the manager refused the restart."""
