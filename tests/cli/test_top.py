@@ -174,6 +174,35 @@ def test_a_job_in_full(app: TopApp, client: Client) -> None:
     drive(app, steps)
 
 
+def test_a_group_of_failures_is_retried(
+    app: TopApp, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        reason = f"no answer from 10.0.0.{number % 200}" if number % 3 else "mailbox full"
+        put(client, str(number), "failed", score=number + 1, failedReason=reason, finishedOn=1)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, ">  q ")
+        await pilot.press("f")
+        await until(pilot, app, "FAILED JOBS of q by reason 1/2", "200  66.7 %", "100  33.3 %")
+        await pilot.press("down")
+        await until(pilot, app, "qctl jobs retry-failed q --where 'shape = \"mailbox full\"'")
+        await pilot.press("t")
+        await until(pilot, app, "Retry 100 failed jobs of q?", "mailbox full", "y yes")
+        assert not row(client, "wait")
+        await pilot.press("y")
+        await until(pilot, app, "✔ retried 100 jobs of q", "Esc closes")
+        # A count that is bounded says what it has read.
+        monkeypatch.setattr("qctl.cli.top_details.MAX_FAILURES", 1)
+        await pilot.press("escape", "f")
+        await until(pilot, app, "only the oldest", "of 200 failed jobs were read")
+        await pilot.press("t")
+        await until(pilot, app, "Retry at least", "failed jobs of q?")
+
+    drive(app, steps)
+    assert sorted(map(int, row(client, "wait"))) == list(range(0, 300, 3))
+
+
 def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -> None:
     put(client, "1", "active", lock="t")
 

@@ -12,21 +12,28 @@ from qctl.cli.guard import required_confirmation
 from qctl.cli.top_drain import DrainChoice
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.errors import RefusedError
+from qctl.errors import QctlError, RefusedError
+from qctl.ops.bulk.actions import Confirmation, Selection, retrying
+from qctl.ops.bulk.actions import required_confirmation as required_confirmation_of
+from qctl.ops.bulk.queues import BulkQueue, BulkRuns
 from qctl.ops.drain.plan import describe, make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport, Planned
+from qctl.ops.jobs.failures import FailureGroup
 from qctl.ops.jobs.retry_stalled import carry_out, plan_stalled, retry_one_failed
+from qctl.ops.jobs.where import Filter, parse_where
 from qctl.ops.patience import Pulse
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
+from qctl.output.bulk import bulk_block, progress_lines
 from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
 from qctl.output.drain.checklist import Checklist
 from qctl.output.drain.plan import plan_block
 from qctl.output.drain.verdict import verdict_block
 from qctl.output.text import visible
 from qctl.output.top.actions import Proposal, Stop, Variant
+from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
 # The running jobs of a drain are listed so far that they fit a window of 80 by 24 cells.
@@ -134,6 +141,67 @@ class CommandActions:
 
         line = "BullMQ will not retry this failed job; qctl puts the job back for one more run"
         return self._proposal(f"Retry job {job_id} of {queue}", [line], perform)
+
+    def retry_group(self, queue: str, group: FailureGroup, width: int, *, exact: bool) -> Proposal:
+        _, client, settings, name = self._for_writing(queue)
+        (snapshot,) = find_queues(client, settings.prefix, [name])
+        require_bullmq([snapshot])
+        action = retrying("failed")
+        selection = Selection(state="failed", only=Filter(where=parse_where(group.where or "")))
+        found = BulkQueue.of(snapshot, selection)
+        colour = self._env.may_colour()
+        running: list[tuple[BulkRuns, float]] = []
+
+        def perform(stop: Stop) -> Iterator[Sequence[str]]:
+            runs, began = BulkRuns(client, [found], action, selection, stop=stop), time.monotonic()
+            running.append((runs, began))
+
+            def block() -> list[str]:
+                paused = [found.keys] if found.paused else []
+                took_s = time.monotonic() - began
+                return [
+                    *bulk_block(runs.reports, took_s, paused=paused, width=width, colour=colour)
+                ]
+
+            try:
+                for _ in runs:
+                    pass
+            except QctlError:
+                # The operator must know which jobs were retried before the error or the stop.
+                if any(report.done for report in runs.reports):
+                    yield block()
+                raise
+            yield block()
+
+        def live() -> Iterator[str]:
+            for runs, began in running:
+                took_s = time.monotonic() - began
+                yield from progress_lines(
+                    runs.progress(),
+                    took_s,
+                    doing="retrying",
+                    limit=None,
+                    width=width,
+                    colour=colour,
+                )
+
+        least = "" if exact else "at least "
+        most = group.count if exact else max(group.count, found.total)
+        needs_name = required_confirmation_of(action, selection, most) is Confirmation.NAME
+        lines = [
+            visible(str(group.value or "(no reason)"), 300),
+            "",
+            group.command or "",
+            "",
+            "Jobs that have joined this group since it was counted are retried, too.",
+        ]
+        return self._proposal(
+            f"Retry {least}{counted(group.count, 'failed job')} of {queue}",
+            lines,
+            perform,
+            live=live,
+            name=name if needs_name else None,
+        )
 
     def drain(self, queue: str, target: str | None, width: int) -> Proposal:
         return self._drain_or_refusal(queue, DrainChoice(target), width)

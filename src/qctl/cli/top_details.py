@@ -1,14 +1,17 @@
-"""What ``qctl top`` shows on request: a job in full, and its log."""
+"""What ``qctl top`` shows on request: a job in full, its log, and groups of failed jobs."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from qctl.cli.jobs import with_fates
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
+from qctl.errors import InterruptedByUserError
+from qctl.ops.jobs.failures import FailureReport, FailureScan
 from qctl.ops.jobs.listing import show_job
 from qctl.ops.jobs.logs import read_logs
 from qctl.ops.queues.find import find_queues
@@ -19,6 +22,11 @@ from qctl.wire.keys import QueueKeys
 
 # A window shows the last rows of a log, and the beginning of a long row.
 MAX_ROWS = 500
+# ``top`` counts at most about this many failed jobs, the oldest ones, and shows the largest groups.
+MAX_FAILURES = 50_000
+MAX_GROUPS = 100
+# How often the groups are shown while they are counted.
+_REPORT_S = 0.5
 _FEW_ROWS = 10
 _MAX_ROW_TEXT = 2000
 
@@ -63,6 +71,31 @@ class CommandDetails:
         with self._lock:
             page = read_logs(self._client, self._keys_of(queue), job_id, start=-MAX_ROWS)
         return LogTail(tuple(map(_row_text, page.logs)), page.total)
+
+    def failures(self, queue: str) -> Iterator[FailureReport]:
+        keys = self._keys_of(queue)
+        with self._lock:
+            (snapshot,) = find_queues(self._client, keys.prefix, [keys.name])
+        scan = FailureScan(
+            self._client,
+            keys,
+            "reason",
+            snapshot.counts.failed,
+            stop=lambda: scan.scanned >= MAX_FAILURES,
+            may_retry=snapshot.format == "bullmq",
+        )
+        steps, ended, reported_at = iter(scan), object(), 0.0
+        while True:
+            try:
+                with self._lock:
+                    is_over = next(steps, ended) is ended
+            except InterruptedByUserError:
+                is_over = True
+            if is_over or time.monotonic() - reported_at >= _REPORT_S:
+                reported_at = time.monotonic()
+                yield scan.report(MAX_GROUPS)
+            if is_over:
+                return
 
 
 def _row_text(row: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from rich.color import ColorSystem
 from textual.pilot import Pilot
 
 from qctl.output.top.app import TopApp
@@ -16,6 +17,20 @@ def lines_of(app: TopApp) -> list[str]:
     """The screen, without the blanks at the end of its lines."""
     strips = app.screen._compositor.render_strips()
     return [strip.text.rstrip() for strip in strips]
+
+
+def coloured_lines_of(app: TopApp) -> list[str]:
+    """The screen as a terminal of 16 colours gets it."""
+    strips = app.screen._compositor.render_strips()
+    return [
+        "".join(
+            segment.style.render(segment.text, color_system=ColorSystem.STANDARD)
+            if segment.style
+            else segment.text
+            for segment in strip
+        ).rstrip()
+        for strip in strips
+    ]
 
 
 def text_of(app: TopApp) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
 from qctl.errors import FailedError, RefusedError, UnreachableError
+from qctl.ops.jobs.failures import FailureGroup, FailureReport
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading, View
@@ -24,7 +27,8 @@ from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_columns, sparkline, status_line
 from qctl.wire.read.snapshot import Counts
 from tests.labs.reports import QUEUE
-from tests.output.top.pilot import drive, lines_of, text_of, until
+from tests.labs.screens import compare
+from tests.output.top.pilot import coloured_lines_of, drive, lines_of, text_of, until
 
 AT = datetime(2026, 5, 4, 12, 0, 3, tzinfo=UTC)
 NAMES = ("emails", "bad\x1b[2Jname", "a-very-long-name-of-a-queue-that-goes-on-until-it-ends")
@@ -145,9 +149,44 @@ class Recorder:
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
         return self._propose("retry-failed", queue, job_id)
 
+    def retry_group(self, queue: str, group: FailureGroup, width: int, *, exact: bool) -> Proposal:
+        assert width == 75
+        return self._propose("retry-group", queue, str(group.where), f"exact={exact}")
+
     def drain(self, queue: str, target: str | None, width: int) -> Proposal:
         assert width == 75
         return self._propose("drain", queue, str(target))
+
+
+def failure_report(*, complete: bool = True) -> FailureReport:
+    groups = [
+        FailureGroup(
+            value=value,
+            where=f"shape = {json.dumps(value)}",
+            count=number,
+            is_least=False,
+            share=number / 100,
+            first_at=None,
+            last_at=None,
+            example_id=str(number),
+            command=f"qctl jobs retry-failed emails --where 'shape = {json.dumps(value)}'",
+        )
+        for value, number in (("connect ETIMEDOUT <address>", 60), ("bad \x1b[2J", 30))
+    ]
+    return FailureReport(
+        queue="emails",
+        prefix="bull",
+        by="reason",
+        since_at=None,
+        total=100 if complete else 9000,
+        scanned=100,
+        counted=100,
+        missing=0,
+        groups=tuple(groups),
+        other_count=10,
+        other_groups=4,
+        complete=complete,
+    )
 
 
 class Records:
@@ -156,6 +195,13 @@ class Records:
     def __init__(self) -> None:
         self.rows: tuple[str, ...] = ()
         self.error: UnreachableError | None = None
+        self.reports: tuple[FailureReport, ...] = (failure_report(),)
+
+    def failures(self, queue: str) -> Iterator[FailureReport]:
+        assert queue
+        yield from self.reports
+        if self.error:
+            raise self.error
 
     def job(self, queue: str, job_id: str) -> tuple[str, ...]:
         return (f"id  {job_id}", f"queue  {queue}", *(f"line {n}." for n in range(100)))
@@ -520,6 +566,86 @@ def test_a_job_and_its_log_are_opened() -> None:
         await until(pilot, app, "Log of job 9 of emails")
 
     drive(app, steps)
+
+
+def test_failures_by_group() -> None:
+    actions, details = Recorder(), Records()
+    app = view(Feed(), actions, details)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "emails")
+        await pilot.press("f")
+        await until(
+            pilot,
+            app,
+            *(
+                "FAILED JOBS of emails by reason 1/3",
+                "60  60.0 %",
+                "bad \\x1b[2J",
+                "(other: 4 groups)",
+            ),
+            "qctl jobs retry-failed emails --where 'shape = \"connect ETIMEDOUT <address>\"'",
+        )
+        await pilot.press("down", "enter")
+        await until(pilot, app, "Job 30 of emails")
+        await pilot.press("escape", "down", "t", "enter")
+        # The other failures are no group.
+        await until(pilot, app, "by reason 3/3", absent="qctl jobs retry-failed")
+        await pilot.press("up", "t")
+        await until(pilot, app, "retry-group emails?")
+        await pilot.press("y")
+        await until(pilot, app, "done", "Esc closes")
+        # What is not complete says so.
+        details.reports = (failure_report(complete=False),)
+        await pilot.press("escape", "f")
+        await until(pilot, app, "only the oldest 100 of 9,000 failed jobs were read")
+        await pilot.press("t")
+        await until(pilot, app, "retry-group emails?")
+        await pilot.press("y")
+        await until(pilot, app, "exact=False: done")
+        details.reports, details.error = (), UnreachableError("Redis is away")
+        await pilot.press("escape", "f")
+        await until(pilot, app, "unknown", "the count ended early: Redis is away")
+        await pilot.press("escape")
+        await until(pilot, app, "QUEUES")
+
+    drive(app, steps)
+    assert [what[3] for what in actions.done] == ["exact=True", "exact=False"]
+
+
+@pytest.mark.parametrize("screen", ["lists", "outage", "question", "failures"])
+def test_screens(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ages would differ from run to run.
+    monkeypatch.setattr(TopApp, "age_s", 0.0)
+
+    def shown(width: int, height: int, colour: bool) -> list[str]:
+        monkeypatch.delenv("NO_COLOR") if colour else monkeypatch.setenv("NO_COLOR", "1")
+        feed, actions = Feed(), Recorder()
+        actions.lines = tuple(f"change {number}." for number in range(100))
+        actions.variants = (Variant("t", "--timeout 1h", lambda: actions.pause("emails")),)
+        app, lines = view(feed, actions), list[str]()
+
+        async def steps(pilot: Pilot[int]) -> None:
+            await until(pilot, app, "▅█", "mailer")
+            if screen == "outage":
+                feed.error = UnreachableError("Redis at localhost:6379 does not answer")
+            await pilot.press(*{"question": "p", "failures": "f"}.get(screen, ""))
+            await until(pilot, app, _SHOWN[screen])
+            await pilot.pause(0.2)
+            lines.extend(coloured_lines_of(app) if colour else lines_of(app))
+
+        drive(app, steps, (width, height))
+        return lines
+
+    compare(Path(__file__).parent / "screens" / f"{screen}.txt", shown)
+
+
+_SHOWN = {
+    "lists": "▶QUEUES",
+    "outage": "does not answer",
+    "question": "scroll",
+    "failures": "(other",
+}
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20), (120, 40)])

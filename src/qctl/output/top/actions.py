@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from qctl.ops.jobs.failures import FailureGroup, FailureReport
+
 # Returns whether the operator has asked a running action to stop.
 Stop = Callable[[], bool]
 
@@ -70,6 +72,16 @@ class Actions(Protocol):
 
     def retry_failed(self, queue: str, job_id: str) -> Proposal: ...
 
+    def retry_group(self, queue: str, group: FailureGroup, width: int, *, exact: bool) -> Proposal:
+        """Prepare a retry of all failed jobs of a group.
+
+        Args:
+            group: its ``where`` must be known.
+            width: of the lines, in cells.
+            exact: whether all failed jobs were counted, so that the group's count is right.
+        """
+        ...
+
     def drain(self, queue: str, target: str | None, width: int) -> Proposal:
         """Prepare a drain.
 
@@ -100,3 +112,10 @@ class Details(Protocol):
         ...
 
     def log(self, queue: str, job_id: str) -> LogTail: ...
+
+    def failures(self, queue: str) -> Iterator[FailureReport]:
+        """Count the failed jobs by reason, and yield reports until the count ends.
+
+        Ends early in a queue with very many failed jobs; the last report is then not complete.
+        """
+        ...

@@ -20,6 +20,7 @@ from qctl.output.text import cells, short_duration, shortened, visible, without_
 from qctl.output.top import sorting, tables
 from qctl.output.top.actions import Actions, Details, Proposal
 from qctl.output.top.dialogs import HELP, Choose, Confirm, ConfirmByName, Progress
+from qctl.output.top.groups import Groups
 from qctl.output.top.inspect import JobWindow, LogWindow
 from qctl.output.top.panel import Key, Panel
 from qctl.output.top.threads import in_daemon_thread
@@ -31,7 +32,7 @@ MIN_GAP_S = 0.2
 _LATE_INTERVALS = 3
 _MIN_LATE_S = 5.0
 # The keys of the focused list.
-_QUEUE_KEYS = "p pause  r resume  d drain  s sort  / filter  Tab list  ? help  q quit"
+_QUEUE_KEYS = "p pause  r resume  d drain  f failures  s sort  / filter  Tab  ? help  q quit"
 _JOB_KEYS = "Enter open  l log  t retry  s sort  Tab list  ? help  q quit"
 _KEYS = {"queues": _QUEUE_KEYS, "jobs": _JOB_KEYS, "workers": _QUEUE_KEYS, "failures": _JOB_KEYS}
 
@@ -52,9 +53,10 @@ class TopApp(App[int]):
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
     #banner { display: none; color: ansi_red; text-style: bold reverse; height: auto; }
-    Window Static { height: auto; }
+    Window Static, Groups #command, Groups #remark { height: auto; }
     Panel { height: 1fr; width: 100%; min-height: 2; background: ansi_default; }
     Panel, #status, #note, #keys { text-wrap: nowrap; text-overflow: clip; }
+    Groups #command { text-style: bold; }
     #queues { height: 2fr; }
     #filter { display: none; height: 1; border: none; padding: 0; background: ansi_default; }
     """
@@ -67,6 +69,7 @@ class TopApp(App[int]):
         Binding("r", "resume", show=False),
         Binding("t", "retry", show=False),
         Binding("d", "drain", show=False),
+        Binding("f", "failures", show=False),
         Binding("enter", "job", show=False),
         Binding("l", "log", show=False),
         Binding("slash", "filter", show=False),
@@ -332,6 +335,18 @@ class TopApp(App[int]):
     def action_resume(self) -> None:
         if (name := self._queue()) is not None:
             self._begin(lambda: self._actions.resume(name))
+
+    def action_failures(self) -> None:
+        if (name := self._queue()) is not None and not self._busy:
+            self.run_worker(self._retry_group(name))
+
+    async def _retry_group(self, name: str) -> None:
+        """Show the failed jobs in groups, until one is chosen to be retried."""
+        chosen = await self.push_screen_wait(Groups(self._details, name))
+        if chosen is not None:
+            group, exact = chosen
+            width = window_room(self.size.width)
+            self._begin(lambda: self._actions.retry_group(name, group, width, exact=exact))
 
     def action_retry(self) -> None:
         """Retry the job under the cursor of the focused list."""

@@ -172,6 +172,7 @@ HELP = (
     "p  r                pause or resume the chosen queue",
     "Enter  l            open the chosen job; its log",
     "t                   put the chosen stalled or failed job back",
+    "f                   failed jobs of the chosen queue by reason; retry them",
     "d                   drain the chosen queue; then restart, if wanted",
     "s  S                sort the list by the next column; reverse the order",
     "?  q                show these keys; quit",
