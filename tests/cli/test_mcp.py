@@ -171,6 +171,14 @@ def test_a_write_needs_its_plan_first(redis_url: str, client: Client, tmp_path: 
         again = await agent.call("pause", queues=["q"], confirm=True)
         assert again["dry_run"]
 
+        assert (await agent.call("drain", queues=["q"], timeout="1s"))["next"]
+        put(client, "busy", "active", lock="worker:0")
+        late = await agent.call("drain", fails=True, queues=["q"], timeout="1s", confirm=True)
+        assert late["exit_code"] == ExitStatus.TIMED_OUT
+        assert late["result"]["outcome"] == "timeout"
+        assert "timed out" in late["error"]["what"]
+        client.call("DEL", "bull:q:busy:lock", "bull:q:active")
+
         done = await agent.carry_out("resume", queues=["q"])
         assert not is_paused(client)
         put(client, "s1", "active")
@@ -244,6 +252,7 @@ def test_errors_and_large_results(redis_url: str, client: Client, tmp_path: Path
         assert answer["result"]["total"] == 300
         kept = len(answer["result"]["jobs"])
         assert 0 < kept < 300
+        assert answer["is_cut"]
         assert f"cut: result.jobs: the first {kept} of 300 items" in answer["remarks"]
         assert any("result.jobs[].data.x: texts" in remark for remark in answer["remarks"])
 

@@ -46,7 +46,7 @@ _FILES: Pairs = (
     ("$XDG_CONFIG_HOME/qctl/config.toml", "settings of the user; by default in ~/.config"),
     ("$XDG_STATE_HOME/qctl", "state of qctl; by default in ~/.local/state"),
 )
-_EXITS: dict[ExitStatus, str] = {
+EXIT_MEANINGS: dict[ExitStatus, str] = {
     ExitStatus.OK: "done",
     ExitStatus.FAILED: "the operation failed",
     ExitStatus.USAGE: "usage error, or a question that qctl cannot ask (no terminal, or JSON)",
@@ -177,7 +177,10 @@ def man_page() -> str:
             lines += [*([".PP"] if number else []), *_text(text)]
         lines += [*_terms(entry.parameters), ".PP", *_examples(entry.examples)]
     lines += [".SH OPTIONS BEFORE OR AFTER EVERY COMMAND", *_terms(commands[0].common)]
-    lines += [".SH EXIT STATUS", *_terms([(str(int(code)), text) for code, text in _EXITS.items()])]
+    lines += [
+        ".SH EXIT STATUS",
+        *_terms([(str(int(code)), text) for code, text in EXIT_MEANINGS.items()]),
+    ]
     lines += [".SH ENVIRONMENT", *_terms(_ENVIRONMENT), ".SH FILES", *_terms(_FILES)]
     lines += [
         ".SH SEE ALSO",

@@ -35,12 +35,14 @@ class Outcome:
         result: its JSON; None if there is none, or if it is too large.
         error: ``what``, ``why`` and ``hint``; None if it reported no error.
         remarks: what else it wrote on stderr, and what was cut from the result.
+        is_cut: whether the result is only a part.
     """
 
     exit_code: int
     result: Any
     error: Mapping[str, str] | None
     remarks: Sequence[str]
+    is_cut: bool = False
 
 
 class Runner:
@@ -109,22 +111,14 @@ class Runner:
         lines = [line for line in _text(err, _MAX_ERRORS).splitlines() if line.strip()]
         remarks, error = _error_of(lines)
         remarks = [line for line in remarks if line not in self._known][:_MAX_REMARKS]
-        result = None
-        text = _text(out, MAX_OUTPUT + 1)
-        if len(text) > MAX_OUTPUT:
-            remarks.append("the output of the command is too large to be read")
-        elif text.strip():
-            try:
-                result, cuts = bounded(json.loads(text))
-                remarks += cuts
-            except (ValueError, RecursionError):
-                remarks.append("the output of the command cannot be read as JSON")
+        result, cuts = _result_of(_text(out, MAX_OUTPUT + 1))
+        remarks += cuts
         if code < 0:
             error = _as_dict(FailedError(f"the command was ended by signal {-code}"))
             code = ExitStatus.FAILED
         elif code and error is None and result is None:
             error = _as_dict(FailedError("the command failed", why="\n".join(remarks)))
-        return Outcome(code, result, error, remarks)
+        return Outcome(code, result, error, remarks, is_cut=bool(cuts))
 
 
 def failed(error: QctlError) -> Outcome:
@@ -146,6 +140,18 @@ def _error_of(lines: Sequence[str]) -> tuple[list[str], dict[str, str] | None]:
     hint = why.pop().removeprefix("try: ") if why and why[-1].startswith("try: ") else ""
     error = {"what": what.removeprefix("error: "), "why": "\n".join(why), "hint": hint}
     return [*lines[: starts[-1]]], error
+
+
+def _result_of(text: str) -> tuple[Any, list[str]]:
+    """The JSON of a command, and what is missing from it."""
+    if len(text) > MAX_OUTPUT:
+        return None, ["the output of the command is too large to be read"]
+    if not text.strip():
+        return None, []
+    try:
+        return bounded(json.loads(text))
+    except (ValueError, RecursionError):
+        return None, ["the output of the command cannot be read as JSON"]
 
 
 def _text(file: IO[bytes], size: int) -> str:

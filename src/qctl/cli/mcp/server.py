@@ -19,6 +19,7 @@ from qctl import __version__
 from qctl.cli.mcp.calls import Outcome, Runner, failed
 from qctl.cli.mcp.plans import PLAN_AGE_S, Plans
 from qctl.cli.mcp.tools import TOOLS, Tool
+from qctl.cli.reference import EXIT_MEANINGS
 from qctl.cli.signals import SIGNALS
 from qctl.errors import ExitStatus, NotFoundError, QctlError, RefusedError, UsageError
 from qctl.output.json import dumps
@@ -78,10 +79,12 @@ class Tools:
             )
             if not carry_out and outcome.exit_code in {ExitStatus.OK, ExitStatus.PARTIAL}:
                 self._plans.add(words)
-                state["next"] = _next(tool, is_confirmed=is_confirmed)
+                state["next"] = _next(tool, is_confirmed=is_confirmed, is_cut=outcome.is_cut)
         else:
             outcome = await self._runner.run(words)
         is_error = bool(outcome.error) or outcome.exit_code not in {ExitStatus.OK, *tool.finds}
+        if is_error and outcome.error is None:
+            outcome = replace(outcome, error=_error_of(outcome.exit_code))
         return _result(state, outcome, is_error=is_error)
 
 
@@ -142,13 +145,24 @@ def _check(tool: Tool, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _next(tool: Tool, *, is_confirmed: bool) -> str:
-    why = "confirm was ignored: no plan for these arguments was shown lately. "
-    return (
-        f"{why if is_confirmed else ''}Nothing was changed. To carry out this plan, call "
-        f"{tool.name} with the same arguments and confirm: true within {PLAN_AGE_S / 60:.0f} "
-        "minutes. Each plan counts once."
-    )
+def _next(tool: Tool, *, is_confirmed: bool, is_cut: bool) -> str:
+    sentences = [
+        "Nothing was changed.",
+        f"To carry out this plan, call {tool.name} with the same arguments and confirm: true "
+        f"within {PLAN_AGE_S / 60:.0f} minutes.",
+        "Each plan counts once.",
+    ]
+    if is_confirmed:
+        sentences.insert(0, "confirm was ignored: no plan for these arguments was shown lately.")
+    if is_cut:
+        sentences.append("This is only a part of the plan, see remarks: ask for less to see all.")
+    return " ".join(sentences)
+
+
+def _error_of(exit_code: int) -> dict[str, str]:
+    """The error of a command that has put everything into its result."""
+    what = EXIT_MEANINGS[ExitStatus(exit_code)]
+    return {"what": what, "why": f"exit code {exit_code}; see the result", "hint": ""}
 
 
 def _with_own_hint(outcome: Outcome) -> Outcome:
