@@ -45,16 +45,26 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """The findings; checks that failed for the same reason are merged into one finding."""
-    failed: dict[str, list[str]] = {}
-    for finding in findings:
-        if finding.subject.kind == "check":
-            failed.setdefault(finding.what, []).append(finding.check)
-    for finding in findings:
-        if finding.subject.kind != "check":
-            yield finding
-        elif names := failed.pop(finding.what, ()):
-            yield replace(finding, check=", ".join(names))
+    """The findings; those that say the same become one that names all their subjects.
+
+    A finding with commands stays alone, because its commands name its subject.
+    """
+    groups: dict[object, list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        kind = finding.subject.kind
+        same = (finding.severity, kind, finding.what, finding.remedy)
+        # Checks that failed for the same reason are one finding.
+        check = "" if kind == "check" else finding.check
+        alone = number if finding.commands or _examples(finding.evidence) else None
+        groups.setdefault((*same, check, alone), []).append(finding)
+    for first, *rest in groups.values():
+        if first.subject.kind == "check":
+            yield replace(first, check=", ".join(each.check for each in (first, *rest)))
+        elif rest:
+            names = listed([each.subject.name for each in (first, *rest)])
+            yield replace(first, subject=replace(first.subject, name=names))
+        else:
+            yield first
 
 
 def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
