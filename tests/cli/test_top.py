@@ -218,7 +218,15 @@ def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -
         await pilot.press("y")
         await until(pilot, app, "✔ paused q", "waiting for 1 of 1 job", "s stops")
         await pilot.press("s")
-        await until(pilot, app, "✔ resumed q", "✖ not drained", "Esc closes", absent="Drain q")
+        await until(
+            pilot,
+            app,
+            "✔ resumed q",
+            "✖ not drained",
+            "stopped by s, Ctrl-C",
+            "Esc closes",
+            absent="Drain q",
+        )
         assert not is_paused(client)
         await pilot.press("escape", "d")
         await until(pilot, app, "1  drain")

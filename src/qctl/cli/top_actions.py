@@ -248,7 +248,10 @@ class CommandActions:
                     if isinstance(step, DrainReport):
                         yield [*checklist.flush(), ""]
                         took_s = time.monotonic() - began
-                        yield [*verdict_block(step, took_s, width=width, colour=colour)]
+                        by = "s, Ctrl-C or another signal"
+                        yield [
+                            *verdict_block(step, took_s, width=width, colour=colour, stopped_by=by)
+                        ]
                     elif not isinstance(step, Planned):
                         yield [*checklist.update(step)]
 

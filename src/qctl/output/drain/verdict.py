@@ -20,11 +20,19 @@ _MAX_PIDS = 6
 _MIN_NAMES = 20
 
 
-def verdict_block(report: DrainReport, took_s: float, *, width: int, colour: bool) -> Iterator[str]:
+def verdict_block(
+    report: DrainReport,
+    took_s: float,
+    *,
+    width: int,
+    colour: bool,
+    stopped_by: str = "Ctrl-C or another signal",
+) -> Iterator[str]:
     """How the drain ended.
 
     Args:
         took_s: the time from the first step to the report.
+        stopped_by: how the operator stops a drain here.
     """
     block = Block(width=width, colour=colour)
     mark, style = _mark(report)
@@ -41,7 +49,7 @@ def verdict_block(report: DrainReport, took_s: float, *, width: int, colour: boo
     what, *why = (report.error or "").split("\n")
     if report.exit_status == ExitStatus.INTERRUPTED:
         # "interrupted" alone would look like the number of interrupted jobs.
-        what = "stopped by Ctrl-C or another signal"
+        what = f"stopped by {stopped_by}"
     if report.hint and why and why[-1] == report.hint:
         why.pop()
     if what:
