@@ -161,7 +161,8 @@ NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
 _TEMPORARY = NOT_THE_MASTER | {"MOVED", "OOM", "MISCONF", "NOREPLICAS"}
 _SCATTERED = (
     "the keys of this queue are in different slots of the cluster",
-    "BullMQ needs one slot: a hash tag in the prefix, --prefix '{bull}', or in the queue's name",
+    "BullMQ needs them in one slot: put a hash tag into the prefix (--prefix '{bull}') or into the "
+    "queue's name",
     ExitStatus.FAILED,
 )
 _MOVING = (

@@ -312,7 +312,7 @@ def test_a_flow_of_which_a_part_stays_is_exit_7(redis_url: str, client: Client) 
             f"q: 0 jobs {would}deleted{mark}",
             f"1 job below {would}deleted{mark}",
             f"parent left alone: 1 job below it could not be deleted: {SCHEDULED} of q (it is the "
-            f"next run of a scheduler; `qctl schedules remove` ends that){mark}",
+            f"next run of a scheduler; `qctl schedules remove` removes the scheduler){mark}",
         ]
     assert client.call("SMEMBERS", Q("parent:dependencies")) == [Q(SCHEDULED)]
     assert list(scores(client, "waiting-children")) == ["parent"]

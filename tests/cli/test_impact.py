@@ -88,7 +88,7 @@ def test_one_screen_with_the_answer_first(qctl: Typed, client: Client) -> None:
     assert "  id 0, pid 4711, online: SIGINT, SIGKILL 1.6 s later" in lines
     told = rows(ran.out)
     assert told["Active jobs"].startswith("3 of 3 interrupted")
-    assert "usually 10 s, p95 10 s (by 200 jobs)" in " ".join(ran.out.split())
+    assert "usually 10 s, p95 10 s (measured on 200 jobs)" in " ".join(ran.out.split())
     assert "1 job" in told["Fail for good"]
     assert "run0" in told["Fail for good"]
     assert "1 unaffected" in told["Delayed"]

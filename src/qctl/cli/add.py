@@ -56,7 +56,8 @@ def add(
         typer.Option(
             "--dedup",
             metavar="ID[:TTL]",
-            help="Add nothing while a job with this dedup id is unfinished, or for TTL: user-7:5s",
+            help="Add nothing while a job with this dedup id is unfinished or, with a TTL, for "
+            "that time: user-7:5s",
         ),
     ] = None,
     create: Annotated[

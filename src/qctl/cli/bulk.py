@@ -84,7 +84,8 @@ class BulkOptions(FilterOptions):
     no_count: Annotated[
         bool,
         typer.Option(
-            "--no-count", help="Ask at once, without counting the jobs that match the filters"
+            "--no-count",
+            help="Ask for confirmation at once, without counting the jobs that match the filters",
         ),
     ] = False
     yes: Yes = False

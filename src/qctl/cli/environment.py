@@ -272,7 +272,7 @@ class Environment:
             raise UsageError(
                 f"this needs an answer, but {self.why_not_interactive}",
                 why=warning,
-                hint="the same command with --yes, after one with --dry-run",
+                hint="run the same command with --dry-run first, then with --yes",
             )
         self.note(warning)
         if self.ask(f"Type {name} to go on: ").strip() != name:

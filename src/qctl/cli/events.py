@@ -34,7 +34,8 @@ def events(
         typer.Option(
             "--since",
             metavar="TIME",
-            help="Only since an age (2h), 03:55, yesterday, a date and time, or an event id",
+            help="Only events since TIME: an age (2h), 03:55, yesterday, a date and time, or an "
+            "event id",
         ),
     ] = None,
     names: Annotated[

@@ -90,7 +90,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl jobs retry-failed emails --dry-run", "how many jobs, and some of them"),
         ("qctl jobs retry-failed emails --where 'error ~ \"timeout\"'", "only matching failures"),
         ("qctl jobs retry-failed emails --since 2h --rate 100", "at most 100 per second"),
-        ("qctl jobs retry-failed --all-queues --name send", "these failures of all queues"),
+        (
+            "qctl jobs retry-failed --all-queues --name send",
+            "failed jobs with this name, in all queues",
+        ),
     ),
     "jobs promote": (
         ("qctl jobs promote emails 4711", "run a delayed job now"),
@@ -135,7 +138,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "impact": (
         ("qctl impact --target pm2:worker", "what a restart would do, and when to restart"),
         ("qctl impact emails", "the same for the workers of a queue"),
-        ("qctl impact emails --grace 10s --signal TERM", "on a platform that qctl cannot ask"),
+        ("qctl impact emails --grace 10s --signal TERM", "if qctl cannot ask the platform"),
         ("qctl impact emails --away 30m", "what if no worker runs for half an hour"),
     ),
     "doctor": (

@@ -45,8 +45,8 @@ def impact(
             "--grace",
             metavar="D",
             help="How long the platform waits between the stop signal and SIGKILL, if qctl cannot "
-            "ask the platform (Fly, Cloud Run, ECS, Heroku). Without --target: for all workers of "
-            "the queues",
+            "ask the platform (Fly, Cloud Run, ECS, Heroku). Without --target, it applies to all "
+            "workers of the queues",
             show_default=False,
         ),
     ] = None,

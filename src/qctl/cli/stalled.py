@@ -33,7 +33,8 @@ def retry_stalled(
         bool,
         typer.Option(
             "--count-stall",
-            help="Count one more stall, as BullMQ does; without this, stalls are forgotten",
+            help="Count one more stall of each job, as BullMQ does; without this, their count is "
+            "reset to 0",
         ),
     ] = False,
     yes: Yes = False,

@@ -125,7 +125,7 @@ class CommandActions:
             yield [*retry_lines(carry_out(client, plan), plan)]
 
         lines: Iterable[str] = (
-            "the job has no lock and no worker is connected; its earlier stalls are forgotten",
+            "the job has no lock and no worker is connected; its count of stalls is reset to 0",
         )
         if plan.risky:
             lines = retry_risk_lines(plan)

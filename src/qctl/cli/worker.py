@@ -111,7 +111,7 @@ def start(
     timeout_s = parse_duration_s(timeout, "--timeout")
     if env.settings.redis_url == "embedded:":
         raise UsageError(
-            "an embedded: Redis ends with this command, but background workers do not",
+            "an embedded: Redis ends with this command, but background workers go on",
             hint="name a folder for Redis: --redis embedded:PATH",
         )
     environ = _worker_environ(env)

@@ -121,7 +121,7 @@ def parse_url(url: str) -> Address:
     if scheme in _POSTGRES:
         raise UsageError(
             "qctl does not work with PostgreSQL",
-            why="BullMQ 6 can also keep queues in PostgreSQL, but qctl reads those in Redis only",
+            why="BullMQ 6 can also keep queues in PostgreSQL, but qctl reads only those in Redis",
             hint=f"name the Redis of the queues: --redis {DEFAULT_URL}",
         )
     if not separator or mode is None:

@@ -103,7 +103,7 @@ KINDS: Mapping[str, Kind] = {
         log="the log of {name}",
         restart="qctl restart command:{name}",
         start="start {name} as you usually do",
-        grace="make its own manager wait {s} s or more, with the same grace in [commands.{name}]",
+        grace="make its own manager wait {s} s or more; set the same grace in [commands.{name}]",
         max_unavailable="the command decides: see restart in its [commands.NAME]",
     ),
     "systemd": _systemd("systemd", "systemctl", "journalctl -u"),

@@ -185,7 +185,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
         if refused := sorted(set(o.extra) & _NOT_EXTRA):
             raise UsageError(
                 f"extra cannot contain {', '.join(refused)}",
-                hint="set them by their own arguments, and a schedule with upsert_scheduler()",
+                hint="set these with their own arguments, and a schedule with upsert_scheduler()",
             )
         opts |= o.extra
     return OptionSet(

@@ -88,7 +88,7 @@ def test_a_worker_of_qctls_own_whose_process_has_died(client: Client, worker: Cl
     put(client, "2", "active", lock="t", pb="w3")
     (finding,) = found(client, "gone-workers")
     assert finding.severity == "warning"
-    assert "for 1 of them, the worker's process died; each other job's worker" in finding.what
+    assert "for 1 of them, the worker's process died; the other" in finding.what
 
 
 def test_one_stall_from_failing(client: Client) -> None:

@@ -292,7 +292,7 @@ def test_the_bullmq_that_a_process_has_installed(client: Client, run: Run, tmp_p
         (finding,) = of(run(process), "mixed-versions")
         assert finding.evidence == {
             "bullmq_5": ["pm2:app has 5.81.5"],
-            "bullmq_6": ["its last Queue object was of 6.7.0"],
+            "bullmq_6": ["its last Queue object was created with 6.7.0"],
         }
     client.call("HSET", Q("meta"), "version", "bullmq:5.80.0")
     assert of(run(old), "mixed-versions") == []
@@ -313,10 +313,8 @@ def test_a_stopped_app_that_serves_a_queue_with_a_backlog(client: Client, run: R
     assert of(run(APP), "stopped-apps") == []
     (finding,) = of(run(STOPPED), "stopped-apps")
     assert (finding.severity, finding.subject.name) == ("warning", "pm2:app")
-    assert finding.what == (
-        "it is stopped, and 1 job waits in q without a worker, which it serves by [targets] of "
-        "the config"
-    )
+    assert "1 job waits in q without a worker" in finding.what
+    assert "[targets]" in finding.what
     assert finding.commands == ("pm2 start 0",)
     put(client, "0", "wait")
     (finding,) = of(run(STOPPED, replace(STOPPED, key="1")), "stopped-apps")

@@ -353,10 +353,9 @@ def test_without_client_list_nobody_knows_what_the_workers_serve(
         found = look(blind, "q")
     assert found.impact.verdict.word == "drain first"
     assert found.impact.verdict.reasons == ("it is unknown which other queues these workers serve",)
-    assert found.remarks == (
-        "it is unknown who is connected: this Redis user may not list clients, or CLIENT LIST or "
-        "INFO lacks fields here (grant it: ACL SETUSER … +client|list +info)",
-    )
+    (remark,) = found.remarks
+    assert remark.startswith("it is unknown who is connected: this Redis user may not list clients")
+    assert remark.endswith("(grant it: ACL SETUSER … +client|list +info)")
 
 
 # What changes between two looks

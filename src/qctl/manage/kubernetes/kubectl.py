@@ -69,7 +69,7 @@ class Kubectl:
             raise ManagerUnreachableError(
                 f"Kubernetes gave no answer{self._in_context}",
                 why=f"{error.what}: {error.why}",
-                hint="check that `kubectl get deployments` answers without a question",
+                hint="check that `kubectl get deployments` works without asking for input",
             ) from None
 
     @property

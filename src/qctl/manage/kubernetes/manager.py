@@ -166,7 +166,7 @@ class Kubernetes:
             why=f"targets in this namespace: {listed(targets) or 'none'}",
             hint=f"did you mean {names[near[0]]}?"
             if near
-            else "name the namespace, or one of these",
+            else "name one of these, or the namespace of the workload",
         )
 
 

@@ -42,7 +42,7 @@ def unit_pattern(name: str) -> str:
     if not template or any(char in "*?[]/ " for char in rest):
         raise NotFoundError(
             f"{name!r} is not the name of a service",
-            why="a name is a unit, such as emails.service, or all instances of a template",
+            why="a name means one unit, such as emails.service, or all instances of a template",
             hint="for all instances, type NAME@*.service",
         )
     return f"{template}{at}{instance}{SUFFIX}"

@@ -18,7 +18,7 @@ REASONS = {
     "missing": "it does not exist, or its data is gone",
     "locked": "a worker has it",
     "duplicate": "another unfinished job has its deduplication id",
-    "scheduled": "it is the next run of a scheduler; `qctl schedules remove` ends that",
+    "scheduled": "it is the next run of a scheduler; `qctl schedules remove` removes the scheduler",
     "parent": "its children have not ended; --with-children deletes them as well",
     "child-locked": "a worker has one of its children",
 }

@@ -162,8 +162,8 @@ class Examination:
             raise CannotCheckError("; ".join(remarks))
         if not processes:
             raise NothingToCheckError(
-                "no process manager on this host runs a process or a worker (the folder of PM2 "
-                f"is {self.settings.pm2_home})"
+                "no process manager on this host lists a process or runs a connected worker (the "
+                f"folder of PM2 is {self.settings.pm2_home})"
             )
         return processes
 

@@ -76,6 +76,6 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
                 "per_day": kept.last_day,
                 "oldest_at": utc_datetime(kept.oldest_ms),
             },
-            remedy=f"set {option} in the jobs' options, or in the workers' options, which qctl "
-            "cannot see",
+            remedy=f"set {option} in the jobs' options, or in the workers' options (qctl "
+            "cannot see the workers')",
         )

@@ -87,13 +87,13 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
         ]
         if held:
             dead = _of_dead_workers(exam, held)
-            fate = "it is finishing them before it exits, or died"
+            fate = "the worker is closing and finishes them first, or died"
             if len(dead) == len(held):
                 fate = "its process died"
             elif dead:
                 fate = (
-                    f"for {len(dead):,} of them, the worker's process died; each other job's "
-                    "worker is finishing the job before it exits, or died"
+                    f"for {len(dead):,} of them, the worker's process died; the other workers "
+                    "are closing and finish their jobs first, or died"
                 )
             ttls = [job.lock_ttl_ms for job in held]
             longest_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)

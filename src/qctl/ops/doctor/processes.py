@@ -373,7 +373,7 @@ def _what(exam: Examination, app: _App, waiting: Sequence[QueueSnapshot], *, is_
     backlog = sum(s.backlog for s in waiting)
     text = f"{state}, and {counted(backlog, 'job waits', 'jobs wait')} in {names} without a worker"
     if is_known:
-        return f"{text}, which it serves by [targets] of the config"
+        return f"{text}; by [targets] of the config, it serves {names}"
     return f"{text}; it is unknown whether it served {names}"
 
 

@@ -82,7 +82,12 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
     if server.aof_ok is False or server.rdb_ok is False:
         which = "append-only file" if server.aof_ok is False else "snapshot"
         what = f"{server.product} could not write its {which} the last time it tried"
-        yield "error", what, "read its log: is its disk full, may it write its folder?", _INFO
+        yield (
+            "error",
+            what,
+            "read the server's log: is the disk full, may the server write its folder?",
+            _INFO,
+        )
     if server.aof_enabled:
         return
     if server.rdb_schedule == "":
@@ -101,7 +106,12 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
         what = f"snapshots only: a crash of {server.product} loses all changes since the last "
         what += "snapshot"
         changes = f" ({server.rdb_changes:,} now)" if server.rdb_changes else ""
-        yield "info", what + changes, "with an append-only file it loses a second at most", _APPEND
+        yield (
+            "info",
+            what + changes,
+            "with an append-only file, a crash loses one second of changes at most",
+            _APPEND,
+        )
 
 
 def memory(exam: Examination) -> Iterator[Finding]:
@@ -243,7 +253,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
                 what=f"its slot {slot} is moving to another node of the cluster: until the move "
                 "ends, no job can be added, start or end",
                 evidence={"slot": slot},
-                remedy="wait for the reshard; if none is running, complete it with "
+                remedy="wait until the reshard ends; if none is running, complete the move with "
                 "redis-cli --cluster fix",
                 commands=(redis_cli(exam.address, None, "--cluster", "check", f"{host}:{port}"),),
             )

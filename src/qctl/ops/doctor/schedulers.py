@@ -61,7 +61,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
             subject=Subject("queue", keys.name),
             what=counted(len(found), "scheduler is", "schedulers are")
             + f" overdue, by {duration(worst / 1000)} at most: the job waits for a worker, "
-            f"and the runs that are due until then are skipped{runs}",
+            f"and the runs that are due before a worker takes it are skipped{runs}",
             evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
             remedy="have a worker take it: is the queue paused, without workers, or far behind?",
             commands=(exam.command("schedules list", keys.name),),

@@ -77,8 +77,8 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
                 "listening": sum(worker.last_command == WAIT_COMMAND for worker in workers),
                 "idle_s": [worker.idle_s for worker in workers[:MAX_EXAMPLES]],
             },
-            remedy="was worker.pause() called, is its event loop blocked, or its other connection "
-            "to Redis broken? see the worker's log, then restart it",
+            remedy="check whether worker.pause() was called, the event loop is blocked, or the "
+            "worker's other connection to Redis is broken: see its log, then restart it",
             commands=_restarts(exam, workers),
         )
 

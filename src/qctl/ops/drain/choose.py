@@ -39,8 +39,8 @@ from qctl.wire.read.clients import Workers, unnamed
 # A drain must know all processes before it begins, so it gives managers more time than `status`.
 MANAGER_TIMEOUT_S = 10.0
 _NO_EXPECT_HINT = (
-    "say how many each queue should have afterwards, with --expect-workers N, or do without the "
-    "proof: --no-expect"
+    "say how many workers each queue should have afterwards, with --expect-workers N, or do "
+    "without the proof, with --no-expect"
 )
 
 

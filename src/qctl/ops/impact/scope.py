@@ -321,8 +321,8 @@ def _others_served(
     more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
     return (
         f"the same processes may serve {', '.join(found[:_MAX_NAMED])}{more}, whose workers "
-        "connect from the same address, and whose jobs were not read: name a --target, or these "
-        "queues as well"
+        "connect from the same address; the jobs of these queues were not read: name a --target, "
+        "or these queues as well"
     ), others
 
 

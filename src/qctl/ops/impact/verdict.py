@@ -117,7 +117,9 @@ def judge(facts: Facts) -> Verdict:
     running = "no job of the target is running" if is_active else "no job is running"
     reason = f"{running}, and no job is known that could start at this moment"
     if facts.is_gapless:
-        reason = "the master starts the new process first, and lets the old one finish its jobs"
+        reason = (
+            "the target's master starts the new process first, and lets the old one finish its jobs"
+        )
     holds_until = None if facts.is_gapless else min(due, default=None)
     if facts.refusal is not None:
         # A plain restart is safe, but the command that qctl would recommend does not work.

@@ -205,7 +205,7 @@ class LiveReader:
             clients = list_workers_under(self._client, prefixes, known, self._address.db)
         queues = self._queues(snapshots, clients)
         failures = self._or_remark(
-            "no failures of queues out of sight",
+            "no failures shown for queues out of sight",
             lambda: self._other_failures.read(
                 self._client, [*map(self.keys_of, names)], [*map(self.keys_of, snapshots)]
             ),
@@ -265,7 +265,10 @@ class LiveReader:
         clients: Workers | None,
     ) -> tuple[LiveQueue, ...]:
         readable = [s.keys for s in snapshots.values() if isinstance(s, QueueSnapshot)]
-        rates = self._or_remark("no rates", lambda: self._events.read(self._client, readable)) or {}
+        rates = (
+            self._or_remark("no rates shown", lambda: self._events.read(self._client, readable))
+            or {}
+        )
         names = [self._label(keys) for keys in readable]
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}

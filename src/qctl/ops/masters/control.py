@@ -78,7 +78,7 @@ def start(
     if timed_out:
         raise TimedOutError(
             f"qctl:{name} was not ready within {timeout_s:g} s",
-            why=f"the master was stopped again; its last words:\n{last_words}",
+            why=f"so the master was stopped; its last words:\n{last_words}",
             hint=f"qctl worker logs {name}",
         )
     if master.returncode == ExitStatus.UNREACHABLE:
@@ -143,7 +143,7 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
         what, _, lines = error.partition("\n")
         raise FailedError(
             f"qctl:{name}: {what}",
-            why=f"processes not yet replaced keep running; last words of the new one:\n{lines}"
+            why=f"processes not yet replaced keep running; last words of the new process:\n{lines}"
             if lines
             else "",
             hint=f"fix the app, then qctl worker restart {name}" if lines else "qctl worker list",

@@ -267,8 +267,8 @@ class Restart:
         pids = " ".join(map(str, self._children_left()))
         return FailedError(
             f"old workers of {self._label} still run",
-            why=f"its manager ended only pid {self._process.pid}; the workers are in its children: "
-            f"{pids}",
+            why=f"its manager ended only pid {self._process.pid}; the workers run in children of "
+            f"that process: {pids}",
             hint=f"let the manager signal the children too; to end these now: kill {pids}",
         )
 

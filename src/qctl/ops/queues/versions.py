@@ -79,7 +79,7 @@ def version_signs(
     found = {f"{target} has {version}": version for target, version in installed}
     if snapshot.client_version:
         last = snapshot.client_version
-        found[f"its last Queue object was of {last}"] = last
+        found[f"its last Queue object was created with {last}"] = last
     for text, version in found.items():
         major = to_int(version.partition(".")[0])
         if major in signs:

@@ -164,7 +164,7 @@ _HEADLINES = {
 def _report_lines(report: DrainReport) -> Iterator[str]:
     """What happened to the jobs and queues; the headline comes last."""
     has_more = report.strategy == "roll" or report.paused_again
-    more = f", {len(report.jobs)} followed" if has_more else ""
+    more = f", {len(report.jobs)} watched in all" if has_more else ""
     running = sum(job.result == "running" for job in report.jobs)
     yield (
         f"jobs active at the start: {report.active_at_start}{more}: {report.completed} completed, "
@@ -221,8 +221,10 @@ def _headline(report: DrainReport) -> str:
             text = f"restarted by {visible(report.command[0])}: {replaced(report)}"
     done = counted(len(report.new_pids), "process", "processes")
     if report.strategy == "roll" and report.outcome == "timeout":
-        asked = f"{done} of {len(report.old_pids)} that were asked to exit"
-        text = f"timed out: {asked} replaced; nothing was killed"
+        asked = counted(len(report.old_pids), "process", "processes")
+        text = (
+            f"timed out: {asked} asked to exit, {len(report.new_pids)} replaced; nothing was killed"
+        )
     elif report.outcome == "timeout" and report.new_pids:
         # The time ran out after some restarts, while the drain waited for the next process's jobs.
         text = f"{text} after {done} had been restarted"

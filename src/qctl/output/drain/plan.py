@@ -23,7 +23,7 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
     lines = [*block.labelled("queues", block.names(plan.queues, room), "bold")]
     running = counted(len(plan.active), "job")
     if plan.active and plan.estimate_s is None:
-        running += ", unknown for how long (too few recent runs)"
+        running += ", for an unknown time (too few recent runs)"
     elif plan.estimate_s is not None and plan.active:
         running += f", for about {duration(plan.estimate_s)} by recent runs"
     running += f"; {plan.backlog:,} waiting"

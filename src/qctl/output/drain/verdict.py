@@ -127,12 +127,12 @@ def _jobs_text(report: DrainReport) -> str:
     """What became of the jobs that ran when the drain began."""
     has_more = report.strategy == "roll" or report.paused_again
     number = len(report.jobs) if has_more else report.active_at_start
-    noun = "followed" if has_more else "in hand"
+    noun = "watched" if has_more else "in hand"
     parts = [
         f"{count(n)} {text}"
         for n, text in (
             (report.completed, "completed"),
-            (report.retried, "will retry by their own rule"),
+            (report.retried, "failed and will be retried"),
             (report.failed, "failed"),
             (report.recovered, "put back"),
             (sum(job.result == "running" for job in report.jobs), "still running"),

@@ -129,7 +129,7 @@ def _usual_time(impact: Impact, row: Runtimes) -> str:
     if row.p50_s is None or row.p95_s is None:
         return f"{text}; usual time unknown"
     usually = f"usually {duration(row.p50_s)}, p95 {duration(row.p95_s)}"
-    return f"{text}; {usually} (by {counted(row.sample, 'job')})"
+    return f"{text}; {usually} (measured on {counted(row.sample, 'job')})"
 
 
 def failing_for_good(impact: Impact) -> Aspect:

@@ -45,7 +45,7 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
             text += f" (the command did not name {listed(impact.also)})"
     yield from wrapped(visible(text), width)
     for process in impact.processes[:_MAX_PROCESSES]:
-        then = "then as long as its jobs take"
+        then = "no SIGKILL: it exits when its jobs have ended"
         if process.kill_timeout_ms is None:
             then = "SIGKILL after an unknown time"
         elif process.is_never_killed and not process.target.startswith("qctl:"):

@@ -213,7 +213,7 @@ def _downtime(impact: Impact) -> Aspect:
     times = impact.downtime
     boot = "assumed" if times.boot_is_assumed else "as the last start took"
     if times.boot_is_assumed and times.boot_s[1] > BOOT_S[1]:
-        boot = "assumed: its worker connected late, or has reconnected since"
+        boot = "assumed: the worker connected late after the start, or has reconnected since"
     notes = []
     text = "unknown"
     if times.plain_s is not None:

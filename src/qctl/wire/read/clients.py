@@ -185,7 +185,8 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
         )
     if is_listed(prefix):
         return (
-            "this Redis user may not list clients, or CLIENT LIST or INFO lacks fields here",
+            "this Redis user may not list clients, or this server leaves fields out of CLIENT LIST "
+            "or INFO",
             "grant it: ACL SETUSER … +client|list +info",
         )
     return (
