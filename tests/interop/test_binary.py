@@ -86,7 +86,8 @@ def test_status_and_drain_in_a_container_without_python(
         }
         folders = [MODULES.resolve(), MODULES, pm2.home]
         engine.docker(
-            "run", "--detach", "--name=qctl", "--network=host", "--pid=host", "--privileged",
+            "run", "--detach", "--name=qctl", "--network=host", "--pid=host",
+            "--cap-add=SYS_PTRACE",
             *(f"--volume={path}:{path}" for path in folders),
             f"--volume={binary}:/opt/qctl:ro",
             f"--volume={Path(node()[0]).resolve()}:/opt/node:ro",
@@ -138,6 +139,7 @@ def killed(engine: Engine, bull: NodeBull, client: Client) -> None:
     wait_until(paused, "the pause", timeout_s=30)
     os.kill(pid, 9)
     drain.wait(30)
+    drain.stdout.close()
     wait_until(lambda: not paused(), "the watchdog to resume", timeout_s=60)
 
 

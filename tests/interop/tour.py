@@ -1,12 +1,12 @@
-"""Print what README's tour shows: ``python -m tests.interop.tour``; with ``--write``, put it there.
+"""Print what docs/tour.md shows: ``python -m tests.interop.tour``; with ``--write``, put it there.
 
 Starts a private Redis, a private PM2 with a BullMQ worker and a producer, and makes a little
 history; then the same worker in a private Docker engine and under a systemd in one of its
-containers; later README's Python worker on an embedded Redis. Types the commands into a terminal of
+containers; later its Python worker on an embedded Redis. Types the commands into a terminal of
 80 columns. Only its home folder is replaced by ``/home/ada``. Everything that it started is ended.
 
-``--write`` replaces each ``console`` block of README whose commands were all typed; other blocks
-stay. A command that differs in numbers only (a job's id) is the same command.
+``--write`` replaces each ``console`` block of docs/tour.md whose commands were all typed; other
+blocks stay. A command that differs in numbers only (a job's id) is the same command.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
 from tests.labs.systemd_container import Machine
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/tour.md"
 CONSOLE_BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 ROWS, COLUMNS = 40, 80
 # The progress that a command draws and erases.
@@ -138,8 +138,8 @@ def _read(terminal: int, answer: str) -> str:
     return shown.decode()
 
 
-def write_readme(shown: list[tuple[str, str]]) -> None:
-    """Replace the blocks of README whose commands were typed."""
+def write_page(shown: list[tuple[str, str]]) -> None:
+    """Replace the blocks of docs/tour.md whose commands were typed."""
     left = list(shown)
 
     def fresh(block: re.Match[str]) -> str:
@@ -148,15 +148,15 @@ def write_readme(shown: list[tuple[str, str]]) -> None:
         for command in re.findall(r"^\$ (.*)$", block[0], re.MULTILINE):
             typed = [index for index, (line, _) in enumerate(rest) if _same(line, command)]
             if not typed:
-                print(f"README: kept the block with: {command}", file=sys.stderr)
+                print(f"{PAGE.name}: kept the block with: {command}", file=sys.stderr)
                 return block[0]
             found.append(rest.pop(typed[0]))
         left = rest
         return "".join(f"$ {line}\n{text}" for line, text in found)
 
-    README.write_text(CONSOLE_BLOCK.sub(fresh, README.read_text()))
+    PAGE.write_text(CONSOLE_BLOCK.sub(fresh, PAGE.read_text()))
     for line, _ in left:
-        print(f"README: has no block with: {line}", file=sys.stderr)
+        print(f"{PAGE.name}: has no block with: {line}", file=sys.stderr)
 
 
 def _same(one: str, other: str) -> bool:
@@ -198,7 +198,7 @@ def main() -> None:
         other_managers(terminal, redis)
         own_workers(terminal, home)
     if sys.argv[1:] == ["--write"]:
-        write_readme(terminal.shown)
+        write_page(terminal.shown)
 
 
 def make_history(bull: NodeBull) -> None:
@@ -344,11 +344,11 @@ def follow(terminal: Terminal) -> None:
 
 
 def own_workers(terminal: Terminal, home: Path) -> None:
-    """README's Python worker on a Redis of qctl's own, restarted under load."""
+    """The page's Python worker on a Redis of qctl's own, restarted under load."""
     terminal.folder = home / "app"
     terminal.folder.mkdir()
     for name in ("app.py", "add.py"):
-        code = re.search(rf"^```python\n(# {name}\n.*?)^```$", README.read_text(), re.M | re.S)
+        code = re.search(rf"^```python\n(# {name}\n.*?)^```$", PAGE.read_text(), re.M | re.S)
         assert code is not None, name
         (terminal.folder / name).write_text(code[1])
     terminal.environ |= {"QCTL_REDIS_URL": "embedded:./data", "PM2_HOME": str(home / "no-pm2")}

@@ -22,6 +22,7 @@ app = App()
 # Page → what it is about, in the order of the list. A test compares it with the files of docs/.
 TOPICS: Mapping[str, str] = {
     "install": "pip, pipx, uv, a single file, a container image; extras",
+    "tour": "every command once, with real output",
     "drain": "how a drain works, and what is left when something dies",
     "deploy": "restart workers with Docker, Kubernetes, systemd, any tool",
     "impact": "what a restart now would do, and when to restart",
