@@ -28,6 +28,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import RefusedError
+from qctl.extras import install_command
 from qctl.ops.live.view import LiveReader
 from qctl.output.top.app import TopApp
 from qctl.wire.keys import QueueKeys
@@ -250,7 +251,7 @@ def test_what_it_needs(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
     assert run("top", terminal=True, QCTL_REDIS_URL="redis://127.0.0.1:1/0").code == 6
     monkeypatch.setattr("qctl.cli.top.find_spec", lambda _: None)
     ran = run("top", terminal=True, QCTL_REDIS_URL=redis_url)
-    assert (ran.code, "pip install 'qctl[top]'" in ran.err) == (1, True)
+    assert (ran.code, install_command("top") in ran.err) == (1, True)
 
 
 class Terminal:
