@@ -26,7 +26,7 @@ _settings: Settings | None = None
 
 @contextlib.contextmanager
 def commands_like(settings: Settings) -> Iterator[None]:
-    """Within this context, recommended commands repeat the flags that ``settings`` come from."""
+    """In the ``with`` block, recommended commands repeat the flags that ``settings`` come from."""
     global _settings  # noqa: PLW0603
     _settings = settings
     try:

@@ -100,7 +100,10 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
     signals = " or ".join(signal or "the stop signal" for signal in known)
     limit = duration(impact.kill_after_s or 0)
     if impact.handles_signal:
-        yield f"on {signals}, workers finish their jobs; SIGKILL ends those that take over {limit}"
+        yield (
+            f"on {signals}, workers finish their jobs; SIGKILL ends the jobs that need more than "
+            f"{limit}"
+        )
     elif best == impact.interrupted:
         yield (
             f"this holds even if the app handles {signals}: none of these jobs is known to end "
