@@ -268,7 +268,7 @@ def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Clien
     client.call("SET", Q.lock("run0"), "own-1:1")
     text = " ".join(qctl().out.split())
     assert "0 of 3 interrupted" in text
-    assert "on SIGINT, workers finish their jobs; SIGKILL ends the jobs that need more than 30 s" in text
+    assert "SIGKILL ends the jobs that need more than 30 s" in text
     assert "3 jobs are running, and will probably, but not certainly, end before the kill" in text
 
 
