@@ -55,7 +55,7 @@ def together(
 def raise_first(results: Sequence[object]) -> None:
     """Raise the exception that ended a task of ``together``, if any did.
 
-    If several did, an error counts more than a timeout, and a timeout more than a wish to stop.
+    If there are several, an error comes first, then a timeout, then a request to stop.
     """
     endings = [each for each in results if isinstance(each, Exception)]
     if error := next((each for each in endings if isinstance(each, QctlError)), None):

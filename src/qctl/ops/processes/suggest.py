@@ -85,7 +85,8 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
 
     Args:
         node: host and port of one master of a cluster. If None, the command names the address in
-            use. With sentinels, it names the current master, or ``MASTER`` if no sentinel answers.
+            use or, if that is the address of sentinels, the current master; if no sentinel
+            answers, the host is ``MASTER``.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":
