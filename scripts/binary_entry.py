@@ -6,6 +6,7 @@ In the binary, ``sys.executable`` is the binary itself, so it understands these 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import runpy
 import sys
@@ -30,6 +31,8 @@ def restore_library_path(environ: dict[str, str] | os._Environ[str]) -> None:
 def main() -> None:
     """Run what the arguments name."""
     restore_library_path(os.environ)
+    # Ends here in the processes that multiprocessing starts, for isolated handlers.
+    multiprocessing.freeze_support()
     arguments = sys.argv[1:]
     module = module_of(arguments)
     if not module:

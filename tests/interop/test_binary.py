@@ -158,6 +158,8 @@ def test_a_python_worker_runs_in_the_background(binary: Path, tmp_path: Path, sh
         'worker = Worker("q")\n'
         '@worker.task("welcome")\n'
         "async def welcome(job): return {'zip': zipfile.__name__}\n"
+        '@worker.task("apart", isolate=True)\n'
+        "def apart(job): return 1\n"
     )
     environ = {
         "PATH": os.environ["PATH"],
@@ -176,8 +178,9 @@ def test_a_python_worker_runs_in_the_background(binary: Path, tmp_path: Path, sh
 
     qctl("worker", "start", "w", "app:worker", "--processes", "2")
     try:
-        job_id = qctl("jobs", "add", "q", "welcome", "--create").split()[0]
-        assert "completed" in qctl("wait", "q", "--for", f"job={job_id}", "--timeout", "30s")
+        for name in ("welcome", "apart"):
+            job_id = qctl("jobs", "add", "q", name, "--create").split()[0]
+            assert "completed" in qctl("wait", "q", "--for", f"job={job_id}", "--timeout", "30s")
         assert "→" in qctl("worker", "restart", "w")
     finally:
         qctl("worker", "stop", "w", "--now")

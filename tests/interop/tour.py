@@ -331,6 +331,8 @@ def other_managers(terminal: Terminal, redis: RedisServer) -> None:
             time.sleep(3)
             terminal.type(f"{drain} systemd:emails 2>/dev/null")
         terminal.at = []
+        for name in engine.env:
+            del terminal.environ[name]
 
 
 def follow(terminal: Terminal) -> None:
