@@ -84,9 +84,8 @@ def redis_cli(address: Address, node: tuple[str, int] | None, *words: str) -> st
     """A redis-cli command to show to the operator, without a password.
 
     Args:
-        node: host and port of one master of a cluster. If None, the command names the address in
-            use or, if that is the address of sentinels, the current master; if no sentinel
-            answers, the host is ``MASTER``.
+        node: host and port of one master of a cluster; None for the server in use. With sentinels,
+            the server in use is the master that they name.
     """
     options = ["--tls"] * address.tls
     if node is None and address.mode == "sentinel":
