@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -151,6 +152,10 @@ class TestManager:
         impact = run(app, "impact", "--target", app.target, "--json").json
         assert len(impact["processes"]) == 2
         assert {row["kill_timeout_ms"] for row in impact["processes"]} != {0}
+        doctor = run(app, "doctor", "--target", app.target, "--json").json
+        assert doctor["examined"]["processes"] == 2
+        up = re.findall(r"^qctl_process_up{.*} 1.0$", run(app, "metrics").out, re.MULTILINE)
+        assert sum(f'target="{app.target}"' in row for row in up) == 2
         lab.release()
         lab.wait_completed(held)
         unknown = run(app, "restart", f"{app.target}x", "--json")

@@ -26,7 +26,7 @@ _settings: Settings | None = None
 
 @contextlib.contextmanager
 def commands_like(settings: Settings) -> Iterator[None]:
-    """In the ``with`` block, recommended commands repeat the flags that ``settings`` come from."""
+    """In the ``with`` block, recommended commands repeat the settings that were given as flags."""
     global _settings  # noqa: PLW0603
     _settings = settings
     try:

@@ -29,7 +29,7 @@ from qctl.runtime.waiting import wait_first
 # After its grace, a child has this long to cancel its jobs, give them back and end. Then the master
 # kills it. A child whose master is gone has a longer limit of its own: ``child.STUCK_S``.
 KILL_AFTER_GRACE_S = 5.0
-# How long a master that stops waits until the jobs of dead processes are put back.
+# At its end, the master waits this long at most until the jobs of dead processes are put back.
 MAX_RECOVERY_S = 6.0
 # If a process above its limits cannot be replaced, how long to wait before the next try.
 RETRY_LIMITS_S = 30.0
