@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -72,6 +73,27 @@ __all__ = [
     "replicated_nodes",
     "shared_lab",
 ]
+
+
+# Folders whose tests mostly wait, for Node, process managers or time limits.
+_WAITING = {"interop", "chaos"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the modules that mostly wait over the whole run, between those that mostly compute.
+
+    Four tests at a time then keep two processors busy from the start to the end. The order is the
+    same in every worker of xdist, and the tests of a module stay together.
+    """
+    totals = Counter(item.path.parent.name in _WAITING for item in items)
+    seen: Counter[bool] = Counter()
+    places: dict[Path, float] = {}
+    for item in items:
+        is_waiting = item.path.parent.name in _WAITING
+        places.setdefault(item.path, seen[is_waiting] / totals[is_waiting])
+        seen[is_waiting] += 1
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

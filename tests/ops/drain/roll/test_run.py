@@ -432,7 +432,7 @@ def test_each_failure_of_a_batch_is_reported(
 @pytest.fixture
 def stops_first(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     """The master is no longer known to start the new process first."""
-    monkeypatch.setattr(master, "kind", "other", raising=False)
+    monkeypatch.setattr(master, "kind", "supervisord", raising=False)
     monkeypatch.setattr("qctl.ops.drain.restartable.require_rollable", lambda *_: None)
 
 
