@@ -84,8 +84,8 @@ _WAITING = {"interop", "chaos"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread the modules that mostly wait over the whole run, between those that mostly compute.
 
-    Several tests at a time then keep two processors busy from the start to the end. The order is the
-    same in every worker of xdist, and the tests of a module stay together.
+    Several tests at a time then keep two processors busy from the start to the end. The order is
+    the same in every worker of xdist, and the tests of a module stay together.
     """
     totals = Counter(item.path.parent.name in _WAITING for item in items)
     seen: Counter[bool] = Counter()

@@ -67,6 +67,7 @@ class Apps:
         self.owned = {"0": (self.worker(1),)}
         self.others: tuple[WorkerClient, ...] = ()
         self.foreign: dict[str, tuple[ForeignWorker, ...]] = {}
+        self.nameless = 0
         self.error: Exception | None = None
         self.kind = "pm2"
 
@@ -88,7 +89,7 @@ class Apps:
         own = tuple(worker for workers in self.owned.values() for worker in workers)
         owned = {p.identity: self.owned[p.key] for p in self.processes if p.key in self.owned}
         foreign = {p.identity: self.foreign[p.key] for p in self.processes if p.key in self.foreign}
-        return Connections(Workers([*own, *self.others]), owned, foreign)
+        return Connections(Workers([*own, *self.others], any_queue=self.nameless), owned, foreign)
 
 
 def ids(refs: tuple[JobRef, ...] | None) -> list[str] | None:

@@ -439,3 +439,14 @@ def test_processes_elsewhere_cannot_be_drained(client: Client, apps: Apps) -> No
     verdict = ask(client, "q", target="pm2:app").verdict
     assert verdict.word == "not now"
     assert "cannot be seen from this host" in verdict.reasons[0]
+
+
+def test_a_connection_without_a_name_may_be_another_worker_of_the_target(
+    client: Client, apps: Apps
+) -> None:
+    put(client, "done", "completed", processedOn=1000, finishedOn=2000)
+    assert ask(client, target="pm2:app").verdict.word == "safe"
+    apps.nameless = 1
+    verdict = ask(client, target="pm2:app").verdict
+    assert verdict.word == "drain first"
+    assert "1 connection without a name waits for jobs" in verdict.reasons[0]

@@ -262,10 +262,14 @@ def _listed(queues: Iterable[QueueKeys], prefix: str | None) -> str:
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
     """Why a target may serve more queues than those that are known; "" if it does not.
 
-    It does not if the config names its queues, or if each running process has a known worker.
+    It does not if the config names its queues, or if each running process has a known worker and no
+    connection without a name waits for jobs.
     """
     if target.configured:
         return ""
+    if connections is not None and connections.workers.any_queue:
+        # A worker under a prefix with a space, for example, has no name. It may be the target's.
+        return unnamed(connections.workers.any_queue)
     # A crashed process runs no job, so only those that run matter.
     alive = [process for process in target.processes if process.runs] or target.processes
     unseen = [
