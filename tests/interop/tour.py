@@ -42,7 +42,8 @@ PAGE = Path(__file__).parents[2] / "docs/tour.md"
 CONSOLE_BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 ROWS, COLUMNS = 40, 80
 # The progress that a command draws and erases.
-PROGRESS = re.compile(r"\x1b\[\?25l.*?\x1b\[1A\x1b\[2K", re.DOTALL)
+# Lines that are redrawn, until they are erased.
+PROGRESS = re.compile(r"\x1b\[\?25l.*?\x1b\[\?25h(?:\r|\x1b\[1A|\x1b\[2K)*", re.DOTALL)
 PRODUCER = """
 import time
 from qctl import Queue
@@ -245,6 +246,8 @@ def walk(terminal: Terminal, redis: RedisServer, pm2: Pm2, home: Path) -> None:
     terminal.type("qctl pause emails --context prod")
     terminal.type("qctl config view | head -6")
     terminal.type("qctl status emials; echo $?")
+    # It would refuse the drains that follow.
+    config.unlink()
 
 
 @contextlib.contextmanager
