@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.output.console import styled
-from qctl.output.text import cells, shortened, visible, wrapped
+from qctl.output.text import cells, visible, wrapped
 
 INDENT = "  "
 MAX_NAME = 40
@@ -46,7 +46,7 @@ class Block:
             left = total - number
             more = f" and {left - 1:,} more" if left > 1 else ""
             longer = f"{shown}, " if shown else ""
-            longer += shortened(visible(name), max(min(MAX_NAME, width), 1), keep_end=True)
+            longer += visible(name, max(min(MAX_NAME, width), 1))
             if shown and cells(longer + more) > width:
                 return f"{shown} and {left:,} more"
             shown = longer

@@ -215,7 +215,7 @@ def bulk_block(
     time = duration(took_s)
     name = queues_text([report.keys for report in reports])
     room = block.width - cells(head) - cells(time) - 7
-    name = shortened(visible(name), max(min(room, MAX_NAME), 1), keep_end=True)
+    name = visible(name, max(min(room, MAX_NAME), 1))
     yield block.styled(head, style) + f"{of}{name}   {time}"
     yield from block.paragraph(_figures(reports))
     if several:
@@ -262,7 +262,7 @@ def _queue_rows(reports: Sequence[BulkReport], block: Block) -> Iterator[str]:
     busy = [(label, report) for label, report in named if _is_worth_a_row(report)]
     rows = [
         (
-            shortened(visible(label), MAX_NAME, keep_end=True),
+            visible(label, MAX_NAME),
             count(report.done),
             _row_remark(report),
         )

@@ -46,7 +46,7 @@ def pause_block(
         (result,) = results
         remark = _jobs_text(result, dry_run=dry_run)
         room = block.width - cells(remark) - 30
-        name = _shown(_label(result, prefix), min(max(room, 12), MAX_NAME))
+        name = visible(_label(result, prefix), min(max(room, 12), MAX_NAME))
         if changed:
             head, rest = f"{mark} {_DONE[paused, dry_run]}", f" {name}"
         else:
@@ -116,7 +116,7 @@ def retry_block(
     jobs = counted(sum(len(queue.retried) for queue in report.queues), "job")
     done = "would put back" if dry_run else "put back"
     where = (
-        f" of {_shown(_label(report.queues[0], prefix), MAX_NAME)}"
+        f" of {visible(_label(report.queues[0], prefix), MAX_NAME)}"
         if is_single
         else f" in {counted(len(report.queues), 'queue')}"
     )
@@ -225,7 +225,7 @@ def risk_block(plan: RetryPlan, *, prefix: str | None, width: int, colour: bool)
             if queue.live_workers is None
             else f"{counted(queue.live_workers, 'worker')} connected"
         )
-        name = _shown(queue.keys.label(prefix), block.width - cells(workers) - 7)
+        name = visible(queue.keys.label(prefix), block.width - cells(workers) - 7)
         yield f"{INDENT * 2}{name}   {workers}"
         ids = [job.id for job in queue.stalled]
         room = block.width - len(INDENT) * 3
@@ -241,7 +241,7 @@ def risk_block(plan: RetryPlan, *, prefix: str | None, width: int, colour: bool)
 
 def _rows(block: Block, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Two aligned columns: a name, and a text; and how many more rows there are."""
-    shown = [(_shown(name, MAX_NAME), text) for name, text in rows[:_MAX_ROWS]]
+    shown = [(visible(name, MAX_NAME), text) for name, text in rows[:_MAX_ROWS]]
     wide = max((cells(name) for name, _ in shown), default=0)
     room = block.width - len(INDENT) * 2 - wide - 2
     for name, text in shown:
@@ -249,7 +249,3 @@ def _rows(block: Block, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield f"{INDENT * 2}{name}{padding}  {shortened(text, room)}".rstrip()
     if len(rows) > len(shown):
         yield f"{INDENT * 2}and {counted(len(rows) - len(shown), 'more queue')}"
-
-
-def _shown(name: str, width: int) -> str:
-    return shortened(visible(name), width, keep_end=True)

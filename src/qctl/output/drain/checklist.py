@@ -207,7 +207,7 @@ class Checklist:
 
 
 def _process_name(target: str, key: str) -> str:
-    return f"{shortened(visible(target), MAX_NAME, keep_end=True)} id {visible(key, 30)}"
+    return f"{visible(target, MAX_NAME)} id {visible(key, 30)}"
 
 
 def _ready_text(ready: Ready) -> str:

@@ -7,7 +7,7 @@ from qctl.ops.processes.suggest import quoted
 from qctl.output.block import INDENT, LABEL_WIDTH, MAX_NAME, Block
 from qctl.output.drain.facts import kill_text, order_of
 from qctl.output.drain.running import MAX_JOBS, running_jobs
-from qctl.output.text import duration, shortened, visible
+from qctl.output.text import duration, visible
 from qctl.plurals import counted
 
 
@@ -50,7 +50,7 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
 
 
 def _process_text(block: Block, process: ProcessPlan, plan: Planned) -> str:
-    name = f"{shortened(visible(process.target), MAX_NAME, keep_end=True)} id {process.key}"
+    name = f"{visible(process.target, MAX_NAME)} id {process.key}"
     serves = block.names(process.queues, 30) or "unknown"
     if process.pid is None and process.status != "online":
         return f"{name}, which is {process.status}; serves {serves}"

@@ -10,7 +10,7 @@ from qctl.ops.processes.suggest import command
 from qctl.output.block import INDENT, MAX_NAME, Block
 from qctl.output.drain.facts import replaced
 from qctl.output.drain.running import running_jobs
-from qctl.output.text import cells, count, duration, listed, shortened, visible
+from qctl.output.text import cells, count, duration, listed, visible
 from qctl.plurals import counted
 
 # How many harmed jobs the verdict lists: about a screenful.
@@ -81,9 +81,9 @@ def _mark(report: DrainReport) -> tuple[str, str]:
 
 
 def _title(report: DrainReport) -> str:
-    target = shortened(visible(report.target or ""), MAX_NAME, keep_end=True)
+    target = visible(report.target or "", MAX_NAME)
     if report.command:
-        target = f"by {shortened(visible(report.command[0]), MAX_NAME, keep_end=True)}"
+        target = f"by {visible(report.command[0], MAX_NAME)}"
     restarted, not_restarted = "restarted", "not restarted"
     if report.strategy == "roll":
         restarted, not_restarted = "rolled", "not rolled"
@@ -170,7 +170,7 @@ def _harmed_lines(report: DrainReport, block: Block) -> Iterator[str]:
     harmed = [job for job in report.jobs if job.result not in unharmed]
     for job in harmed[:_MAX_HARMED]:
         was = f", was {job.was}" if job.result == "lost" else ""
-        name = f"{shortened(visible(job.queue), 30, keep_end=True)} {visible(job.id, 30)}"
+        name = f"{visible(job.queue, 30)} {visible(job.id, 30)}"
         style = "red" if job.result in {"lost", "interrupted"} else ""
         yield from block.paragraph(f"{name}: {job.result}{was}", style, INDENT * 2)
     if len(harmed) > _MAX_HARMED:
