@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qctl.cli.environment import Environment
@@ -29,37 +29,46 @@ class LiveLines:
 
     @contextlib.contextmanager
     def showing(self, draw: Draw) -> Iterator[None]:
-        """Show the lines that ``draw`` returns, until the context ends.
-
-        ``draw`` is called by another thread.
-        """
-        if self._env.animated:
-            self._start(draw)
+        """``begin`` at the start of the context, and ``end`` at its end."""
+        self.begin(draw)
         try:
             yield
         finally:
-            self._stop()
+            self.end()
+
+    def begin(self, draw: Draw) -> None:
+        """Show the lines that ``draw`` returns; nothing changes if lines are already shown.
+
+        ``draw`` is called by another thread.
+        """
+        if self._env.animated and self._live is None:
+            self._start(draw)
+
+    def end(self) -> None:
+        """Remove the lines."""
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._draw = None
 
     def note(self, text: str) -> None:
         """Print a remark on stderr, above the lines that are redrawn."""
         draw = self._draw
-        self._stop()
+        self.end()
         self._env.note(text)
         if draw is not None:
             self._start(draw)
 
+    def add(self, lines: Sequence[str]) -> None:
+        """Print finished lines above those that are redrawn; ``begin`` comes before."""
+        if lines and self._live is not None:
+            self._live.console.print(_text(lines), soft_wrap=True)
+
     def _start(self, draw: Draw) -> None:
         from rich.live import Live  # noqa: PLC0415 - only on a terminal
-        from rich.text import Text  # noqa: PLC0415
-
-        def text() -> Text:
-            drawn = Text.from_ansi("\n".join(draw()))
-            drawn.no_wrap, drawn.overflow = True, "ellipsis"
-            return drawn
 
         self._draw = draw
         self._live = Live(
-            get_renderable=text,
+            get_renderable=lambda: _text(draw()),
             console=self._env.console(self._env.streams.stderr),
             refresh_per_second=_REDRAWS_PER_S,
             transient=True,
@@ -68,7 +77,10 @@ class LiveLines:
         )
         self._live.start()
 
-    def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-        self._live = self._draw = None
+
+def _text(lines: Iterable[str]) -> Text:
+    from rich.text import Text  # noqa: PLC0415 - only on a terminal
+
+    text = Text.from_ansi("\n".join(lines))
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from qctl.cli.environment import Environment
+from qctl.cli.live import LiveLines
 from qctl.ops.drain.steps import DrainReport, Planned, RunningCommand, Step, Waiting
 from qctl.ops.patience import Pulse
 from qctl.output.drain.lines import step_lines
 
 if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.text import Text
-
     from qctl.output.drain.checklist import Checklist
 
 # Without a terminal, the list of awaited jobs is printed again after this time.
 REPEAT_S = 10.0
-_REDRAWS_PER_S = 8
 
 
 class DrainView:
@@ -37,7 +34,7 @@ class DrainView:
         self._env = env
         self._dry_run = dry_run
         self._keep_paused = keep_paused
-        self._live: Live | None = None
+        self._live = LiveLines(env)
         self._checklist: Checklist | None = None
         self._began = 0.0
         # The last printed number of awaited jobs (-1: none), and the time of the last printed list.
@@ -71,23 +68,15 @@ class DrainView:
         """
         self._began = time.monotonic()
         if self._checklist is not None:
-            self._start()
+            self._live.begin(self._draw)
 
     def note(self, text: str) -> None:
         """Print a remark on stderr, above the lines that are redrawn."""
-        live, self._live = self._live, None
-        if live is None:
-            self._env.note(text)
-            return
-        live.stop()
-        self._env.note(text)
-        self._start()
+        self._live.note(text)
 
     def close(self) -> None:
         """Remove the lines that are redrawn in place."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._live.end()
 
     def _show_json(self, step: Step) -> None:
         # One object at the end: the report, or in a dry run the plan.
@@ -148,36 +137,13 @@ class DrainView:
             self.close()
             self._write(self._env.streams.stderr, lines)
             return
-        if self._live is None:
-            self._start()
-        if lines and self._live is not None:
-            self._live.console.print(self._text(lines), soft_wrap=True)
+        self._live.begin(self._draw)
+        self._live.add(lines)
 
-    def _start(self) -> None:
-        from rich.live import Live  # noqa: PLC0415 - only for a terminal
-
-        self._live = Live(
-            console=self._env.console(self._env.streams.stderr),
-            get_renderable=self._draw,
-            refresh_per_second=_REDRAWS_PER_S,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._live.start()
-
-    def _draw(self) -> Text:
-        """The redrawn lines; called by the thread of ``Live``."""
+    def _draw(self) -> Iterator[str]:
+        """The redrawn lines; called by another thread."""
         assert self._checklist is not None  # noqa: S101
-        height = self._live.console.size.height if self._live else 24
-        return self._text([*self._checklist.live(self.pulse.silent(), height)])
-
-    def _text(self, lines: Iterable[str]) -> Text:
-        from rich.text import Text  # noqa: PLC0415 - only for a terminal
-
-        text = Text.from_ansi("\n".join(lines))
-        text.no_wrap, text.overflow = True, "ellipsis"
-        return text
+        return self._checklist.live(self.pulse.silent(), self._env.terminal_height)
 
     def _write(self, stream: TextIO, lines: Iterable[str]) -> None:
         for line in lines:
