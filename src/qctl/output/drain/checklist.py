@@ -131,10 +131,14 @@ class Checklist:
                 names = self._block.names([step.queue], MAX_NAME)
                 yield self._line(_ODD, f"{names}: {jobs} put back: {listed(step.ids)}")
 
-    def flush(self) -> Iterator[str]:
+    def flush(self) -> list[str]:
         """The line about the queues that were paused or resumed last, if there are any."""
-        kind, names = self._queues
+        lines = [*self._pending()]
         self._queues = ("", [])
+        return lines
+
+    def _pending(self) -> Iterator[str]:
+        kind, names = self._queues
         if names:
             mark = _ODD if kind == "paused again" else _DONE
             words = {"paused before": "paused already:", "paused again": "paused again:"}
@@ -149,6 +153,7 @@ class Checklist:
             silent: who has not answered, and for how many seconds.
             height: of the terminal, in lines.
         """
+        yield from self._pending()
         for who, for_s in silent:
             text = f"{who} does not answer ({duration(for_s)}); trying again"
             yield self._block.styled(f"{_ODD} {text}", "bold red")
