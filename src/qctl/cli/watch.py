@@ -6,14 +6,14 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from qctl.cli.environment import Environment
-from qctl.connection.address import Arg, Client
-from qctl.connection.forwarding import ForwardingClient
+from qctl.connection.address import Client
 from qctl.durations import duration
 from qctl.errors import QctlError, UsageError, is_outage
+from qctl.ops.patience import PatientClient, Pulse
 from qctl.output.status import watch_text
 
 if TYPE_CHECKING:
@@ -147,14 +147,13 @@ class _Reader:
         self._env = env
         self._inspect = inspect
         self._found: queue.SimpleQueue[Inspection | BaseException] = queue.SimpleQueue()
-        self._client: _TimedClient | None = None
-        self._began = 0.0
+        self._client: PatientClient | None = None
+        self._pulse = Pulse()
         self.is_reading = False
 
     def begin(self) -> None:
         """Begin a reading; the one before has ended."""
         self.is_reading = True
-        self._began = time.monotonic()
         # A daemon thread does not delay the exit if Redis hangs.
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -173,36 +172,15 @@ class _Reader:
 
         Reading may take long for other reasons, such as a process manager that is slow.
         """
-        if not self.is_reading:
-            return 0.0
-        asked_at = self._began if self._client is None else self._client.asked_at
-        return 0.0 if asked_at is None else time.monotonic() - asked_at
+        return self._pulse.waited_s("Redis") if self.is_reading else 0.0
 
     def _read(self) -> None:
         try:
             if self._client is None:
                 # Connecting is waiting for Redis as well.
-                self._client = _TimedClient(self._env.redis()[1])
+                with self._pulse.asking("Redis"):
+                    client = self._env.redis()[1]
+                self._client = PatientClient(client, pulse=self._pulse)
             self._found.put(self._inspect(self._client))
         except BaseException as error:
             self._found.put(error)
-
-
-class _TimedClient(ForwardingClient):
-    """Knows since when Redis owes an answer (``asked_at``, a monotonic time), or None."""
-
-    asked_at: float | None = None
-
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        self.asked_at = time.monotonic()
-        try:
-            return super().call(*command, timeout_s=timeout_s)
-        finally:
-            self.asked_at = None
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        self.asked_at = time.monotonic()
-        try:
-            return super().pipeline(commands)
-        finally:
-            self.asked_at = None

@@ -52,10 +52,14 @@ class Pulse:
         finally:
             self.answered(whom)
 
+    def waited_s(self, whom: str) -> float:
+        """For how many seconds this one has not answered; 0 if nothing is asked."""
+        asked_at = self._asked_at.get(whom)
+        return 0.0 if asked_at is None else max(time.monotonic() - asked_at, 0.0)
+
     def silent(self) -> list[tuple[str, float]]:
         """Those that have not answered for ``SILENT_S``, and for how many seconds."""
-        now = time.monotonic()
-        waits = ((whom, now - asked_at) for whom, asked_at in [*self._asked_at.items()])
+        waits = [(whom, self.waited_s(whom)) for whom in [*self._asked_at]]
         return [(whom, for_s) for whom, for_s in waits if for_s >= SILENT_S]
 
 
