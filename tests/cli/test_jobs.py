@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
@@ -68,9 +69,11 @@ def test_a_list_as_ndjson_is_one_job_a_line(redis_url: str, client: Client) -> N
 def test_the_table_suits_the_state_and_fits_80_columns(
     redis_url: str, client: Client, state: str, place: str, headings: str
 ) -> None:
-    score = None if place in {"wait", "active"} else T0
-    fields = {"failedReason": "x" * 500, "pb": "worker " * 20, "processedOn": T0}
-    add(client, "a-long-id-" * 5, place, score, name="a long name " * 9, finishedOn=T0, **fields)
+    # The age is "1112d5h" at every time of the day: with "1112d", the table had room to spare.
+    at = int((time.time() - timedelta(days=1112, hours=5, minutes=30).total_seconds()) * 1000)
+    score = None if place in {"wait", "active"} else at
+    fields = {"failedReason": "x" * 500, "pb": "worker " * 20, "processedOn": at}
+    add(client, "a-long-id-" * 5, place, score, name="a long name " * 9, finishedOn=at, **fields)
     add(client, "gone", place, score)
     client.call("DEL", KEYS("gone"))
     ran = jobs(redis_url, "list", "q", "--state", state, terminal=True, NO_COLOR="1")
