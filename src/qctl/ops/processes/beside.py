@@ -24,6 +24,10 @@ def queues_beside(
     """
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
 
+    connected = list_all_workers(client, queues, db)
+    if connected is None:
+        return [], []
+    # Afterwards, so that the process of each listed connection is known, however new it is.
     pids = pids_by_endpoint()
 
     def place(address: str) -> str | int:
@@ -34,9 +38,6 @@ def queues_beside(
         # If the process of a local connection is unknown, the connection is a place of its own.
         return address if address.startswith(_LOCAL) else address.rpartition(":")[0]
 
-    connected = list_all_workers(client, queues, db)
-    if connected is None:
-        return [], []
     workers = [(place(worker.address), worker.keys) for worker in connected.workers]
     here = {where for where, keys in workers if keys in queues}
     beside = {keys for where, keys in workers if where in here and keys not in queues}
