@@ -62,12 +62,19 @@ def begin(client: Client) -> None:
     put(client, "2", keys=KEYS)
 
 
+def waits_for_events(client: Client) -> bool:
+    lists = [str(node.call("CLIENT", "LIST")) for node in client.masters()]
+    return any("cmd=xread" in clients for clients in lists)
+
+
 def test_a_drain_sits_it_out(replicated: Replicated, fail_over: FailOver) -> None:
     begin(replicated.client)
 
     def lose_the_master() -> None:
         with contextlib.closing(connect(replicated.url)[1]) as own:
             wait_until(lambda: is_paused(own, KEYS), "the drain to pause the queue")
+            # It has read the active jobs when it waits for their events.
+            wait_until(lambda: waits_for_events(own), "the drain to wait for the job")
             fail_over()
             finish(replicated.url)
 
