@@ -23,8 +23,9 @@ _MODULES = {
 def install_command(extra: str) -> str:
     """A command that installs an extra, such as ``top``, for the Python that runs qctl.
 
-    A plain ``pip install`` might install for another Python, or another package from a registry. In
-    the single file, to which nothing can be added, the text says that.
+    A plain ``pip install`` could install into another Python, or take another package of the same
+    name from a registry. Nothing can be added to the single-file build of qctl: for it, the text
+    says to install qctl with the extra by other means.
     """
     if getattr(sys, "frozen", False):
         return f"install qctl with its extra {extra} by pip, pipx or uv (`qctl help install`)"
@@ -32,7 +33,8 @@ def install_command(extra: str) -> str:
     tools = {"pipx_metadata.json": "pipx install", "uv-receipt.toml": "uv tool install"}
     for file, install in tools.items():
         if (environment / file).is_file():
-            # Without --force they leave qctl as it is; with it they replace it and its extras.
+            # Without --force, pipx and uv change nothing, because qctl is installed already. With
+            # --force, they install it anew, so the command must also name the present extras.
             there = (name for name, module in _MODULES.items() if find_spec(module))
             return f"{install} --force {_package(','.join(sorted({extra, *there})))}"
     python = shlex.quote(sys.executable)
@@ -43,7 +45,7 @@ def install_command(extra: str) -> str:
 
 
 def _package(extras: str) -> str:
-    """qctl with extras as the argument of an installer, from where it was installed."""
+    """The installer's argument for qctl with these extras, from the source of this installation."""
     try:
         record = json.loads(distribution("qctl").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Locks on files, held for as long as a descriptor is open, also by a child that inherits it."""
+"""Locks on files. A lock ends when its descriptor is closed, also in children that inherited it."""
 
 from __future__ import annotations
 

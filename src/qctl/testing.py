@@ -151,7 +151,7 @@ class FakeQueues:
             TimedOutError: the workers were still busy after ``timeout_s`` seconds of real time.
             UsageError: a test called ``run`` on its event loop; or see ``Worker.start``.
         """
-        # ``get_running_loop`` raises a RuntimeError if no event loop runs, as is normal.
+        # Normally no event loop runs here, and ``get_running_loop`` raises a RuntimeError.
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise UsageError(

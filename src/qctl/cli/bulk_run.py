@@ -194,7 +194,7 @@ def _show(
 
 
 def _check_skipped(reports: Sequence[BulkReport], selection: Selection) -> None:
-    """Fail if jobs that are meant were not changed."""
+    """Fail if the command did not change all jobs that it should have changed."""
     skipped = [report for report in reports if report.skipped_count]
     if selection.named_count and skipped:
         if any(report.done or report.below_count for report in reports):

@@ -144,7 +144,8 @@ def split_line(line: str) -> tuple[list[str], str]:
 
     The last word is the word being typed; after a space, it is empty.
     """
-    # The \0 makes a last word after a space, and gives a final backslash a character to escape.
+    # With the \0, a line that ends with a space has a last word, and a backslash at the end of the
+    # line has a character to escape.
     lexer = shlex.shlex(f"{line}\0", posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""

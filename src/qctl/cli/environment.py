@@ -192,7 +192,7 @@ class Environment:
 
     @property
     def shows_blocks(self) -> bool:
-        """Whether stdout gets blocks that fit a terminal instead of one fact a line."""
+        """Whether to print blocks that fit a terminal; if not, each fact is on its own line."""
         return self.output == "table" and self.streams.stdout_is_terminal
 
     def print_block(
@@ -222,7 +222,7 @@ class Environment:
     def progress(self, text: Callable[[], str]) -> Iterator[None]:
         """Show ``text()`` on one line while the block runs; nothing unless ``animated``.
 
-        The line is redrawn by a thread, so even while one step of the block takes long.
+        A thread redraws the line, even during a long step of the block.
         """
         if not self.animated:
             yield

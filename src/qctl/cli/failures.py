@@ -65,7 +65,7 @@ def failures(
                 for _ in scan:
                     pass
         finally:
-            # After an error or a signal, too: what was counted so far is worth showing.
+            # After an error or a signal, also show what was counted so far.
             report = scan.report(limit)
             if report.complete or report.scanned:
                 _show(env, report)

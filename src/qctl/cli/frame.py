@@ -43,7 +43,7 @@ class App:
         self._alone: CommandInfo | None = None
 
     def alone(self, function: CommandFunctionType) -> CommandFunctionType:
-        """Register what the group itself does if no command of it is typed."""
+        """Register the function that runs if the group is typed without one of its commands."""
         self._alone = CommandInfo(cls=Command, callback=_with_environment(function))
         return function
 
@@ -71,7 +71,11 @@ class App:
         return register
 
     def build(self, name: str, line: str) -> click.Command:
-        """The command ``name``; if there is none, a group of all commands with help ``line``."""
+        """The command ``name``; if there is none, a group of all commands of this module.
+
+        Args:
+            line: the group's help, unless a function is registered with ``alone``.
+        """
         if name in self._commands:
             return _build(self._commands[name])
         commands = {each: _build(info) for each, info in self._commands.items()}
@@ -92,7 +96,7 @@ def _build(info: CommandInfo) -> click.Command:
 
 
 def _group_alone(name: str, commands: dict[str, click.Command], alone: click.Command) -> Group:
-    """A group that does what ``alone`` does if no command of it is typed."""
+    """A group that runs ``alone`` if it is typed without one of its commands."""
 
     def run(**values: Any) -> None:
         if get_current_context().invoked_subcommand is None and alone.callback is not None:
@@ -177,8 +181,7 @@ def _with_environment(
             arguments[name] = collect(group)
         env.note(*env.settings.warnings)
         try:
-            # In this block, the commands that messages suggest repeat this command's connection
-            # flags.
+            # In this block, messages recommend commands with the connection flags of this command.
             with commands_like(env.settings):
                 if writes:
                     guard_write(env, confirmed, dry_run=dry_run)

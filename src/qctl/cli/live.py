@@ -59,7 +59,7 @@ class LiveLines:
             self._start(draw)
 
     def add(self, lines: Sequence[str]) -> None:
-        """Print finished lines above those that are redrawn; ``begin`` comes before."""
+        """Print finished lines above those that are redrawn. Before ``begin``, print nothing."""
         if lines and self._live is not None:
             self._live.console.print(_text(lines), soft_wrap=True)
 

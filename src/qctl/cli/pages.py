@@ -1,4 +1,4 @@
-"""``qctl help``: the pages of ``docs/``, which an installed qctl has with it."""
+"""``qctl help``: the pages of ``docs/``, which are also installed with qctl."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def read_page(topic: str) -> str:
         hint = f"qctl {topic} --help" if topic in COMMANDS else f"qctl help {near}".rstrip()
         raise UsageError(f"no page of the documentation is called {topic!r}", hint=hint)
     package = Path(qctl.__file__).parent
-    # A wheel has the pages in the package, a checkout beside src.
+    # A wheel has the pages in the package; a checkout has them in ``docs``, beside ``src``.
     for folder in (package / "pages", package.parents[1] / "docs"):
         page = folder / f"{topic}.md"
         if page.is_file():
@@ -181,7 +181,7 @@ def _show_in_pager(text: str, streams: Streams) -> bool:
     try:
         pager.communicate(text.encode())
     except KeyboardInterrupt:
-        # Ctrl-C belongs to the pager; the terminal stays with it until it ends.
+        # Ctrl-C is meant for the pager, which has the terminal until the pager ends.
         while True:
             try:
                 pager.wait()

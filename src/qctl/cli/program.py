@@ -160,7 +160,7 @@ def _invoke(arguments: Sequence[str], streams: Streams) -> int:
 
 def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
     ctx = getattr(error, "ctx", None)
-    # If an error has no context, the first of the words that is a command names the command.
+    # For an error without a context: the first argument that is the name of a command.
     typed = next((word for word in arguments if word in COMMANDS), "")
     path = ctx.command_path if ctx else f"qctl {typed}".rstrip()
     what = " ".join(error.format_message().split()).rstrip(".")
@@ -188,7 +188,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
 
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
-    """The command line with ``right`` for the first ``wrong``; "" if ``wrong`` does not occur."""
+    """The command line with the first ``wrong`` replaced by ``right``; "" if there is none."""
     from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):

@@ -37,7 +37,8 @@ class DrainView:
         self._live = LiveLines(env)
         self._checklist: Checklist | None = None
         self._began = 0.0
-        # The last printed number of awaited jobs (-1: none), and the time of the last printed list.
+        # The last printed number of awaited jobs (-1: nothing is printed yet), and the time of the
+        # last printed list.
         self._printed: tuple[int, float] = (-1, 0.0)
         self.pulse = Pulse()
         self.report: DrainReport | None = None

@@ -142,8 +142,8 @@ class _View:
                 self._drain.begin()
 
     def _target_of(self, step: TurnBegins | Step | SequenceReport) -> dict[str, str]:
-        # These steps name the target themselves. The other steps have no ``target``, or one in
-        # another form, which the field replaces.
+        # These steps name the target themselves. The other steps have no ``target``, or have it in
+        # another form. The field that this method returns replaces that other form.
         is_named = isinstance(step, TurnBegins | SequenceReport | DrainReport | Planned)
         return {} if is_named else {"target": self._turn}
 

@@ -86,7 +86,7 @@ def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
     from qctl.output.changes_block import waiting_lines  # noqa: PLC0415
 
     began = time.monotonic()
-    # How many locks there are, and when the last of them expires, in the time of ``began``.
+    # The number of locks, and the monotonic time when the last of them expires.
     number, end_s = -1, began
 
     def draw() -> Iterator[str]:

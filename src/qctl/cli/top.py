@@ -56,7 +56,7 @@ def top(
     from qctl.ops.queues.select import select_queues  # noqa: PLC0415
 
     queues = select_queues(env.redis()[1], env.settings.prefixes, names or [])
-    # Readings and details use connections of their own, because a drain blocks the first.
+    # Readings and details use connections of their own, because a drain blocks ``env.redis()``.
     address, client = connect(env.settings.full_url())
     _, other = connect(env.settings.full_url())
     with contextlib.closing(client), contextlib.closing(other):

@@ -36,7 +36,7 @@ from qctl.output.top.actions import Proposal, Stop, Variant
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
-# The running jobs of a drain are listed so far that they fit a window of 80 by 24 cells.
+# How many lines a running drain may fill, so that it fits a terminal of 80 by 24 cells.
 _LIVE_ROWS = 18
 
 
@@ -266,7 +266,7 @@ class CommandActions:
 
 
 def _or_refusal(prepare: Callable[[], Proposal], variants: Iterable[Variant]) -> Proposal:
-    """The proposal; or if it is refused, the reason, with those variants that the reason names.
+    """The proposal. If it is refused, a proposal that only shows why, and the variants named there.
 
     Raises:
         QctlError: the action is refused or impossible, and no variant would help.

@@ -50,7 +50,7 @@ class DrainChoice:
         return tuple(flag for flag, is_chosen in chosen.items() if is_chosen)
 
     def changes(self, strategy: str) -> Iterator[tuple[str, str, DrainChoice]]:
-        """Each key that changes a flag of a planned drain, the flag, and the new choice.
+        """The keys that change a planned drain: each with its flag and the choice that it makes.
 
         Args:
             strategy: of the plan, ``pause`` or ``roll``.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # If Redis has not answered for this long, the screen says so.
 SILENCE_S = 1.5
-# How often the screen is redrawn at least, for the ages on it.
+# The screen is redrawn at least this often, so that the ages on it stay right.
 _TICK_S = 0.5
 
 Inspect = Callable[[Client], "Inspection"]
@@ -82,7 +82,7 @@ def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[
 
 
 def _redraw(env: Environment, inspect: Inspect, interval_s: float) -> None:
-    """Redraw the screen at each reading, and between readings for the ages on it.
+    """Redraw the screen at each reading, and in between, so that the ages on it stay right.
 
     Raises:
         QctlError: the first reading failed, or a later one failed although Redis is there.
@@ -94,7 +94,7 @@ def _redraw(env: Environment, inspect: Inspect, interval_s: float) -> None:
     last: Inspection | None = None
     read_at = due = time.monotonic()
     trouble = ""
-    # Since when Redis has owed an answer, or has refused one.
+    # When Redis stopped answering, or first answered with an outage; None while it answers.
     away_since: float | None = None
     with Live(console=env.console(env.streams.stdout), auto_refresh=False) as live:
         while True:
@@ -168,9 +168,9 @@ class _Reader:
 
     @property
     def silent_s(self) -> float:
-        """For how long Redis has owed an answer; 0 if it owes none, however long a reading takes.
+        """For how many seconds Redis has not answered a command; 0 if no command waits for it.
 
-        Reading may take long for other reasons, such as a process manager that is slow.
+        If a reading takes long for another reason, such as a slow process manager, this is 0.
         """
         return self._pulse.waited_s("Redis") if self.is_reading else 0.0
 

@@ -23,7 +23,7 @@ class AppCommands:
         restart: restarts the app; empty if the config has none.
         stop, start: qctl does not run these. If ``restart`` is empty, messages suggest a
             ``restart`` that runs ``stop`` and then ``start``.
-        grace_s: how many seconds after the stop signal ``restart`` sends SIGKILL; None if unknown.
+        grace_s: seconds from the stop signal of ``restart`` to its SIGKILL; None if unknown.
         signal: the stop signal that ``restart`` sends, e.g. ``SIGTERM``; "" if unknown.
     """
 

@@ -94,9 +94,9 @@ def _other_contexts(
 ) -> Iterator[tuple[str, Lookup]]:
     """The contexts other than ``chosen`` that have a guard and name the Redis at ``url``.
 
-    A context is left out if one file sets its ``url`` and the ``url`` of the chosen context: the
-    author of the file gave two contexts one Redis on purpose. If ``url`` comes from a flag, a
-    variable or another file, it may name this Redis by mistake.
+    A context is left out if its ``url`` and the chosen context's ``url`` are set in the same file:
+    the author of the file gave two contexts one Redis on purpose. If the ``url`` in use comes from
+    a flag, a variable or another file, it may name this Redis by mistake.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):

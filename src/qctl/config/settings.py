@@ -36,8 +36,8 @@ from qctl.errors import NotFoundError, UsageError
 
 # BullMQ's default. The limit is an option of the workers, and Redis does not store it.
 DEFAULT_MAX_STALLED_COUNT = 1
-# How long new processes and workers must be seen to stay up: some apps crash seconds after their
-# start, when they open their second connection or run their first job.
+# How long qctl watches whether new processes and workers stay up: some apps crash seconds after
+# their start, when they open their second connection or run their first job.
 DEFAULT_WATCH_S = 5.0
 _MIN_WATCH_S = 1.0
 _MAX_WATCH_S = 3600.0

@@ -18,8 +18,8 @@ from qctl.runtime.job.job import Job, SyncJob
 
 QUEUE = "emails"
 CONCURRENCY = 4
-# Set to the demo's folder in the environment of every process that the demo starts, so that the
-# demo can find those processes later.
+# The environment variable by which the demo finds its processes later. The demo sets it, to the
+# path of its folder, for every process that it starts.
 FOLDER_VARIABLE = "QCTL_DEMO"
 # Set to the demo's pid, so that the worker stops when the demo has ended; not set with --keep.
 PID_VARIABLE = "QCTL_DEMO_PID"

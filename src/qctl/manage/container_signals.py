@@ -66,7 +66,8 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
     if program in MANAGERS:
         return f"its command is {program}, which stops the workers by its own time limits"
     has_own_init = program_of(words) in _INITS
-    # If a shell is PID 1 on this host, ``_is_ignored`` below finds out whether it has a handler.
+    # If the shell is the PID 1 of a container on this host, ``_is_ignored`` below finds out whether
+    # the shell has a handler.
     if program in SHELLS and (has_own_init or not pid) and _keeps_running(below):
         return f"its command is `{program} -c`, which may not pass {stop_signal} on"
     if pid and not has_own_init and _is_ignored(pid, stop_signal):

@@ -33,7 +33,7 @@ _MAX_MESSAGE_LINES = 20
 
 
 class LogWatch:
-    """The log of a process from now on, whether a file or the manager keeps the log."""
+    """What a process logs from now on. Its log may be a file, or be held by its manager."""
 
     def __init__(self, manager: Manager, process: ManagedProcess) -> None:
         self._manager = manager

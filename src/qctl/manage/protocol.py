@@ -52,11 +52,12 @@ class ManagedProcess:
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
-        addresses: IP addresses that only this process has, e.g. those of its container. If ``pid``
-            is known, the connections in the process's network are read instead, because another
-            network may have the same addresses.
-        stays_served: whether the manager, when it restarts the target, keeps at least one process
-            of the target running. The worker of a new process may still be starting.
+        addresses: IP addresses that only this process has, e.g. those of its container. They
+            identify the process's connections only if ``pid`` is None. If there is a pid, the
+            connections in the process's network are read, because another network may have the
+            same addresses.
+        stays_served: whether at least one process of the target always runs while the manager
+            restarts the target. That process may be new, with a worker that is not connected yet.
         signals_children: whether the stop signal also reaches the process's children.
         signal_trouble: why the stop signal may not reach the workers; "" if it should reach them.
         restart_trouble: why a restart by the manager would not replace the process; "" if it would.

@@ -35,10 +35,12 @@ def to_epoch_ms(at: datetime) -> int:
 def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
     """The time that an option's value means.
 
-    One of: a duration before now (``10m``); a time of day (``03:55``), today, or yesterday if it is
-    still to come today; ``today`` or ``yesterday``, the beginning of that day; an ISO date or time.
-    All but a duration and an ISO time with an offset are local time. ``20260131`` is a date: a
-    duration needs a unit.
+    The value is one of these:
+
+    - a duration before now (``10m``); it needs a unit, so ``20260131`` is a date;
+    - a time of day (``03:55``): the last time that local clocks showed it, today or yesterday;
+    - ``today`` or ``yesterday``: the beginning of that day, in local time;
+    - an ISO date or time: local time, unless it has an offset.
 
     Raises:
         UsageError: the text is none of these, or the time is out of range.
@@ -66,14 +68,14 @@ def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since")
 
 
 def _local(now: datetime, days_ago: int, clock: time) -> datetime:
-    """The moment at which local clocks showed ``clock`` some days before the local date of now."""
+    """The moment when local clocks showed ``clock``, ``days_ago`` days before ``now``."""
     day = now.astimezone().date() - timedelta(days=days_ago)
     # Without an offset, astimezone takes local time, with the offset of that day.
     return datetime.combine(day, clock).astimezone(UTC)
 
 
 def local_time_remark(text: str, at: datetime, *, flag: str = "--since") -> str:
-    """What ``parse_time`` made of a text that depends on the local time zone; "" for any other.
+    """A remark that shows how ``parse_time`` understood a text; "" if the text is not local time.
 
     Args:
         at: what ``parse_time`` returned for the text.

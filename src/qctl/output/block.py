@@ -39,7 +39,7 @@ class Block:
         """As many names as fit into ``width`` cells, and how many more there are.
 
         Args:
-            total: the number of all names, if ``names`` holds only the first of them.
+            total: the number of all names; None if ``names`` holds all of them.
         """
         shown, total = "", len(names) if total is None else total
         for number, name in enumerate(names):

@@ -14,7 +14,7 @@ from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
 _MAX_SHOWN = 10
-# The verdict on a terminal is about a screenful. A pipe shows ten ids, and JSON lists them.
+# A report on a terminal should fit on one screen. So it has fewer rows and ids than for a pipe.
 _MAX_ROWS = 12
 _MAX_IDS = 5
 # Before this time, the rate is not known well enough to show it.
@@ -51,7 +51,7 @@ def queues_text(queues: Sequence[QueueKeys]) -> str:
 def bulk_question(
     action: Action, queues: Sequence[QueueKeys], selection: Selection, number: Count
 ) -> str:
-    """The question, without a question mark, before a command changes jobs."""
+    """The question to ask before a command changes jobs. It has no question mark."""
     state = f"{selection.state} " if selection.state else ""
     which = counted(number.jobs, f"{state}job")
     if number.exact:
@@ -72,7 +72,11 @@ def _them(number: int) -> str:
 
 
 def scan_lines(reports: Sequence[BulkReport], number: Count, *, several: bool) -> Iterator[str]:
-    """What a scan before the question found: for several queues the jobs of each, and the rest."""
+    """What a scan before the question found.
+
+    If the command has several queues: how many jobs each queue has. For any number of queues: how
+    many further jobs match but will be left alone, and why.
+    """
     if several:
         named = zip(labels(reports), reports, strict=True)
         found = [(label, report) for label, report in named if report.done]
@@ -136,7 +140,7 @@ def progress_lines(
 
 
 def bulk_lines(report: BulkReport, *, paused: bool, label: str | None = None) -> Iterator[str]:
-    """What a bulk command did to one queue, or would do in a dry run; a fact a line, for pipes.
+    """What a bulk command did to one queue, or would do in a dry run: lines of one fact, for pipes.
 
     Args:
         paused: whether the queue is paused; if so, the lines say that the jobs run after a resume.
@@ -202,7 +206,7 @@ def bulk_block(
 
     Args:
         took_s: how long it took.
-        paused: the queues that are paused, so that the jobs run after a resume.
+        paused: the queues that are paused. Their jobs run only after a resume.
     """
     block = Block(width=width, colour=colour)
     first = reports[0]

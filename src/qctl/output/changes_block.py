@@ -171,14 +171,14 @@ def _ids_text(queue: RetriedQueue) -> str:
 
 
 def _named(label: str, job_id: str, is_single: bool) -> str:
-    """A job among those of one queue, or of several queues."""
+    """A job's id, with the queue's label in front if there are several queues."""
     return job_id if is_single else f"{label} {job_id}"
 
 
 def _locked_lines(
     block: Block, plan: RetryPlan, prefix: str | None, *, is_single: bool
 ) -> Iterator[str]:
-    """The jobs whose locks must expire first, and what to type for them."""
+    """The jobs that cannot be put back before their locks expire, and the command that waits."""
     queues = [queue for queue in plan.queues if queue.waiting_for]
     if not queues:
         return
@@ -203,7 +203,7 @@ def waiting_lines(
 
     Args:
         locks: how many there are.
-        left_s: when the last of them expires, at the latest.
+        left_s: the longest time until all of them have expired, in seconds.
     """
     block = Block(width=width, colour=colour)
     whole_s = waited_s + left_s
@@ -240,7 +240,7 @@ def risk_block(plan: RetryPlan, *, prefix: str | None, width: int, colour: bool)
 
 
 def _rows(block: Block, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Two aligned columns: a name, and a text; and how many more rows there are."""
+    """Rows of a name and a text, in aligned columns; at the end, how many rows are left out."""
     shown = [(visible(name, MAX_NAME), text) for name, text in rows[:_MAX_ROWS]]
     wide = max((cells(name) for name, _ in shown), default=0)
     room = block.width - len(INDENT) * 2 - wide - 2

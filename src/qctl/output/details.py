@@ -40,7 +40,8 @@ def labelled_lines(
     """A line for each known fact, with control characters made visible.
 
     Args:
-        max_text: how many characters of a text to show; the length of a longer text is added.
+        max_text: how many characters of a text to show. If the text is longer, the line says how
+            long.
     """
     known = [(label, text) for label, text in facts if text is not None]
     width = max(len(label) for label, _ in known)

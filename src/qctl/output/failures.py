@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def rows(report: FailureReport, now: datetime) -> list[Row]:
-    """The groups, and last a row for the jobs in none of them, if there are any."""
+    """A row for each group. If some jobs are in no group, the last row is for these jobs."""
     found = [
         Row(
             ("≥ " if group.is_least else "") + count(group.count),
@@ -90,7 +90,7 @@ def remarks(report: FailureReport, *, held: int) -> Iterator[str]:
     """What the rows do not say, one remark a line.
 
     Args:
-        held: how many groups were held at most.
+        held: how many groups the count keeps in memory at most.
     """
     where = f"in queue {report.queue}"
     if not report.counted and report.complete:

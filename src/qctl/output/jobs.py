@@ -163,7 +163,7 @@ def detail_lines(job: JobDetail, now: datetime, prefix: str) -> Iterator[str]:
 
 
 class Section(NamedTuple):
-    """A value of a job that may take several lines; of many lines, only the first."""
+    """A value of a job that may take several lines; a long value is cut to its first lines."""
 
     title: str
     lines: list[str]

@@ -130,7 +130,7 @@ class _Totals:
                 ):
                     if now is not None:
                         key = (queue.name, queue.prefix, result)
-                        # Reinserted at the end, so that totals not seen for long come first.
+                        # Reinsert each total at the end: then those not seen for long come first.
                         total, last = self._seen.pop(key, (0, 0))
                         total += now - last if now >= last else now
                         self._seen[key] = (total, now)

@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def limits_lines(report: LimitsReport) -> Iterator[str]:
-    """The limits, one line each, with those from before if they have changed."""
+    """One line for each limit. If a limit has changed, its line also shows the old value."""
     name = visible(report.queue)
     pairs = (
         ("concurrency", _concurrency(report.concurrency), _concurrency(report.was_concurrency)),

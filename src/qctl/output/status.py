@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 
 _STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
-# As in doctor. In order: worst first.
+# The styles are those of doctor. The order matters: the worst severity comes first.
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan", "unknown": "yellow"}
 _INDENT = " " * 9
 _COMMAND_INDENT = " " * 4
 
 
 class _Line(NamedTuple):
-    """A line of the report, and what it is a line of: ``problem``, ``queue``, ``process`` or "".
+    """A line of the report.
 
-    Of an item with several lines, only the first line has a kind.
+    Args:
+        kind: what the line shows: ``problem``, ``queue``, ``process``, or "" for anything else. If
+            one of these has several lines, the kind of all but its first line is "".
     """
 
     text: str
@@ -44,7 +46,7 @@ def status_text(
     """
     # The sort is stable: queues of one severity stay in their order.
     queues = sorted(report.queues, key=_rank)
-    # Of thousands of queues, a screen draws only those that it may have room for.
+    # There may be thousands of queues: draw only as many as may fit on the screen.
     drawn = replace(report, queues=tuple(queues[:height]))
     lines = _report_lines(drawn, width, colour, with_commands=True)
     if height is not None and len(lines) > height:
@@ -87,7 +89,7 @@ def watch_text(
 
 
 def summary_line(report: StatusReport) -> str:
-    """For below a report that is longer than the terminal: how many problems are at its top."""
+    """The line to show below a long report: it counts the problems at the top of the report."""
     queues = {label for problem in report.problems for label in problem.queues}
     found = counted(len(report.problems), "problem")
     return f"{found} in {counted(len(queues), 'queue')}, listed at the top"

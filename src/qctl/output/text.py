@@ -117,8 +117,8 @@ def folded(text: str, width: int, *, keep_indent: bool = False) -> Iterator[str]
 
     Args:
         width: with fewer than 4 cells, a wide character may not fit.
-        keep_indent: begin each line like the first one, with the same spaces; at most half of the
-            width.
+        keep_indent: begin each line with the spaces that ``text`` begins with, but with at most
+            ``width // 2`` of them.
     """
     indent = ""
     if keep_indent:

@@ -23,7 +23,8 @@ OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
 # Stored in place of an unknown number. The sums count it as 0.
 _UNKNOWN = "unknown"
-# `resumer:[queue, target]`: when a drain last saw this app resume this queue at the app's start.
+# The value of the field `resumer:[queue, target]` is the time when a drain last saw the app
+# `target` resume the queue at the app's start.
 _RESUMER = "resumer:"
 
 
@@ -107,7 +108,7 @@ def record_starts(
     resumed: Collection[str],
     kept: Collection[str],
 ) -> None:
-    """Record which queues an app resumed when it started, in one round trip.
+    """In one round trip, record which queues an app resumed when the app started.
 
     Args:
         resumed: names of the queues that the app resumed.
@@ -124,7 +125,7 @@ def record_starts(
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
-    """The apps that resumed a queue when a drain last saw them start."""
+    """One item for each app and queue: the app resumed it when a drain last saw the app start."""
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
     found = []
     for name, value in sorted(row.items()):

@@ -138,7 +138,7 @@ def first_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str | N
 
 
 def has_missed(cursor: str, oldest: str | None) -> bool:
-    """Whether a reader may have missed events, because they were trimmed before the next read.
+    """Whether events may have been trimmed before a reader could read them.
 
     Args:
         cursor: the id of the last event that was read.

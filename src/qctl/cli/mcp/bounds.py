@@ -8,21 +8,22 @@ from typing import Any
 from qctl.output.json import dumps
 from qctl.plurals import counted
 
-# Of a result, in characters of JSON: some 25,000 tokens.
+# The maximum for a result, in characters of JSON. This is about 25,000 tokens.
 MAX_CHARACTERS = 100_000
 # Deeper levels are not shown.
 MAX_DEPTH = 40
-# How many items of each list are tried, one number after another, until the result is small enough.
-# A text may have ``_CHARACTERS_PER_ITEM`` times as many characters.
+# If a result is too large, each list and object in it keeps at most this many items: the first of
+# these numbers with which the result is small enough. A text keeps ``_CHARACTERS_PER_ITEM`` times
+# as many characters.
 _ITEMS = (1000, 300, 100, 30, 10, 3)
 _CHARACTERS_PER_ITEM = 20
-# How many places with a cut are named, and how long such a name may be.
+# How many remarks on cuts are shown, and how many characters of a cut value's name.
 _MAX_REMARKS = 10
 _MAX_PLACE = 100
 
 
 def bounded(result: Any) -> tuple[Any, list[str]]:
-    """The result, with lists, objects and texts cut if it is too large, and what was cut."""
+    """The result, cut if it is too large or too deep, and remarks that say what was cut."""
     for items in (None, *_ITEMS):
         cut = _Cut(items)
         smaller = cut.of(result, "result", 0)
@@ -38,7 +39,7 @@ class _Cut:
     """One attempt.
 
     Args:
-        items: how many items of a list or an object are kept; None for all, and whole texts.
+        items: how many items of a list or an object are kept; None to cut neither items nor texts.
     """
 
     def __init__(self, items: int | None) -> None:

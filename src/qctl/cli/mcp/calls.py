@@ -19,10 +19,11 @@ from qctl.output.text import visible, without_passwords
 
 # Commands that run at the same time; more calls wait.
 MAX_RUNNING = 8
-# Of the output of a command, in bytes. A longer one is not read.
+# The longest output of a command that is read, in bytes.
 MAX_OUTPUT = 32_000_000
-# Of remarks and errors, in bytes and lines.
+# How many bytes of a command's stderr are read.
 _MAX_ERRORS = 20_000
+# How many lines of remarks are kept.
 _MAX_REMARKS = 20
 
 

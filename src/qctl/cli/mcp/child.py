@@ -1,8 +1,8 @@
 """One command of qctl in a process of its own, which ends when standard input closes.
 
-The server holds the other end of the pipe. It closes when the client cancels the call, when the
-client goes away, and when the server is killed, even with SIGKILL. The command then gets SIGTERM,
-as from an operator: a drain puts everything back.
+The server holds the other end of the pipe. The pipe closes when the client cancels the call, when
+the client goes away, and when the server is killed, even with SIGKILL. The command then gets
+SIGTERM, as if the operator had stopped it: a drain puts everything back.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def mcp(
 
 
 def _flags(settings: Settings) -> Iterator[str]:
-    """The flags of this command that say which queues, for the commands of the tools."""
+    """The flags of this command that choose Redis and prefixes; the tools' commands get them."""
     by_flag = {key for key, origin in settings.origins.items() if origin.kind == "flag"}
     if "redis.url" in by_flag:
         yield f"--redis={settings.redis_url}"

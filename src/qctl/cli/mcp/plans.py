@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-# How long a plan may be carried out, in seconds.
+# A plan can be carried out until this many seconds after it was shown.
 PLAN_AGE_S = 600.0
 
 
 class Plans:
-    """The commands whose plan was shown, each for one use."""
+    """The commands whose plans were shown. Each plan can be carried out once."""
 
     def __init__(self) -> None:
         self._shown: dict[tuple[str, ...], float] = {}
@@ -20,6 +20,6 @@ class Plans:
         self._shown[tuple(words)] = time.monotonic()
 
     def take(self, words: Sequence[str]) -> bool:
-        """Whether the plan of a command was shown lately; it counts once."""
+        """Whether the plan of a command was shown lately. Forgets the plan."""
         shown = self._shown.pop(tuple(words), None)
         return shown is not None and time.monotonic() - shown < PLAN_AGE_S

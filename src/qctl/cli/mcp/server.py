@@ -37,7 +37,7 @@ class Tools:
 
     Args:
         allow_writes: whether the tools that write may be called.
-        confirmed: the context's name, for contexts that ask for it.
+        confirmed: the name in ``--confirm``, passed on to commands that write; None if not given.
     """
 
     def __init__(self, runner: Runner, *, allow_writes: bool, confirmed: str | None) -> None:
@@ -126,7 +126,7 @@ def _described(tool: Tool) -> types.Tool:
         annotations=types.ToolAnnotations(
             title=f"qctl {tool.path}",
             read_only_hint=not tool.writes,
-            # Each of them can stop work, or run a job a second time.
+            # Each tool that writes can stop work, or run a job a second time.
             destructive_hint=tool.writes,
             idempotent_hint=tool.idempotent or not tool.writes,
             open_world_hint=False,
@@ -160,7 +160,7 @@ def _next(tool: Tool, *, is_confirmed: bool, is_cut: bool) -> str:
 
 
 def _error_of(exit_code: int) -> dict[str, str]:
-    """The error of a command that has put everything into its result."""
+    """The error of a command that failed and printed only a result, not an error."""
     what = EXIT_MEANINGS[ExitStatus(exit_code)]
     return {"what": what, "why": f"exit code {exit_code}; see the result", "hint": ""}
 

@@ -11,11 +11,11 @@ from qctl.cli.options import COMMON_FLAGS
 from qctl.cli.program import load_command
 from qctl.errors import ExitStatus, UsageError
 
-# What a tool that reads lists at most, whatever its ``limit``.
+# The highest ``limit`` that a tool accepts if it only reads.
 MAX_LIMIT = 1000
-# Options that no tool has. The server gives --dry-run, --yes and --confirm itself. Where qctl
-# connects is the choice of the person who starts the server. The others never end, or belong to a
-# COMMAND after dashes, which no tool can run.
+# Options that no tool has. The server itself passes --dry-run, --yes and --confirm. The person who
+# starts the server chooses where qctl connects. With --follow or --watch, a command would not end.
+# The options in the last line are for a drain's COMMAND after ``--``, which no tool can run.
 _NEVER = {
     *COMMON_FLAGS,
     *("--dry-run", "--yes", "--no-count", "--confirm", "--kube-context", "--follow", "--watch"),
@@ -63,7 +63,7 @@ class Tool:
 
     @property
     def writes(self) -> bool:
-        """Whether the command writes: these commands, and no others, have --dry-run."""
+        """Whether the command writes. All commands that write, and no others, have --dry-run."""
         return any("--dry-run" in parameter.opts for parameter in self.command.params)
 
     @property
@@ -96,7 +96,7 @@ class Tool:
         """The command as typed, without ``qctl``.
 
         Args:
-            arguments: fit the schema.
+            arguments: parameter name → value. They must fit the schema.
 
         Raises:
             UsageError: a name begins with a dash.
@@ -180,7 +180,7 @@ def _name(parameter: Any) -> str:
 
 
 def _plain(name: str, value: str) -> str:
-    # Words after a ``--`` would be the COMMAND of a drain, so no name may look like an option.
+    # A ``--`` before the name cannot protect it: a drain would take the name for its COMMAND.
     if value.startswith("-"):
         raise UsageError(
             f"{name}: {value!r} begins with a dash",

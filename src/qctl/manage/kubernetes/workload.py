@@ -18,8 +18,8 @@ _FIELDS = (
     "{{with .spec.paused}}{{.}}{{end}}",
     # How the pods are replaced: "strategy" of a deployment, "updateStrategy" of a stateful set.
     "{{with .spec.strategy}}{{.type}}{{end}}{{with .spec.updateStrategy}}{{.type}}{{end}}",
-    # How many pods may be missing during a rollout, or be there on top: a number or a percentage.
-    # Not within "with", which leaves 0 out.
+    # During a rollout: how many pods may be missing, and how many extra pods may exist. Each is a
+    # number or a percentage. The value itself is not in a "with", which prints nothing for 0.
     "{{with .spec.strategy}}{{with .rollingUpdate}}{{.maxUnavailable}}{{end}}{{end}}"
     "{{with .spec.updateStrategy}}{{with .rollingUpdate}}{{.maxUnavailable}}{{end}}{{end}}",
     "{{with .spec.strategy}}{{with .rollingUpdate}}{{.maxSurge}}{{end}}{{end}}",

@@ -102,7 +102,7 @@ class Qctl:
         return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
 
     def stopped(self) -> Sequence[tuple[str, str]]:
-        """The stopped masters: name and start command, with --processes as the only flag."""
+        """Name and start command of each stopped master; of its flags, only --processes is kept."""
         found = [
             (name, self._start_command(name))
             for name in master_names(self._home)

@@ -44,7 +44,7 @@ class MasterState:
         apps: each as ``module:attribute``.
         cwd: the master's working folder.
         processes: the number of worker processes.
-        grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
+        grace_s: at a stop, how many seconds the running jobs have to end; 0 for no limit.
     """
 
     name: str
@@ -125,7 +125,7 @@ class MasterFolder:
             ) from None
 
     def try_lock(self) -> int | None:
-        """A descriptor that holds the lock, for the master to inherit; None if a master has it."""
+        """A descriptor that holds the lock, for a new master; None if a master holds the lock."""
         return try_lock(self.path / "lock")
 
     def write(self, state: MasterState) -> None:

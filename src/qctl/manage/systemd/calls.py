@@ -10,7 +10,7 @@ from qctl.manage.tool import ToolCall
 
 # How systemctl reports that a request failed after systemd had accepted it.
 _JOB = "Job for "
-# What systemctl prints if this user lacks rights or (the last text) if polkit does not answer.
+# What systemctl prints if this user lacks rights. The last text means that polkit does not answer.
 _NO_RIGHTS = ("authentication required", "Access denied", "Permission denied", "timed out")
 
 

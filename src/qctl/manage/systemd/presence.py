@@ -15,7 +15,7 @@ def is_present(kind: str) -> bool:
     """Whether there is a systemd to ask. Only looks for its files.
 
     Args:
-        kind: ``systemd`` for the system's, ``systemd-user`` for this user's.
+        kind: ``systemd`` for the system's systemd, ``systemd-user`` for this user's systemd.
     """
     if kind == "systemd-user":
         runtime = os.environ.get("XDG_RUNTIME_DIR")

@@ -16,7 +16,7 @@ from qctl.wire.read.snapshot import QueueSnapshot
 
 @dataclass(frozen=True, slots=True)
 class BulkQueue:
-    """A queue, and how many of its jobs are in the state or are named."""
+    """A queue, and how many jobs the action visits in it: those in the state, or the named ids."""
 
     keys: QueueKeys
     total: int
@@ -89,7 +89,7 @@ class BulkRuns:
         )
 
     def __iter__(self) -> Iterator[BulkProgress | BulkReport]:
-        """Do the work, and yield the progress in each queue, and at its end its report.
+        """Do the work. For each queue, yield progress while it runs, then the queue's report.
 
         Raises:
             InterruptedByUserError, PartialError, QctlError: as ``BulkRun``. With several queues,
@@ -115,7 +115,7 @@ class BulkRuns:
                 error = raised
             finally:
                 report = self._run.report(error.what if error is not None else None)
-                # In this order, the other thread never counts the queue twice.
+                # In the other order, ``progress`` in another thread could count the queue twice.
                 self._run = None
                 self.reports.append(report)
             if error is not None:

@@ -104,9 +104,9 @@ class BulkRun:
             state=selection.state or "",
             dry_run=dry_run,
             just_seen=selection.state is not None and not selection.only.ids,
-            # A dry run must remember its earlier changes if jobs are named, or if jobs are retried:
-            # a retried job then owns its deduplication id. Otherwise, jobs of one state do not
-            # affect each other.
+            # A dry run must remember what it would have changed if jobs are named, and also if jobs
+            # are retried, because a retried job owns its deduplication id. Other actions on the
+            # jobs of one state need no memory: these jobs do not affect each other.
             foresight=Foresight()
             if dry_run and (selection.named_count or action.name == "retry")
             else None,

@@ -126,7 +126,7 @@ class Examination:
     @property
     @read_once
     def workers(self) -> Workers:
-        """The connected workers under the prefix whose connections have names."""
+        """The connected workers under the prefix, without those whose connection has no name."""
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -141,7 +141,8 @@ class Examination:
     def all_workers_of(self, snapshot: QueueSnapshot) -> list[WorkerClient] | None:
         """Those of ``workers`` that serve one queue.
 
-        None if there are none, but workers whose connections have no name may serve the queue.
+        None if this is unknown: no such worker is found, but a worker whose connection has no name
+        may serve the queue.
         """
         return workers_of(snapshot, self.workers)
 

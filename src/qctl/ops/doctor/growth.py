@@ -16,8 +16,8 @@ MANY, VERY_MANY = 10_000, 100_000
 # Redis trims streams only roughly. A stream above limit * _FACTOR + _SLACK counts as not trimmed.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
-# Redis does not show the limit in a worker's options. If the count of finished jobs is a multiple
-# of this, qctl assumes that such a limit keeps the count there.
+# A worker's options may limit how many finished jobs stay, but Redis does not show these options.
+# If the count of finished jobs is a multiple of _ROUND, qctl assumes that it is at such a limit.
 _ROUND = 1000
 
 

@@ -23,7 +23,8 @@ from qctl.wire.read.clients import is_listed
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 from qctl.wire.read.versions import other_libraries
 
-# Limits without --full: keys that are scanned, and jobs that are then searched for in the states.
+# Limits without --full: how many keys are scanned, and how many of the jobs found in this scan are
+# then searched for in the states.
 MAX_KEYS = 30_000
 MAX_JOBS = 2000
 # Lists, sorted sets and states from which workers take ids, even if an id has no job.
@@ -138,7 +139,7 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
-    """Ids in a state that have no job. Workers run some of these ids, without a name or data."""
+    """Ids that are in a state but have no job. Workers run some of them, without a name or data."""
     ids, examined, total = ids_without_job(exam.client, exam.snapshots, full=exam.full)
     for keys, found in grouped(ids, lambda each: each.keys).items():
         by_state = Counter(bare.state for bare in found)

@@ -99,7 +99,7 @@ def paused(exam: Examination) -> Iterator[Finding]:
 
 
 def resumes_at_start(exam: Examination) -> Iterator[Finding]:
-    """Apps that resume a queue when they start, as a drain of the app saw and recorded."""
+    """Apps that resume a queue when they start. A drain of the app saw and recorded this."""
     names = {keys.name for keys in exam.keys}
     try:
         resumers = read_resumers(exam.client, exam.settings.prefix)

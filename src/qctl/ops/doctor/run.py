@@ -219,7 +219,10 @@ def _read(client: Client, wanted: Collection[QueueKeys]) -> Queues:
 def _served_by(
     client: Client, address: Address, settings: Settings, target: Target
 ) -> tuple[Collection[QueueKeys], Collection[QueueKeys]]:
-    """The target's queues under the prefixes in force (none if unknown), and under others."""
+    """The target's queues under the prefixes in force, and its queues under other prefixes.
+
+    Both are empty if the connected workers cannot be listed.
+    """
     try:
         connections = read_connections(client, settings, address.db, target.processes)
     except FailedError:

@@ -167,8 +167,8 @@ def jobs_of_unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJ
 def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
     """Queues in which no job has started for ``PATIENCE_S``, although one could have started.
 
-    The time begins when a job last moved, or when the oldest waiting job was added, if that is
-    later.
+    The time begins at the later of two moments: when a job last moved, and when the oldest waiting
+    job was added.
     """
     idle = [snapshot for snapshot in snapshots if _could_start(exam, snapshot)]
     events = recent_events(exam.client, [snapshot.keys for snapshot in idle], _EVENTS)

@@ -262,7 +262,8 @@ def _listed(queues: Collection[QueueKeys], others: Collection[QueueKeys] = ()) -
     """Names of queues for a message.
 
     Args:
-        others: the queues whose common prefix is left out of the names; empty means ``queues``.
+        others: the common prefix of these queues is left out of the names. If ``others`` is
+            empty, the common prefix of ``queues`` is left out.
     """
     prefix = common_prefix(others or queues)
     order = queues if isinstance(queues, Sequence) else sorted(queues)

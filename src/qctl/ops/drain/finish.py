@@ -45,7 +45,7 @@ def put_back(
     """
     try:
         # Jobs that still ran at the restart are put back before the resume, so that they run first.
-        # If no worker was asked to stop, these jobs may still be running.
+        # If no worker was asked to stop, nothing is put back: these jobs may still be running.
         if restarted.in_the_way and restarted.has_stopped_workers:
             yield from recover_sole(context, restarted)
         if not keep_paused:

@@ -161,8 +161,9 @@ def _count(queue: QueueJobs, event: Event) -> None:
     elif name == "waiting" and previous in FINISHED:
         queue.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
-        # Somebody put a lost job back. If the job was lost during the drain, it now counts twice,
-        # and one job seems to be missing. That is safer than to hide the loss of another job.
+        # Somebody put a lost job back. If the job was lost during the drain, ``begin`` includes it
+        # too, so it is expected twice, and one job seems to be missing. That is safer than to hide
+        # the loss of another job.
         queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")

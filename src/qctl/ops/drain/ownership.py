@@ -14,7 +14,8 @@ class Pauses:
     """Who has paused and resumed each queue since the drain began.
 
     Attributes:
-        ours: queues that we paused, or may have paused, until we or our watchdog resume them.
+        ours: queues that we paused, or may have paused. A queue is removed when we or our watchdog
+            resume it.
         resumed: queues that we, or our watchdog, have resumed.
         is_left_to_watchdog: whether the watchdog has to resume the queues in ``ours``.
         resumed_by_others: queues that somebody else has resumed.

@@ -57,8 +57,8 @@ class DrainPlan:
         target: the processes to restart; None without a restart, or with an operator's command.
         connections: the connected workers; None if no target was looked up.
         durations: how long the last jobs of the queues took.
-        guessed: what the operator must confirm if qctl chose the target: the target's name and, if
-            qctl also chose the queues, their names; else "".
+        guessed: what qctl chose, for the operator to confirm: the target, or the target and the
+            queues; "" if qctl did not choose the target.
         strategy: ``pause`` (all queues, until the end) or ``roll`` (one process after another).
         mixed: queue → warning, if the queue may be paused although BullMQ 5 and 6 both serve it.
         left_behind: queues left paused by a drain that no longer runs. This drain takes them over.

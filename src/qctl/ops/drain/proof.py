@@ -1,8 +1,8 @@
 """The proof at the end of a drain: every job that the queues held is in some state, or has ended.
 
-Up to ``MAX_IDS`` jobs of a queue are followed by id, and each is looked up if no event reports its
-end. In a larger queue, these jobs are a sample. Therefore the number of all jobs is also checked:
-it must be the number at the start, changed by the events since then.
+The drain remembers the ids of up to ``MAX_IDS`` jobs of a queue. If no event reports the end of
+such a job, the job is looked up. In a larger queue, these jobs are a sample. Therefore the number
+of all jobs is also checked: it must be the number at the start, changed by the events since then.
 """
 
 from __future__ import annotations

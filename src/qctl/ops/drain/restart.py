@@ -42,7 +42,7 @@ class Restarted:
             restart; None when unknown.
         ran_command: whether the plan's command was started.
         replacement: watches the workers that the command replaces; None if there is no command, or
-            if new workers are not checked for.
+            if the drain does not check that new workers connect.
         workers, rule: see ``DrainReport``.
         stopped_beside: other queues whose workers went away while the command ran.
         ended_by: the exception that ended the restart early; None if it did not end early.

@@ -30,7 +30,7 @@ class Tracker:
     Attributes:
         inventory: the jobs of all queues, running or not.
         pauses: who paused and resumed the queues.
-        cursors: queue → the id of the last event read; only queues whose events are followed yet.
+        cursors: queue → the id of the last event read; holds only queues that are already followed.
         missed: queues whose event stream may have been trimmed before all of it was read.
         has_started: whether a job has started since the last pause.
     """
@@ -84,8 +84,8 @@ class Tracker:
         """Read all events up to now, however many there are."""
         goals = {keys: event_order(last_event_id(self._client, keys)) for keys in self.cursors}
         while any(event_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
-            # If there is no event before the goal, the stream was deleted or restored from an older
-            # state.
+            # If no event is left but the goal is not reached, the stream was deleted, or restored
+            # from an older state.
             if not self.follow():
                 break
         # Also check streams without new events, because they may have been deleted or restored.

@@ -8,9 +8,9 @@ tries again. A note in Redis names the owner of a pause, so the watchdog leaves 
 
 The messages on the pipe are lines of JSON. The first has ``url`` and ``leases``: for each queue its
 prefix, its name, and its lease, written as JSON. ``{"stopping": […]}`` comes before processes are
-restarted together, and names all of them. The last is ``{"goodbye": true}``; its ``watch_s`` is the
-time for which the watchdog still resumes any queue whose pause a failover brings back. The Redis
-URL, which may hold a password, is sent through the pipe, so that no process list shows it.
+restarted together, and names all of them. The last is ``{"goodbye": true}``. Its ``watch_s`` is how
+long the watchdog goes on: if a failover brings a pause back, the watchdog resumes the queue again.
+The Redis URL may hold a password, so it is sent through the pipe: no process list shows it.
 
 SIGTERM, SIGINT and SIGHUP make the watchdog hurry, but it still undoes the drain before it ends. If
 qctl is killed in a systemd service, for example, systemd sends SIGTERM to the watchdog, too.

@@ -385,7 +385,7 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending. A text with a number would be shown at each change of it."""
+    """What keeps the jobs from ending. No text has a number: a changed text is shown again."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":

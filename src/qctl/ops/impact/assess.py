@@ -153,7 +153,7 @@ def assess(
 
     Args:
         words: queues, each as ``NAME`` or ``NAME@PREFIX``. Other queues that the target serves are
-            included if they are under one of these prefixes or of the prefixes in force.
+            included if their prefix is in force, or if it is the prefix of a queue in ``words``.
         target: what would be restarted. None for the one app that serves the queues, or, if there
             is not exactly one, for all workers of the queues.
         away_s: how long no worker will run; None for the duration of a plain restart.
@@ -233,7 +233,8 @@ class _Assessor:
         ]
         masters = self._or_remark("how safe the data is", self._masters)
         times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
-        # By default, assume the longest plain restart or, without a target, the longest start.
+        # The default is the maximum for a plain restart. If that is unknown, or if there is no
+        # target, the default is the maximum for a start.
         away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
         worst = tuple(job for job in jobs if job.interrupted)
         best = tuple(job for job in jobs if job.interrupted_if_handled)
@@ -336,7 +337,7 @@ class _Assessor:
         return None
 
     def _remark_on_rights(self) -> None:
-        """Say that a drain would be refused to this Redis user; another user may do it."""
+        """Add a remark if this Redis user may not make a drain; another user may be allowed to."""
         try:
             require_rights(self._client, self._keys, rights.DRAIN, what="a drain")
         except RefusedError as error:

@@ -21,7 +21,8 @@ HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24
 # Averages of fewer jobs mean nothing.
 MIN_JOBS = 50
-# An hour is quiet if it has at most min + _QUIET * (max - min) jobs; min and max are of all hours.
+# An hour is quiet if it has at most min + _QUIET * (max - min) jobs. min and max are the numbers of
+# jobs in the quietest and the busiest hour.
 _QUIET = 0.15
 # At least this share of the hours of a day or a week must be known.
 _MIN_KNOWN = 0.95

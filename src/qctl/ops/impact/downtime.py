@@ -30,12 +30,12 @@ class Downtime:
     Args:
         boot_s: time from the start of a process until its worker connects, minimum and maximum.
         boot_is_assumed: whether ``boot_s`` is assumed, because no last start can be timed.
-        plain_s: how long a plain restart leaves the target without a worker, minimum and maximum:
-            as if all processes stopped at once, unless the manager keeps one of them running.
+        plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
+            All processes are assumed to stop at once, unless the manager keeps one of them running.
         drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs. All that
             time, the queues are paused.
-        drain_p50_s, drain_p95_s: the same time plus the restart of all processes, one after
-            another unless the manager replaces them together.
+        drain_p50_s, drain_p95_s: that wait plus the time to restart all processes. They are
+            restarted one after another, unless the manager replaces them together.
         roll_is_possible: whether the processes can be replaced one by one, without a pause.
         roll_why_not: why such a roll is impossible, or why that is unknown; "" if it is possible.
     """
@@ -121,7 +121,7 @@ def _boot_s(
     """How long a start takes (minimum and maximum), and whether these times are assumed.
 
     The last start took the age of the process minus the age of its worker's connection. If the
-    worker lost that connection later and connected again, the start took less than this.
+    worker has connected again since that start, the start took less time than this.
     """
     sure, limits = [], []
     for process in processes:

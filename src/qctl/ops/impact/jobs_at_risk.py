@@ -166,8 +166,8 @@ class Holders:
 def _lives_here(beat: Heartbeat) -> bool:
     """Whether the process of this heartbeat runs on this host.
 
-    A container may have the host's name but its own pids. So the process of this host that has the
-    pid must have started when the worker did.
+    A container may have the host's name but its own pids, so the pid alone proves nothing. The
+    process that has this pid on this host must also have started just before the worker.
     """
     if beat.host != socket.gethostname():
         return False

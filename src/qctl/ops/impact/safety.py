@@ -112,7 +112,7 @@ def _has_room(server: ServerFacts) -> bool | None:
 
 
 def _has_enough_replicas(server: ServerFacts) -> bool | None:
-    """Whether enough replicas are good. INFO has the number of good ones only if any are needed."""
+    """Whether enough replicas are good. INFO does not count good replicas if none are needed."""
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None

@@ -1,7 +1,7 @@
 """What a restart affects: which queues, which processes, and which workers are connected.
 
-A drain must know all of this before it begins. ``qctl impact`` also answers if parts of this are
-unknown; ``Scope.remarks`` says which parts, and why.
+A drain must know all of this before it begins. ``qctl impact`` gives an answer even if parts of
+this are unknown; ``Scope.remarks`` says which parts, and why.
 """
 
 from __future__ import annotations
@@ -262,8 +262,8 @@ def _listed(queues: Iterable[QueueKeys], prefix: str | None) -> str:
 def _may_serve_more(target: Target, connections: Connections | None) -> str:
     """Why a target may serve more queues than those that are known; "" if it does not.
 
-    It does not if the config names its queues, or if each running process has a known worker and no
-    connection without a name waits for jobs.
+    The known queues are all queues of the target in two cases: the config names its queues; or each
+    of its running processes has a known worker, and no nameless connection waits for jobs.
     """
     if target.configured:
         return ""

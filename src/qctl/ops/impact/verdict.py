@@ -87,7 +87,7 @@ class Facts:
 
     @property
     def leaves_old_process(self) -> bool:
-        """Whether a plain restart would leave an old process running, too."""
+        """Whether a plain restart would leave an old process running beside the new one."""
         target = self.scope.target
         return target is not None and any(each.restart_trouble for each in target.processes)
 
@@ -111,8 +111,8 @@ def judge(facts: Facts) -> Verdict:
         again = () if keep else (command_on([keys], "pause") for keys in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # If jobs are active, they run in workers outside the target, but the target may run their next
-    # attempts.
+    # If jobs are active, they run in workers outside the target. The target may run the next
+    # attempts of these jobs.
     is_active = any(q.active for q in queues)
     running = "no job of the target is running" if is_active else "no job is running"
     reason = f"{running}, and no job is known that could start at this moment"

@@ -89,8 +89,9 @@ def moved_queues(
 ) -> tuple[QueueKeys, ...]:
     """The queues that looked idle at first, but in which a job has moved since then.
 
-    A short job may start after the first reading and end before the second, so that neither shows
-    it as active. Its queue is found if the job waits or is delayed at the second reading.
+    A short job may start after the first reading and end before the second, so neither reading
+    shows the job as active. Its queue is still found if, at the second reading, a job waits in the
+    queue, or the queue's next delayed job is due at another time than at the first reading.
 
     Args:
         snapshots, active, agendas: the first reading; ``agendas`` is None if Redis refuses it.

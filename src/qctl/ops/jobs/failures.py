@@ -1,8 +1,9 @@
 """Counts the failed jobs of a queue by the reason, the name or a value of the payload.
 
 Every failed job is read once, oldest failure first, while other clients go on. Memory is bounded:
-when too many groups are held, the rarer half is merged into "other". No job is lost by that, but
-the count of a group that begins after a merge is a lower bound: it may have been merged before.
+when too many groups are held, the rarer half is merged into "other". Every job is still counted.
+But the count of a group that begins after a merge is a lower bound, because earlier jobs of the
+group may be in "other".
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from qctl.wire.write.walk import start_walk
 DEFAULT_LIMIT = 20
 # When more groups than this are held, the rarer half is merged into "other".
 MAX_HELD = 1000
-# A longer text of the payload is no group of its own. In characters.
+# In characters. All longer texts of the payload are in one group.
 _MAX_VALUE = 200
 # The value of --by → the field of --where.
 _FIELDS = {"reason": "shape", "name": "name"}
@@ -170,9 +171,9 @@ class FailureScan:
 
         Raises:
             InterruptedByUserError: ``stop`` ended the scan.
-            PartialError: some jobs may not have been read; or Redis refused a command or could not
-                be reached after some jobs were read.
-            QctlError: the same before a job was read.
+            PartialError: some jobs may not have been read; or, after some jobs were read, Redis
+                refused a command or could not be reached.
+            QctlError: before any job was read, Redis refused a command or could not be reached.
         """
         try:
             yield from self._scan()

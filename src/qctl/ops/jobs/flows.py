@@ -34,8 +34,9 @@ class FlowTree:
         queue, prefix, id: the job in question.
         nodes: how many jobs are in ``root`` and below it.
         is_cut: whether a job has children that are left out because of a limit.
-        above: the key of a job above ``root`` that is left out, because it is gone, its key can be
-            read in several ways, or there are too many levels; None if ``root`` has no parent.
+        above: the key of the parent of ``root``; None if ``root`` has no parent. The parent is left
+            out because it is gone, its key can be read in several ways, or there are too many
+            levels.
     """
 
     queue: str
@@ -146,7 +147,10 @@ def read_tree(
 
 
 def _path(client: Client, job: JobKey, max_depth: int) -> tuple[list[JobKey], str | None]:
-    """The job and the jobs above it, from the top; and the key of a job above that is left out."""
+    """The path from the root of the tree to the job, and the key of the root's parent.
+
+    The key is None if the root has no parent.
+    """
     path = [job]
     while True:
         (found,) = read_flow_jobs(client, [path[0]])
@@ -201,7 +205,10 @@ def _children(
 
 
 def _order(node: _Node) -> tuple[int, str, int, str]:
-    """Children that have not ended come first, then by queue and id; numbers by their value."""
+    """Sort key: children that have not ended, then failed, then completed ones.
+
+    Children in the same state are sorted by queue, then by id. Numeric ids are sorted by value.
+    """
     keys, job_id = node.job or (None, node.key)
     number = int(job_id) if job_id.isascii() and job_id.isdecimal() and len(job_id) < 20 else 0
     rank = (None, "failed", "completed").index(node.ended)

@@ -2,8 +2,8 @@
 
 Without a filter, only the jobs shown are read, whatever the size of the queue. With a filter by
 ids, only the jobs with these ids are read. With any other filter, jobs are read in chunks until
-enough of them match. There are two exceptions: to find stalled jobs, or given ids in ``active``,
-all active jobs are read. They are few.
+enough of them match. In two cases, all active jobs are read: to find stalled jobs, and to find
+given ids in ``active``. There are only few active jobs.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk, without jobs that have left ``active`` or ``stalled`` since."""
+    """The jobs of one chunk, without those that have meanwhile left ``active`` or ``stalled``."""
     now_ms = time.time() * 1000
     # Only active jobs have locks.
     locks = state in {"active", "stalled"}
@@ -183,7 +183,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
 
 
 def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
-    """The fields of a job that both lists and the job in full show."""
+    """The fields that a job has both in a list and when it is shown in full."""
     return {
         "id": record.id,
         "name": record.name,

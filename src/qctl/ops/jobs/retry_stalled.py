@@ -42,7 +42,7 @@ class RetriedQueue:
 
     Args:
         retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
-        failed: how many of the jobs put back had failed for stalling too often.
+        failed: how many jobs in ``retried`` were failed jobs that had stalled too often.
         error: why putting back the queue's jobs failed; None if it did not fail. Some of the jobs
             may have been put back before the failure.
     """

@@ -50,7 +50,7 @@ _VARIABLE = re.compile(
     | (?P<number>
           (?:(?<=[\s(=:])-)?(?<![0-9a-zA-Z])\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?![0-9a-zA-Z]))?
       )
-    # Kept. Consumed as a whole, because no pattern but "text" can begin inside a word.
+    # A word is kept. It is consumed as a whole, because no other pattern can begin inside it.
     | [a-zA-Z]++\s*+
     """,
     re.VERBOSE,

@@ -91,7 +91,7 @@ class Filter:
     """Chooses jobs of a state: those that meet every given condition.
 
     Args:
-        since, until: bounds for the time when a finished job finished, or any other job was added.
+        since, until: bounds for ``finished_at`` of a finished job, or ``added_at`` of another job.
         where: a test made by ``parse_where``, or any function.
     """
 
@@ -130,9 +130,9 @@ def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
     A field that a job does not have equals only ``null``. A number in the expression equals the
-    same number, and text only if the text is written in the same way: ``id = 1`` matches the id
-    ``1``, but not ``01``. With ``<`` and ``>``, a number is also compared with text that is a
-    number.
+    same number in a job. It equals text in a job only if the text is written in the same way:
+    ``id = 1`` matches the id ``1``, but not ``01``. With ``<`` and ``>``, a number is also compared
+    with text that is a number.
 
     Raises:
         UsageError: the text is not an expression; the message points at the place.
@@ -163,7 +163,7 @@ def equality(field: str, value: Any) -> str | None:
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         number = _literal(value)
-        # Text such as 007 or 1.0 is not written like the number, so it equals only the same text.
+        # Other text, such as 007, is quoted below: unquoted, it would also match the number 7.
         if _number_text(number) == value:
             return f"{field} = {value}"
     if value is None or isinstance(value, bool):

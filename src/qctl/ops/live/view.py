@@ -31,7 +31,8 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 T = TypeVar("T")
 
-# The most queues in one reading, however tall the screen is, and if they are sorted by a figure.
+# One reading covers at most this many queues, however tall the screen is. To sort queues by a
+# figure, all of them must be read, so more queues than this cannot be sorted by a figure.
 MAX_QUEUES = 200
 # The trouble of a queue that no longer exists.
 GONE = "is gone"
@@ -48,8 +49,8 @@ MAX_COMMANDS_PER_S = 5000
 TREND_POINTS = 30
 # The minimum time between two scans for queues.
 MIN_SCAN_PAUSE_S = 30.0
-# The next scan waits this many times as long as the last scan took, so that scans take at most 1 %
-# of the time.
+# The pause before the next scan, as a multiple of the duration of the last scan: scans take at most
+# 1 % of the time.
 _SCAN_PAUSE_FACTOR = 100
 
 
@@ -58,8 +59,8 @@ class View:
     """What is on the screen.
 
     Args:
-        queues: names of the queues in sight, or of all queues if they are sorted by a figure; those
-            after the first 200 are not read.
+        queues: names of the queues in sight; or of all queues, if the screen sorts them by a
+            figure. Only the first 200 are read.
         chosen: the queue whose workers and jobs are shown; None if no queue is chosen.
         jobs: how many active jobs to read; less than 20 counts as 20, more than 200 as 200.
     """

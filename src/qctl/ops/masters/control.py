@@ -39,9 +39,9 @@ def start(
     """Start a master that outlives this process.
 
     Args:
-        launch: starts the master's process. Gets the master's folder, and the descriptor of the
-            folder's lock, which the process keeps open.
-        timeout_s: the longest wait until the master is ready; after that, the master is stopped.
+        launch: starts the master's process. Gets the master's folder and the descriptor of the
+            folder's lock. The process must keep the descriptor open.
+        timeout_s: how long the master may take to be ready. If it takes longer, it is stopped.
 
     Raises:
         FailedError: a master of this name runs already, or the new one ended before it was ready;

@@ -257,7 +257,7 @@ def _oldest(*rows: QueueFigures) -> float | None:
 
 
 def _prefixes_used(settings: Settings, queues: Iterable[QueueKeys]) -> list[str]:
-    """The prefixes of these queues, and the prefix of the settings if they have only one."""
+    """The prefixes of these queues; also the settings' prefix, if the settings have only one."""
     single = settings.prefixes.single
     return sorted({*(queue.prefix for queue in queues), *([] if single is None else [single])})
 

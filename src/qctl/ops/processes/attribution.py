@@ -93,7 +93,7 @@ def by_address(
 
 
 def children_holding(workers: Iterable[WorkerClient], pid: int) -> set[int]:
-    """Pids of the descendants of a process that hold a worker's connection themselves."""
+    """Pids of those descendants of process ``pid`` that hold the connection of a worker."""
     from qctl.manage.host import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
 
     tree = process_tree(pid)
@@ -130,8 +130,8 @@ def serving(
 
     Args:
         connected: identity of a process → the queues that the process serves now.
-        settings: a queue that the settings list for a target counts as served by each process of
-            the target.
+        settings: lists queues for targets. Each process of a target counts as serving the queues
+            that are listed for the target.
     """
     found = {}
     for process in processes:

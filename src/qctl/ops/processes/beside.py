@@ -14,7 +14,7 @@ _LOCAL = ("127.", "[::1]")
 def queues_beside(
     client: Client, db: int, queues: Collection[QueueKeys]
 ) -> tuple[list[QueueKeys], list[ForeignWorker]]:
-    """Other queues that are served by a process, container or host that serves one of ``queues``.
+    """Other queues that share a process, container or host with one of ``queues``.
 
     On this host, the process of each connection is known. Workers elsewhere are compared by IP
     address: each container or pod has its own, but all processes on one machine share an address.
@@ -27,7 +27,7 @@ def queues_beside(
     connected = list_all_workers(client, queues, db)
     if connected is None:
         return [], []
-    # Afterwards, so that the process of each listed connection is known, however new it is.
+    # Read the pids after the workers, so that the pid of even the newest worker is known.
     pids = pids_by_endpoint()
 
     def place(address: str) -> str | int:

@@ -32,9 +32,10 @@ Found = tuple[Sequence[ManagedProcess], tuple[str, ...]]
 def manager_for(  # noqa: PLR0911 - one return per manager
     kind: str, settings: Settings, timeout_s: float | None = None
 ) -> Restarter | Rollout:
-    """The process manager of this kind, the first part of ``MANAGER:NAME``.
+    """The process manager of one kind.
 
     Args:
+        kind: the first part of ``MANAGER:NAME``.
         timeout_s: how long to wait for an answer; None for the manager's own default.
 
     Raises:
@@ -183,8 +184,8 @@ def _find(manager: Manager, name: str) -> Sequence[ManagedProcess]:
         found = manager.find(name)
     except NotFoundError:
         return ()
-    # Keep the name from the config, which lists the queues under that name: the manager may return
-    # a longer one.
+    # The manager may return a longer name. Keep the name from the config, because the config lists
+    # the target's queues under that name.
     return [replace(process, target=f"{manager.kind}:{name}") for process in found]
 
 

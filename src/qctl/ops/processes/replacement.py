@@ -126,7 +126,7 @@ class Replacement:
     def stopped_beside(self) -> tuple[str, ...]:
         """Other queues that have lost workers. Jobs of these queues may have been interrupted.
 
-        A queue in another database is included as a description.
+        A queue in another database is named together with that database.
         """
         connected = self._read()
         now = self._elsewhere_of(connected.workers, connected.foreign)

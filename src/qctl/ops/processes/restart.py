@@ -32,14 +32,14 @@ from qctl.wire.read.info import run_ids
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
-# If the time from one reading to the next is longer, for example because Redis is away, the excess
-# does not count as time that the new process has taken.
+# If the next reading comes later than this, for example because Redis is away, the deadline of the
+# new process moves by the time in excess of this.
 READING_S = 1.0
-# How long an old process may always take to stop, even if the drain's time limit is shorter. Nearly
-# all kill timeouts are shorter than this.
+# Each old process gets at least this time to stop, even if the drain's time limit is shorter.
+# Nearly all kill timeouts are shorter than this.
 MIN_STOP_S = 180.0
-# If the operator wants to stop and SIGKILL is due within this time, qctl waits for it: after a
-# resume, the old process could take jobs, which SIGKILL would interrupt.
+# If the operator wants to stop, but SIGKILL is due within this time, qctl first waits for SIGKILL.
+# If qctl resumed the queues sooner, the old process could take jobs that SIGKILL would interrupt.
 LAST_WAIT_S = 10.0
 # The rest between two readings.
 POLL_S = 0.05
@@ -165,7 +165,7 @@ class Restart:
         self._prefix = prefix
         self._db = db
         self._watch_s = watch_s
-        # How long to wait for the end of the old process, without the time for SIGKILL to work.
+        # How long the old process may take to stop. ``_await_old_gone`` waits ``BOOT_S`` longer.
         self.patience_s = min(process.max_stop_s, max(timeout_s, MIN_STOP_S))
         self._asked_s = time.time()
         self._stop = stop

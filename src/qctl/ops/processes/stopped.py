@@ -26,8 +26,8 @@ def current_process(
     """The process as it is now, with a new pid after a crash or somebody else's restart.
 
     Args:
-        rest: waits a short time while somebody else is stopping or restarting the process. What
-            it raises ends the wait.
+        rest: waits a short time. It is called again and again while somebody else is stopping or
+            restarting the process. If it raises an exception, the wait ends with that exception.
 
     Raises:
         StoppedError: somebody has stopped or is stopping it, or its manager no longer lists it.

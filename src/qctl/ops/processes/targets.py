@@ -176,7 +176,7 @@ def require_listed(client: Client, queues: Iterable[QueueKeys], *, or_else: str 
     """Make sure that Redis can list the workers of these queues; see ``listed_workers``.
 
     Raises:
-        FailedError: the prefix of a queue makes this impossible.
+        FailedError: a queue has a prefix whose workers Redis cannot list.
     """
     for keys in queues:
         if not is_listed(keys.prefix):

@@ -50,8 +50,8 @@ NO_CHECK = (
     "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
     "none will"
 )
-# Follows the name in a pause note when it is unknown whether that pause is over. If it is over,
-# somebody else has paused the queue.
+# What follows "paused by NAME" in a text if NAME is from a pause note whose pause may be over. If
+# that pause is over, somebody else has paused the queue again.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -257,7 +257,7 @@ def limited(queue: QueueSnapshot) -> Note | None:
             used = counted(limit.used, "job is", "jobs are")
         text = f"may be rate limited for another {left}: {used} counted in this window, "
         text += "and the maximum of its workers' limiter is not in Redis"
-        # If jobs run, the limit is not reached, or not for long.
+        # If jobs run, the limit is not reached, or has been reached only a short time ago.
         is_idle = queue.counts.active == queue.counts.stalled
         return Note(text, (), "rate_limited", "unknown", queue.backlog) if is_idle else Note(text)
     if limit.is_manual:

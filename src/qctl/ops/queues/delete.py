@@ -33,8 +33,8 @@ class DeletionReport:
         deleted: how many keys were deleted; in a dry run 0.
         schedulers: how many schedulers the queue had.
         parents_elsewhere: jobs whose parent is in another queue. The parents wait for them.
-        children_elsewhere: jobs that wait for children in another queue, as far as a sample of 20
-            children each shows it. The children stay.
+        children_elsewhere: jobs that wait for children in another queue. At most 20 pending
+            children of each job are examined. The children are not deleted.
         workers: how many workers were connected; None if unknown.
         running: how many active jobs had a lock.
         complete: False if the deletion ended early; the queue then still exists.
@@ -91,8 +91,8 @@ class Deletion:
         """Read the queue again, and make sure that nobody works on it.
 
         Raises:
-            RefusedError: workers are connected, or that is unknown, or an active job has a lock;
-                or a drain works on the queue.
+            RefusedError: workers are connected, it is unknown whether workers are connected, an
+                active job has a lock, or a drain works on the queue.
         """
         self._read()
         running = len(self._snapshot.held)
@@ -138,9 +138,9 @@ class Deletion:
 
         Raises:
             InterruptedByUserError: ``stop`` ended the deletion.
-            PartialError: Redis refused a command or could not be reached after some keys were
-                deleted, or other clients have created parts of the queue again.
-            QctlError: the same before a key was deleted.
+            PartialError: some keys were deleted, and then Redis refused a command or could not be
+                reached; or other clients have created parts of the queue again.
+            QctlError: Redis refused a command or could not be reached, and no key was deleted.
         """
         try:
             for number in delete_queue(self._client, self.keys):

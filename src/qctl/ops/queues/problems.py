@@ -1,4 +1,4 @@
-"""What is wrong with queues, the same problem of many queues as one problem."""
+"""What is wrong with queues. If many queues have the same problem, it is reported once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def problems_of(
         for note in notes
         if note.severity is not None
     ]
-    # Queues that different people have paused are different problems.
+    # Pauses by different people are different problems.
     groups = grouped(affected, lambda a: (a.severity, a.note.kind, _pauser(a)))
     return sorted(map(_problem, groups.values()), key=_rank)
 
@@ -95,7 +95,7 @@ def _problem(group: Sequence[_Affected]) -> Problem:
     if len(group) <= MAX_NAMED:
         commands = tuple(command for affected in group for command in affected.note.commands)
     elif first.commands:
-        # The remarks on one queue have the commands for it.
+        # The status of one queue shows the commands for that queue.
         keys = group[0].queue.keys
         commands = (command(keys.prefix, "status", keys.name),)
     else:

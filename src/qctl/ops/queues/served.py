@@ -18,8 +18,8 @@ def select_served(
     """The target's queues under these prefixes, and those under others.
 
     Args:
-        serves: the queues to which the target's workers are connected. The queues that the config
-            gives the target are added.
+        serves: the queues to which the target's workers are connected. This function adds the
+            queues that the config lists for the target.
 
     Raises:
         NotFoundError: the config names a queue that does not exist.

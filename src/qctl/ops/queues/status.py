@@ -165,8 +165,8 @@ class StatusReport:
 
     Args:
         queues_known_at: when the cached queue names were read; None if they are not from the cache.
-        other_prefixes: other prefixes that hold queues, as far as the search for the queues noticed
-            them; None if there was no search.
+        other_prefixes: the other prefixes under which the search for the queues noticed queues;
+            None if there was no search.
         problems: what is wrong with the queues, worst first.
     """
 
@@ -178,7 +178,7 @@ class StatusReport:
     problems: tuple[Problem, ...] = ()
 
     def only_problems(self) -> StatusReport:
-        """The report without the queues that have no problem, and without their processes."""
+        """The report with only the queues that have a problem and the processes that serve them."""
         queues = tuple(queue for queue in self.queues if queue.severity is not None)
         labels = {label for problem in self.problems for label in problem.queues}
         return replace(self, queues=queues, processes=_serving(self.processes, labels))
@@ -261,8 +261,8 @@ def _serving(
 ) -> tuple[ProcessStatus, ...]:
     """The processes that serve some of these queues.
 
-    If no process is known to serve one of the queues, the processes that serve no queue as far as
-    is known are included: one of them may be its worker.
+    If any queue has no known process, all processes without known queues are included, because each
+    of them may serve that queue.
     """
     served = {label for process in processes for label in process.queues}
     has_gap = not served.issuperset(labels)

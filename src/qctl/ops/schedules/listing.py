@@ -64,9 +64,10 @@ class Schedule:
         limit: the maximum number of jobs; None without a limit.
         last_run_at: when its latest job started; None if no job has started, or if the scheduler
             was changed after that.
-        skipped: how many due times have passed since that of the pending job. No job runs for them.
-            At most 1,000 are counted; None if unknown.
-        data, opts: the template of its jobs; for a legacy repeatable, those of its pending job.
+        skipped: how many due times have passed since the pending job was due. No job runs for these
+            times. At most 1,000 are counted; None if unknown.
+        data, opts: the template of its jobs; for a legacy repeatable, the data and options of its
+            pending job.
     """
 
     queue: str

@@ -23,7 +23,7 @@ _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
 def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
-    """The impact as the lines of a terminal ``width`` cells wide."""
+    """The impact as text for a terminal that is ``width`` cells wide."""
     table = aspect_table([*rows_of(impact)], width=width, colour=colour)
     width = min(width, MAX_WIDTH)
     lines = [*_verdict(impact, width, colour), "", *_heading(impact, width)]

@@ -1,4 +1,4 @@
-"""The interfaces of what is behind the live view's keys. The command line implements them."""
+"""The interfaces of the code that the live view's keys call. The command line implements them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A key at the question that prepares the same action with another value of a flag.
+    """A key that the operator can press instead of an answer to the question.
+
+    The key prepares the same action with another value of one flag.
 
     Args:
         flag: the flag with its present value, for example ``--timeout 10m``.
@@ -41,7 +43,8 @@ class Proposal:
         carry_out: runs the action and yields lines to show. When ``Stop`` returns True, the action
             ends early if it is long, and a drain undoes its changes. Raises ``QctlError``. None if
             the action is refused.
-        live: the lines to show below while the action runs; called by another thread.
+        live: returns lines that are shown, while the action runs, below the lines of ``carry_out``.
+            Called by another thread.
         name: what the operator must type to confirm, such as the context's name; None if y is
             enough.
         remark: a sentence that is shown with the question.
@@ -104,7 +107,7 @@ class Details(Protocol):
     """Reads what the live view shows on request. Safe to call from several threads.
 
     Raises:
-        QctlError: it cannot be read.
+        QctlError: the job, the log or the queue cannot be read.
     """
 
     def job(self, queue: str, job_id: str) -> tuple[str, ...]:

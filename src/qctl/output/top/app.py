@@ -423,7 +423,7 @@ class TopApp(App[int]):
             self._busy = False
 
     async def _prepared(self, prepare: Callable[[], Proposal]) -> Proposal | None:
-        """The proposal; None if the action is impossible, which has then been shown."""
+        """The proposal. If the action is impossible, show the reason and return None."""
         try:
             return await in_daemon_thread(prepare)
         except QctlError as error:

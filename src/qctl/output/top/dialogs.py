@@ -52,7 +52,7 @@ class Confirm(Window):
 
 
 class ConfirmByName(Window):
-    """A question that only a name answers with yes, such as that of a context with ``confirm``."""
+    """A question that is confirmed by typing a name, e.g. that of a context with ``confirm``."""
 
     def __init__(self, proposal: Proposal, name: str, lines: Sequence[str]) -> None:
         self._name_wanted = name
@@ -148,7 +148,7 @@ class Progress(Window):
             foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
             live = [*self._proposal.live()]
         was_at_end = self.is_at_end
-        # Once it has ended, the result stands alone.
+        # Once the action has ended, its result is shown without the title.
         self.write([*self._lines_shown, *live], [foot], "" if self.ended.is_set() else None)
         if was_at_end:
             self.scroll_to_end()

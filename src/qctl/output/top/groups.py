@@ -28,7 +28,7 @@ class Groups(ModalScreen[tuple[FailureGroup, bool]]):
     """Counts and shows the groups; the result is a group to retry, and whether its count is exact.
 
     Args:
-        details: counts in a thread.
+        details: counts the failed jobs; the screen calls it in a thread.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -72,7 +72,7 @@ class Groups(ModalScreen[tuple[FailureGroup, bool]]):
         self._draw()
 
     def on_panel_moved(self, event: Panel.Moved) -> None:
-        # The list behind has not moved.
+        # The screen below must not take this event for one of its own list.
         event.stop()
         self._draw()
 

@@ -165,7 +165,7 @@ class Panel(Widget, can_focus=True):
         self._to_the_first_row()
 
     def _to_the_first_row(self) -> None:
-        # The figures of rows out of sight are still to be read, and may come before this row.
+        # The figures of hidden rows are read only later, and may then move other rows to the top.
         self._stays_first = True
         self.post_message(self.Moved())
 

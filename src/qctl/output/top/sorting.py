@@ -58,7 +58,7 @@ def _of_rates(value: Callable[[Any], float]) -> SortKey:
 
 
 def _id(job_id: str) -> tuple[bool, int, str]:
-    """Numbers by their value, and before other ids."""
+    """The sort value of an id: numbers sort by their value, and before other ids."""
     is_number = job_id.isascii() and job_id.isdecimal() and len(job_id) < 20
     return (not is_number, int(job_id) if is_number else 0, job_id)
 
@@ -73,7 +73,7 @@ def _progress(job: Job) -> float | None:
     return float(value) if is_number else None
 
 
-# The heading by which queues can be sorted without their figures.
+# Queues can be sorted by this heading even while their figures are unknown.
 BY_NAME = "QUEUE"
 QUEUE_SORTS: Mapping[str, SortKey] = {
     BY_NAME: SortKey(lambda q: q.name.casefold(), descends=False),

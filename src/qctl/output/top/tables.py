@@ -43,7 +43,10 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
 
 
 def rate(per_s: float, rates: Rates) -> str:
-    """``0.5``, ``120``; ``~`` marks an estimate from a sample, ``≥`` a rate that may be higher."""
+    """A rate as text, e.g. ``0.5`` or ``120``.
+
+    ``~`` marks an estimate from a sample; ``≥`` marks a rate that may be higher.
+    """
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
@@ -189,7 +192,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """The chosen queue's trouble, else its first note, its pause, or the reading's remarks."""
+    """The first that exists: the chosen queue's trouble, its note, its pause, then any remarks."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue

@@ -1,4 +1,4 @@
-"""Runs calls that may wait for Redis without holding up the screen."""
+"""Runs calls that may wait for Redis in a thread, so that the screen does not wait."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ from qctl.output.text import cells, without_passwords, wrapped
 _MAX_WIDTH = 104
 # The border and one blank at each side, and the border above and below.
 _FRAME_WIDTH, _FRAME_HEIGHT = 4, 2
-# A space of the foot at which no line ends.
+# A space in the foot at which a line is never wrapped.
 NO_BREAK = "\u00a0"
 _SCROLL_HINT = "   ↑↓ scroll"
 
 
 def window_room(screen_width: int) -> int:
-    """How many cells a line of a window has on a screen of this width, beside the scrollbar."""
+    """How many cells a window's line has on a screen of this width, not counting the scrollbar."""
     return max(min(screen_width, _MAX_WIDTH) - _FRAME_WIDTH - 1, 10)
 
 
@@ -88,7 +88,7 @@ class Window(ModalScreen[str]):
         self.draw()
 
     def write(self, lines: Sequence[str], foot: Sequence[str], title: str | None = None) -> None:
-        """Show other lines and another foot, and if given another title."""
+        """Show other lines and another foot; also another title, unless ``title`` is None."""
         self._lines, self._foot = tuple(lines), tuple(foot)
         self._title = self._title if title is None else title
         self.draw()

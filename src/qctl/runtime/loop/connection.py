@@ -228,8 +228,8 @@ class AsyncConnection:
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is None or (descriptor := sock.fileno()) < 0:
             return
-        # The transport may close this descriptor later. Another file must not get its number until
-        # then, so the descriptor is pointed at /dev/null.
+        # The transport may close this descriptor later. Until then, no other file may get the
+        # descriptor's number, so the descriptor is pointed at /dev/null.
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
@@ -388,7 +388,7 @@ class AsyncConnection:
             self.drop(ConnectionResetError("Redis closed the connection"))
 
     def _has_unread(self) -> bool:
-        """Whether data, or a disconnect, has arrived that the event loop has not read yet."""
+        """Whether data or a disconnect has arrived, and the event loop has not read it yet."""
         if self._transport is None:
             return False
         return self._transport.is_closing() or bool(self._poll.poll(0))

@@ -249,7 +249,7 @@ class Engine:
             self._changed.set()
 
     def _on_not_settled(self, job: Job, code: int | str) -> None:
-        """Handle a job that a step did not settle; ``code`` as for ``worker_calls.why_not``."""
+        """Handle a job that a step did not settle; for ``code`` see ``worker_calls.why_not``."""
         if code in {worker_calls.PENDING_CHILDREN, worker_calls.FAILED_CHILDREN}:
             # The job is still active and ours. It counts as running until its failure is stored.
             self.in_hand[job.id] = job

@@ -42,8 +42,8 @@ class RetryingLink:
         """Run a script as ``run_call`` does.
 
         Returns:
-            the reply, and whether Redis was away before the reply. If Redis was away, it may have
-            run an earlier attempt, or the job's lock may have expired.
+            the reply, and whether Redis was away before the reply. If Redis was away, the script
+            may have run in an earlier attempt too, or the job's lock may have expired.
         """
         return await self._repeat_while_away(lambda: self._connection.run_call(call))
 

@@ -56,8 +56,8 @@ class Recovery:
         self._error_replies = 0
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
-        # While True, the engine must not send a step: the jobs that this step fetches would look
-        # like the jobs of a step whose reply was lost.
+        # Whether a recovery runs. During a recovery, the engine must not send a step: the jobs that
+        # this step fetches would look like the jobs of a step whose reply was lost.
         self.is_under_way = False
 
     def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:
@@ -83,7 +83,7 @@ class Recovery:
             self._task = asyncio.get_running_loop().create_task(self._recover())
 
     def note_success(self, batch: Sequence[tuple[Job, str]]) -> None:
-        """Note that the step that settles ``batch`` has succeeded."""
+        """Record the success of the step that settled ``batch``."""
         if self._maybe_settled:
             self._maybe_settled.difference_update(job.id for job, _ in batch)
         self._error_replies = 0

@@ -110,7 +110,7 @@ class JobRunner:
         """Make the next job of the job's scheduler (wire format 6.4).
 
         Returns:
-            whether the job may run. If the job ran without a next job, the scheduler would end.
+            whether the job may run. If it ran before the next job is made, the scheduler would end.
         """
         engine = self._engine
         try:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 # A worker gives up one place each time this many jobs have ended.
 JOBS_PER_OFFER = 4
-# The worker gives up no place within this time of the last one. If no other worker waits, a place
-# that is given up is idle for a moment.
+# The shortest time between two moments at which the worker gives up places. If no other worker
+# waits, a place that is given up is idle for a moment.
 MIN_OFFER_PAUSE_S = 0.02
 
 
@@ -27,7 +27,7 @@ class Places:
 
         Args:
             ending: the number of jobs that end.
-            occupied: the number of places that the worker has, with those of the ending jobs.
+            occupied: the number of places that the worker has, including those of the ending jobs.
         """
         self._ended_since_offer += ending
         is_too_soon = now_s < self._offered_at_s + MIN_OFFER_PAUSE_S

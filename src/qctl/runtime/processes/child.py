@@ -39,7 +39,7 @@ from qctl.runtime.processes.messages import (
 )
 from qctl.runtime.processes.reload import FileWatch
 
-# A child that has not ended this long after its grace is stuck, and ends itself.
+# A child that still runs this many seconds after its grace is stuck, and ends itself.
 STUCK_S = 10.0
 # A worker with room fetches every ``drain_delay_s``. While a delayed job waits, the worker fetches
 # when that job is due, but after 10 s at the latest. The worker is late if no fetch has succeeded

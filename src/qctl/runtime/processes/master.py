@@ -29,11 +29,11 @@ from qctl.runtime.waiting import wait_first
 # After its grace, a child has this long to cancel its jobs, give them back and end. Then the master
 # kills it. A child whose master is gone has a longer limit of its own: ``child.STUCK_S``.
 KILL_AFTER_GRACE_S = 5.0
-# At its end, the master waits this long at most until the jobs of dead processes are put back.
+# At its end, the master waits at most this long for the jobs of dead processes to be put back.
 MAX_RECOVERY_S = 6.0
 # If a process above its limits cannot be replaced, how long to wait before the next try.
 RETRY_LIMITS_S = 30.0
-# At a stop, how long children may take to report how many jobs they have in hand.
+# At a stop, the time that children have to report their number of jobs in hand.
 _MAX_REPORT_S = 1.0
 
 

@@ -162,7 +162,7 @@ class ChildProcess:
     def last_words(self) -> list[str]:
         """The last error that the child wrote before it was ready, and how the child ended.
 
-        Without an error, the last lines that it wrote.
+        If the child wrote no error, the last lines that it wrote.
         """
         lines = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*lines, f"({self.how_it_ended})"] if self.ended.is_set() else lines

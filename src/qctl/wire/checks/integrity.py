@@ -14,7 +14,7 @@ from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
 # About how many ids are checked in all queues together.
 MAX_IDS = 10_000
-# At most and at least this many ids are checked at each end of a list or set.
+# The largest and the smallest number of ids to check at each end of a list or set.
 _MAX_PER_END, _MIN_PER_END = 200, 5
 _WINDOW = 1000
 # ``waiting`` is the state of the jobs in the lists ``wait`` and ``paused``.

@@ -17,11 +17,12 @@ from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
-# Of each kind of list, one search reads about this many ids, in all queues together.
+# One search reads about this many ids from the ``wait`` lists of all queues together, and as many
+# from their ``paused`` lists and from their ``active`` lists.
 MAX_WAITING = 20_000
 # Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
-# The last parts of the keys that a job has besides its hash.
+# A job's other keys are named like its hash, with a colon and one of these words at the end.
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 # The fields of a job's hash that are read; ``ats`` counts the starts of the job.
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
@@ -91,13 +92,14 @@ def scan_keys(
 def find_strays(
     client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None
 ) -> tuple[list[Stray], int]:
-    """The jobs in no state, and the number of jobs that may be in a list that was not read fully.
+    """The jobs in no state, and how many jobs may be in the unread part of a list.
 
     Each job is searched for twice, because a job that moves from one state to the next may be seen
     in neither. A job whose hash has changed between the two searches is left out.
 
     Args:
-        max_waiting: stop when about this many ids were read from lists; None to read all.
+        max_waiting: about how many ids to read of each kind of list, as for ``MAX_WAITING``; None
+            to read all.
     """
     first, undetermined = _unlisted(client, jobs, max_waiting)
     second, _ = _unlisted(client, list(first), max_waiting)

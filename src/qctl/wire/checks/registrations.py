@@ -15,7 +15,7 @@ from qctl.wire.states import FINISHED
 
 # About how many schedulers are read in all queues together.
 MAX_SCHEDULERS = 5000
-# At most and at least this many schedulers of each queue are read.
+# The largest and the smallest number of schedulers to read of each queue.
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 1000, 5
 # Later than any time that a score can hold.
 _NEVER_MS = 2**53

@@ -6,7 +6,8 @@
 -- ARGV[1] now, epoch ms; then ten values for each job:
 --   id, name, data as JSON, "1" if it has children or "", then an option set as in add.lua
 --
--- Answers one item for each job: its id if it was added, else the item with which add.lua says why not.
+-- Answers one item for each job: its id if it was added, else the item that add.lua answers for a job that
+-- was not added.
 --@include add_job
 
 local now_text = ARGV[1]

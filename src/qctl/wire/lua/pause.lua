@@ -23,7 +23,8 @@
 local base, meta, note = unpack(KEYS)
 local holder_json, owner, mode, layout, max_moved = unpack(ARGV)
 
--- Whether the pause in this note becomes ours. Only the pause of a drain or a restart can: see ARGV[3].
+-- Whether the pause in this note becomes ours. Only the pause of a drain or a restart can become ours: see
+-- ARGV[3].
 local function is_claimed(holder)
   if holder.verb ~= "drain" and holder.verb ~= "restart" then
     return false

@@ -5,8 +5,8 @@
 -- ARGV[1] "dry" to write nothing
 -- ARGV[2] … ids, at most 500
 --
--- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "promoted",
--- "inactive" (the job is not delayed), "missing" (its hash is gone).
+-- Answers {time, words}. The time is how many microseconds the call took, or "" if that is unknown. There is
+-- one word for each job: "promoted", "inactive" (the job is not delayed), "missing" (its hash is gone).
 --@include clock
 --@include placing
 --@include require_types

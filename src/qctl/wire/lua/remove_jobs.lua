@@ -94,8 +94,8 @@ local function split(job_key)
   end
 end
 
--- Whether the job with this key is a child of the parent of_parent. The child may have been deleted, and a
--- different job may have its id now.
+-- Whether the job with the key job_key is a child of the job with the key of_parent. The child may have been
+-- deleted, and a different job may have its id now.
 local function is_child(job_key, of_parent)
   local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
   local parent = parent_of(fields[1], fields[2])

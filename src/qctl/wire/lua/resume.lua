@@ -1,7 +1,8 @@
--- Resume a queue. Wire format 5.20, 10.2. First all ready jobs move to wait, and jobs from the paused list will
--- run first. If both lists are long, the move takes several calls. After the move, the flag (field paused of
--- meta) is cleared, workers are woken and an event is written. If the caller dies during the move, the queue is
--- still paused, and any client can resume it. So a running queue never has jobs in a list that no worker reads.
+-- Resume a queue. Wire format 5.20, 10.2. First, all ready jobs are brought into one list, where the jobs of the
+-- list paused are the next to run. If both lists are long, this takes several calls. The last call makes this
+-- list the list wait, clears the flag (field paused of meta), wakes workers and writes an event. If the caller
+-- dies before the last call, the queue is still paused, and any client can resume it. So a running queue never
+-- has jobs in a list that no worker reads.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
 -- KEYS[3] qctl's pause note, a key that names who paused the queue
@@ -9,10 +10,12 @@
 -- ARGV[2] how many jobs this call moves at most
 -- ARGV[3] "force" to make a drain of the queue stop; else ""
 --
--- Answers {word, how many jobs the paused list had, id of the event or ""}. The words: "resumed"; "running"
--- (the queue was not paused); "others" (nothing was changed, because the note has another owner; or only the
--- note was deleted, because a client has paused or resumed the queue after the owner's pause); "more" (call
--- again).
+-- Answers {word, how many jobs the paused list had, id of the event or ""}. The words:
+-- "resumed"
+-- "running": the queue was not paused
+-- "others": either the note has another owner, and nothing was changed; or a client has paused or resumed the
+--   queue after the owner's pause, and only the note was deleted
+-- "more": call again
 --@include pausing
 
 local base, meta, note = unpack(KEYS)

@@ -5,7 +5,8 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] "failed" or "completed": run only jobs in this state; "": run jobs in either state, and lost jobs
 -- ARGV[2] "" or a text: only jobs whose failedReason is this text
--- ARGV[3] "" to put jobs behind the other jobs of their priority; "next" to put finished jobs before them
+-- ARGV[3] "" to put jobs behind the other jobs of their priority; "next" to put finished jobs, but not lost
+--         jobs, before the other jobs of their priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget stalls and attempts
 -- ARGV[5] "dry" to write nothing
 -- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""

@@ -1,10 +1,10 @@
--- Make jobs whose worker is gone run next. Each job is checked again: it is put back only if it is still in
--- active and its lock is the one that the caller saw. Unlike in the stalled check (wire format 5.13), a
--- prioritised job keeps its priority, and the caller decides whether a stall is counted.
+-- Put jobs whose worker is gone back into the queue, where they run next. Each job is checked again: it is put
+-- back only if it is still in active and its lock is the one that the caller saw. Unlike in the stalled check
+-- (wire format 5.13), a prioritised job keeps its priority, and the caller decides whether a stall is counted.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] "" to forget all stalls of the jobs; else each job gets one more stall, and this is how many stalls a
---         job may have (maxStalledCount)
+-- ARGV[1] "" to forget all stalls of the jobs. Otherwise each job gets one more stall, and ARGV[1] is the number
+--         of stalls that a job may have (maxStalledCount).
 -- ARGV[2] the failure reason of a job that stalls too often
 -- ARGV[3], ARGV[4] … id, expected lock token or "" for no lock; at most 500 pairs
 --

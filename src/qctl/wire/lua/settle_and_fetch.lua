@@ -3,12 +3,12 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
--- ARGV[5] only for a queue with a global concurrency, in which each completed job frees a place: at most this
---         many of these places are for this worker; the worker that has waited longest gets the others
+-- ARGV[5] used only if the queue has a global concurrency; each completed job then frees a place. This worker may
+--         fill at most this many of these places; the worker that has waited longest gets the others.
 -- ARGV[6] worker name, or ""             ARGV[7] maximum of the worker's own rate limit, jobs, or ""
 -- ARGV[8] that limit's window, ms, or "" ARGV[9] minutes of metrics kept, or ""
--- ARGV[10] how many groups the completed jobs form; then four values for each group, which all of its jobs have
---          in common: lock token, keep rule "count|age s|limit", attempts made (this one included),
+-- ARGV[10] how many groups the completed jobs form; then four values for each group, the same for all jobs of
+--          the group: lock token, keep rule "count|age s|limit", attempts made (this one included),
 --          deduplication id or ""
 -- then three values for each completed job, at most 250: id, return value as JSON, number of its group
 --
@@ -62,14 +62,15 @@ if wanted > 0 then
     fetched = {{}, "failed", text}
   end
 end
--- Whether the queue may count as drained. After a fetch, it may only if no job is delayed either, which is what
--- "empty" means. Without a fetch, delayed jobs do not matter (5.8 step 16).
+-- Whether the queue may count as drained. After a fetch, the queue counts as drained only if the fetch answered
+-- "empty": no job is delayed either. Without a fetch, delayed jobs do not matter (5.8 step 16).
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base, "drained")
 end
--- If fewer jobs were fetched (two values each) than ended, the worker that has waited longest gets a place.
+-- If this call fetched fewer jobs (two values each) than it was given to settle, places are free: wake the worker
+-- that has waited longest.
 if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
     and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then
   wake(base)

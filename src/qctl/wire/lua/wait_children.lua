@@ -3,8 +3,9 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms   ARGV[2] job id   ARGV[3] lock token
 --
--- Answers 0 if the job waits now; 1 if it has no unfinished child, and nothing was changed. Any other answer is
--- a code of wire format 5 that says why the job does not wait (-9: a child has failed, so the job must fail).
+-- Answers 0 if the job waits now, or 1 if the job has no unfinished child (then nothing is changed). Any other
+-- answer is a code of wire format 5 that says why the job does not wait (-9: a child has failed, so the job must
+-- fail).
 --@include events
 --@include leave_active
 

@@ -53,7 +53,7 @@ class ActiveJob:
 def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     """All active jobs of some queues, in two round trips; each queue's oldest runs come first.
 
-    The lists are read again after the locks. A job without a lock that has left its list by then
+    The lists are read again after the locks. If a job has no lock and is no longer in its list, it
     has finished, and is not returned.
     """
     lists = client.pipeline(_read_lists(queues))

@@ -55,7 +55,7 @@ def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[
 
 
 def child_keys(client: Client, parent_key: str) -> Iterator[tuple[str, list[str]]]:
-    """The keys of all children that a job lists, in parts, each with the name of their list.
+    """The keys of all children that a job lists, in parts: the name of a list, and keys in it.
 
     The lists are ``dependencies``, ``unsuccessful``, ``failed`` and ``processed``, in this order.
     A scan may repeat a key.

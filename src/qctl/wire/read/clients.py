@@ -78,16 +78,16 @@ class Workers(list[WorkerClient]):
 
     @property
     def all_named(self) -> bool:
-        """Whether these are certainly all workers, except those with unusual names (``is_listed``).
+        """Whether this has every connected worker, except those that ``is_listed`` excludes.
 
-        If not, a worker that is missing here may be one of the connections without a name.
+        If False, a worker that is missing here may be one of the connections without a name.
         """
         return not self.any_queue and not self._is_cluster
 
     def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
-        """The workers of a queue whose connections have names.
+        """The known workers of a queue: those whose connections have names.
 
-        None if there are none, but workers whose connections have no name may serve the queue.
+        None if there is none, but a connection without a name may belong to a worker of the queue.
 
         Args:
             running: how many active jobs of the queue have a lock: workers run these jobs.
@@ -208,8 +208,8 @@ def parse_workers(
 ) -> Workers | None:
     """What ``list_workers_under`` returns, from each master's list of clients.
 
-    None if a list is not complete. The lists do not show whether a server is a replica. So if the
-    result is empty, workers may still be connected to the master.
+    None if a list is not complete. An empty result does not prove that there are no workers: the
+    lists may come from a replica, and workers connect to the master.
     """
     found = _connected(lists, prefixes, queues, db)
     return None if found is None else found.workers

@@ -32,7 +32,7 @@ class Survey:
     Args:
         queues: sorted by prefix and name.
         other_prefixes: prefixes of further queues, sorted; empty without ``look_beyond``. Some may
-            be missing if the database holds many keys of other programs that look like a queue's.
+            be missing if more than 2,000 keys in the database look like a ``meta`` or an ``id``.
         is_complete: whether the scan ended in time.
     """
 
@@ -55,11 +55,13 @@ def survey(
     returned name has a colon. A returned name may belong to no queue, because other keys can look
     like a queue's.
 
-    If a prefix matches only a pattern with ``*`` or ``?``, keys of other programs are likely. So
-    at least one queue under this prefix must have a ``meta`` with a field of BullMQ's. The other
-    queues under the prefix then need only an ``id``. If there is a queue ``b`` under the prefix
-    ``a``, keys ``a:b:c:…`` belong to ``b``. They are a queue ``c`` under the prefix ``a:b`` only
-    if they include both ``meta`` and ``id``.
+    A prefix that is not named, but matches a pattern with ``*`` or ``?``, may belong to another
+    program. So at least one queue under this prefix must have a ``meta`` with a field of BullMQ's.
+    The other queues under the prefix then need only an ``id``.
+
+    Keys ``a:b:c:…`` can belong to a queue ``b`` under the prefix ``a``, or to a queue ``c`` under
+    the prefix ``a:b``. If the queue ``b`` exists, the queue ``c`` is found only if it has both
+    ``a:b:c:meta`` and ``a:b:c:id``.
 
     Args:
         within_s: end the scan after this time, in seconds.
@@ -114,7 +116,7 @@ def _scan_pattern(prefixes: Prefixes) -> str:
 
 
 def _above(queue: QueueKeys) -> list[QueueKeys]:
-    """All queues whose own keys could look like this queue: for ``a:b:c``, the queue ``a:b``."""
+    """The queues that may own the keys of this queue: for ``a:b:c``, the queue ``a:b``."""
     parts = queue.prefix.split(":")
     return [QueueKeys(":".join(parts[:end]), parts[end]) for end in range(1, len(parts))]
 

@@ -16,7 +16,8 @@ from qctl.wire.states import SORTED_SETS
 _FIELDS = ("name", "timestamp", "failedReason", "parentKey", "parent")
 # The keys in which a parent lists its children, each with the command that counts them.
 _COUNTS = {"dependencies": "SCARD", "unsuccessful": "ZCARD", "failed": "HLEN", "processed": "HLEN"}
-# For so many jobs, whole lists are searched; one search takes up to 20 ms in a long list.
+# At most this many jobs are searched for in whole lists. Each search of a long list takes up to
+# 20 ms.
 _MAX_SEARCHES = 20
 # A key with more colons is not split.
 _MAX_COLONS = 12
@@ -119,7 +120,7 @@ def parent_of(parent_key: str, parent: str | None, prefix: str) -> JobKey | None
 
 
 def list_children(client: Client, job: JobKey, limit: int) -> list[ListedChild]:
-    """At most ``limit`` children of a job, in any order; those that completed come last."""
+    """At most ``limit`` children of a job: completed children last, otherwise in any order."""
     keys, job_id = job
     listed: dict[str, str] = {}
     for suffix, found in child_keys(client, keys(job_id)):
@@ -139,8 +140,8 @@ def list_children(client: Client, job: JobKey, limit: int) -> list[ListedChild]:
 def _split(client: Client, keys: Sequence[str], prefix: str) -> list[JobKey | None]:
     """The queues and ids in full keys of jobs; None if unknown.
 
-    A prefix and an id may have colons, so under another prefix a key may be read in several ways:
-    the right way is the one whose queue exists.
+    Prefixes and ids may have colons. So a key that does not begin with ``prefix`` can be split in
+    several ways. If the queue exists for only one of these ways, this is the right way.
     """
     ways = [_ways(key, prefix) for key in keys]
     unsure = [way for group in ways if len(group) > 1 for way in group]

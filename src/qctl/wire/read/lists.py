@@ -82,9 +82,9 @@ def read_lists(
     """The ids in the lists of queues, from the ends where workers take jobs.
 
     Args:
-        max_ids: about how many ids to read from the ``wait`` lists of all queues together, and as
-            many from the ``paused`` and from the ``active`` lists; None for no limit. The limit for
-            a single list is never below 500 ids.
+        max_ids: about how many ids to read from the ``wait`` lists of all queues together; None for
+            no limit. The same limit holds for the ``paused`` lists, and for the ``active`` lists.
+            The limit for a single list is never below 500 ids.
         only: keep only these ids, and stop reading a queue when all its ids are found.
     """
     found = {keys: ListedIds(set()) for keys in queues}

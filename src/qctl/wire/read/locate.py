@@ -118,8 +118,8 @@ def states_in_lists(
     The ends of all lists are searched before the rest.
 
     Args:
-        max_searches: for how many jobs, at most, whole lists are searched, if the ends (``_END``)
-            do not have the job. If more jobs are left then, the result may lack a job that is in
+        max_searches: if the ends (``_END``) do not have a job, the whole lists are searched for it,
+            but for at most this many jobs. Of the other jobs, the result lacks those that are in
             the middle of a long list.
     """
     ends = [(name, ("RANK", rank, "MAXLEN", _END)) for name in LISTS for rank in (1, -1)]

@@ -30,7 +30,8 @@ MANUAL_LIMIT = 9007199254740991
 # A job that has been due for longer than this is overdue. A worker that missed the marker fetches
 # due jobs after at most 10 s, and clocks may differ a little.
 OVERDUE_MS = 15_000
-# The most events to search for pauses, in all queues together and in one queue; at least 5 in each.
+# At most how many events are searched for pauses: in all queues together, and in one queue. At
+# least 5 events of each paused queue are searched.
 _MAX_EVENTS, _MAX_EVENTS_OF_ONE = 5_000, 500
 # The replies of PTTL for a key that does not exist, and for a key that never expires.
 _GONE, _ENDLESS = -2, -1
@@ -293,7 +294,8 @@ def _snapshot(
     error = _error(first)
     if error is not None:
         return error
-    # A user with rights on some keys may lack those on the events: then the pause's age is unknown.
+    # A user who may read the other keys may have no right to read the events. Then it is unknown
+    # when the pause began.
     events: Any = []
     if _is_paused(first):
         events = second.pop(len(second) - len(_next_up(first)) - 1)
@@ -367,7 +369,7 @@ def _snapshot(
 
 
 def _paused_since_ms(note: Holder | None, events: Any) -> int | None:
-    """When the pause began that holds now.
+    """When the present pause began; None if unknown.
 
     Args:
         note: who made that pause, if it was made with qctl.

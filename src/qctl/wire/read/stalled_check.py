@@ -90,7 +90,11 @@ def read_clocks(
 
 
 def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
-    """Those of ``ids`` whose scheduler still exists, by the rule of the stalled check (5.13)."""
+    """Which of these schedulers still exist, by the rule of the stalled check (5.13).
+
+    Args:
+        ids: ids of schedulers.
+    """
     reads = [(("EXISTS", keys.scheduler(i)), ("ZSCORE", keys("repeat"), i)) for i in ids]
     return frozenset(
         scheduler

@@ -27,7 +27,7 @@ _MAX_CHILDREN = 20
 
 
 def scan_queue(client: Client, keys: QueueKeys) -> Iterator[list[str]]:
-    """What follows the queue's prefix in each of its keys, in parts; a part may be empty.
+    """The queue's keys without their common start ``keys("")``, in batches; a batch may be empty.
 
     Keys that exist during the whole scan are visited at least once. Each step is one short command,
     but all keys of the database are looked at.
@@ -45,7 +45,7 @@ def scan_queue(client: Client, keys: QueueKeys) -> Iterator[list[str]]:
 
 
 def kind_of(suffix: str) -> str:
-    """What a key of a queue holds, by what follows the queue's prefix in it."""
+    """What a key of a queue holds; ``suffix`` is the key as ``scan_queue`` returns it."""
     if suffix in OWN_KEYS:
         return "schedulers" if suffix == "repeat" else "queue"
     first, _, rest = suffix.partition(":")
@@ -61,7 +61,11 @@ def kind_of(suffix: str) -> str:
 
 
 def inner_queues(client: Client, keys: QueueKeys, suffixes: Sequence[str]) -> list[QueueKeys]:
-    """Other queues that have these keys: for the queue ``a:b``, a queue ``c`` under ``a:b``."""
+    """Other queues that some of these keys belong to.
+
+    Example: the keys of queue ``b`` under the prefix ``a`` begin with ``a:b:``. So do the keys of
+    queue ``c`` under the prefix ``a:b``.
+    """
     queues = [
         QueueKeys(prefix, name)
         for suffix in suffixes
@@ -78,8 +82,9 @@ def inner_queues(client: Client, keys: QueueKeys, suffixes: Sequence[str]) -> li
 def relatives_elsewhere(
     client: Client, keys: QueueKeys, suffixes: Sequence[str]
 ) -> tuple[int, int]:
-    """How many of these jobs have a parent, and a child, in another queue, in one round trip.
+    """How many of these jobs have a parent in another queue, and how many have a child in one.
 
+    One round trip.
     Of the pending children of a parent, up to 20 are read.
     """
     base = keys("")

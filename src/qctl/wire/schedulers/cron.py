@@ -61,8 +61,8 @@ class Cron:
         has_last_day: whether the last day of the month matches, in addition to ``days``.
         weekdays: days of the week, where 0 is Sunday; None if unrestricted.
         last_weekdays: days of the week that match only in the last seven days of the month.
-        nth: which of the ``weekdays`` in a month match: for Monday and 2, only the second Monday
-            of the month; for 0, all Mondays.
+        nth: 2 if only the second of these ``weekdays`` in a month matches, such as the second
+            Monday; 0 if all of them match.
         refused: why no new scheduler may have this pattern, although workers still run existing
             schedulers with it; usually empty.
     """

@@ -37,8 +37,8 @@ from qctl.wire.scripts import ScriptCall
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
 # Skipped due times are counted up to this number.
 MAX_SKIPPED = 1000
-# The answer of ``upsert_scheduler.lua`` if the jobs for a pattern's due times exist and have not
-# ended.
+# ``upsert_scheduler.lua`` answers this if each due time of the pattern that the call passes has an
+# unfinished job.
 _PATTERN_TIMES_TAKEN = -10
 # How many due times of a pattern are passed to ``upsert_scheduler.lua``, and how many due times of
 # an interval the script itself computes and tries.
@@ -190,8 +190,8 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
     Args:
         record: the scheduler's record.
-        pending: the hash of the pending job, empty if that job is gone. Its options replace the
-            options in the record.
+        pending: the hash of the pending job, empty if that job is gone. The pending job's options
+            replace the options in the record.
     """
     opts = read_object(pending.get("opts") if pending else record.get("opts"))
     return Template(
@@ -218,7 +218,7 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
     opts = template.opts
     priority, lifo = str(to_int(opts.get("priority")) or 0), "1" if opts.get("lifo") else ""
     options = OptionSet(encode_json(opts, "an option"), priority=priority, lifo=lifo)
-    # There is one set of options, and the job has set number 1.
+    # The call passes one set of options, and the job uses set number 1.
     args = (now_ms, 1, *options, "1", template.name, template.data)
     return ScriptCall("add", keys.whole, args)
 

@@ -9,16 +9,17 @@ from qctl.wire.keys import OWN_KEYS, QueueKeys
 from qctl.wire.read.whole_queue import scan_queue
 from qctl.wire.replies import read_checked
 
-# By these keys a queue is found, so they are deleted last: an interrupted deletion can go on.
+# qctl finds a queue by these keys. They are deleted last, so that an interrupted deletion can be
+# started again.
 _LAST = ("events", "id", "meta")
 
 
 def delete_queue(client: Client, keys: QueueKeys) -> Iterator[int]:
     """Delete all keys of a queue, and yield after each step how many keys it has deleted.
 
-    First the lists and sorted sets, so that no worker takes a job whose record is gone; then the
-    jobs; and last what qctl has noted about the queue. Redis frees large values in the background,
-    so every command is short.
+    The lists and sorted sets are deleted first, so that no worker takes a job whose record is gone.
+    The jobs follow. qctl's own notes about the queue are deleted last. Redis frees large values in
+    the background, so every command is short.
     """
     yield _delete(client, [keys(name) for name in sorted(OWN_KEYS - {*_LAST})])
     for suffixes in scan_queue(client, keys):
@@ -28,7 +29,7 @@ def delete_queue(client: Client, keys: QueueKeys) -> Iterator[int]:
 
 
 def remaining(client: Client, keys: QueueKeys) -> list[str]:
-    """The queue's own keys that exist: after a deletion, other clients have made them."""
+    """The queue's own keys that exist. After a deletion, only other clients can have made them."""
     names = sorted(OWN_KEYS)
     found = read_checked(client, [("EXISTS", keys(name)) for name in names])
     return [name for name, exists in zip(names, found, strict=True) if exists]

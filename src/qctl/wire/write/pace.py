@@ -9,7 +9,8 @@ from qctl.connection.address import Client
 # How long Redis should work at one call. qctl's limit is 5 ms. The target is much lower, because
 # the limit includes the time in which Redis waits for a processor.
 TARGET_S = 0.00075
-# The target for a pipeline of short commands. The client's measurement includes the network.
+# The target for a pipeline of short commands. The client measures this time, so it includes the
+# network.
 READING_S = 0.01
 # How many jobs the first call has, and how many any call has at most.
 FIRST_SIZE = 10

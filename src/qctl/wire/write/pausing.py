@@ -56,8 +56,8 @@ def pause(
         mode: what to do if the queue is already paused. ``claim``: make the pause of a drain ours,
             so that the queue stays paused when the drain ends. ``take over``: the same, but only if
             nobody has paused or resumed the queue since the drain paused it. Empty: leave another's
-            pause alone. ``again`` is for a queue that we paused before: if it was resumed with
-            qctl, which deletes our pause note, do not pause it again.
+            pause alone. ``again``: the same as empty; but if the queue is not paused, pause it only
+            if our pause note is still there. A resume with qctl deletes the note.
         use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
     script_keys = [*keys.whole, keys.pause_note]

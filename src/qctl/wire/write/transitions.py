@@ -46,8 +46,8 @@ def retry_stalled(
     Args:
         locks: job id → the lock token that was seen, ``""`` for a job without a lock; in the order
             in which the jobs are to run.
-        max_stalled: the workers' ``maxStalledCount``, to count one more stall as BullMQ does.
-            None: no stall is counted, and earlier stalls are forgotten.
+        max_stalled: the workers' ``maxStalledCount``. Each job gets one more stall, as in BullMQ's
+            stalled check. None: no stall is counted, and earlier stalls are forgotten.
 
     Returns:
         id → ``retried``, ``locked``, ``inactive`` or ``missing``.
@@ -132,8 +132,10 @@ def remove_jobs(
     Args:
         state: only jobs in this state; empty for any.
         silent: write no ``removed`` events; the caller writes one event with ``report_cleaned``.
-        with_last: also delete a job that waits for a single child, together with that child.
-        parent_key: delete only children of this parent, except the last child it waits for.
+        with_last: if a job waits for a single child, delete both. Without it, jobs that wait for
+            children stay.
+        parent_key: delete only children of the parent with this key. The last child that the
+            parent waits for stays.
         just_seen: the jobs were just read from ``state``, so a dry run does not search for them.
 
     Returns:

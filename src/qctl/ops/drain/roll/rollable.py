@@ -52,6 +52,6 @@ def require_rollable(target: Target, connections: Connections, at_once: int = 1)
 
 
 def _has_workers_in_child(connections: Connections, process: ManagedProcess) -> bool:
-    """Whether a descendant of this process holds a worker connection, instead of the process."""
+    """Whether a descendant of this process, not the process itself, holds its connections."""
     workers = connections.owned.get(process.identity, ())
     return bool(workers and process.pid and children_holding(workers, process.pid))

@@ -116,7 +116,8 @@ def _replace(
         for turn in batch:
             turn.prepare()
     except StoppedError as error:
-        # No process of this batch is asked to exit, but the stopped one may have left jobs behind.
+        # Somebody has stopped a process of this batch, so no process of the batch is asked to exit.
+        # But the stopped process may have left jobs behind.
         left = LeftBehind(context, ledger)
         left.note_exit()
         results: list[object] = [error]
@@ -128,7 +129,7 @@ def _replace(
         results = [*(yield from together(context, [turn.run(left, batch) for turn in batch]))]
     if left.is_any_gone:
         yield from left.find()
-        # Put back the jobs that were left behind. A job with None is back in its queue already.
+        # Put back the jobs that were left behind. If ``job`` is None, it is in its queue already.
         locks = {key: job.lock_token or "" for key, job in left.jobs.items() if job is not None}
         ledger.add_jobs(left.jobs)
         ledger.note_interrupted(left.jobs)

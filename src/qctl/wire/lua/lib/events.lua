@@ -16,8 +16,9 @@ end
 
 local trimmed = {}
 
--- Trims a stream (P2) once per call, before the first event. Clients that wait for events get the new events
--- only when the call ends, so a later trim of a short stream could delete events that nobody has read.
+-- Trims a stream (P2) once per call, before the call writes its first event. Clients that wait for events get
+-- them only when the call ends. So a trim after that event could delete events of this call that nobody has
+-- read, if the queue keeps only a few events.
 local function trim_events(base)
   if not trimmed[base] then
     trimmed[base] = true

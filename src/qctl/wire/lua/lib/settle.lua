@@ -24,7 +24,7 @@ local function check_existence(batch)
   end
 end
 
--- Marks jobs whose children have not ended, or have failed: they must not complete.
+-- Marks jobs whose children have not ended, or have failed: such jobs must not complete.
 local function check_children(batch)
   local keys = {}
   for i, key in ipairs(batch.keys) do
@@ -132,7 +132,7 @@ local function end_job(base, events, now, now_text, kind, field, id, key, value,
   end
 end
 
--- Adds jobs that have ended to the metrics, which count them per minute (wire format 5.21). limit: how many
+-- Counts ended jobs in the metrics, which have one number for each minute (wire format 5.21). limit: how many
 -- minutes are kept.
 local function count_metrics(base, kind, now, count, limit)
   local key = base .. "metrics:" .. kind

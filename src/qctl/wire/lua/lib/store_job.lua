@@ -17,8 +17,8 @@ local function store_job(base, job)
   emit(base, "added", "jobId", job.id, "name", job.name)
 end
 
--- Puts a stored job without unfinished children among the delayed, prioritised or waiting jobs. lifo: true to
--- run the job next.
+-- Adds a stored job to the delayed, prioritised or waiting jobs. The job must not have unfinished children.
+-- lifo: true to run the job next.
 local function enqueue_stored(base, job, lifo)
   local delay = tonumber(job.delay)
   if delay > 0 then
