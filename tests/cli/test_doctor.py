@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def client(server: RedisServer) -> Iterator[Client]:
         yield client
 
 
-def doctor(server: RedisServer, *words: str, terminal: bool = False) -> Ran:
-    home = {"PM2_HOME": "/nonexistent", "XDG_STATE_HOME": "/nonexistent"}
+def doctor(server: RedisServer, *words: str, terminal: bool = False, **environ: str) -> Ran:
+    home = {"PM2_HOME": "/nonexistent", **environ}
     return run("doctor", "--redis", server.url, *words, terminal=terminal, **home)
 
 
@@ -196,3 +197,59 @@ def test_what_is_left_without_a_job_or_a_state_goes_as_the_remedy_says(
     # The queue's own hashes are no jobs, whatever they are called.
     assert run("jobs", "remove", "q", "meta", QCTL_REDIS_URL=server.url).code != 0
     assert client.call("EXISTS", Q("meta")) == 1
+
+
+def test_status_mentions_the_errors_of_the_last_run(
+    server: RedisServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def status(*words: str, terminal: bool = False, **more: str) -> Ran:
+        return run("status", *words, terminal=terminal, **environ, **more)
+
+    url = server.url.replace("redis://", "redis://default:se:cret@")
+    client.call("CONFIG", "SET", "requirepass", "se:cret")
+    client.call("AUTH", "se:cret")
+    environ = {"PM2_HOME": "/nonexistent", "XDG_STATE_HOME": str(tmp_path), "QCTL_REDIS_URL": url}
+    for queue in "abcd":
+        put(client, "1", "paused", keys=QueueKeys("bull", queue))
+    assert json.loads(status("--json").out)["doctor_errors"] is None
+    # A run on some queues says nothing about the others.
+    assert run("doctor", "a", **environ).code == 1
+    assert json.loads(status("--json").out)["doctor_errors"] is None
+
+    assert run("doctor", **environ).code == 1
+    (file,) = (tmp_path / "qctl" / "doctor").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "cret" not in file.name + file.read_text()
+    errors = json.loads(status("--json").out)["doctor_errors"]
+    assert (errors["count"], len(errors["first"])) == (4, 3)
+    assert errors["first"][0].startswith("a: 1 job is in BullMQ 5's list of paused jobs")
+    assert 0 <= errors["age_s"] < 60
+    for terminal in (False, True):
+        ran = status("a", terminal=terminal, NO_COLOR="1")
+        lines = ran.out.splitlines()
+        at = next(n for n, line in enumerate(lines) if line.startswith("doctor   found 4 errors "))
+        shown = " ".join(lines[at:]).partition("qctl doctor")[0]
+        assert " ago: a: 1 job is in BullMQ 5's list" in shown
+        assert "; 2 more" in " ".join(shown.split())
+        assert "    qctl doctor" in lines
+
+    # Another server at the address, and an old record.
+    record = file.read_text()
+    file.write_text(record.replace('"server": "', '"server": "x'))
+    assert json.loads(status("--json").out)["doctor_errors"] is None
+    file.write_text(record)
+    now_s = time.time()
+    monkeypatch.setattr("qctl.ops.doctor_errors.time.time", lambda: now_s + 3601)
+    assert json.loads(status("--json").out)["doctor_errors"] is None
+    monkeypatch.undo()
+    for hostile in ("", "[]", record.replace('"count": 4', '"count": "x"'), record[:-9]):
+        file.write_text(hostile)
+        assert json.loads(status("--json").out)["doctor_errors"] is None
+    file.write_text(record)
+    assert json.loads(status("--json").out)["doctor_errors"] is not None
+
+    # A run that finds none.
+    client.call("FLUSHALL")
+    put(client, "1", "completed")
+    assert run("doctor", **environ).code == 0
+    assert not file.exists()

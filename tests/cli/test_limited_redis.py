@@ -117,7 +117,7 @@ def fill(client: Client, words: Sequence[str] = ()) -> None:
 
 
 def qctl(url: str, *words: str) -> Ran:
-    return run(*words, QCTL_REDIS_URL=url, PM2_HOME="/nonexistent", XDG_STATE_HOME="/nonexistent")
+    return run(*words, QCTL_REDIS_URL=url, PM2_HOME="/nonexistent")
 
 
 def answer_of(redis_server: RedisServer, limit: str, *words: str) -> Ran:

@@ -60,7 +60,8 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
     report = json.loads(ran.out)
     assert ran.out.count("\n") == 1
     assert list(report) == [
-        *("redis", "queues", "processes", "queues_known_at", "other_prefixes", "problems")
+        *("redis", "queues", "processes", "queues_known_at", "other_prefixes", "problems"),
+        "doctor_errors",
     ]
     assert report["queues_known_at"] is None
     assert report["redis"]["url"] == url

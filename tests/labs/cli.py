@@ -15,6 +15,9 @@ from typer._click import exceptions as click_errors
 from qctl.cli import program
 from qctl.cli.streams import Streams
 
+# A folder that cannot be created, not even by root.
+NO_FOLDER = "/dev/null/none"
+
 
 @dataclass
 class Ran:
@@ -33,7 +36,7 @@ def run(*arguments: str, stdin: str = "", terminal: bool = False, **environ: str
         stdout_is_terminal=terminal,
         stderr_is_terminal=terminal,
         width=80,
-        environ={"XDG_CONFIG_HOME": "/nonexistent", **environ},
+        environ={"XDG_CONFIG_HOME": "/nonexistent", "XDG_STATE_HOME": NO_FOLDER, **environ},
     )
     code = program.run(arguments, streams)
     ran = Ran(code, streams.stdout.getvalue(), streams.stderr.getvalue())  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qctl.ops.doctor_errors import DoctorErrors
 from qctl.ops.queues.advice import Note
 from qctl.ops.queues.problems import Problem
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, RedisInfo, StatusReport
@@ -127,7 +128,18 @@ REPLICA = replace(
     UNKNOWN_WORKERS,
     redis=RedisInfo("redis://h:1/0", "7.0.15", "standalone", replica_of="10.0.0.1:6379"),
 )
+DOCTOR = DoctorErrors(
+    SINCE,
+    720.0,
+    4,
+    (
+        "emails: 3 jobs have stalled, and no worker checks for stalled jobs",
+        f"{LONG}: 1 job is gone",
+        "redis: not shown",
+    ),
+)
 REPORTS = {
+    "doctor": replace(hundred(), queues=hundred().queues[:2], doctor_errors=DOCTOR),
     "none": StatusReport(REDIS, (), ()),
     "healthy": StatusReport(REDIS, (HEALTHY,), ()),
     "hundred": hundred(),

@@ -28,13 +28,15 @@ def doctor(
 ) -> None:
     """Find problems of queues, workers and Redis, each with its fix.
 
-    Nothing is written. The exit code is 1 if there is an error or a warning, else 0. The checks are
-    listed by `qctl help doctor`.
+    Nothing is written to Redis. The exit code is 1 if there is an error or a warning, else 0. The
+    checks are listed by `qctl help doctor`.
     """
-    from qctl.ops.doctor.run import examine  # noqa: PLC0415 - not for --help
+    from qctl.ops.doctor.run import examine, remember_errors  # noqa: PLC0415 - not for --help
 
     address, client = env.redis()
     diagnosis = examine(client, address, env.settings, queues or [], target=target, full=full)
+    if not queues and target is None:
+        remember_errors(client, address, env.settings, diagnosis)
     if env.output == "table":
         from qctl.output.doctor import diagnosis_text  # noqa: PLC0415
 

@@ -83,7 +83,7 @@ def status(
         report = inspection.report
         text = status_text(report, width=env.width, colour=env.may_colour())
         env.streams.stdout.write(text)
-        if problems and not report.problems:
+        if problems and not report.problems and report.doctor_errors is None:
             env.note("no problem found; `qctl doctor` examines more")
         is_tall = env.streams.stdout_is_terminal and text.count("\n") >= env.terminal_height
         if is_tall and report.problems and not problems:

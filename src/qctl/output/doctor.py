@@ -58,23 +58,17 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
         alone = number if finding.commands or _examples(finding.evidence) else None
         groups.setdefault((*same, check, alone), []).append(finding)
     for first, *rest in groups.values():
-        if first.subject.kind == "check":
-            yield replace(first, check=", ".join(each.check for each in (first, *rest)))
-        elif rest:
-            names = listed([each.subject.name for each in (first, *rest)])
-            yield replace(first, subject=replace(first.subject, name=names))
-        else:
+        if not rest:
             yield first
+            continue
+        names = [each.subject.name for each in (first, *rest)]
+        name = ", ".join(names) if first.subject.kind == "check" else listed(names)
+        yield replace(first, subject=replace(first.subject, name=name))
 
 
 def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
-    subject = finding.subject
-    name = finding.check if subject.kind == "check" else visible(subject.name)
-    if subject.kind == "redis":
-        name = f"redis {name}".rstrip()
-    text = f"{name}: {visible(finding.what)}"
     head = finding.severity.ljust(len(_INDENT) - 1)
-    first, *rest = _wrapped(text, width, _INDENT, _INDENT)
+    first, *rest = _wrapped(visible(finding.title), width, _INDENT, _INDENT)
     yield styled(head, _STYLES[finding.severity], colour=colour) + first[len(_INDENT) - 1 :]
     yield from rest
     if examples := _examples(finding.evidence):
@@ -83,7 +77,7 @@ def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         yield from _wrapped(f"→ {visible(finding.remedy)}", width, _INDENT, _INDENT + "  ")
     # Commands are not wrapped, so that they can be copied.
     yield from (f"{_INDENT}  {visible(command)}" for command in finding.commands)
-    if subject.kind != "check":
+    if finding.subject.kind != "check":
         yield styled(f"{_INDENT}[{finding.check}]", "dim", colour=colour)
 
 

@@ -6,11 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from qctl.ops.processes.suggest import command
 from qctl.output.console import Cell, Column, Value, if_known, styled, table
-from qctl.output.text import cells, listed, short_duration, shortened, size, visible, wrapped
+from qctl.output.text import (
+    cells,
+    duration,
+    listed,
+    short_duration,
+    shortened,
+    size,
+    visible,
+    wrapped,
+)
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
+    from qctl.ops.doctor_errors import DoctorErrors
     from qctl.ops.masters.listing import Master, MasterProcess
     from qctl.ops.queues.problems import Problem
     from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
@@ -21,6 +32,9 @@ _STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan", "unknown": "yellow"}
 _INDENT = " " * 9
 _COMMAND_INDENT = " " * 4
+# Of the doctor's errors, as many titles are shown, each with at most so many cells.
+_MAX_DOCTOR_ERRORS = 2
+_MAX_TITLE = 120
 
 
 class _Line(NamedTuple):
@@ -102,7 +116,10 @@ def _report_lines(
     lines = [_Line(styled(line, "dim", colour=colour)) for line in about]
     for problem in report.problems:
         lines += _problem(problem, width, colour, with_commands=with_commands)
-    if report.problems and report.queues:
+    if report.doctor_errors is not None:
+        errors = report.doctor_errors
+        lines += _doctor_errors(errors, width, colour, with_commands=with_commands)
+    if (report.problems or report.doctor_errors) and report.queues:
         lines.append(_Line(""))
     if report.queues:
         named = _queue_name(report.queues)
@@ -137,13 +154,37 @@ def _rank(queue: QueueStatus) -> int:
 
 
 def _problem(problem: Problem, width: int, colour: bool, *, with_commands: bool) -> Iterator[_Line]:
-    """The severity and the text; each command has its own line, so that it can be copied."""
-    head = styled(problem.severity.ljust(8), _SEVERITY_STYLES[problem.severity], colour=colour)
-    first, *rest = wrapped(visible(problem.text), width - len(_INDENT))
+    """The severity and the text, and the commands if they have room."""
+    style = _SEVERITY_STYLES[problem.severity]
+    yield from _labelled(problem.severity, style, problem.text, width, colour)
+    if with_commands:
+        yield from map(_command, problem.commands)
+
+
+def _doctor_errors(
+    errors: DoctorErrors, width: int, colour: bool, *, with_commands: bool
+) -> Iterator[_Line]:
+    """What the doctor has found, with its age, because it may be fixed by now."""
+    shown = errors.first[:_MAX_DOCTOR_ERRORS]
+    more = errors.count - len(shown)
+    texts = [*(shortened(visible(text), _MAX_TITLE) for text in shown), f"{more:,} more"]
+    found = f"found {counted(errors.count, 'error')} {duration(errors.age_s)} ago"
+    text = f"{found}: {'; '.join(texts if more > 0 else texts[:-1])}"
+    yield from _labelled("doctor", "bold red", text, width, colour)
+    if with_commands:
+        yield _command(command(None, "doctor"))
+
+
+def _labelled(label: str, style: str, text: str, width: int, colour: bool) -> Iterator[_Line]:
+    head = styled(label.ljust(len(_INDENT) - 1), style, colour=colour)
+    first, *rest = wrapped(visible(text), width - len(_INDENT))
     yield _Line(f"{head} {first}", "problem")
     yield from (_Line(_INDENT + line) for line in rest)
-    if with_commands:
-        yield from (_Line(_COMMAND_INDENT + visible(command)) for command in problem.commands)
+
+
+def _command(text: str) -> _Line:
+    """A command on its own line, so that it can be copied."""
+    return _Line(_COMMAND_INDENT + visible(text))
 
 
 def _rows(text: str, number: int, kind: str) -> Iterator[_Line]:
@@ -233,7 +274,7 @@ def _notes(queues: Sequence[QueueStatus], width: int, colour: bool) -> list[str]
             name = visible(named(queue), width // 2)
             first, *rest = wrapped(f"{name}: {visible(note.text)}", width)
             lines += [first.replace(name, styled(name, "bold", colour=colour), 1), *rest]
-            lines += [_COMMAND_INDENT + visible(command) for command in note.commands]
+            lines += [_COMMAND_INDENT + visible(text) for text in note.commands]
     return lines if len(lines) > 1 else []
 
 

@@ -57,6 +57,12 @@ class Finding:
     remedy: str = ""
     commands: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """The subject and the problem."""
+        name = f"redis {self.subject.name}".rstrip() if self.subject.kind == "redis" else ""
+        return f"{name or self.subject.name}: {self.what}"
+
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:

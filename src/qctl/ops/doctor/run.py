@@ -37,9 +37,11 @@ from qctl.ops.doctor.findings import (
     Subject,
     denied,
 )
+from qctl.ops.doctor_errors import DoctorMemory
 from qctl.ops.processes.targets import Target, open_target, read_connections
 from qctl.ops.queues.find import Queues, all_queues, read_queues
 from qctl.ops.queues.missing import no_such_queue
+from qctl.ops.queues.names import server_id
 from qctl.ops.queues.select import choose_queues
 from qctl.ops.queues.served import select_served, under_other_prefixes
 from qctl.wire.keys import QueueKeys
@@ -147,6 +149,15 @@ def examine(
         diagnosis.examined, left_out=tuple(keys.full_name for keys in sorted(left_out))
     )
     return replace(diagnosis, examined=examined)
+
+
+def remember_errors(
+    client: Client, address: Address, settings: Settings, diagnosis: Diagnosis
+) -> None:
+    """Keep the errors of a run on all queues, for ``qctl status`` to mention."""
+    memory = DoctorMemory(settings.state_home, address, settings.prefixes, server_id(client))
+    errors = [found.title for found in diagnosis.findings if found.severity == "error"]
+    memory.remember(errors)
 
 
 def _diagnose(exam: Examination) -> Diagnosis:

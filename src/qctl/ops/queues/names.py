@@ -22,13 +22,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from qctl.config.prefixes import Prefixes, parse_prefixes
 from qctl.connection.address import Address, Client
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
 from qctl.locks import try_lock
+from qctl.ops.state_file import StateFile
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import survey
 
@@ -39,8 +39,6 @@ MAX_AGE_S = 1800.0
 # The next scan is due after PAUSE_FACTOR * the duration of the last scan, at the latest after
 # MAX_AGE_S / 2.
 PAUSE_FACTOR = 30
-# A file's name is cut to this many bytes: file systems allow 255, and suffixes are added.
-_MAX_FILE_NAME = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +89,8 @@ class QueueNameCache:
     def __init__(self, state_home: Path, address: Address, prefixes: Prefixes) -> None:
         self._address = address
         self._prefixes = prefixes
-        # A long file name is cut, so the content repeats the address and the prefixes.
-        self._about = [str(address), str(prefixes)]
-        name = quote(" ".join(self._about), safe="", errors="surrogateescape")
-        self.path = state_home / "queues" / name[-_MAX_FILE_NAME:]
+        self._file = StateFile(state_home, "queues", address, prefixes)
+        self.path = self._file.path
 
     def get(self, client: Client) -> QueueNames:
         """The cached names. If there are none, or ``server_id`` has changed, scan for them."""
@@ -105,12 +101,10 @@ class QueueNameCache:
 
     def read(self) -> QueueNames | None:
         """The cached names, from any run of the server; None if there are none or they are old."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+        record = self._file.read()
+        if record is None:
             return None
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            record = json.loads(text)
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
             found = QueueNames(
                 queues=tuple(QueueKeys(str(p), str(name)) for p, name in record["queues"]),
                 scanned_at_s=float(record["scanned_at_s"]),
@@ -120,8 +114,7 @@ class QueueNameCache:
                 other_prefixes=tuple(map(str, record["other_prefixes"])),
             )
             # If the clock was set back, the names may be from the future: do not use them.
-            is_current = -1.0 < time.time() - found.scanned_at_s < MAX_AGE_S
-            if record["about"] == self._about and is_current:
+            if -1.0 < time.time() - found.scanned_at_s < MAX_AGE_S:
                 return found
         return None
 
@@ -140,7 +133,7 @@ class QueueNameCache:
                 if other is None or other.scanned_at_s <= found.scanned_at_s:
                     self._write(found)
             else:
-                self.path.unlink(missing_ok=True)
+                self._file.delete()
         return found
 
     def scan_in_background(self) -> None:
@@ -188,17 +181,7 @@ class QueueNameCache:
 
     def _write(self, found: QueueNames) -> None:
         pairs = [astuple(queue) for queue in found.queues]
-        record = {"about": self._about} | asdict(found) | {"queues": pairs}
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(record, file)
-            draft.replace(self.path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        self._file.write(asdict(found) | {"queues": pairs})
 
 
 def server_id(client: Client) -> str:

@@ -19,6 +19,7 @@ from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info, product
 from qctl.errors import NotFoundError, ReplyError, is_outage
 from qctl.manage.protocol import Identity
+from qctl.ops.doctor_errors import DoctorErrors, DoctorMemory
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managers import managed_processes
 from qctl.ops.queues.advice import Note, Severity, notes
@@ -168,6 +169,8 @@ class StatusReport:
         other_prefixes: the other prefixes under which the search for the queues noticed queues;
             None if there was no search.
         problems: what is wrong with the queues, worst first.
+        doctor_errors: what ``qctl doctor`` found lately; None if no errors are known, which does
+            not mean that there are none.
     """
 
     redis: RedisInfo
@@ -176,6 +179,7 @@ class StatusReport:
     queues_known_at: datetime | None = None
     other_prefixes: tuple[str, ...] | None = None
     problems: tuple[Problem, ...] = ()
+    doctor_errors: DoctorErrors | None = None
 
     def only_problems(self) -> StatusReport:
         """The report with only the queues that have a problem and the processes that serve them."""
@@ -246,7 +250,8 @@ def inspect_queues(
         processes = _serving(processes, {keys.label(prefix) for keys in queues.keys})
     remarked = zip(queues.readable, (status.notes for status in statuses), strict=True)
     problems = (*_unreadable(queues, prefix), *problems_of(remarked, prefix))
-    report = StatusReport(redis, statuses, processes, known_at, others, problems)
+    memory = DoctorMemory(settings.state_home, address, prefixes, prober.server_id())
+    report = StatusReport(redis, statuses, processes, known_at, others, problems, memory.recall())
     return Inspection(report, queues, remarks)
 
 
@@ -282,6 +287,8 @@ class _Prober(ForwardingClient):
     def __init__(self, inner: Client) -> None:
         super().__init__(inner)
         self._replies: list[Any] = []
+        # The reply to INFO; None before it is known.
+        self._info: Any = None
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         if self._replies or len(self.inner.masters()) > 1:
@@ -289,16 +296,19 @@ class _Prober(ForwardingClient):
         own = (_INFO, LIST_CLIENTS, INFO_REPLICATION)
         (*self._replies,) = self.inner.pipeline([*own, *commands])
         replies, self._replies = self._replies[len(own) :], self._replies[: len(own)]
+        self._info = self._replies[0]
         return replies
 
     def server_id(self) -> str:
         """Like ``names.server_id``."""
-        return run_id(self._replies[0]) if self._replies else server_id(self.inner)
+        return server_id(self.inner) if self._info is None else run_id(self._info)
 
     def redis(self, address: Address) -> RedisInfo:
-        if not self._replies:
-            return redis_info(self.inner, address)
-        return _redis_info(self._replies[0], self._replies[2], address)
+        if self._replies:
+            replication = self._replies[2]
+        else:
+            self._info, replication = _read_info(self.inner)
+        return _redis_info(self._info, replication, address)
 
     def workers(self, prefixes: Prefixes, queues: Sequence[QueueKeys], db: int) -> Workers | None:
         """Like ``list_workers_under``."""
@@ -310,8 +320,12 @@ class _Prober(ForwardingClient):
 
 
 def redis_info(client: Client, address: Address) -> RedisInfo:
-    info, replication = client.masters()[0].pipeline([_INFO, INFO_REPLICATION])
+    info, replication = _read_info(client)
     return _redis_info(info, replication, address)
+
+
+def _read_info(client: Client) -> list[Any]:
+    return client.masters()[0].pipeline([_INFO, INFO_REPLICATION])
 
 
 def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
