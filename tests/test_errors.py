@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import qctl
 from qctl.errors import (
     FailedError,
     ManagerUnreachableError,
@@ -65,6 +66,18 @@ def test_an_error_that_stays_is_none(message: str) -> None:
 )
 def test_a_connection_that_failed_is_an_outage(error: Exception, expected: bool) -> None:
     assert is_outage(error) is expected
+
+
+def test_the_text_of_an_error_has_its_reason() -> None:
+    assert str(QctlError("the data is not JSON", why="a set", hint="a list")) == (
+        "the data is not JSON: a set"
+    )
+    assert str(QctlError("no")) == "no"
+
+
+def test_the_public_names_complete_in_a_shell() -> None:
+    assert {"Queue", "Worker", "Job"} <= set(dir(qctl))
+    assert all(hasattr(qctl, name) for name in dir(qctl))
 
 
 def test_the_code_of_a_command_in_a_script_is_read_from_old_servers_too() -> None:

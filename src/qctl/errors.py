@@ -41,6 +41,9 @@ class QctlError(Exception):
         self.why = why
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}" if self.why else self.what
+
     @property
     def lines(self) -> tuple[str, ...]:
         """The report: what happened, why, and what to type. Control characters are not escaped."""

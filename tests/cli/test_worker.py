@@ -29,6 +29,8 @@ def folder(lab: MasterLab, name: str) -> Path:
 
 def test_a_life_in_the_background(master_lab: MasterLab) -> None:
     lab = master_lab
+    # A file of the app that has the name of a module that qctl imports.
+    (lab.folder / "queue.py").write_text("raise AssertionError\n")
     started = lab.qctl("worker", "start", "w", "app:worker", "--processes", "2", "--json")
     assert started.returncode == 0, started.stderr
     first = json.loads(started.stdout)
@@ -115,11 +117,15 @@ def test_without_redis_nothing_starts_and_the_exit_code_says_so(master_lab: Mast
 
 def test_what_did_not_start_leaves_no_trace(master_lab: MasterLab) -> None:
     lab = master_lab
-    assert lab.qctl("worker", "start", "w", "nosuch:worker").returncode == 1
+    failed = lab.qctl("worker", "start", "w", "nosuch:worker", "--processes", "2")
+    # The first process says why no process can start; no other one is tried.
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: qctl:w did not start\nthere is no module 'nosuch'")
+    assert "in a row" not in failed.stderr
     assert json.loads(lab.qctl("worker", "list", "--json").stdout) == {"workers": []}
     assert lab.qctl("worker", "start", "w", "app:worker", "--processes", "2").returncode == 0
     assert lab.qctl("worker", "stop", "w").returncode == 0
-    assert lab.qctl("worker", "start", "w", "nosuch:worker").returncode == 1
+    assert lab.qctl("worker", "start", "w", "nosuch:worker").returncode == 2
     hint = lab.qctl("worker", "restart", "w").stderr
     assert "qctl worker start w app:worker --processes 2\n" in hint
 
@@ -231,7 +237,8 @@ def test_unknown_names(master_lab: MasterLab, words: tuple[str, ...]) -> None:
 def test_what_cannot_be_started(master_lab: MasterLab) -> None:
     for words, why in (
         (("start", "../w", "app:worker"), "cannot be the name of a worker"),
-        (("start", "w", "app"), "does not name an app"),
+        (("start", "w", "app:"), "does not name an app"),
+        (("run", "app.py:worker"), "try: type app:worker\n"),
         (("start", "w", "app:worker", "--redis", "embedded:"), "embedded:PATH"),
         (("run", "app:worker", "--max-rss", "much"), "is not a size"),
         (("run", "app:worker", "--grace", "soon"), "--grace 'soon' is not a duration"),

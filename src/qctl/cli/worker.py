@@ -29,7 +29,10 @@ app = App()
 
 Apps = Annotated[
     list[str],
-    typer.Argument(metavar="APP...", help="MODULE:ATTRIBUTE of a Worker or a list of Workers"),
+    typer.Argument(
+        metavar="APP...",
+        help="MODULE:ATTRIBUTE of a Worker or a list of Workers, or the MODULE of one Worker",
+    ),
 ]
 
 

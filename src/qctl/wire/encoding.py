@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from qctl.durations import duration_s
 from qctl.errors import UsageError
+from qctl.similar import similar_names
 from qctl.wire.keys import OWN_KEYS
 from qctl.wire.options import Backoff, Dedup, Duration, JobOptions, Keep, OnFailure, Parent
 from qctl.wire.replies import MAX_INTEGER
 
 MAX_PRIORITY = 2**21 - 1
+_BACKOFF_KINDS = ("exponential", "fixed")
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 _POLICY_NAMES = {
     OnFailure.FAIL_PARENT: "fpof",
@@ -152,7 +154,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
         check_job_id(o.job_id)
     delay_ms = 0 if o.delay is None else duration_ms(o.delay, "delay")
     priority = integer(o.priority, "priority", MAX_PRIORITY) or 0
-    opts: dict[str, Any] = {"attempts": integer(o.attempts, "attempts") or 0}
+    opts: dict[str, Any] = {"attempts": integer(o.attempts, "attempts", minimum=1) or 0}
     given = {
         "delay": None if o.delay is None else delay_ms,
         "priority": o.priority,
@@ -220,16 +222,21 @@ def encode_name(name: str) -> str:
     return valid_text(name)
 
 
-def integer(value: int | None, what: str, maximum: int = MAX_INTEGER) -> int | None:
-    """A whole number from 0 to ``maximum``, or None."""
+def integer(
+    value: int | None, what: str, maximum: int = MAX_INTEGER, *, minimum: int = 0
+) -> int | None:
+    """A whole number from ``minimum`` to ``maximum``, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
-        raise UsageError(f"{what} must be a whole number from 0 to {maximum}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise UsageError(
+            f"{what} must be a whole number from {minimum} to {maximum}, not {value!r}"
+        )
     return value
 
 
 def _backoff(backoff: Backoff) -> dict[str, Any]:
+    _check_backoff_kind(backoff)
     found: dict[str, Any] = {"type": backoff.kind}
     if backoff.delay_s is not None:
         found["delay"] = duration_ms(backoff.delay_s, "the delay of backoff")
@@ -238,6 +245,26 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
             raise UsageError(f"jitter must be between 0 and 1, not {backoff.jitter!r}")
         found["jitter"] = backoff.jitter
     return found
+
+
+def _check_backoff_kind(backoff: Backoff) -> None:
+    """Refuse a kind that looks like a misspelt kind of BullMQ, and a kind without its delay."""
+    kind = backoff.kind
+    if not isinstance(kind, str) or not kind:
+        raise UsageError(f"the kind of a backoff must be a text, not {kind!r}")
+    if kind in _BACKOFF_KINDS:
+        if backoff.delay_s is None:
+            raise UsageError(
+                f"a backoff of the kind {kind!r} needs a delay", hint=f'backoff="{kind}:10s"'
+            )
+        return
+    # Any other kind may be a custom backoff of the worker, for example "fixed2" or "slow-fixed".
+    for near in similar_names(kind, _BACKOFF_KINDS, cutoff=0.85):
+        if kind.isalpha() and not kind.startswith(near):
+            raise UsageError(
+                f"there is no backoff of the kind {kind!r}",
+                hint=f"did you mean {near!r}? Give a custom backoff a name that differs more",
+            )
 
 
 def keep_option(value: Any, what: str) -> Any:

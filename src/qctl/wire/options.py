@@ -91,7 +91,7 @@ class JobOptions:
     Args:
         delay: seconds (or a ``timedelta``) before the job may run.
         priority: 1 (most urgent) to 2,097,151; jobs with 0 run before all others.
-        attempts: how many attempts the job may make; 0 and 1 are the same.
+        attempts: how many attempts the job may make, at least 1; default: 1.
         backoff: ``Backoff(…)`` or a string such as ``"exponential:60s"``.
         job_id: the job's id, instead of the next number; nothing is added if the id exists.
         lifo: run the job before the waiting jobs.

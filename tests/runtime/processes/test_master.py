@@ -8,12 +8,8 @@ import signal
 import termios
 import time
 
-import pytest
-
-from qctl.errors import UsageError
 from qctl.runtime.api.worker import WorkerState
 from qctl.runtime.processes.child import LATE_S, is_late
-from qctl.runtime.processes.messages import check_app
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab
 from tests.labs.servers import wait_until
@@ -219,12 +215,6 @@ def test_reload_follows_the_files(master_lab: MasterLab) -> None:
     master_lab.wait_completed(ids)
     assert not master_lab.counts()
     master.stop()
-
-
-@pytest.mark.parametrize("spec", ["app", "app:", ":worker", "a b:worker", "app:wor ker", ""])
-def test_apps_are_named_by_module_and_attribute(spec: str) -> None:
-    with pytest.raises(UsageError, match="does not name an app"):
-        check_app(spec)
 
 
 def test_when_a_fetch_is_late() -> None:

@@ -435,7 +435,12 @@ def test_equal_options_that_mean_different_things_are_kept_apart() -> None:
         {"delay": -1},
         {"delay": float("nan")},
         {"attempts": -1},
+        {"attempts": 0},
         {"attempts": True},
+        {"backoff": "exponental:5s"},
+        {"backoff": "Fixed:5s"},
+        {"backoff": Backoff("exponential")},
+        {"backoff": Backoff("", 5)},
         {"backoff": "soon"},
         {"backoff": Backoff("fixed", 1, jitter=2)},
         {"on_failure": "explode"},
@@ -457,6 +462,12 @@ def test_equal_options_that_mean_different_things_are_kept_apart() -> None:
 def test_options_that_are_wrong(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         option_set(JobOptions(**options), "bull")
+
+
+def test_a_custom_backoff_may_have_almost_any_name() -> None:
+    for kind in ("fixed2", "exponential-slow", "jittered", "fixedly"):
+        assert opts(backoff=f"{kind}:5s")["backoff"] == {"type": kind, "delay": 5000}
+    assert opts(backoff=Backoff("patient"))["backoff"] == {"type": "patient"}
 
 
 @pytest.mark.parametrize(

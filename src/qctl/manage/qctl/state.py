@@ -41,7 +41,7 @@ class MasterState:
     Args:
         pid, birth_s: identify the master's process; ``birth_s`` is from ``read_birth_s``.
         started_at_s: the start time to show, epoch seconds.
-        apps: each as ``module:attribute``.
+        apps: each as ``module`` or ``module:attribute``.
         cwd: the master's working folder.
         processes: the number of worker processes.
         grace_s: at a stop, how many seconds the running jobs have to end; 0 for no limit.

@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
+from qctl.errors import (
+    ExitStatus,
+    FailedError,
+    QctlError,
+    TimedOutError,
+    UnreachableError,
+    UsageError,
+)
 from qctl.manage.host import is_running
 from qctl.manage.last_words import error_first
 from qctl.manage.logs import read_tail
@@ -46,6 +53,7 @@ def start(
     Raises:
         FailedError: a master of this name runs already, or the new one ended before it was ready;
             the error quotes its log.
+        UsageError: the app cannot be run as it is.
         UnreachableError: the new master ended because it cannot work with Redis.
         TimedOutError: the new master was not ready in time.
     """
@@ -74,7 +82,10 @@ def start(
         return Started(name, master.pid, pids)
     # `worker list` must show the previous run of this master, not the run that failed.
     folder.restore(state_before)
-    last_words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
+    log = read_tail(folder.log, log_start)[0]
+    if master.returncode == ExitStatus.USAGE:
+        raise _usage_error(name, log)
+    last_words = "\n".join(f"    {row}" for row in error_first(log))
     if timed_out:
         raise TimedOutError(
             f"qctl:{name} was not ready within {timeout_s:g} s",
@@ -92,6 +103,14 @@ def start(
         why=f"its last words:\n{last_words}",
         hint="fix the app; `qctl worker run` runs it in the foreground",
     )
+
+
+def _usage_error(name: str, log: Sequence[str]) -> UsageError:
+    """The error with which a master has ended, from the last lines of its log."""
+    first = max((i for i, row in enumerate(log) if row.startswith("error: ")), default=0)
+    lines = [row.removeprefix("error: ") for row in log[first:]]
+    hint = lines.pop().removeprefix("try: ") if lines and lines[-1].startswith("try: ") else ""
+    return UsageError(f"qctl:{name} did not start", why="\n".join(lines), hint=hint)
 
 
 def _already_there(folder: MasterFolder) -> FailedError:

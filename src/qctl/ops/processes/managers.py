@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from qctl.config.settings import Settings
-from qctl.errors import NotFoundError, UsageError
+from qctl.errors import NotFoundError, QctlError, UsageError
 from qctl.manage.kinds import KINDS, words_of
 from qctl.manage.protocol import Identity, Locator, ManagedProcess, Manager, Restarter, Rollout
 
@@ -245,6 +245,8 @@ def _answer(name: str, call: Callable[[], Sequence[T]]) -> tuple[Sequence[T], tu
         return call(), ()
     except Exception as error:
         # The queues are in Redis: a failure of a manager must not hide them.
-        why = getattr(error, "why", "")
+        text = str(error)
+        if isinstance(error, QctlError):
+            text = error.what + (f" ({error.why})" if error.why else "")
         title = words_of(name).title if name in KINDS else name
-        return (), (f"no {title} processes shown: {error}" + (f" ({why})" if why else ""),)
+        return (), (f"no {title} processes shown: {text}",)

@@ -270,8 +270,6 @@ def describe(error: BaseException) -> str:
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__
         text = f"{kind}: {text}" if text else kind
-    if isinstance(error, QctlError) and error.why:
-        text = f"{text}: {error.why}"
     for note in getattr(error, "__notes__", ()):
         text += f" ({note})"
     return text

@@ -67,7 +67,7 @@ def main() -> None:
     try:
         asyncio.run(_run(folder, options))
     except QctlError as error:
-        print(f"error: {error.what}", *filter(None, (error.why,)), sep="\n", file=sys.stderr)  # noqa: T201
+        print(*error.lines, sep="\n", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_status)
     finally:
         folder.socket.unlink(missing_ok=True)

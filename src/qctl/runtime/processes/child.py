@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from qctl.errors import QctlError, is_outage
+from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.runtime import logs
 from qctl.runtime.api.worker import Worker, WorkerState
 from qctl.runtime.processes.app import load_workers
@@ -64,8 +64,12 @@ def main() -> NoReturn:
         asyncio.run(Child(orders, channel, workers).run())
         code = 0
     except QctlError as error:
-        lines = [f"error: {error.what}", *filter(None, (error.why, error.hint))]
-        print(*lines, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
+        if error.exit_status == ExitStatus.USAGE:
+            # The master reports it, once for all its children.
+            told = {"what": error.what, "why": error.why, "hint": error.hint}
+            _send(channel, encode("failed", reason="usage", **told))
+            _exit(int(ExitStatus.USAGE))
+        print(*error.lines, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
         reason = "unreachable" if is_outage(error) else "error"
         _send(channel, encode("failed", reason=reason))
     except BaseException:

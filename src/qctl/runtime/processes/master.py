@@ -76,6 +76,7 @@ class Master:
         """Run until ``stop`` is called: by SIGTERM, SIGINT, or SIGHUP if the terminal is gone.
 
         Raises:
+            UsageError: the app cannot be run as it is, and no process takes jobs.
             NotReadyError: a slot is in a crash loop, and no process takes jobs.
             FailedError: the health port cannot be used.
         """
@@ -178,7 +179,8 @@ class Master:
         await child.ended.wait()
         self.children.discard(child)
         # A child that failed to start has few jobs or none, and has tried to give them back.
-        could_not_start = child.redis_was_away and not child.ready.is_set()
+        has_failed = child.redis_was_away or child.usage_error is not None
+        could_not_start = has_failed and not child.ready.is_set()
         if child.workers and not child.ended_cleanly and not could_not_start:
             # Only a crash counts as a stall of the jobs; a stop or the end of a grace does not.
             self.log.warning("putting a process's jobs back", pid=child.pid, why=child.how_it_ended)

@@ -10,6 +10,7 @@ master, until the master is restarted. So each side ignores messages and fields 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ class MasterOptions:
     """What a master runs. The URL and prefix of Redis are in the master's environment, not here.
 
     Args:
-        apps: ``module:attribute`` each.
+        apps: ``module`` or ``module:attribute`` each.
         grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
         max_jobs: a process is replaced after completing or failing this many jobs; None: no limit.
         max_rss_bytes: a process that uses more memory than this is replaced; None for no limit.
@@ -97,14 +98,30 @@ class ChildState:
 
 
 def check_app(spec: str) -> None:
-    """Raise a UsageError if an app's name is not ``module:attribute``. Nothing is imported."""
+    """Check the form of an app's name, ``module`` or ``module:attribute``. Nothing is imported.
+
+    Raises:
+        UsageError: the name is malformed, is that of a file, or begins with a module of Python's
+            standard library, which Python would import instead of the app.
+    """
     module, separator, attribute = spec.partition(":")
-    parts = [*module.split("."), *attribute.split(".")]
-    if not separator or not all(part.isidentifier() for part in parts):
+    if module.endswith(".py") or "/" in module:
+        dotted = module.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+        raise UsageError(
+            f"{spec!r} names a file; an app is named by its module",
+            hint=f"type {dotted}{separator}{attribute}",
+        )
+    parts = [*module.split("."), *(attribute.split(".") if separator else ())]
+    if not all(part.isidentifier() for part in parts):
         raise UsageError(
             f"{spec!r} does not name an app",
-            why="an app is MODULE:ATTRIBUTE, where the attribute is a Worker or a list of them",
+            why="an app is MODULE or MODULE:ATTRIBUTE; the attribute is a Worker or a list of them",
             hint="for `worker = Worker(…)` in app.py, type app:worker",
+        )
+    if parts[0] in sys.stdlib_module_names:
+        raise UsageError(
+            f"{parts[0]!r} is a module of Python's standard library, so it cannot name an app",
+            hint=f"rename {parts[0]}.py, for example to {parts[0]}_app.py",
         )
 
 

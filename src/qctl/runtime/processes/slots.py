@@ -80,6 +80,7 @@ class Slot:
         """Keep a process running, until cancelled.
 
         Raises:
+            UsageError: the first process cannot run the app as it is.
             NotReadyError: the slot is in a crash loop, and no slot has a process that takes jobs.
         """
         crashes = 0
@@ -150,6 +151,10 @@ class Slot:
         return child
 
     def _on_not_ready(self, child: ChildProcess | None, crashes: int) -> None:
+        has_started = self.was_ready or self._is_any_ready()
+        if child is not None and child.usage_error is not None and not has_started:
+            # The next process would fail for the same reason.
+            raise child.usage_error
         words = child.last_words() if child else ["the process cannot be started"]
         if crashes >= MAX_CRASHES and not self._is_any_ready():
             raise NotReadyError(
