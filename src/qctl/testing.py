@@ -163,7 +163,7 @@ class FakeQueues:
         """Do the same as ``run``, on the event loop of the test."""
         async with contextlib.AsyncExitStack() as running:
             for worker in workers:
-                await worker.start(redis_url=self.url)
+                await worker.start(redis_url=self.url, schedules_run=False)
                 running.push_async_callback(worker.stop, _GRACE_S)
             queues = [
                 QueueKeys(worker.settings().prefix_of(worker.queue), worker.queue)

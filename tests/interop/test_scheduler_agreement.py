@@ -10,8 +10,12 @@ import pytest
 
 from qctl import Queue
 from qctl.connection.address import Client
+from qctl.runtime.api import schedules
+from qctl.runtime.api.schedules import CodeSchedule
 from qctl.wire.keys import QueueKeys
+from qctl.wire.options import JobOptions
 from qctl.wire.replies import to_dict
+from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.interop import py_worker as py
 from tests.labs.build import Q
 from tests.labs.node import NodeBull, ids_of, runs
@@ -84,6 +88,31 @@ def test_upsert_after_a_promoted_iteration_has_run(
         theirs["job"].pop(field, None)
     assert ours == theirs
     assert bullmq.state("q", job_id) == "delayed"
+
+
+def test_a_schedule_in_code_lives_with_node_workers_and_producers(
+    bullmq: NodeBull, client: Client, redis_url: str
+) -> None:
+    hourly = CodeSchedule("s", "myapp", Rule(every=3600), "tick", {"n": 1}, JobOptions(attempts=2))
+    empty = CodeSchedule("e", "myapp", Rule(cron="0 0 1 1 *"), "e", None, JobOptions())
+    schedules.apply(client, Q, [hourly, empty], packages={"myapp"}, prune=False)
+    pending = str(client.call("ZRANGE", Q("delayed"), 0, 0)[0])
+    bullmq.job("q", pending, "promote")
+    bullmq.start_worker("q")
+    wait_until(lambda: client.call("ZCARD", Q("completed")) == 2, "the first jobs of both")
+    wait_until(lambda: client.call("ZCARD", Q("delayed")) == 2, "the next jobs")
+    before = client.call("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES")
+    events = client.call("XLEN", Q("events"))
+    schedules.apply(client, Q, [hourly, empty], packages={"myapp"}, prune=True)
+    assert client.call("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES") == before
+    assert client.call("XLEN", Q("events")) == events
+    listed = bullmq.queue("q", "getJobSchedulers", 0, -1, True)
+    assert {each["key"] for each in listed} == {"s", "e"}
+    # A producer of Node takes the scheduler over: no prune of ours removes it.
+    bullmq.queue("q", "upsertJobScheduler", "s", {"every": 3_600_000}, {"name": "tick"})
+    schedules.apply(client, Q, [], packages={"myapp"}, prune=True)
+    assert client.call("ZRANGE", Q("repeat"), 0, -1) == ["s"]
+    assert bullmq.send("problems") == []
 
 
 def dump(client: Client, keys: QueueKeys, job_id: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ SCHEDULE = ScheduleDetail(
     end_at=None,
     data=None,
     opts={},
+    package=None,
     upcoming_at=(),
 )
 

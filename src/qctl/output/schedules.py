@@ -116,6 +116,8 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
         yield "skipped", f"{counted(schedule.skipped, 'due time')}{more}"
     yield "from", moment_text(schedule.start_at, now)
     yield "until", moment_text(schedule.end_at, now)
+    if schedule.package is not None:
+        yield "made by", f"the code of the package {schedule.package}, at each start of its worker"
     yield "data", json_text(schedule.data)
     yield "options", json_text(schedule.opts)
 

@@ -68,6 +68,8 @@ class Schedule:
             times. At most 1,000 are counted; None if unknown.
         data, opts: the template of its jobs; for a legacy repeatable, the data and options of its
             pending job.
+        package: the Python package whose worker makes this scheduler from code at each start; None
+            if no worker of qctl's runtime does.
     """
 
     queue: str
@@ -91,6 +93,7 @@ class Schedule:
     end_at: datetime | None
     data: Any
     opts: Mapping[str, Any]
+    package: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +229,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         end_at=utc_datetime(end_ms),
         data=job.data if scheduler is None else scheduler.data,
         opts=scheduling.lasting_options(job.opts) if scheduler is None else scheduler.opts,
+        package=None if scheduler is None else scheduler.package,
     )
 
 

@@ -10,13 +10,16 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar, Unpack
 
 from qctl.config.prefixes import escaped
 from qctl.config.settings import Settings, load_settings
+from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
+from qctl.runtime.api import schedules
+from qctl.runtime.api.schedules import CodeSchedule
 from qctl.runtime.handlers.isolated import IsolatedPool
 from qctl.runtime.handlers.tasks import (
     Call,
@@ -36,7 +39,8 @@ from qctl.runtime.loop.running import JobRunner
 from qctl.runtime.waiting import wait_first
 from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
-from qctl.wire.options import Keep
+from qctl.wire.options import Duration, JobKeywords, JobOptions, Keep
+from qctl.wire.schedulers.scheduling import Schedule, check_scheduler_id
 from qctl.wire.write.adding import check_queue_name
 
 H = TypeVar("H", bound=Handler)
@@ -108,6 +112,9 @@ class Worker:
             number keeps that many, ``Keep(…)`` keeps by number and age, None keeps all.
         metrics_minutes: for how many minutes BullMQ's metrics are kept; None for no metrics.
         blocked_after_s: log a job that blocks the event loop for longer than this.
+        prune_schedules: at the start, remove schedulers that ``cron`` or ``every`` of the same
+            Python package made before and that are no longer in the code. By default the worker
+            only logs them.
 
     Attributes:
         options: the options that the worker was made with.
@@ -136,6 +143,7 @@ class Worker:
         remove_on_fail: bool | int | Keep | None = None,
         metrics_minutes: int | None = None,
         blocked_after_s: float = 5.0,
+        prune_schedules: bool = False,
     ) -> None:
         check_queue_name(queue)
         self.queue = queue
@@ -143,6 +151,8 @@ class Worker:
         self._prefix = prefix
         self._middleware = list(middleware)
         self._tasks: dict[str | None, TaskSpec] = {}
+        self._schedules: dict[str, CodeSchedule] = {}
+        self._prune_schedules = prune_schedules
         self.options = WorkerOptions(
             concurrency=concurrency,
             name=name or "",
@@ -201,6 +211,99 @@ class Worker:
 
         return register
 
+    def cron(
+        self,
+        pattern: str,
+        *,
+        tz: str | None = None,
+        name: str | None = None,
+        scheduler_id: str | None = None,
+        data: Any = None,
+        **options: Unpack[JobKeywords],
+    ) -> Callable[[H], H]:
+        """Decorate a handler to run it at the times of a cron pattern.
+
+            @worker.cron("0 7 * * 1-5", tz="Europe/Berlin")
+            async def digest(job): ...
+
+        A start of the worker makes a job scheduler, which all workers of the queue share: however
+        many processes run, each due time has one job. Above ``@worker.task(…)``, ``cron`` schedules
+        that task; a function that is no task yet becomes one.
+
+        Args:
+            pattern: five fields, or six with seconds first.
+            tz: the pattern's time zone, such as ``Europe/Berlin`` or ``UTC+2``; None or ``local``
+                for that of the worker's process.
+            name: the name of the task; default: the task that the function is already, else the
+                function's own name.
+            scheduler_id: default: the task's name. Several schedules of a task need different ids.
+            data: the payload of the jobs, any JSON value.
+            options: see ``JobOptions``. ``delay``, ``job_id``, ``dedup``, ``timestamp_ms`` and
+                ``parent`` are not allowed.
+
+        Raises:
+            UsageError: the pattern, the time zone or an option is wrong; or see ``task``.
+        """
+        if not isinstance(pattern, str):
+            raise UsageError(
+                f"a cron pattern must be a text, not {pattern!r}", hint='@worker.cron("0 7 * * *")'
+            )
+        return self._scheduled(Schedule(cron=pattern, tz=tz), name, scheduler_id, data, options)
+
+    def every(
+        self,
+        interval: Duration,
+        *,
+        name: str | None = None,
+        scheduler_id: str | None = None,
+        data: Any = None,
+        **options: Unpack[JobKeywords],
+    ) -> Callable[[H], H]:
+        """Decorate a handler to run it at an interval, in seconds or as a ``timedelta``.
+
+        The first job is due at once. A later start of the worker does not change the times. Missed
+        times are skipped. The other arguments are those of ``cron``.
+
+        Raises:
+            UsageError: the interval or an option is wrong; or see ``task``.
+        """
+        if callable(interval):
+            raise UsageError("every needs an interval in seconds", hint="@worker.every(30)")
+        return self._scheduled(Schedule(every=interval), name, scheduler_id, data, options)
+
+    def _scheduled(
+        self,
+        schedule: Schedule,
+        name: str | None,
+        scheduler_id: str | None,
+        data: Any,
+        options: JobKeywords,
+    ) -> Callable[[H], H]:
+        def code_schedule(sid: str, package: str, task: str) -> CodeSchedule:
+            return CodeSchedule(sid, package, schedule, task, data, JobOptions(**options))
+
+        # Refuse a wrong schedule even if the decorator is never applied.
+        code_schedule("unnamed", "", "unnamed")
+
+        def register(handler: H) -> H:
+            own = [task for task, spec in self._tasks.items() if spec.handler is handler]
+            task = name or next(filter(None, own), "") or getattr(handler, "__name__", "")
+            if not task:
+                raise UsageError(f"{handler!r} has no name", hint='add name="…"')
+            sid = task if scheduler_id is None else scheduler_id
+            check_scheduler_id(sid)
+            if sid in self._schedules:
+                raise UsageError(
+                    f"there are two schedules with the id {sid!r}",
+                    hint='give one of them another id: scheduler_id="…"',
+                )
+            if task not in own:
+                self.task(task)(handler)
+            self._schedules[sid] = code_schedule(sid, schedules.package_of(handler), task)
+            return handler
+
+        return register
+
     def use(self, middleware: Middleware) -> Middleware:
         """Decorate a function to add it as the innermost middleware around every job.
 
@@ -216,13 +319,16 @@ class Worker:
         prefixes = [] if self._prefix is None else [escaped(self._prefix)]
         return load_settings(redis_url=self._redis_url, prefixes=prefixes, environ=os.environ)
 
-    async def start(self, *, owner: str = "", redis_url: str = "") -> None:
+    async def start(
+        self, *, owner: str = "", redis_url: str = "", schedules_run: bool = True
+    ) -> None:
         """Connect and begin to fetch jobs, on the running event loop.
 
         Args:
             owner: the id in the lock tokens of this start (``OWNER:NUMBER``), never used before;
                 "" makes a new id.
             redis_url: the URL of Redis; "" for the URL in the worker's settings.
+            schedules_run: whether to make the schedulers of ``cron`` and ``every``.
 
         Raises:
             UsageError: the worker has no task, or runs already.
@@ -244,6 +350,8 @@ class Worker:
         keys = QueueKeys(settings.prefix_of(self.queue), self.queue)
         # This client renews locks, and keeps an embedded Redis running.
         address, client = connect(redis_url or settings.full_url())
+        if schedules_run:
+            await self._apply_schedules(client, keys)
         async with contextlib.AsyncExitStack() as resources:
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
             children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
@@ -256,6 +364,16 @@ class Worker:
             await engine.open(self._runner.start, self._runner.fail_refused)
             self._resources = resources.pop_all()
         engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
+
+    async def _apply_schedules(self, client: Client, keys: QueueKeys) -> None:
+        await asyncio.to_thread(
+            schedules.apply,
+            client,
+            keys,
+            list(self._schedules.values()),
+            packages={schedules.package_of(spec.handler) for spec in self._tasks.values()},
+            prune=self._prune_schedules,
+        )
 
     def _calls(self, threads: Threads, children: IsolatedPool) -> dict[str | None, Call]:
         """Wrap each handler; return the calls by job name, with the key None for other names."""

@@ -3,13 +3,14 @@
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] the beginning of the ids of its jobs: everything before the due time
+-- ARGV[3] "", or remove the scheduler only if the code of this Python package made it
 --
--- Answers 1 if there was such a scheduler, else 0.
+-- Answers 1 if the scheduler was removed, else 0.
 --@include deleting
 
 local base, scheduler = KEYS[1], ARGV[1]
 local slot = tonumber(redis.call("ZSCORE", base .. "repeat", scheduler) or "")
-if not slot then
+if not slot or ARGV[3] ~= "" and redis.call("HGET", base .. "repeat:" .. scheduler, "qctl") ~= ARGV[3] then
   return 0
 end
 local id = ARGV[2] .. string.format("%.0f", slot)

@@ -7,7 +7,12 @@
 -- ARGV[6] start, epoch ms, or ""   ARGV[7] the job's name   ARGV[8] its data as JSON
 -- ARGV[9] its priority   ARGV[10] "1" to run next (lifo) or ""
 -- ARGV[11] the job's opts as JSON without the last brace
--- ARGV[12] … the other fields of the scheduler's record: name, value, name, value …
+-- ARGV[12] the Python package whose code has the scheduler, or ""
+-- ARGV[13] … the other fields of the scheduler's record: name, value, name, value …
+--
+-- With ARGV[12], a worker that starts calls this script. Then a job that waits keeps its time if the pattern is
+-- the same: the job may be due, and a job for the pattern's next time must not replace it. If no field has
+-- changed, the job itself stays.
 --
 -- The job for the pattern's next time may exist already, because it was promoted. If that job has ended, the
 -- new job replaces it; else the new job gets the following time of the pattern.
@@ -21,7 +26,7 @@
 local base, scheduler, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local every, start = tonumber(ARGV[3]), tonumber(ARGV[6])
 local record, pending_at = base .. "repeat:" .. scheduler, pending_slot(base, scheduler)
-local old = redis.call("HMGET", record, "every", "offset", "ic")
+local old = redis.call("HMGET", record, "every", "offset", "ic", "pattern", "tz")
 local is_same_interval = every and tonumber(old[1] or "") == every
 
 local slot, offset, later_slots = nil, 0, {}
@@ -43,7 +48,37 @@ if pending and redis.call("EXISTS", base .. pending) == 1 then
   list = not set and find_in_lists(base, {"wait", "paused"}, pending)
 end
 local is_replaced = set or list
-if is_replaced and is_same_interval then
+
+local given = {name = ARGV[7], offset = ARGV[5] ~= "" and ARGV[5] or nil}
+for i = 13, #ARGV, 2 do
+  given[ARGV[i]] = ARGV[i + 1]
+end
+
+-- Fields that a scheduler's record has besides the given ones. BullMQ 5 stores empty data, too.
+local added = {ic = true, offset = true, qctl = true}
+
+local function is_unchanged()
+  local stored, count = redis.call("HGETALL", record), 0
+  for i = 1, #stored, 2 do
+    local field, value = stored[i], stored[i + 1]
+    if given[field] == value then
+      count = count + 1
+    elseif given[field] or not added[field] and not (field == "data" and value == "{}") then
+      return false
+    end
+  end
+  for _ in pairs(given) do
+    count = count - 1
+  end
+  return count == 0
+end
+if ARGV[12] ~= "" and is_replaced and is_unchanged() then
+  redis.call("HSET", record, "qctl", ARGV[12])
+  return {pending, ""}
+end
+
+local is_same_pattern = not every and old[4] == given.pattern and (old[5] or nil) == given.tz
+if is_replaced and (is_same_interval or ARGV[12] ~= "" and is_same_pattern) then
   slot = pending_at
 end
 
@@ -89,7 +124,10 @@ redis.call("ZADD", base .. "repeat", string.format("%.0f", slot), scheduler)
 redis.call("DEL", record)
 redis.call("HSET", record, "name", ARGV[7], "offset", string.format("%.0f", tonumber(offset) or 0),
   "ic", old[3] or 1)
-for i = 12, #ARGV, 2 do
+if ARGV[12] ~= "" then
+  redis.call("HSET", record, "qctl", ARGV[12])
+end
+for i = 13, #ARGV, 2 do
   redis.call("HSET", record, ARGV[i], ARGV[i + 1])
 end
 return {store_iteration(base, scheduler, slot, now, ARGV[7], ARGV[8], ARGV[11], ARGV[9],

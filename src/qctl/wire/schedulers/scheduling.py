@@ -81,6 +81,8 @@ class Scheduler:
         next_ms: when the pending job is or was due; None if the stored score is not a time.
         iterations: how many jobs the scheduler has made.
         opts: the options of the scheduler's jobs, as stored.
+        package: the Python package whose worker made the scheduler from code (``Worker.cron``);
+            None for all others.
     """
 
     id: str
@@ -96,11 +98,26 @@ class Scheduler:
     end_ms: int | None
     data: Any
     opts: Mapping[str, Any]
+    package: str | None = None
 
 
 def is_legacy_key(scheduler_id: str) -> bool:
     """Whether an id has the form of a legacy repeatable job's key (wire format 6.6)."""
     return _LEGACY_KEY.fullmatch(scheduler_id) is not None
+
+
+def check_scheduler_id(scheduler_id: str) -> None:
+    """Check that a new scheduler may have this id.
+
+    Raises:
+        UsageError: it may not.
+    """
+    check_id(scheduler_id, "a scheduler")
+    if is_legacy_key(scheduler_id):
+        raise UsageError(
+            f"a scheduler cannot have the id {scheduler_id!r}",
+            why="it looks like the key of a legacy repeatable job",
+        )
 
 
 def upsert_call(
@@ -111,21 +128,19 @@ def upsert_call(
     data: Any,
     options: JobOptions,
     now_ms: int,
+    package: str = "",
 ) -> ScriptCall:
     """The call that makes or changes a scheduler.
 
     Args:
         name: the name of the jobs; None for the scheduler's id.
+        package: the Python package whose code has the scheduler. Then the call leaves an unchanged
+            scheduler and its waiting job as they are, and marks the scheduler as the package's.
 
     Raises:
         UsageError: the id, the schedule, or the name, data or options of the jobs are wrong.
     """
-    check_id(scheduler_id, "a scheduler")
-    if is_legacy_key(scheduler_id):
-        raise UsageError(
-            f"a scheduler cannot have the id {scheduler_id!r}",
-            why="it looks like the key of a legacy repeatable job",
-        )
+    check_scheduler_id(scheduler_id)
     record, repeat, next_times = _encoded(schedule, now_ms)
     template, priority = _template(options, keys.prefix)
     job_name = encode_name(scheduler_id if name is None else name)
@@ -140,7 +155,7 @@ def upsert_call(
         repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data, priority,
         "1" if options.lifo else "",
         # Without the last brace, because the script adds fields.
-        encode_json(opts, "an option")[:-1],
+        encode_json(opts, "an option")[:-1], package,
     ]  # fmt: skip
     for field, value in record.items():
         args += (field, value)
@@ -167,13 +182,17 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
     return str(answer[0])
 
 
-def remove_call(keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None) -> ScriptCall:
+def remove_call(
+    keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None, package: str = ""
+) -> ScriptCall:
     """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
-    ``id_prefix``: for a legacy repeatable job, the part of its jobs' ids before the due time.
+    Args:
+        id_prefix: for a legacy repeatable job, the part of its jobs' ids before the due time.
+        package: remove the scheduler only if the code of this Python package made it.
     """
     prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix
-    return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
+    return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix, package))
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +397,7 @@ def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) ->
         end_ms=to_int(fields.get("endDate")),
         data=read_json(fields.get("data"), {})[0],
         opts=read_object(fields.get("opts")),
+        package=fields.get("qctl"),
     )
 
 
