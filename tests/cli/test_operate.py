@@ -334,7 +334,7 @@ def test_schedules_as_json(redis_url: str, client: Client) -> None:
             "state",
         ),
         *("next_at", "pending_id", "pending_state", "iterations", "limit", "last_run_at"),
-        *("skipped", "start_at", "end_at", "data", "opts"),
+        *("skipped", "start_at", "end_at", "data", "opts", "package"),
     ]
     assert (found["data"], found["opts"], found["state"]) == ({"a": 1}, {"attempts": 2}, "ok")
     line = qctl(redis_url, "schedules", "list", "--output", "ndjson").out
