@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.address import Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
@@ -59,8 +59,17 @@ def event_order(event_id: str) -> tuple[int, int]:
 
 def last_event_id(client: Client, keys: QueueKeys) -> str:
     """The id of the newest event; ``0-0`` for an empty stream."""
-    newest = client.call("XREVRANGE", keys("events"), "+", "-", "COUNT", 1)
-    return str(newest[0][0]) if newest else STREAM_START
+    return parse_last_id(client.call(*last_id_command(keys)))
+
+
+def last_id_command(keys: QueueKeys) -> tuple[Arg, ...]:
+    """The command of ``last_event_id``; see ``parse_last_id``."""
+    return ("XREVRANGE", keys("events"), "+", "-", "COUNT", 1)
+
+
+def parse_last_id(reply: Any) -> str:
+    """The id in the reply to ``last_id_command``; ``0-0`` for an empty stream."""
+    return str(reply[0][0]) if reply else STREAM_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +193,8 @@ def read_events(
         by_key = {keys("events"): keys for keys in group}
         # The groups are read in turn and share block_ms. After the first event, no read waits.
         wait_ms = 0 if events else block_ms // len(groups)
-        reply = client.call(
-            *("XREAD", "COUNT", count, *(("BLOCK", wait_ms) if wait_ms > 0 else ())),
-            *("STREAMS", *by_key, *(cursors[keys] for keys in group)),
-            timeout_s=wait_ms / 1000,
-        )
+        ids = {key: cursors[keys] for key, keys in by_key.items()}
+        reply = client.call(*_read_command(ids, wait_ms, count), timeout_s=wait_ms / 1000)
         for key, entries in reply or ():
             keys = by_key[key]
             for entry_id, flat in entries:
@@ -196,6 +202,22 @@ def read_events(
                 cursors[keys] = event.id
                 events.append((keys, event))
     return events
+
+
+def _read_command(ids: Mapping[str, str], block_ms: int, count: int) -> tuple[Arg, ...]:
+    """The command that reads the events after an id of each stream (key → id)."""
+    block = ("BLOCK", block_ms) if block_ms > 0 else ()
+    return ("XREAD", "COUNT", count, *block, "STREAMS", *ids, *ids.values())
+
+
+def next_events_command(keys: QueueKeys, after: str, block_ms: int) -> tuple[Arg, ...]:
+    """The command that waits for the events of one queue; see ``parse_next_events``."""
+    return _read_command({keys("events"): after}, block_ms, READ_COUNT)
+
+
+def parse_next_events(reply: Any) -> list[Event]:
+    """The events in the reply to ``next_events_command``; none if the time was up."""
+    return [to_event(*entry) for _, entries in reply or () for entry in entries]
 
 
 def _slot_tag(keys: QueueKeys) -> str:

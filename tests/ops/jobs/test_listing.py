@@ -13,7 +13,7 @@ import pytest
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.jobs.listing import CHUNK, DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
+from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.jobs.where import Filter
 from qctl.wire.states import STATES

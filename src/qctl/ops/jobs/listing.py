@@ -13,27 +13,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from qctl.connection.address import Client
-from qctl.errors import ReplyError, UsageError
+from qctl.errors import ReplyError
 from qctl.ops.jobs.flows import read_children, read_parent
 from qctl.ops.jobs.missing import not_found
 from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList
 from qctl.ops.jobs.where import Filter
 from qctl.ops.times import utc_datetime
-from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs, read_records
+from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_records
 from qctl.wire.keys import JobKey, QueueKeys
-from qctl.wire.read import heartbeats, lists
-from qctl.wire.read.active import read_active
+from qctl.wire.read import heartbeats
+from qctl.wire.read.in_state import CHUNK, check_state, chunks_of, in_chunks, read_chunk
 from qctl.wire.read.lists import Entry
 from qctl.wire.read.locate import find_in_state, locate
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.states import FINISHED, STATES, due_ms
+from qctl.wire.states import FINISHED, due_ms
 from qctl.wire.write.pace import Pace
 
 DEFAULT_LIMIT = 50
 # At most this many children of a job are named.
 MAX_CHILDREN = 20
-# At most this many jobs are read at a time.
-CHUNK = 200
 # How many ids of shown jobs are remembered. A remembered job that moves is not shown twice.
 _MAX_REMEMBERED = 20_000
 
@@ -77,18 +75,14 @@ def stream_jobs(
         UsageError: there is no such state.
         ReplyError: Redis refused a command.
     """
-    if state not in STATES:
-        raise UsageError(f"no state {state!r}", why=f"states: {', '.join(STATES)}")
+    check_state(state)
     wanted = only if only and only.is_set else None
     size = CHUNK if wanted else max(1, min(limit, CHUNK))
-    if state == "stalled":
-        stalled = [Entry(job.id) for job in read_active(client, [keys]) if job.is_orphan]
-        chunks = _chunks(stalled, size)
-    elif wanted and wanted.ids and state != "active":
+    if wanted and wanted.ids and state not in {"active", "stalled"}:
         # ``find_in_state`` does not find active jobs.
-        chunks = _chunks(find_in_state(client, keys, state, wanted.ids), size)
+        chunks = in_chunks(find_in_state(client, keys, state, wanted.ids), size)
     else:
-        chunks = lists.windows(client, keys, state, size)
+        chunks = chunks_of(client, keys, state, size)
     if wanted and wanted.since_ms is not None and state in FINISHED:
         chunks = _since(wanted.since_ms, chunks)
     found = 0
@@ -106,11 +100,6 @@ def stream_jobs(
             recent = dict.fromkeys([*recent][_MAX_REMEMBERED // 2 :])
 
 
-def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
-    for start in range(0, len(entries), size):
-        yield [*entries[start : start + size]]
-
-
 def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
     """The finished jobs from ``since_ms`` on; the chunks must be sorted newest first."""
     for entries in chunks:
@@ -120,19 +109,8 @@ def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entr
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk, without those that have meanwhile left ``active`` or ``stalled``."""
     now_ms = time.time() * 1000
-    # Only active jobs have locks.
-    locks = state in {"active", "stalled"}
-    found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
-    pairs = list(zip(entries, found, strict=True))
-    if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
-        # A job without a lock has stalled if its id is still in active. Otherwise, it has ended.
-        still = frozenset(lists.active_ids(client, keys))
-        pairs = [pair for pair in pairs if (pair[1] and pair[1].lock_token) or pair[0].id in still]
-    elif state == "stalled":
-        # A job that has a lock again is not stalled: a worker has taken it.
-        pairs = [(entry, job) for entry, job in pairs if job is None or job.lock_token is None]
+    pairs = read_chunk(client, keys, state, entries)
     return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
 
 
@@ -225,14 +203,9 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
         NotFoundError: there is no such job, or only its id is left in a list.
     """
     found = locate(client, keys, job_id)
-    if found.state is None and found.fields:
-        # Read again: the job may have moved from one state to another between two round trips.
-        found = locate(client, keys, job_id)
     if not found.fields:
         raise not_found(keys, job_id, found.state)
-    state = found.state or "unknown"
-    if state == "active" and found.lock_token is None:
-        state = "stalled"
+    state = found.listed_state or "unknown"
     record = parse_job(job_id, found.fields)
     return JobDetail(
         **_common(record, state, time.time() * 1000),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.address import Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.events import Event, past_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, read_checked, read_json, value_or
@@ -24,11 +25,15 @@ class Ending:
             end in the last ``MAX_EVENTS``), or where the job is: ``delayed``, ``prioritized``,
             ``waiting-children``, ``active`` (if it has a lock) or ``waiting`` (anywhere else,
             including stalled jobs).
+        returnvalue: of a completed job.
+        failed_reason: of a failed job; None if it is no longer known.
+        value_is_lost: whether the job has completed and its return value is no longer known.
     """
 
     state: str
     returnvalue: Any = None
     failed_reason: str | None = None
+    value_is_lost: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -40,23 +45,37 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
 
     No list is searched, so the length of the queue does not matter.
     """
-    *scores, fields, lock = client.pipeline(
-        [
-            *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
-            ("HMGET", keys(job_id), "timestamp", "returnvalue", "failedReason"),
-            ("EXISTS", keys.lock(job_id)),
-        ]
-    )
+    ending = parse_ending(client.pipeline(ending_reads(keys, job_id)))
+    return ending or ending_from_events(client, keys, job_id)
+
+
+def ending_reads(keys: QueueKeys, job_id: str) -> list[tuple[Arg, ...]]:
+    """The commands of ``read_ending``; see ``parse_ending``."""
+    return [
+        *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
+        ("HMGET", keys(job_id), "timestamp", "returnvalue", "failedReason"),
+        ("EXISTS", keys.lock(job_id)),
+    ]
+
+
+def parse_ending(replies: Sequence[Any]) -> Ending | None:
+    """The ending in the replies to ``ending_reads``; None if the job is gone.
+
+    Then only events may show how the job ended (``ending_from_events``).
+    """
+    *scores, fields, lock = replies
     # Every job has a timestamp; other hashes of the queue, such as ``meta``, have none.
     made_at, returnvalue, failed_reason = value_or(fields, (None, None, None))
     places = zip(SORTED_SETS, map(checked, scores), strict=True)
     state = next((name for name, score in places if score is not None), None)
     if state is None and made_at is None:
-        return _ending_from_events(client, keys, job_id)
+        return None
+    is_completed = state == "completed"
     return Ending(
         state=state or ("active" if checked(lock) else "waiting"),
-        returnvalue=read_json(returnvalue, None)[0] if state == "completed" else None,
+        returnvalue=read_json(returnvalue, None)[0] if is_completed else None,
         failed_reason=failed_reason if state == "failed" else None,
+        value_is_lost=is_completed and made_at is None,
     )
 
 
@@ -74,11 +93,14 @@ def ending_of(event: Event) -> Ending | None:
     if event.name == "removed":
         # ``prev`` is the state in which the job was removed.
         previous = fields.get("prev", "")
-        return Ending(state=previous if previous in FINISHED else "removed")
+        return Ending(
+            state=previous if previous in FINISHED else "removed",
+            value_is_lost=previous == "completed",
+        )
     return None
 
 
-def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
+def ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
     """How a job ended, from its newest events. The job's hash must be gone.
 
     The caller checks the hash before this function reads the events: the script that deletes a job

@@ -40,12 +40,23 @@ class Whereabouts:
     children: tuple[int, int, int, int]
     log_rows: int
 
+    @property
+    def listed_state(self) -> str | None:
+        """One of ``STATES``: the state, but ``stalled`` for an active job without a lock."""
+        return "stalled" if self.state == "active" and self.lock_token is None else self.state
+
 
 def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     """Read one job and find its state, in one to three round trips (more before Redis 6.0.6).
 
-    A job that moves from one list to another during the search may be found in neither list.
+    A job that moves from one list to another during the search may be found in neither list. So a
+    job in no state is searched for once more.
     """
+    found = _locate_once(client, keys, job_id)
+    return _locate_once(client, keys, job_id) if found.state is None and found.fields else found
+
+
+def _locate_once(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     replies = client.pipeline(
         [
             *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
