@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qctl.runtime.api.handle import AsyncJobHandle, JobHandle
+    from qctl.runtime.api.jobs import JobInfo
     from qctl.runtime.api.queue import AsyncQueue, Queue
+    from qctl.runtime.api.results import JobFailedError, JobRemovedError, ResultTimeoutError
     from qctl.runtime.api.worker import Worker
     from qctl.runtime.job.job import Job, SyncJob
     from qctl.runtime.job.outcomes import (
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
 # Loaded when first used, so that the command line does not load the runtime.
 _MODULES = {
+    "runtime.api.handle": ("AsyncJobHandle", "JobHandle"),
+    "runtime.api.jobs": ("JobInfo",),
     "runtime.api.queue": ("AsyncQueue", "Queue"),
+    "runtime.api.results": ("JobFailedError", "JobRemovedError", "ResultTimeoutError"),
     "runtime.api.worker": ("Worker",),
     "runtime.job.job": ("Job", "SyncJob"),
     "runtime.job.outcomes": ("RateLimited", "RetryLater", "UnrecoverableError", "WaitForChildren"),
@@ -33,11 +39,16 @@ _MODULES = {
 
 __all__ = [
     "AddedJob",
+    "AsyncJobHandle",
     "AsyncQueue",
     "Backoff",
     "Dedup",
     "FlowJob",
     "Job",
+    "JobFailedError",
+    "JobHandle",
+    "JobInfo",
+    "JobRemovedError",
     "Keep",
     "NewJob",
     "OnFailure",
@@ -45,6 +56,7 @@ __all__ = [
     "Queue",
     "RateLimit",
     "RateLimited",
+    "ResultTimeoutError",
     "RetryLater",
     "SyncJob",
     "UnrecoverableError",

@@ -184,7 +184,7 @@ def test_node_lists_schedulers_as_its_own(bullmq: NodeBull, queue: Queue) -> Non
     for name in ("s", "t"):
         found = [bullmq.queue(where, "getJobScheduler", name) for where in ("q", "r")]
         assert found[0] == found[1]
-    with Queue("r", client=queue._client, prefix="bull") as other:
+    with Queue("r", client=queue._access._client, prefix="bull") as other:
         assert other.schedulers() == queue.schedulers()
     assert bullmq.queue("q", "removeJobScheduler", "t")
     assert [found.id for found in queue.schedulers()] == ["s"]

@@ -1,4 +1,4 @@
-"""``Queue`` and ``AsyncQueue``: add jobs, flows and schedulers.
+"""``Queue`` and ``AsyncQueue``: add jobs, flows and schedulers, and ask for jobs.
 
 ``Queue`` blocks; ``AsyncQueue`` is for event loops. Both connect on first use, and send the same
 calls to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``).
@@ -6,9 +6,7 @@ calls to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``).
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -18,12 +16,13 @@ from typing import Any, Self, Unpack
 from qctl.config.prefixes import escaped
 from qctl.config.settings import load_settings
 from qctl.connection.address import Client
-from qctl.connection.connect import connect
+from qctl.runtime.api.access import Access, AsyncAccess
+from qctl.runtime.api.handle import AsyncJobHandle, JobHandle
+from qctl.runtime.api.jobs import DEFAULT_LIMIT, JobInfo, list_jobs, read_counts, read_job
 from qctl.runtime.loop.connection import AsyncConnection
-from qctl.runtime.loop.per_loop import LoopConnections
-from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobKeywords, JobOptions
+from qctl.wire.read.snapshot import Counts
 from qctl.wire.schedulers import scheduling
 from qctl.wire.schedulers.scheduling import Schedule, Scheduler
 from qctl.wire.scripts import ScriptCall
@@ -97,12 +96,9 @@ class Queue(_Producer):
         client: Client | None = None,
     ) -> None:
         super().__init__(name, redis_url, prefix)
-        self._client = client or connect(self._redis_url)[1]
-        self._owns_client = client is None
-        # By pid: if another thread holds a lock during a fork, the lock stays locked in the child.
-        self._locks: dict[int, threading.Lock] = {}
+        self._access = Access(self.keys, self._redis_url, client)
 
-    def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
+    def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> JobHandle:
         """Add a job.
 
         Args:
@@ -111,7 +107,8 @@ class Queue(_Producer):
             options: see ``JobOptions``. Durations are seconds or a ``timedelta``.
 
         Returns:
-            the job's id. With ``job_id`` or ``dedup``, this may be the id of an existing job.
+            the job's id, with methods such as ``result``. With ``job_id`` or ``dedup``, this may be
+            the id of an existing job.
 
         Raises:
             UsageError: an option is wrong, or the data is not JSON. Nothing was sent.
@@ -123,7 +120,7 @@ class Queue(_Producer):
         """
         return self.add_bulk([NewJob(name, data, **options)])[0]
 
-    def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
+    def add_bulk(self, jobs: Sequence[NewJob]) -> list[JobHandle]:
         """Add many jobs in the given order. Not atomic: each script call adds up to 200 jobs.
 
         Returns:
@@ -134,7 +131,8 @@ class Queue(_Producer):
             PartialError: some jobs were not added; see NotFoundError and RefusedError of ``add``.
             ReplyError, UnreachableError: as for ``add``; some jobs may have been added.
         """
-        return adding.added_ids(jobs, self._run_all(self._add_calls(jobs)))
+        ids = adding.added_ids(jobs, self._access.run_all(self._add_calls(jobs)))
+        return [JobHandle(job_id, self._access) for job_id in ids]
 
     def add_flow(self, flow: FlowJob) -> AddedJob:
         """Add a job and the children that it waits for, atomically, to any queues with this prefix.
@@ -149,7 +147,7 @@ class Queue(_Producer):
         """
         nodes = adding.flow_nodes(flow)
         call = adding.flow_call(self.prefix, nodes, _now_ms())
-        return adding.added_flow(nodes, self._run(call))
+        return adding.added_flow(nodes, self._access.run(call))
 
     def upsert_scheduler(self, scheduler_id: str, **options: Unpack[SchedulerKeywords]) -> str:
         """Make a scheduler, or change an existing one and its pending job.
@@ -173,40 +171,55 @@ class Queue(_Producer):
             ReplyError, UnreachableError: as for ``add``.
         """
         call = self._upsert_call(scheduler_id, options)
-        return scheduling.upserted_id(scheduler_id, self._run(call))
+        return scheduling.upserted_id(scheduler_id, self._access.run(call))
 
     def remove_scheduler(self, scheduler_id: str) -> bool:
         """Remove a scheduler and its delayed job. Return False if the scheduler does not exist."""
-        return bool(self._run(scheduling.remove_call(self.keys, scheduler_id)))
+        return bool(self._access.run(scheduling.remove_call(self.keys, scheduler_id)))
 
     def schedulers(self) -> list[Scheduler]:
         """Read all schedulers of the queue, in the order of their next jobs."""
-        with self._one_at_a_time():
-            listed = self._client.call(*scheduling.list_command(self.keys))
-            records = self._client.pipeline(scheduling.record_commands(self.keys, listed))
-        return scheduling.parse_schedulers(listed, records)
+        return self._access.call(scheduling.read_schedulers)
+
+    def handle(self, job_id: str) -> JobHandle:
+        """The handle of a job whose id is known. Redis is not asked whether the job exists."""
+        return JobHandle(job_id, self._access)
+
+    def get_job(self, job_id: str) -> JobInfo | None:
+        """Read one job; None if it does not exist."""
+        return self._access.call(read_job, job_id)
+
+    def jobs(self, state: str, *, limit: int = DEFAULT_LIMIT) -> list[JobInfo]:
+        """Read jobs of one state.
+
+        Args:
+            state: one of the states of ``JobInfo``, except ``unknown``.
+            limit: how many jobs at most: finished jobs newest first, waiting, delayed and
+                prioritized jobs in the order in which they will run, and others oldest first.
+
+        Raises:
+            UsageError: there is no such state.
+        """
+        return self._access.call(list_jobs, state, limit)
+
+    def counts(self) -> Counts:
+        """Read how many jobs are in each state. ``active`` includes ``stalled``.
+
+        Raises:
+            NotFoundError: the queue does not exist in this Redis: it may have another name or
+                prefix, or no job was added yet. So this is never a count of 0.
+        """
+        return self._access.call(read_counts)
 
     def close(self) -> None:
         """Close the connection, unless ``client`` was given."""
-        if self._owns_client:
-            self._client.close()
+        self._access.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _one_at_a_time(self) -> threading.Lock:
-        return self._locks.setdefault(os.getpid(), threading.Lock())
-
-    def _run(self, call: ScriptCall) -> Any:
-        with self._one_at_a_time():
-            return scripts.run_call(self._client, call)
-
-    def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        with self._one_at_a_time():
-            return scripts.run_all(self._client, calls)
 
 
 class AsyncQueue(_Producer):
@@ -236,72 +249,69 @@ class AsyncQueue(_Producer):
         connection: AsyncConnection | None = None,
     ) -> None:
         super().__init__(name, redis_url, prefix)
-        # This client sends nothing: it keeps an embedded Redis running.
-        address, self._client = connect(self._redis_url)
-        self._given_connection = connection
-        self._connections = LoopConnections(lambda: AsyncConnection(address, key=self.keys("")))
+        self._access = AsyncAccess(self.keys, self._redis_url, connection)
 
-    async def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
+    async def add(
+        self, name: str, data: Any = None, **options: Unpack[JobKeywords]
+    ) -> AsyncJobHandle:
         """Add a job; see ``Queue.add``."""
         return (await self.add_bulk([NewJob(name, data, **options)]))[0]
 
-    async def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
+    async def add_bulk(self, jobs: Sequence[NewJob]) -> list[AsyncJobHandle]:
         """Add many jobs, in their order; see ``Queue.add_bulk``."""
-        return adding.added_ids(jobs, await self._run_all(self._add_calls(jobs)))
+        ids = adding.added_ids(jobs, await self._access.run_all(self._add_calls(jobs)))
+        return [AsyncJobHandle(job_id, self._access) for job_id in ids]
 
     async def add_flow(self, flow: FlowJob) -> AddedJob:
         """Add a job and the children that it waits for; see ``Queue.add_flow``."""
         nodes = adding.flow_nodes(flow)
         call = adding.flow_call(self.prefix, nodes, _now_ms())
-        return adding.added_flow(nodes, await self._run(call))
+        return adding.added_flow(nodes, await self._access.run(call))
 
     async def upsert_scheduler(
         self, scheduler_id: str, **options: Unpack[SchedulerKeywords]
     ) -> str:
         """Make or change a scheduler; see ``Queue.upsert_scheduler``."""
         call = self._upsert_call(scheduler_id, options)
-        return scheduling.upserted_id(scheduler_id, await self._run(call))
+        return scheduling.upserted_id(scheduler_id, await self._access.run(call))
 
     async def remove_scheduler(self, scheduler_id: str) -> bool:
         """Remove a scheduler; see ``Queue.remove_scheduler``."""
         call = scheduling.remove_call(self.keys, scheduler_id)
-        return bool(await self._run(call))
+        return bool(await self._access.run(call))
 
     async def schedulers(self) -> list[Scheduler]:
         """Read all schedulers of the queue; see ``Queue.schedulers``."""
-        connection = await self._connection()
-        listed = await connection.call(*scheduling.list_command(self.keys))
-        commands = scheduling.record_commands(self.keys, listed)
-        return scheduling.parse_schedulers(listed, await connection.pipeline(commands))
+        return await self._access.call(scheduling.read_schedulers)
+
+    def handle(self, job_id: str) -> AsyncJobHandle:
+        """The handle of a job whose id is known; see ``Queue.handle``. Not to be awaited."""
+        return AsyncJobHandle(job_id, self._access)
+
+    async def get_job(self, job_id: str) -> JobInfo | None:
+        """Read one job; see ``Queue.get_job``."""
+        return await self._access.call(read_job, job_id)
+
+    async def jobs(self, state: str, *, limit: int = DEFAULT_LIMIT) -> list[JobInfo]:
+        """Read jobs of one state; see ``Queue.jobs``."""
+        return await self._access.call(list_jobs, state, limit)
+
+    async def counts(self) -> Counts:
+        """Read how many jobs are in each state; see ``Queue.counts``."""
+        return await self._access.call(read_counts)
 
     async def close(self) -> None:
-        """Close this event loop's connection, unless ``connection`` was given."""
-        await self._connections.close()
-        self._client.close()
+        """Close this event loop's connection, unless ``connection`` was given.
+
+        Results for which tasks of this event loop wait raise a UsageError.
+        """
+        await self._access.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _connection(self) -> AsyncConnection:
-        return self._given_connection or await self._connections.get()
-
-    async def _run(self, call: ScriptCall) -> Any:
-        return await (await self._connection()).run_call(call)
-
-    async def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        if not calls:
-            return []
-        # After the first call Redis knows the script, so all other calls are sent together.
-        connection = await self._connection()
-        first = await connection.run_call(calls[0])
-        rest = await asyncio.gather(*map(connection.run_call, calls[1:]), return_exceptions=True)
-        for answer in rest:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [first, *rest]
 
 
 def _now_ms() -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qctl.connection.address import Arg
+from qctl.connection.address import Arg, Client
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire.encoding import (
     OptionSet,
@@ -358,6 +358,12 @@ def skipped_count(
         return sum(1 for _ in itertools.takewhile(lambda due_ms: due_ms <= now_ms, due))
     except UsageError:
         return None
+
+
+def read_schedulers(client: Client, keys: QueueKeys) -> list[Scheduler]:
+    """All schedulers of a queue, in the order of their next jobs."""
+    listed = client.call(*list_command(keys))
+    return parse_schedulers(listed, client.pipeline(record_commands(keys, listed)))
 
 
 def list_command(keys: QueueKeys) -> tuple[Arg, ...]:

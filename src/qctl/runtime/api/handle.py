@@ -1,0 +1,107 @@
+"""A job that was added: its id, with methods that ask Redis about the job."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from qctl.runtime.api.access import Access, AsyncAccess
+from qctl.runtime.api.jobs import promote_job, read_job, remove_job
+from qctl.runtime.api.results import await_result, wait_for_result
+
+
+class JobHandle(str):
+    """The id of a job of a ``Queue``: a ``str`` that also has the methods below.
+
+        handle = queue.add("resize", {"file": 7})
+        print(handle.result(timeout_s=30))
+
+    A pickled or copied handle is a plain ``str``; ``Queue.handle(id)`` makes a handle of it.
+    """
+
+    __slots__ = ("_access",)
+    _access: Access
+
+    def __new__(cls, job_id: str, access: Access) -> Self:
+        handle = super().__new__(cls, job_id)
+        handle._access = access
+        return handle
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """Wait until the job has ended, and return what its handler returned.
+
+        A job that ended before this call is found as long as Redis has the job, or the event about
+        its end: BullMQ keeps about 10,000 events of a queue. The result of a job that is removed
+        when it completes (``remove_on_complete``) comes from that event. If both are gone, a
+        ``JobRemovedError`` says so. An outage of Redis during the wait only interrupts the wait.
+
+        Args:
+            timeout_s: the longest wait in seconds; None waits for ever, 0 only looks.
+
+        Raises:
+            JobFailedError: the job has failed, and is not retried; ``reason`` says why.
+            JobRemovedError: the job was removed before it had ended, or its result is gone.
+            ResultTimeoutError: the time is up; also a ``TimeoutError``. The job goes on.
+            UnreachableError, ReplyError: Redis cannot be reached at the start, or refuses.
+        """
+        return wait_for_result(self._access, self, timeout_s)
+
+    def status(self) -> str:
+        """Read the job's state: one of those of ``JobInfo``, or ``missing`` if it is gone."""
+        found = self._access.call(read_job, self)
+        return found.state if found else "missing"
+
+    def remove(self) -> bool:
+        """Delete the job, unless a worker runs it. Return False if it does not exist.
+
+        A parent that waited only for this job continues.
+
+        Raises:
+            RefusedError: a worker runs the job, its children have not ended, or it is the next job
+                of a scheduler.
+        """
+        return self._access.call(remove_job, self)
+
+    def promote(self) -> bool:
+        """Run a delayed job now. Return False if the job is not delayed, or does not exist."""
+        return self._access.call(promote_job, self)
+
+
+class AsyncJobHandle(str):
+    """The id of a job of an ``AsyncQueue``: a ``str`` that also has the methods of ``JobHandle``.
+
+        handle = await queue.add("resize", {"file": 7})
+        print(await handle.result(timeout_s=30))
+
+    All handles of an event loop that wait for results share one connection for the events.
+    """
+
+    __slots__ = ("_access",)
+    _access: AsyncAccess
+
+    def __new__(cls, job_id: str, access: AsyncAccess) -> Self:
+        handle = super().__new__(cls, job_id)
+        handle._access = access
+        return handle
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+    async def result(self, timeout_s: float | None = None) -> Any:
+        """Wait until the job has ended; see ``JobHandle.result``."""
+        return await await_result(self._access, self, timeout_s)
+
+    async def status(self) -> str:
+        """Read the job's state; see ``JobHandle.status``."""
+        found = await self._access.call(read_job, self)
+        return found.state if found else "missing"
+
+    async def remove(self) -> bool:
+        """Delete the job; see ``JobHandle.remove``."""
+        return await self._access.call(remove_job, self)
+
+    async def promote(self) -> bool:
+        """Run a delayed job now; see ``JobHandle.promote``."""
+        return await self._access.call(promote_job, self)
