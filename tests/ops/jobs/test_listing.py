@@ -16,6 +16,7 @@ from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.jobs.where import Filter
+from qctl.wire.read.in_state import CHUNK
 from qctl.wire.states import STATES
 from tests.labs.clients import Spy
 from tests.labs.jobs import KEYS, PLACES, T0, add, lock, snapshot
