@@ -13,10 +13,10 @@
                   └◄── Recovery: Redis is back ◄───────────┘ failed, or the connection broke
 
 A *step* is one call of ``settle_and_fetch.lua``: it settles completed jobs, and fetches new jobs
-if there is room, at most ``_max_batch`` of each. Two steps may be in flight, so that Redis runs one
-step while handlers run the jobs of the other step. If a handler raises, the runner (``running.py``)
-settles the job with another script, and then calls ``released``. A *marker* is BullMQ's signal that
-a job can run now or at a certain time (``listener.py``).
+if there is room, as many of each as ``step_size.py`` allows. Two steps may be in flight, so that
+Redis runs one step while handlers run the jobs of the other step. If a handler raises, the runner
+(``running.py``) settles the job with another script, and then calls ``released``. A *marker* is
+BullMQ's signal that a job can run now or at a certain time (``listener.py``).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from qctl.runtime.loop.listener import Listener
 from qctl.runtime.loop.options import WorkerOptions
 from qctl.runtime.loop.recovery import Recovery
 from qctl.runtime.loop.sharing import Places
+from qctl.runtime.loop.step_size import StepSize
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls
@@ -95,10 +96,10 @@ class Engine:
             options.name, limiter, options.metrics_minutes
         )
         self._lock_ms = round(options.lock_ttl_s * 1000)
-        # Half of the concurrency, so that both steps in flight have jobs to settle and to fetch.
-        self._max_batch = min(
-            worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
-        )
+        # At most half of the concurrency, so that both steps in flight have jobs to settle and to
+        # fetch.
+        half = -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
+        self._step_size = StepSize(min(worker_calls.MAX_BATCH, half), options.concurrency)
         # How many more jobs may be fetched now; below 0 if Redis has refused to complete jobs.
         self._free = options.concurrency
         # Used if the queue limits how many jobs run at a time in all its workers (``sharing.py``).
@@ -148,17 +149,28 @@ class Engine:
         if not self.connection.is_open:
             self._recovery.begin([], None)
             return
+        step_size, sent = self._step_size, 0
+        may_fetch = not self.is_stopping and self._limit_timer is None
         while self._steps_in_flight < MAX_STEPS_IN_FLIGHT and self.connection.is_open:
-            settling = min(len(self._completed), self._max_batch)
+            settling = min(len(self._completed), step_size.jobs)
             wanted = 0
-            may_fetch = not self.is_stopping and self._limit_timer is None
             # The end of a job may let another job run, so a step that settles jobs also fetches.
             if may_fetch and (settling or not self._nothing_to_fetch):
-                wanted = max(min(self._free, self._max_batch), 0)
+                wanted = max(min(self._free, step_size.jobs), 0)
             if not settling and (not wanted or self._fetches_in_flight):
                 # Start no fetch-only step while another one is in flight.
+                step_size.note_free_step()
                 return
             self._send_step(settling, wanted)
+            sent += settling
+        has_more = may_fetch and self._free > 0 and not self._nothing_to_fetch
+        step_size.note_all_in_flight(sent, has_backlog=bool(self._completed) or has_more)
+
+    def _send_steps_soon(self) -> None:
+        """Send steps after other handlers that end in this turn of the loop: they share a step."""
+        if not self._is_send_due:
+            self._is_send_due = True
+            self._loop.call_soon(self._send_steps)
 
     def _send_step(self, settling: int, wanted: int) -> None:
         """Send a step that settles ``settling`` completed jobs and fetches at most ``wanted``."""
@@ -227,7 +239,7 @@ class Engine:
         if not in_hand:
             self._changed.set()
         if self._completed or (self._free > 0 and not self._nothing_to_fetch):
-            self._send_steps()
+            self._send_steps_soon()
 
     def _on_fetched(self, reason: str, ms: int) -> None:
         """Decide from the answer to a fetch when to fetch again.
@@ -295,10 +307,7 @@ class Engine:
         job.is_ending = True
         self._completed.append((job, value))
         self._free += 1
-        if not self._is_send_due:
-            # Wait for other handlers that end in this turn of the loop: their jobs share a step.
-            self._is_send_due = True
-            self._loop.call_soon(self._send_steps)
+        self._send_steps_soon()
 
     def released(self, job: Job) -> None:
         """Forget a job that was not settled by ``complete``, and fetch another job."""
