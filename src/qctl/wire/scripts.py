@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from qctl.connection.address import Arg, Client
@@ -24,6 +24,8 @@ from qctl.errors import ReplyError
 from qctl.wire.replies import checked
 
 _INCLUDE = "--@include "
+# Not through importlib.resources, whose import takes 10 ms.
+_FOLDER = Path(__file__).with_name("lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,11 @@ class ScriptCall:
 @cache
 def source(name: str) -> str:
     """The text of ``lua/<name>.lua`` with its includes in place."""
-    folder = files("qctl.wire") / "lua"
     lines: list[str] = []
     included: set[str] = set()
 
     def read(file: str) -> None:
-        for line in (folder / file).read_text(encoding="utf-8").splitlines():
+        for line in (_FOLDER / file).read_text(encoding="utf-8").splitlines():
             if not line.startswith(_INCLUDE):
                 lines.append(line)
                 continue
