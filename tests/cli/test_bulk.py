@@ -149,7 +149,7 @@ def test_the_question_names_the_jobs_below(redis_url: str, client: Client) -> No
     words = ("jobs", "remove", "q", "1", "--with-children")
     ran = qctl(redis_url, *words, stdin="n\n", terminal=True)
     assert ran.code == 5
-    assert "Delete 1 job of q and all jobs below it; that cannot be undone?" in ran.err
+    assert "Delete 1 job of q and all jobs below it? That cannot be undone. [y/N]" in ran.err
 
 
 def test_without_anybody_to_ask_nothing_is_done(redis_url: str, client: Client) -> None:

@@ -364,6 +364,45 @@ def test_a_question_is_asked_on_stderr(answer: str, yes: bool) -> None:
     assert env.streams.stdout.getvalue() == ""  # type: ignore[attr-defined]
 
 
+def test_what_was_typed_before_a_question_is_no_answer_to_it() -> None:
+    keyboard, terminal = os.openpty()
+
+    class Prompt(io.StringIO):
+        def write(self, text: str) -> int:
+            os.write(keyboard, b"no\n")
+            return super().write(text)
+
+    try:
+        with open(terminal, encoding="utf-8", closefd=False) as stdin:
+            env = environment(replace(streams(terminal=True), stdin=stdin, stderr=Prompt()))
+            os.write(keyboard, b"yes\ny")
+            # Its echo shows that it has arrived.
+            echo = b""
+            while b"\ny" not in echo:
+                echo += os.read(keyboard, 100)
+            with pytest.raises(RefusedError):
+                env.confirm("Delete it?")
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def test_a_long_question_is_wrapped_between_words() -> None:
+    env = environment(streams(terminal=True, stdin="x" * 80 + "\n"))
+    env.confirm_name(
+        f"Delete 9 jobs of {'q' * 60} and 8 jobs below them; that cannot be undone.", "x" * 80
+    )
+    *lines, prompt = env.streams.stderr.getvalue().split("\n")  # type: ignore[attr-defined]
+    assert lines == [
+        "Delete 9 jobs of",
+        f"{'q' * 60} and 8 jobs",
+        "below them; that cannot be undone.",
+        "Type",
+        "x" * 80,
+    ]
+    assert prompt == "to go on: "
+
+
 def test_a_question_without_anybody_to_ask_names_the_flag() -> None:
     for env, why in (
         (environment(streams(terminal=False, stdin="y\n")), "terminal"),

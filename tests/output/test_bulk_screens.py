@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qctl.cli.bulk_run import confirm
+from qctl.cli.environment import Environment
+from qctl.cli.options import CommonOptions
+from qctl.cli.streams import Streams
+from qctl.errors import RefusedError
+from qctl.ops.bulk.actions import Action, Selection, purging, removing, retrying
 from qctl.ops.bulk.model import BulkProgress, BulkReport
+from qctl.ops.bulk.queues import BulkQueue
 from qctl.ops.jobs.model import Skipped
+from qctl.ops.jobs.where import Filter
 from qctl.output.bulk import bulk_block, progress_lines
 from qctl.wire.keys import QueueKeys
 from tests.labs.screens import compare
@@ -82,6 +91,48 @@ def test_the_end(name: str) -> None:
             reports, 12.4, paused=paused, width=width, colour=colour
         ),
     )
+
+
+PURGE = replace(DONE, action="purge", total=100_000, scanned=100_000, matched=667, done=667)
+ALL = Selection(state="failed")
+SOME = Selection(state="failed", only=Filter(name="mail"))
+# The command, the queues, which jobs, what a count has found, and what the operator types.
+QUESTIONS: dict[str, tuple[Action, Sequence[str], Selection, Sequence[BulkReport] | None]] = {
+    "purge-question": (purging(), ["imports"], ALL, None),
+    "purge-question-counted": (purging(), [LONG], SOME, [of(LONG, PURGE)]),
+    "remove-question-below": (
+        removing(with_children=True),
+        [LONG],
+        SOME,
+        [of(LONG, replace(LEFT, action="remove", below_count=1_200, skipped_count=1))],
+    ),
+    "retry-question-several": (
+        retrying("failed", reset_attempts=False),
+        ["imports", LONG, "quiet"],
+        SOME,
+        [DONE, of(LONG, LEFT), of("quiet", NOTHING)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_the_question(name: str) -> None:
+    action, names, selection, scanned = QUESTIONS[name]
+    queues = [BulkQueue(QueueKeys("bull", queue), 100_000, paused=False) for queue in names]
+
+    def shown(width: int, _: int, colour: bool) -> Sequence[str]:
+        typed = io.StringIO("no\n")
+        environ = {"XDG_CONFIG_HOME": "/nonexistent"}
+        streams = Streams(
+            typed, io.StringIO(), io.StringIO(), *([True] * 3), width=width, environ=environ
+        )
+        env = Environment(streams, CommonOptions(no_color=not colour))
+        with pytest.raises(RefusedError):
+            confirm(env, queues, action, selection, scanned)
+        assert typed.read() == ""
+        return streams.stderr.getvalue().split("\n")  # type: ignore[attr-defined]
+
+    compare(SCREENS / f"{name}.txt", shown)
 
 
 STEP = BulkProgress(

@@ -124,7 +124,8 @@ UNKNOWN = replace(
     data=None,
     downtime=replace(
         BUSY.downtime, plain_s=None, drain_wait_p50_s=None, drain_wait_p95_s=None,
-        drain_p50_s=None, drain_p95_s=None, roll_is_possible=None, roll_why_not="unknown",
+        drain_p50_s=None, drain_p95_s=None, roll_is_possible=None,
+        roll_why_not="it is unknown which process would be restarted",
     ),
 )  # fmt: skip
 IMPACTS = {"drain-first": BUSY, "safe": IDLE, "unknown": UNKNOWN}

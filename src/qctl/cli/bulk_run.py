@@ -66,7 +66,7 @@ def carry_out(
         if counts and not env.why_not_interactive and _needs_count(selection, queues):
             scanned = _count(env, live, queues, action, selection)
         # Outside of stop_on_signals, so that Ctrl-C ends the question.
-        _confirm(env, queues, action, selection, scanned)
+        confirm(env, queues, action, selection, scanned)
         if scanned is not None and not any(report.done for report in scanned):
             # There is nothing to change, so the scan was all of the work.
             reports = [replace(report, dry_run=False) for report in scanned]
@@ -136,13 +136,21 @@ def _count(
     return None if scan.failures else scan.reports
 
 
-def _confirm(
+def confirm(
     env: Environment,
     queues: Sequence[BulkQueue],
     action: Action,
     selection: Selection,
     scanned: Sequence[BulkReport] | None,
 ) -> None:
+    """Ask before jobs are changed, if the change needs it.
+
+    Args:
+        scanned: what a count found; None if there was none.
+
+    Raises:
+        RefusedError, UsageError: the change was not confirmed.
+    """
     total = sum(queue.total for queue in queues)
     number = view.Count(max_changed(selection, total), total)
     if scanned is not None:
@@ -158,12 +166,13 @@ def _confirm(
         return
     keys = [queue.keys for queue in queues]
     if scanned is not None:
-        env.note(*view.scan_lines(scanned, number, several=len(keys) > 1))
-    text = view.bulk_question(action, keys, selection, number)
+        env.note_wrapped(*view.scan_lines(scanned, number, several=len(keys) > 1))
+    text, is_final = view.bulk_question(action, keys, selection, number), action.name in view.FINAL
     if required is Confirmation.YES:
-        env.confirm(f"{text}?")
+        env.confirm(f"{text}?" + (" That cannot be undone." if is_final else ""))
     else:
-        env.confirm_name(f"{text}.", keys[0].name if len(keys) == 1 else str(number.jobs))
+        text += "; that cannot be undone." if is_final else "."
+        env.confirm_name(text, keys[0].name if len(keys) == 1 else str(number.jobs))
 
 
 def _show(

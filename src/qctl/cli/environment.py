@@ -218,6 +218,10 @@ class Environment:
                 self._live.console.print(line, soft_wrap=True)
         self.streams.stderr.flush()
 
+    def note_wrapped(self, *texts: str) -> None:
+        """``note`` on a terminal, wrapped between words; for texts without a command."""
+        self.note(*(line for text in texts for line in self._wrapped(text)))
+
     @contextmanager
     def progress(self, text: Callable[[], str]) -> Iterator[None]:
         """Show ``text()`` on one line while the block runs; nothing unless ``animated``.
@@ -274,7 +278,7 @@ class Environment:
                 why=warning,
                 hint="run the same command with --dry-run first, then with --yes",
             )
-        self.note(warning)
+        self.note_wrapped(warning)
         if self.ask(f"Type {name} to go on: ").strip() != name:
             raise RefusedError("nothing was done")
 
@@ -283,11 +287,20 @@ class Environment:
 
         Use ``confirm`` or ``confirm_name``, or check ``why_not_interactive`` first.
         """
-        from qctl.output.text import visible  # noqa: PLC0415
-
-        self.streams.stderr.write(visible(prompt))
+        self.streams.discard_typed()
+        self.streams.stderr.write("\n".join(self._wrapped(prompt)))
         self.streams.stderr.flush()
         return self.streams.stdin.readline().rstrip("\r\n")
+
+    def _wrapped(self, text: str) -> Iterator[str]:
+        from qctl.output.text import cells, visible, wrapped  # noqa: PLC0415
+
+        text = visible(text)
+        if cells(text) <= self.terminal_width:
+            # ``wrapped`` would remove the indent.
+            yield text
+        else:
+            yield from wrapped(text, self.terminal_width, cut=False)
 
 
 def _output_mode(options: CommonOptions, environ: Mapping[str, str]) -> OutputMode:

@@ -25,8 +25,9 @@ from qctl.ops.drain.sequence import (
 from qctl.ops.drain.steps import DrainReport, Planned, Step
 from qctl.ops.patience import Pulse
 from qctl.ops.queues.select import select_queues
+from qctl.output.console import styled
 from qctl.output.json import with_step
-from qctl.output.sequence import heading, summary_lines
+from qctl.output.sequence import heading, sequence_block, summary_lines
 
 if TYPE_CHECKING:
     from qctl.connection.address import Client
@@ -130,16 +131,26 @@ class _View:
             self._show_json(step)
         elif isinstance(step, TurnBegins):
             self.close()
-            mark = "  (dry run)" if self._dry_run else ""
-            show = self._env.print if self._dry_run else self._env.note
-            show(heading(step) + mark)
+            self._show_heading(step)
         elif isinstance(step, SequenceReport):
-            for line in summary_lines(step, self._targets):
-                self._env.print(line)
+            if self._env.shows_blocks:
+                self._env.print("")
+                self._env.print_block(sequence_block, step, self._targets)
+            else:
+                self._env.print(*summary_lines(step, self._targets))
         else:
             self._drain.show(step)
             if isinstance(step, Planned) and not self._dry_run:
                 self._drain.begin()
+
+    def _show_heading(self, turn: TurnBegins) -> None:
+        streams = self._env.streams
+        stream = streams.stdout if self._dry_run else streams.stderr
+        mark = "  (dry run)" if self._dry_run else ""
+        gap = "\n" if turn.number > 1 and streams.is_terminal(stream) else ""
+        text = styled(heading(turn) + mark, "bold", colour=self._env.may_colour(stream))
+        stream.write(f"{gap}{text}\n")
+        stream.flush()
 
     def _target_of(self, step: TurnBegins | Step | SequenceReport) -> dict[str, str]:
         # These steps name the target themselves. The other steps have no ``target``, or have it in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -92,6 +93,18 @@ class Streams:
     def may_colour(self, stream: TextIO) -> bool:
         """Whether an output stream may be coloured. Does not consider ``--no-color``."""
         return self.is_terminal(stream) and not self.is_dumb and not self.environ.get("NO_COLOR")
+
+    def discard_typed(self) -> None:
+        """Discard what was typed on the terminal and not read yet.
+
+        Text that was typed before a question, for example during a long count, is no answer to it.
+        """
+        if not self.stdin_is_terminal:
+            return
+        import termios  # noqa: PLC0415 - only for a question
+
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcflush(self.stdin, termios.TCIFLUSH)
 
 
 def _null(mode: Literal["r", "w"]) -> TextIO:

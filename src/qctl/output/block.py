@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qctl.ops.processes.suggest import command
 from qctl.output.console import styled
 from qctl.output.text import cells, visible, wrapped
 
@@ -11,6 +12,8 @@ INDENT = "  "
 MAX_NAME = 40
 LABEL_WIDTH = 9
 BAR_WIDTH = 20
+# A command that names more queues would fill the screen.
+MAX_NAMED_QUEUES = 50
 # Longer lines are hard to read.
 _MAX_WIDTH = 100
 
@@ -46,7 +49,9 @@ class Block:
             left = total - number
             more = f" and {left - 1:,} more" if left > 1 else ""
             longer = f"{shown}, " if shown else ""
-            longer += visible(name, max(min(MAX_NAME, width), 1))
+            # The first name is shown in any case, and leaves room for how many more there are.
+            room = width if shown else width - cells(more)
+            longer += visible(name, max(min(MAX_NAME, room), 1))
             if shown and cells(longer + more) > width:
                 return f"{shown} and {left:,} more"
             shown = longer
@@ -68,3 +73,16 @@ class Block:
     def hint(self, label: str, text: str) -> str:
         """What to type, never cut or wrapped, so that it can be copied."""
         return f"{INDENT}{self.styled(f'{label}:', 'bold')} {text}"
+
+    def hint_on(
+        self, label: str, prefix: str | None, verb: str, queues: Sequence[str], *options: str
+    ) -> str:
+        """``hint`` with a command on these queues; if they are very many, without their names.
+
+        Args:
+            prefix: as for ``suggest.command``; None if ``queues`` are ``NAME@PREFIX``.
+        """
+        if len(queues) <= MAX_NAMED_QUEUES:
+            return self.hint(label, command(prefix, verb, *queues, *options))
+        words = " ".join(["qctl", verb, *options])
+        return self.hint(label, f"{words}, with the same queues; `qctl status` lists them")

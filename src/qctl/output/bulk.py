@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.ops.bulk.actions import Action, Selection
 from qctl.ops.bulk.model import BulkProgress, BulkReport, labels
-from qctl.ops.processes.suggest import command, command_on
+from qctl.ops.processes.suggest import command
 from qctl.output.block import BAR_WIDTH, INDENT, MAX_NAME, Block
 from qctl.output.text import cells, count, duration, listed, shortened, visible
 from qctl.plurals import counted
@@ -21,6 +21,8 @@ _MAX_IDS = 5
 _MIN_MEASURED_S = 1.0
 _ASKING = {"retry": "Retry", "promote": "Promote", "remove": "Delete", "purge": "Delete"}
 DOING = {"retry": "retrying", "promote": "promoting", "remove": "deleting", "purge": "deleting"}
+# What these actions do cannot be undone.
+FINAL = frozenset({"remove", "purge"})
 _DONE = {"retry": "retried", "promote": "promoted", "remove": "deleted", "purge": "deleted"}
 _INFINITIVE = {"retry": "retry", "promote": "promote", "remove": "delete", "purge": "delete"}
 
@@ -64,7 +66,7 @@ def bulk_question(
         text += f" and {counted(number.below, 'job')} below {_them(number.jobs)}"
     elif action.with_children and not number.exact:
         text += f" and all jobs below {_them(number.jobs)}"
-    return text + ("; that cannot be undone" if action.name in {"remove", "purge"} else "")
+    return text
 
 
 def _them(number: int) -> str:
@@ -321,9 +323,10 @@ def _way_on(
         names = block.names([keys.name for keys in waiting], block.width - 40)
         verb = "is" if is_one else "are"
         yield from block.paragraph(f"{names} {verb} paused: the jobs run after a resume", "yellow")
-        same = "qctl resume, with these queues"
-        text = command_on(waiting, "resume") if len(waiting) <= _MAX_ROWS else same
-        yield block.hint("to resume", text)
+        is_single = len({keys.prefix for keys in waiting}) == 1
+        prefix = waiting[0].prefix if is_single else None
+        labels = [keys.label(prefix) for keys in waiting]
+        yield block.hint_on("to resume", prefix, "resume", labels)
     skipped = next(
         ((r, r.skipped[0]) for r in reports if r.left_alone_count > 0 and r.skipped), None
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.ops.jobs.retry_stalled import RetriedQueue, RetryPlan, RetryReport
-from qctl.ops.processes.suggest import command_on
 from qctl.ops.queues.pause import PauseResult
 from qctl.output.block import INDENT, MAX_NAME, Block
 from qctl.output.text import cells, count, duration, shortened, visible
@@ -68,10 +67,8 @@ def pause_block(
         for warning in result.warnings:
             yield from block.paragraph(visible(warning), "yellow")
     if paused and changed and not dry_run:
-        keys = [QueueKeys(result.prefix, result.name) for result in changed]
-        same = "qctl resume, with the same queues"
-        text = command_on(keys, "resume") if len(keys) <= _MAX_ROWS else same
-        yield block.hint("to resume", text)
+        names = [_label(result, prefix) for result in changed]
+        yield block.hint_on("to resume", prefix, "resume", names)
     if dry_run:
         yield from block.paragraph("dry run: nothing was changed")
 
@@ -190,10 +187,8 @@ def _locked_lines(
     jobs = counted(len(names), "job is", "jobs are")
     yield from block.paragraph(f"{jobs} still locked by workers that are gone", "yellow")
     yield INDENT * 2 + block.names(names, block.width - 2 * len(INDENT))
-    keys = [queue.keys for queue in queues]
-    same = "the same command with --wait"
-    text = command_on(keys, "jobs retry-stalled", "--wait") if len(keys) <= _MAX_ROWS else same
-    yield block.hint("to wait", text)
+    labels = [queue.keys.label(prefix) for queue in queues]
+    yield block.hint_on("to wait", prefix, "jobs retry-stalled", labels, "--wait")
 
 
 def waiting_lines(

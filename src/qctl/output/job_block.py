@@ -7,11 +7,11 @@ from datetime import datetime
 
 from qctl.ops.jobs.model import JobDetail
 from qctl.ops.processes.suggest import command
+from qctl.output.block import INDENT
 from qctl.output.console import styled
 from qctl.output.jobs import MAX_LINE_TEXT, facts, sections
 from qctl.output.text import cells, folded, shortened, visible
 
-_INDENT = "  "
 _MARKS = {
     "completed": ("✔", "green"),
     "failed": ("✖", "bold red"),
@@ -55,22 +55,22 @@ def job_block(
         value_style = _value_style(job, label)
         for number, line in enumerate(folded(shown, max(width - wide - 4, 1))):
             head = styled(f"{label:<{wide}}", "dim", colour=colour) if number == 0 else " " * wide
-            yield f"{_INDENT}{head}  {styled(line, value_style, colour=colour)}".rstrip()
+            yield f"{INDENT}{head}  {styled(line, value_style, colour=colour)}".rstrip()
     for section in values:
-        room = width - len(_INDENT) * 2
+        room = width - len(INDENT) * 2
         if section.is_short and wide + 2 + cells(section.lines[0]) <= room:
             label = styled(f"{section.title:<{wide}}", "dim", colour=colour)
-            yield f"{_INDENT}{label}  {section.lines[0]}"
+            yield f"{INDENT}{label}  {section.lines[0]}"
             continue
-        yield _INDENT + styled(section.title, "dim", colour=colour)
+        yield INDENT + styled(section.title, "dim", colour=colour)
         for line in section.lines:
             for part in folded(line, max(room, 1), keep_indent=True):
-                yield f"{_INDENT * 2}{part}"
+                yield f"{INDENT * 2}{part}"
     if job.state in _NEXT:
         label, verb = _NEXT[job.state]
         words = [job.queue] if job.state == "stalled" else [job.queue, job.id]
         text = command(prefix, verb, *words)
-        yield f"{_INDENT}{styled(f'{label}:', 'bold', colour=colour)} {text}"
+        yield f"{INDENT}{styled(f'{label}:', 'bold', colour=colour)} {text}"
 
 
 def _value_style(job: JobDetail, label: str) -> str:

@@ -89,6 +89,7 @@ REPORT = DrainReport(
     unserved=(),
     prefix="bull",
 )
+MANY = tuple(f"svc-{number}" for number in range(10_000))
 _CRASH = (
     "pm2:worker (id 0) keeps crashing after the restart\n"
     "TypeError: Cannot read properties of undefined (reading 'smtp')\n"
@@ -141,6 +142,10 @@ REPORTS = {
         old_pids=(),
         new_pids=(),
         completed=20,
+        jobs=tuple(
+            JobOutcome("emails", str(96 + number), "running" if number < 2 else "completed")
+            for number in range(26)
+        ),
         error="interrupted",
         exit_status=130,
     ),
@@ -177,6 +182,10 @@ REPORTS = {
         REPORT, queues=WIDE_PLAN.queues, target=f"docker:{LONG}/worker",
         old_pids=tuple(range(20, 40)), new_pids=tuple(range(50, 70)),
         still_paused=(LONG,),
+    ),
+    "many-still-paused": replace(
+        REPORT, outcome="aborted", error="interrupted", exit_status=130, new_pids=(),
+        queues=MANY, still_paused=MANY, resumed=False,
     ),
 }  # fmt: skip
 

@@ -194,4 +194,6 @@ def not_begun(
         strategy=strategy,
         error=error_text(error),
         exit_status=int(error.exit_status),
+        hint=error.hint,
+        begun=False,
     )

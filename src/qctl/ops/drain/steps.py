@@ -255,6 +255,7 @@ class DrainReport:
         error: why the drain failed; None if the drain did not fail. The last line is ``hint``,
             unless ``hint`` is empty.
         hint: what to type or change after the failure.
+        begun: False if the drain was refused or failed before it changed anything.
     """
 
     step: ClassVar[str] = "report"
@@ -289,6 +290,7 @@ class DrainReport:
     prefix: str | None = None
     hint: str = ""
     processes: tuple[ProcessResult, ...] = ()
+    begun: bool = True
 
 
 Step = (

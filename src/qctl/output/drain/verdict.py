@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from qctl.errors import ExitStatus
 from qctl.ops.drain.steps import DrainReport, RunningJob
-from qctl.ops.processes.suggest import command
 from qctl.output.block import INDENT, MAX_NAME, Block
 from qctl.output.drain.facts import replaced
 from qctl.output.drain.running import running_jobs
@@ -35,14 +34,14 @@ def verdict_block(
         stopped_by: how the operator stops a drain here.
     """
     block = Block(width=width, colour=colour)
-    mark, style = _mark(report)
-    head = f"{mark} {_title(report)}"
+    mark, style = mark_of(report)
+    head = f"{mark} {title_of(report)}"
     time = duration(took_s)
     room = block.width - cells(head) - cells(time) - 6
     queues = block.names(report.queues, max(room, _MIN_NAMES))
     if room < _MIN_NAMES and len(report.queues) > 1:
         queues = counted(len(report.queues), "queue")
-    yield block.styled(head, style) + f"   {queues}   {time}"
+    yield block.styled(head, style) + f"   {queues}" + (f"   {time}" if report.begun else "")
     if report.outcome == "timeout":
         ran = counted(len(_blocking(report)), "job was", "jobs were")
         yield from block.paragraph(f"timed out: {ran} still running", "bold red")
@@ -58,6 +57,10 @@ def verdict_block(
             # Show the error's message, but not the frames of its stack, which are indented.
             if line[:1] != " " and not line.startswith("Traceback ("):
                 yield from block.paragraph(visible(line), indent=INDENT * 2)
+    if not report.begun:
+        yield from block.paragraph("nothing was changed")
+        yield from _way_on(report, block)
+        return
     yield from _state_lines(report, block)
     yield from block.paragraph(_jobs_text(report))
     yield from block.paragraph(_figures(report), "red" if report.interrupted or report.lost else "")
@@ -71,7 +74,7 @@ def verdict_block(
     yield from _way_on(report, block)
 
 
-def _mark(report: DrainReport) -> tuple[str, str]:
+def mark_of(report: DrainReport) -> tuple[str, str]:
     """The mark and its style: ✖ for a failure or a loss, ! for interrupted jobs or a doubt."""
     if report.exit_status != 0 or report.lost:
         return "✖", "bold red"
@@ -80,7 +83,8 @@ def _mark(report: DrainReport) -> tuple[str, str]:
     return "✔", "green"
 
 
-def _title(report: DrainReport) -> str:
+def title_of(report: DrainReport) -> str:
+    """What was drained or restarted, or was not."""
     target = visible(report.target or "", MAX_NAME)
     if report.command:
         target = f"by {visible(report.command[0], MAX_NAME)}"
@@ -106,10 +110,10 @@ def _state_lines(report: DrainReport, block: Block) -> Iterator[str]:
     if report.resumed is False and report.still_paused is None:
         names = block.names(report.queues, room)
         yield from block.paragraph(f"{names}: unknown whether still paused", "bold red")
-        yield block.hint("try", command(report.prefix, "resume", *report.queues))
+        yield block.hint_on("try", report.prefix, "resume", report.queues)
     elif still:
         yield from block.paragraph(f"{block.names(still, room)} still paused", "yellow")
-        yield block.hint("to resume", command(report.prefix, "resume", *still))
+        yield block.hint_on("to resume", report.prefix, "resume", still)
     served = [queue for queue in report.queues if queue not in still]
     if unserved := report.unserved or ():
         verb = "runs" if len(unserved) == 1 else "run"
