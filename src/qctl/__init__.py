@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from qctl.runtime.api.queue import AsyncQueue, Queue
     from qctl.runtime.api.results import JobFailedError, JobRemovedError, ResultTimeoutError
     from qctl.runtime.api.worker import Worker
+    from qctl.runtime.job.current import current_job
     from qctl.runtime.job.job import Job, SyncJob
     from qctl.runtime.job.outcomes import (
         RateLimited,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         UnrecoverableError,
         WaitForChildren,
     )
+    from qctl.runtime.logs import JobFields
     from qctl.runtime.loop.options import RateLimit
     from qctl.wire.options import Backoff, Dedup, Keep, OnFailure, Parent
     from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
@@ -30,8 +32,10 @@ _MODULES = {
     "runtime.api.queue": ("AsyncQueue", "Queue"),
     "runtime.api.results": ("JobFailedError", "JobRemovedError", "ResultTimeoutError"),
     "runtime.api.worker": ("Worker",),
+    "runtime.job.current": ("current_job",),
     "runtime.job.job": ("Job", "SyncJob"),
     "runtime.job.outcomes": ("RateLimited", "RetryLater", "UnrecoverableError", "WaitForChildren"),
+    "runtime.logs": ("JobFields",),
     "runtime.loop.options": ("RateLimit",),
     "wire.options": ("Backoff", "Dedup", "Keep", "OnFailure", "Parent"),
     "wire.write.adding": ("AddedJob", "FlowJob", "NewJob"),
@@ -46,6 +50,7 @@ __all__ = [
     "FlowJob",
     "Job",
     "JobFailedError",
+    "JobFields",
     "JobHandle",
     "JobInfo",
     "JobRemovedError",
@@ -63,6 +68,7 @@ __all__ = [
     "WaitForChildren",
     "Worker",
     "__version__",
+    "current_job",
 ]
 
 

@@ -31,7 +31,9 @@ def test_a_life_in_the_background(master_lab: MasterLab) -> None:
     lab = master_lab
     # A file of the app that has the name of a module that qctl imports.
     (lab.folder / "queue.py").write_text("raise AssertionError\n")
-    started = lab.qctl("worker", "start", "w", "app:worker", "--processes", "2", "--json")
+    started = lab.qctl(
+        "worker", "start", "w", "app:worker", "--processes", "2", "--log-level", "debug", "--json"
+    )
     assert started.returncode == 0, started.stderr
     first = json.loads(started.stdout)
     assert len(first["pids"]) == 2
@@ -71,7 +73,9 @@ def test_a_life_in_the_background(master_lab: MasterLab) -> None:
     assert lab.counts()[long] == 1
     assert f"qctl:w/1  online  {new[1]}" in lab.qctl("worker", "list").stdout
 
-    assert "worker started" in lab.qctl("worker", "logs", "w").stdout
+    log = lab.qctl("worker", "logs", "w").stdout
+    assert "worker started" in log
+    assert f"DEBUG job done queue=q job={long}" in log
     assert len(lab.qctl("worker", "logs", "w", "--lines", "2").stdout.splitlines()) == 2
 
     stopped = lab.qctl("worker", "stop", "w")

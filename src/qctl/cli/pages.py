@@ -39,6 +39,7 @@ TOPICS: Mapping[str, str] = {
     "guarantees": "what holds under faults and what cannot, each with its test",
     "worker": "run Python workers: processes, signals, readiness",
     "worker-api": "write Python workers and producers",
+    "logging": "what workers log; the job in the app's own log lines",
     "testing": "test an app's jobs without a Redis server",
     "differences": "where qctl's workers differ from BullMQ on purpose",
     "scale": "what commands cost with millions of jobs",

@@ -71,6 +71,10 @@ class MasterFlags:
     log_format: Annotated[
         Literal["text", "json"], typer.Option("--log-format", help="Log format")
     ] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option("--log-level", help="Lowest level to log; debug shows every job"),
+    ] = "info"
 
 
 @app.command("run", takes_yes=True)
@@ -86,7 +90,7 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     from qctl.runtime.processes.master import Master  # noqa: PLC0415
 
     options = _make_options(apps, flags)
-    logs.configure(flags.log_format)
+    logs.configure(flags.log_format, flags.log_level)
     asyncio.run(Master(options, _worker_environ(env)).run())
 
 
@@ -223,6 +227,7 @@ def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> Master
         reload=flags.reload,
         health=None if flags.health_port is None else parse_endpoint(flags.health_port),
         log_format=flags.log_format,
+        log_level=flags.log_level,
         name=name,
     )
 

@@ -363,7 +363,10 @@ class Worker:
             self._runner = JobRunner(engine, self._calls(threads, children))
             await engine.open(self._runner.start, self._runner.fail_refused)
             self._resources = resources.pop_all()
-        engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
+        engine.log.info(
+            "worker started", tasks=",".join(sorted(name or "*" for name in self._tasks)),
+            concurrency=options.concurrency, redis=address, prefix=keys.prefix, worker=options.name,
+        )  # fmt: skip
 
     async def _apply_schedules(self, client: Client, keys: QueueKeys) -> None:
         await asyncio.to_thread(
@@ -457,6 +460,7 @@ class Worker:
         if not logging.getLogger("qctl").hasHandlers():
             # The app has not set up logging.
             logs.configure()
+            logs.share_with_app()
         asyncio.run(self._run(grace_s))
 
     async def _run(self, grace_s: float) -> None:

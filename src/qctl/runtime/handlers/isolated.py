@@ -26,8 +26,10 @@ from typing import Any, TypeVar
 from qctl.connection.address import Arg
 from qctl.runtime.handlers.tasks import Call, Handler, TaskSpec
 from qctl.runtime.handlers.threads import Threads
+from qctl.runtime.job.current import set_current_job
 from qctl.runtime.job.job import Job, Link, SyncJob
 from qctl.runtime.job.outcomes import JobTimeoutError, text_of
+from qctl.runtime.logs import LogSetup, configure, current_setup, share_with_app
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 
@@ -152,7 +154,10 @@ class _Child:
     def __init__(self) -> None:
         self._pipe, theirs = _context.Pipe()
         self.process: BaseProcess = _context.Process(
-            target=_child_main, args=(theirs,), name="qctl isolated job", daemon=True
+            target=_child_main,
+            args=(theirs, current_setup()),
+            name="qctl isolated job",
+            daemon=True,
         )
         self.process.start()
         theirs.close()
@@ -273,17 +278,22 @@ class IsolatedJob(SyncJob):
         raise AssertionError("an isolated job has no event loop")
 
 
-def _child_main(pipe: Connection) -> None:
+def _child_main(pipe: Connection, setup: LogSetup | None) -> None:
     # Ctrl-C and systemd send signals to the whole process group, but only the parent may end a
     # child. SIG_IGN is not used, because processes that the app's handler starts would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if setup is not None:
+        configure(setup.style, setup.level)
     while True:
         try:
+            # Reading the first task imports the app.
             task: _Task = pipe.recv()
         except (EOFError, OSError):
             return
+        if setup is not None:
+            share_with_app()
         pipe.send(_run(task, pipe))
 
 
@@ -291,6 +301,7 @@ def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
     flat = [text for pair in task.fields.items() for text in pair]
     link = _PipeLink(task.keys, pipe)
     job = Job(task.job_id, flat, task.token, link, 0.0)
+    set_current_job(job)
     try:
         if task.timeout_s is not None:
             late = JobTimeoutError(f"timed out after {task.timeout_s:g} s")

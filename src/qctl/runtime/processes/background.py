@@ -62,7 +62,7 @@ def launch(
 def main() -> None:
     """Run a master with the options in the environment, until it stops."""
     options = MasterOptions(**json.loads(os.environ.pop(_OPTIONS_VARIABLE)))
-    logs.configure(options.log_format)
+    logs.configure(options.log_format, options.log_level)
     folder = MasterFolder(state_home(os.environ), options.name)
     try:
         asyncio.run(_run(folder, options))

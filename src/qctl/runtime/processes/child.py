@@ -57,10 +57,11 @@ def main() -> NoReturn:
     # Processes that the app starts must not keep the channel open.
     channel.set_inheritable(False)
     os.set_inheritable(orders.stderr, False)
-    logs.configure(orders.log_format)
+    logs.configure(orders.log_format, orders.log_level)
     code = 1
     try:
         workers = load_workers(orders.apps)
+        logs.share_with_app()
         asyncio.run(Child(orders, channel, workers).run())
         code = 0
     except QctlError as error:

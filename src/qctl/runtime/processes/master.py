@@ -94,7 +94,10 @@ class Master:
         server = None
         if self.options.health:
             server = await health.serve(*self.options.health, self.why_not_ready)
-        self.log.info("master started", pid=os.getpid(), processes=len(self.slots))
+        self.log.info(
+            "master started", pid=os.getpid(), processes=len(self.slots),
+            apps=",".join(self.options.apps),
+        )  # fmt: skip
         keepers = [asyncio.create_task(slot.keep()) for slot in self.slots]
         self._spawn(self._notify_ready())
         if self._notifier.watchdog_every_s:

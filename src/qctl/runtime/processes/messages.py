@@ -35,6 +35,7 @@ class MasterOptions:
         max_jobs: a process is replaced after completing or failing this many jobs; None: no limit.
         max_rss_bytes: a process that uses more memory than this is replaced; None for no limit.
         health: host and port for /livez and /readyz; None for no server.
+        log_format, log_level: one of ``logs.FORMATS`` and one of ``logs.LEVELS``.
         name: the name of a background master; "" for a master in the foreground.
     """
 
@@ -46,6 +47,7 @@ class MasterOptions:
     reload: bool = False
     health: tuple[str, int] | None = None
     log_format: str = "text"
+    log_level: str = "info"
     name: str = ""
 
 
