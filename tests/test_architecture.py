@@ -36,10 +36,11 @@ FLOORS = {
     "ops.doctor": 5,
     "ops.masters": 5,
     "runtime.job": 1,
-    "runtime.handlers": 2,
-    "runtime.loop": 3,
-    "runtime.api": 4,
-    "runtime.processes": 5,
+    "runtime.logs": 2,
+    "runtime.handlers": 3,
+    "runtime.loop": 4,
+    "runtime.api": 5,
+    "runtime.processes": 6,
 }
 # Rooms on lower floors that are closed to a room all the same.
 CLOSED = {
