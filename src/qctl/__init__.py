@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from qctl.runtime.logs import JobFields
     from qctl.runtime.loop.options import RateLimit
+    from qctl.wire.events import Event
     from qctl.wire.options import Backoff, Dedup, Keep, OnFailure, Parent
     from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
@@ -37,6 +38,7 @@ _MODULES = {
     "runtime.job.outcomes": ("RateLimited", "RetryLater", "UnrecoverableError", "WaitForChildren"),
     "runtime.logs": ("JobFields",),
     "runtime.loop.options": ("RateLimit",),
+    "wire.events": ("Event",),
     "wire.options": ("Backoff", "Dedup", "Keep", "OnFailure", "Parent"),
     "wire.write.adding": ("AddedJob", "FlowJob", "NewJob"),
 }
@@ -47,6 +49,7 @@ __all__ = [
     "AsyncQueue",
     "Backoff",
     "Dedup",
+    "Event",
     "FlowJob",
     "Job",
     "JobFailedError",

@@ -10,7 +10,7 @@ from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import read_values, to_dict
+from qctl.wire.replies import checked, read_json, read_values, to_dict, to_int
 
 # At most this many new events of a queue are read at a time; the next read returns the rest.
 READ_COUNT = 1000
@@ -20,6 +20,8 @@ EVENT_WINDOW = 250
 STREAM_START = "0-0"
 # The highest second part of an id.
 LAST_NUMBER = 2**64 - 1
+_JSON_FIELDS = frozenset({"returnvalue", "data"})
+_NUMBER_FIELDS = frozenset({"delay", "count", "attemptsMade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,20 @@ class Event:
     @property
     def job_id(self) -> str | None:
         return self.fields.get("jobId")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields without ``jobId``; JSON is decoded.
+
+        ``delay`` (when a delayed job is due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
+        """
+        values: dict[str, Any] = {k: text for k, text in self.fields.items() if k != "jobId"}
+        for name in _JSON_FIELDS & values.keys():
+            values[name], _ = read_json(values[name], None)
+        for name in _NUMBER_FIELDS & values.keys():
+            number = to_int(values[name])
+            values[name] = values[name] if number is None else number
+        return values
 
     @property
     def is_forced(self) -> bool:
@@ -92,12 +108,22 @@ class Stream:
 def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
     """The queue's stream; None if its key does not exist. (An empty stream has a key.)"""
     try:
-        flat = client.call("XINFO", "STREAM", keys("events"))
+        flat = client.call(*stream_command(keys))
     except ReplyError as error:
-        if "no such key" in error.raw:
-            return None
-        raise
-    facts: dict[str, Any] = to_dict(flat)
+        flat = error
+    return parse_stream(flat)
+
+
+def stream_command(keys: QueueKeys) -> tuple[Arg, ...]:
+    """The command of ``read_stream``; see ``parse_stream``."""
+    return ("XINFO", "STREAM", keys("events"))
+
+
+def parse_stream(flat: Any) -> Stream | None:
+    """The stream in the reply to ``stream_command``; None if its key does not exist."""
+    if isinstance(flat, ReplyError) and "no such key" in flat.raw:
+        return None
+    facts: dict[str, Any] = to_dict(checked(flat))
     oldest = facts["first-entry"]
     return Stream(
         length=int(facts["length"]),

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qctl.connection.address import Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import QctlError, RefusedError, UsageError, is_outage
 from qctl.ops.times import from_epoch_ms, parse_time, to_epoch_ms, utc_datetime
 from qctl.similar import similar_names
 from qctl.wire.events import (
     EVENT_WINDOW,
     LAST_NUMBER,
-    STREAM_START,
     Event,
     event_order,
-    has_missed,
     last_event_id,
     past_events,
     previous_id,
-    read_events,
-    read_gaps,
     read_stream,
 )
+from qctl.wire.follower import Follower, Gap
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.replies import read_json, to_int
 
 DEFAULT_LIMIT = 50
 # How long one read waits for an event.
@@ -46,8 +42,6 @@ BULLMQ_EVENTS = frozenset(
         *("debounced", "drained", "paused", "resumed", "cleaned"),
     }
 )
-_JSON_FIELDS = frozenset({"returnvalue", "data"})
-_NUMBER_FIELDS = frozenset({"delay", "count", "attemptsMade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +88,6 @@ class Remark:
 
     text: str
     lost: bool = False
-
-
-_WRITES_LOST = Remark(
-    "Redis no longer has the last event, as after a failover that lost writes: events may be "
-    "missing",
-    lost=True,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +213,14 @@ def follow_events(
     Raises:
         QctlError: Redis cannot be reached at the start, or refuses a command at any time.
     """
-    cursors = {keys: last_event_id(client, keys) if after is None else after}
-    # Whether the cursor is the id of an event; ``after`` may lie between two events.
-    is_event = after is None
+    cursor = last_event_id(client, keys) if after is None else after
+    follower = Follower(keys, cursor, is_event=after is None)
     away = False
     while True:
-        cursor = cursors[keys]
         try:
-            found = read_events(client, cursors, block_ms=block_ms)
-            stream = None if found else read_stream(client, keys)
+            command = follower.read_command(block_ms)
+            reply = client.call(*command, timeout_s=block_ms / 1000)
+            checks = _unless_away(client, follower.check_commands(), has_events=bool(reply))
         except QctlError as error:
             if not is_outage(error):
                 raise
@@ -246,54 +232,26 @@ def follow_events(
         if away:
             away = False
             yield Remark("Redis is back")
-        if not found and stream is None and cursor != STREAM_START:
-            yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
-            # All events of the next stream under this key are new.
-            cursors[keys] = STREAM_START
-        if stream is not None and is_event and event_order(stream.last_id) < event_order(cursor):
-            yield _WRITES_LOST
-            # The next events may have lower ids than the events that are lost.
-            cursors[keys] = stream.last_id
-        if found:
-            yield from _gap(client, keys, cursor, is_event=is_event)
-            is_event = True
-        for _, event in found:
-            if wanted.matches(event):
+        for event in follower.advance(reply, checks):
+            if isinstance(event, Gap):
+                yield Remark(event.why, lost=True)
+            elif wanted.matches(event):
                 yield queue_event(keys, event)
 
 
-def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
-    """A remark if events after the cursor may have been trimmed or lost, or the stream is new.
-
-    Call this after the read that started at the cursor, so that a trim before the read is noticed.
-    """
-    if cursor == STREAM_START:
-        return
+def _unless_away(
+    client: Client, commands: Sequence[Sequence[Arg]], *, has_events: bool
+) -> list[Any] | None:
+    """The replies; None if Redis is away and events must be shown before that is reported."""
     try:
-        if is_event and not read_gaps(client, {keys: cursor}):
-            return
-        stream = read_stream(client, keys)
+        return client.pipeline(commands)
     except QctlError as error:
-        if not is_outage(error):
+        if not has_events or not is_outage(error):
             raise
-        # The events that were read must still be shown; the next read reports the outage.
-        return
-    # A cursor that is not the id of an event may be earlier than the first event of the queue.
-    # Then events can be missing only if the stream was trimmed.
-    oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
-    if has_missed(cursor, oldest):
-        yield Remark(f"the stream now begins at {oldest}: earlier events may be missing", lost=True)
-    elif is_event:
-        yield _WRITES_LOST
+        return None
 
 
 def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
     """An event of the stream, with its fields decoded."""
-    fields: dict[str, Any] = {k: text for k, text in event.fields.items() if k != "jobId"}
-    for name in _JSON_FIELDS & fields.keys():
-        fields[name], _ = read_json(fields[name], None)
-    for name in _NUMBER_FIELDS & fields.keys():
-        value = to_int(fields[name])
-        fields[name] = fields[name] if value is None else value
     happened_at = utc_datetime(event.at_ms)
-    return QueueEvent(event.id, keys.name, happened_at, event.name, event.job_id, fields)
+    return QueueEvent(event.id, keys.name, happened_at, event.name, event.job_id, event.values)

@@ -95,10 +95,13 @@ class AsyncAccess:
         address, client = connect(url if given is None else given.address.url)
         self._blocking = Access(keys, url, client)
         self._client = client
-        self._connections = LoopConnections(lambda: AsyncConnection(address, key=keys("")))
-        self.endings = EndingWatches(
-            keys, lambda: AsyncConnection(address, key=keys(""), max_block_s=BLOCK_S)
-        )
+        self._address = address
+        self._connections = LoopConnections(self.new_connection)
+        self.endings = EndingWatches(keys, lambda: self.new_connection(BLOCK_S))
+
+    def new_connection(self, max_block_s: float = 0.0) -> AsyncConnection:
+        """Another connection, not opened yet, for commands that block for ``max_block_s``."""
+        return AsyncConnection(self._address, key=self.keys(""), max_block_s=max_block_s)
 
     async def connection(self) -> AsyncConnection:
         """The running loop's connection."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Self, Unpack
@@ -17,9 +17,11 @@ from qctl.config.prefixes import escaped
 from qctl.config.settings import load_settings
 from qctl.connection.address import Client
 from qctl.runtime.api.access import Access, AsyncAccess
+from qctl.runtime.api.events import follow, follow_async
 from qctl.runtime.api.handle import AsyncJobHandle, JobHandle
 from qctl.runtime.api.jobs import DEFAULT_LIMIT, JobInfo, list_jobs, read_counts, read_job
 from qctl.runtime.loop.connection import AsyncConnection
+from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobKeywords, JobOptions
 from qctl.wire.read.snapshot import Counts
@@ -211,6 +213,28 @@ class Queue(_Producer):
         """
         return self._access.call(read_counts)
 
+    def events(self, *, after: str | None = None) -> Iterator[Event]:
+        """Yield the queue's events as they happen, without end.
+
+            for event in queue.events():
+                if event.name == "completed":
+                    print(event.job_id, event.values["returnvalue"])
+
+        An outage of Redis only interrupts the loop. BullMQ keeps about 10,000 events of a queue. If
+        events may be missing, because they were trimmed before they were read or because Redis has
+        lost them, an event named ``missed`` stands in their place; its field ``why`` says why.
+        Each loop has a connection of its own.
+
+        Args:
+            after: the ``id`` of the last event that was seen, to go on from there; None begins with
+                the next event; ``"0-0"`` with the oldest one.
+
+        Raises:
+            UsageError: the Queue was made with ``client=``.
+            UnreachableError, ReplyError: Redis cannot be reached at the start, or refuses.
+        """
+        return follow(self._access, after)
+
     def close(self) -> None:
         """Close the connection, unless ``client`` was given."""
         self._access.close()
@@ -299,6 +323,15 @@ class AsyncQueue(_Producer):
     async def counts(self) -> Counts:
         """Read how many jobs are in each state; see ``Queue.counts``."""
         return await self._access.call(read_counts)
+
+    def events(self, *, after: str | None = None) -> AsyncGenerator[Event, None]:
+        """Yield the queue's events as they happen; see ``Queue.events``.
+
+        async for event in queue.events():
+            if event.name == "completed":
+                print(event.job_id, event.values["returnvalue"])
+        """
+        return follow_async(self._access, after)
 
     async def close(self) -> None:
         """Close this event loop's connection, unless ``connection`` was given.
