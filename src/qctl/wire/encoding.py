@@ -10,8 +10,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from datetime import timedelta
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -25,7 +26,29 @@ from qctl.wire.replies import MAX_INTEGER
 
 MAX_PRIORITY = 2**21 - 1
 _BACKOFF_KINDS = ("exponential", "fixed")
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _to_json(value: Any) -> Any:
+    """What stands in JSON for a value of a type that JSON does not have."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if hasattr(value, "model_dump"):  # of pydantic, which may not be installed
+        return value.model_dump(mode="json")
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    from decimal import Decimal  # noqa: PLC0415 - 4 ms that most processes need not pay
+    from uuid import UUID  # noqa: PLC0415
+
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_ENCODER = json.JSONEncoder(
+    separators=(",", ":"), allow_nan=False, ensure_ascii=False, default=_to_json
+)
 _POLICY_NAMES = {
     OnFailure.FAIL_PARENT: "fpof",
     OnFailure.CONTINUE_PARENT: "cpof",
@@ -46,7 +69,7 @@ class OptionSet(NamedTuple):
 
 
 def encode_json(value: Any, what: str) -> str:
-    """A value as compact JSON."""
+    """A value as compact JSON; see ``_to_json`` for types that JSON does not have."""
     try:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:

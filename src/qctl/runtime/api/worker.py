@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,11 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
 from qctl.runtime.api import schedules
+from qctl.runtime.api.foreground import run_until_signal
+from qctl.runtime.api.lifespan import Lifespan, RunningLifespan, check_lifespan
 from qctl.runtime.api.schedules import CodeSchedule
 from qctl.runtime.handlers.isolated import IsolatedPool
+from qctl.runtime.handlers.payloads import job_handler, names_of_caller
 from qctl.runtime.handlers.tasks import (
     Call,
     Handler,
@@ -95,6 +97,9 @@ class Worker:
             else ``bull``.
         name: unique among the queue's workers, in printable ASCII without blanks; default:
             ``HOST-PID-N``. Bull Board and ``qctl workers`` show this name.
+        lifespan: ``async def lifespan(worker)`` that yields once. The part before ``yield`` runs
+            before the first job, the part after it after the last job. What it yields is
+            ``job.state``.
         middleware: functions ``async def layer(job, call_next)`` that wrap each handler; the first
             is the outermost.
         backoffs: custom backoffs by name. Each is a ``function(attempts made, error)`` that returns
@@ -131,6 +136,7 @@ class Worker:
         redis_url: str | None = None,
         prefix: str | None = None,
         name: str | None = None,
+        lifespan: Lifespan | None = None,
         middleware: Sequence[Middleware] = (),
         backoffs: Mapping[str, CustomBackoff] | None = None,
         rate_limit: RateLimit | None = None,
@@ -147,6 +153,9 @@ class Worker:
     ) -> None:
         check_queue_name(queue)
         self.queue = queue
+        if lifespan is not None:
+            check_lifespan(lifespan)
+        self._lifespan = lifespan
         self._redis_url = redis_url
         self._prefix = prefix
         self._middleware = list(middleware)
@@ -186,8 +195,10 @@ class Worker:
     ) -> Callable[[H], H]:
         """Decorate a function to register it as a handler.
 
-        An ``async def`` runs on the event loop, a plain ``def`` in a thread. The handler's
-        result must be JSON; it becomes the job's return value.
+        An ``async def`` runs on the event loop, a plain ``def`` in a thread. The handler takes the
+        job, and the data too if it has a second parameter. If the data has an annotation (``data:
+        Welcome`` or ``job: Job[Welcome]``), the worker checks it; data that does not fit fails the
+        job. The handler's result must be JSON; it becomes the job's return value.
 
         Args:
             name: the name of the jobs to handle; None for all names that no other handler has.
@@ -197,7 +208,8 @@ class Worker:
             kill_after_s: a longer run is killed, and the attempt fails; needs ``isolate``.
 
         Raises:
-            UsageError: the name has a handler already, or the options do not fit the function.
+            UsageError: the name has a handler already, the options do not fit the function, or the
+                function's parameters or annotations are of no use (``handlers/payloads.py``).
         """
 
         def register(handler: H) -> H:
@@ -206,7 +218,8 @@ class Worker:
             if name in self._tasks:
                 taken = "without a name" if name is None else f"for {name!r}"
                 raise UsageError(f"there are two tasks {taken}", hint="rename one of them")
-            self._tasks[name] = TaskSpec(handler, kind, timeout_s, kill_after_s)
+            adapted = job_handler(handler, names_of_caller())
+            self._tasks[name] = TaskSpec(handler, adapted, kind, timeout_s, kill_after_s)
             return handler
 
         return register
@@ -333,6 +346,7 @@ class Worker:
         Raises:
             UsageError: the worker has no task, or runs already.
             UsageError, NotFoundError: as for ``settings``.
+            FailedError: the lifespan failed before its ``yield``.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses the connection.
         """
         if not self._tasks:
@@ -353,10 +367,20 @@ class Worker:
         if schedules_run:
             await self._apply_schedules(client, keys)
         async with contextlib.AsyncExitStack() as resources:
+            lifespan: RunningLifespan | None = None
+            if self._lifespan is not None:
+                try:
+                    lifespan = await RunningLifespan.start(self._lifespan, self)
+                except BaseException:
+                    client.close()
+                    raise
+                resources.push_async_callback(lifespan.stop)
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
             children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
             self._engine = engine = Engine(keys, address, options, owner)
             resources.push_async_callback(engine.close)
+            if lifespan is not None:
+                engine.link.set_state(lifespan.state)
             renewer = Renewer(engine, client, asyncio.get_running_loop())
             renewer.start()
             resources.callback(renewer.stop)
@@ -382,9 +406,9 @@ class Worker:
         """Wrap each handler; return the calls by job name, with the key None for other names."""
         calls: dict[str | None, Call] = {}
         for name, spec in self._tasks.items():
-            call: Call = spec.handler
+            call: Call = spec.job_handler
             if spec.kind == "thread":
-                call = in_thread(spec.handler, threads)
+                call = in_thread(spec.job_handler, threads)
             elif spec.kind == "process":
                 call = children.in_child(spec)
             call = wrap(call, self._middleware)
@@ -461,20 +485,7 @@ class Worker:
             # The app has not set up logging.
             logs.configure()
             logs.share_with_app()
-        asyncio.run(self._run(grace_s))
-
-    async def _run(self, grace_s: float) -> None:
-        stop = asyncio.Event()
-
-        def on_signal() -> None:
-            (self.hurry if stop.is_set() else stop.set)()
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        await self.start()
-        await stop.wait()
-        await self.stop(grace_s)
+        asyncio.run(run_until_signal(self, grace_s))
 
     def _require_started(self) -> tuple[Engine, JobRunner]:
         if self._engine is None or self._runner is None:

@@ -18,12 +18,14 @@ import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from qctl.connection.address import Arg
+from qctl.errors import UsageError
+from qctl.runtime.handlers.payloads import job_handler
 from qctl.runtime.handlers.tasks import Call, Handler, TaskSpec
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.current import set_current_job
@@ -226,6 +228,9 @@ def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseExc
 
 # Code that runs in the child
 
+# Cached, because a child runs many jobs of a few handlers.
+_job_handler = lru_cache(maxsize=64)(job_handler)
+
 
 class _PipeLink:
     """The link of a job in a child: passes the job's requests to the parent."""
@@ -235,6 +240,14 @@ class _PipeLink:
         self._pipe = pipe
         self._is_asking = False
         self._timeout: JobTimeoutError | None = None
+
+    @property
+    def state(self) -> Any:
+        raise UsageError(
+            "an isolated job has no state: the lifespan runs in the worker's process",
+            hint="make what the job needs in its module, for example in a function with "
+            "@functools.cache",
+        )
 
     async def run_call(self, call: ScriptCall) -> Any:
         return self._ask("run_call", call)
@@ -263,7 +276,7 @@ class _PipeLink:
             raise error
 
 
-class IsolatedJob(SyncJob):
+class IsolatedJob(SyncJob[Any, Any]):
     """A job in a child process; see ``SyncJob``."""
 
     def __init__(self, job: Job) -> None:
@@ -308,7 +321,7 @@ def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
             signal.signal(signal.SIGALRM, lambda *_: link.time_out(late))
             signal.setitimer(signal.ITIMER_REAL, task.timeout_s)
         try:
-            value = task.handler(IsolatedJob(job))
+            value = _job_handler(task.handler)(IsolatedJob(job))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         pickle.dumps(value)  # a value that cannot be sent fails the job

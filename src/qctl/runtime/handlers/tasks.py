@@ -18,7 +18,7 @@ from qctl.runtime.job.outcomes import JobTimeoutError
 Call = Callable[[Job], Awaitable[Any]]
 # middleware(job, call_next) → the job's result, usually what call_next(job) returned.
 Middleware = Callable[[Job, Call], Awaitable[Any]]
-Handler = Callable[[Any], Any]
+Handler = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class TaskSpec:
     """A handler and how it runs.
 
     Args:
+        job_handler: ``handler`` as a function of the job alone; see ``payloads.py``.
         kind: ``async`` (on the event loop), ``thread`` or ``process`` (in a child process).
         timeout_s, kill_after_s: see ``Worker.task``.
 
@@ -34,6 +35,7 @@ class TaskSpec:
     """
 
     handler: Handler
+    job_handler: Handler
     kind: str
     timeout_s: float | None = None
     kill_after_s: float | None = None

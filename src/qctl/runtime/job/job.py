@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from qctl.connection.address import Arg
 from qctl.runtime.job.policy import JobPolicy, policy_of
@@ -16,6 +17,14 @@ from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    # The type of a job's data, and that of the state that the worker's lifespan yields.
+    D = DefaultTypeVar("D", default=Any)
+    S = DefaultTypeVar("S", default=Any)
+else:
+    D, S = TypeVar("D"), TypeVar("S")
 # Stands for a payload that has not been parsed yet.
 _UNREAD = object()
 
@@ -25,15 +34,23 @@ class Link(Protocol):
 
     keys: QueueKeys
 
+    @property
+    def state(self) -> Any:
+        """What the worker's lifespan has yielded. Raises UsageError if there is no such state."""
+
     async def run_call(self, call: ScriptCall) -> Any: ...
 
     async def command(self, *command: Arg) -> Any: ...
 
 
-class Job:
+class Job(Generic[D, S]):
     """A job that this worker runs, as ``async def`` handlers get it.
 
     Methods that call Redis wait while Redis is away.
+
+    Types: in a handler's annotation, ``Job[Welcome]`` makes the worker check the data and make a
+    ``Welcome`` of it (``handlers/payloads.py``). ``Job[Welcome, Pools]`` also states the type of
+    ``state``, for type checkers only.
 
     Attributes:
         id: unique in its queue.
@@ -62,6 +79,10 @@ class Job:
         "token",
     )
 
+    if not TYPE_CHECKING:
+        # Without this, Python before 3.13 would refuse ``Job[Welcome]``: it knows no defaults.
+        __class_getitem__ = classmethod(GenericAlias)
+
     def __init__(self, job_id: str, flat: list[str], token: str, link: Link, now: float) -> None:
         self.fields = fields = to_dict(flat)
         self.link = link
@@ -88,11 +109,26 @@ class Job:
         return self.link.keys.name
 
     @property
-    def data(self) -> Any:
+    def data(self) -> D:
         """The payload; the raw text if it is not JSON."""
         if self._data is _UNREAD:
             self._data, _ = read_json(self.fields.get("data"), {})
-        return self._data
+        data: D = self._data
+        return data
+
+    def convert_data(self, convert: Callable[[Any], Any]) -> None:
+        """Make ``data`` what ``convert`` makes of the payload. Redis keeps the payload as it is."""
+        self._data = convert(read_json(self.fields.get("data"), {})[0])
+
+    @property
+    def state(self) -> S:
+        """What the worker's lifespan has yielded.
+
+        Raises:
+            UsageError: the worker has no lifespan, or this process is that of an isolated job.
+        """
+        state: S = self.link.state
+        return state
 
     @property
     def opts(self) -> Mapping[str, Any]:
@@ -167,6 +203,7 @@ class Job:
         """
         text = encode_json(data, "the job's data")
         await self._update("data", text)
+        self.fields["data"] = text
         self._data = data
 
     async def log(self, row: str) -> int:
@@ -194,10 +231,32 @@ class Job:
         return answer
 
 
-class SyncJob:
+class SyncJob(Generic[D, S]):
     """A ``Job`` for plain ``def`` handlers: the same attributes, and methods that block."""
 
-    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+    # For type checkers; ``__getattr__`` reads the attributes.
+    id: str
+    name: str
+    queue: str
+    data: D
+    state: S
+    opts: Mapping[str, Any]
+    attempts_made: int
+    attempts_started: int
+    attempts_max: int
+    stalled_count: int
+    priority: int
+    added_at_ms: int | None
+    scheduler: str | None
+    progress: Any
+    parent: Mapping[str, Any] | None
+    as_parent: Parent
+    lost_lock: bool
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, job: Job[D, S], loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
         self._loop = loop
 

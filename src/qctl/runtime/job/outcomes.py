@@ -17,6 +17,10 @@ class UnrecoverableError(Exception):
     """The job fails without a retry, however many attempts are left."""
 
 
+class InvalidDataError(UnrecoverableError):
+    """A job's data does not fit the annotation of its handler. The worker raises it."""
+
+
 class RetryLater(Exception):  # noqa: N818 - a wish, not an error
     """Run the job again later.
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from qctl.connection import slot_moves
 from qctl.connection.address import Arg
-from qctl.errors import ReplyError, UnreachableError, is_outage
+from qctl.errors import ReplyError, UnreachableError, UsageError, is_outage
 from qctl.runtime.loop.connection import AsyncConnection, reconnect_pauses
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
+
+# Not None, because a lifespan may yield None.
+_NO_STATE = object()
 
 
 class RetryingLink:
@@ -24,6 +27,21 @@ class RetryingLink:
     def __init__(self, keys: QueueKeys, connection: AsyncConnection) -> None:
         self.keys = keys
         self._connection = connection
+        self._state: Any = _NO_STATE
+
+    @property
+    def state(self) -> Any:
+        """What the worker's lifespan has yielded. Raises UsageError if there is no lifespan."""
+        if self._state is _NO_STATE:
+            raise UsageError(
+                f"the worker of {self.keys.name} has no lifespan, so its jobs have no state",
+                hint=f"Worker({self.keys.name!r}, lifespan=…)",
+            )
+        return self._state
+
+    def set_state(self, state: Any) -> None:
+        """Make ``state`` available to jobs."""
+        self._state = state
 
     async def run_call(self, call: ScriptCall) -> Any:
         """Run a script. If its reply is lost, the call is sent again, so the script may run twice.

@@ -65,14 +65,12 @@ def main() -> NoReturn:
         asyncio.run(Child(orders, channel, workers).run())
         code = 0
     except QctlError as error:
-        if error.exit_status == ExitStatus.USAGE:
-            # The master reports it, once for all its children.
-            told = {"what": error.what, "why": error.why, "hint": error.hint}
-            _send(channel, encode("failed", reason="usage", **told))
-            _exit(int(ExitStatus.USAGE))
-        print(*error.lines, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
         reason = "unreachable" if is_outage(error) else "error"
-        _send(channel, encode("failed", reason=reason))
+        if error.exit_status == ExitStatus.USAGE:
+            reason = "usage"
+        # Not printed, because the master reports it.
+        texts = {"what": error.what, "why": error.why, "hint": error.hint}
+        _send(channel, encode("failed", reason=reason, **texts))
     except BaseException:
         traceback.print_exc()
         _send(channel, encode("failed", reason="error"))

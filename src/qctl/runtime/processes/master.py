@@ -182,8 +182,7 @@ class Master:
         await child.ended.wait()
         self.children.discard(child)
         # A child that failed to start has few jobs or none, and has tried to give them back.
-        has_failed = child.redis_was_away or child.usage_error is not None
-        could_not_start = has_failed and not child.ready.is_set()
+        could_not_start = child.error is not None and not child.ready.is_set()
         if child.workers and not child.ended_cleanly and not could_not_start:
             # Only a crash counts as a stall of the jobs; a stop or the end of a grace does not.
             self.log.warning("putting a process's jobs back", pid=child.pid, why=child.how_it_ended)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from qctl.errors import UsageError
+from qctl.errors import FailedError, QctlError, UsageError
 from qctl.manage.last_words import error_first
 from qctl.runtime.processes.messages import (
     ORDERS_VARIABLE,
@@ -61,7 +61,8 @@ class ChildProcess:
             ended. Until the child reads the message to stop, it may still take jobs.
         stop_reported: set when the child has reported that it is stopping.
         redis_was_away: whether the child could not start because Redis was away.
-        usage_error: why no child can start until the app or the command changes; None if unknown.
+        error: the error that ended the child before it was ready; a UsageError if no other child
+            can start until the app or the command changes. None for an error of the app itself.
         is_being_replaced: whether the child has reached a limit, such as a number of jobs, and its
             replacement is under way or has just failed.
     """
@@ -78,7 +79,7 @@ class ChildProcess:
         self.done_fetching = asyncio.Event()
         self.ended = asyncio.Event()
         self.redis_was_away = False
-        self.usage_error: UsageError | None = None
+        self.error: QctlError | None = None
         self.was_killed = False
         self.is_being_replaced = False
         self.stop_reported = asyncio.Event()
@@ -168,9 +169,11 @@ class ChildProcess:
 
         If the child wrote no error, the last lines that it wrote.
         """
-        if self.usage_error is not None:
-            return list(self.usage_error.lines)
-        lines = error_first(self._stderr.tail.decode(errors="replace").splitlines())
+        if self.error is not None:
+            what, *rest = self.error.lines
+            lines = [what.removeprefix("error: "), *rest]
+        else:
+            lines = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*lines, f"({self.how_it_ended})"] if self.ended.is_set() else lines
 
     def stop(self, *, for_ever: bool = False) -> None:
@@ -223,10 +226,9 @@ class ChildProcess:
                 self.done_fetching.set()
             case "failed":
                 self.redis_was_away = message["reason"] == "unreachable"
-                if message["reason"] == "usage":
-                    self.usage_error = UsageError(
-                        message["what"], why=message["why"], hint=message["hint"]
-                    )
+                kind = UsageError if message["reason"] == "usage" else FailedError
+                if "what" in message:
+                    self.error = kind(message["what"], why=message["why"], hint=message["hint"])
 
     async def _await_end(
         self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]

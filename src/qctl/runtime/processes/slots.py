@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from qctl.errors import ExitStatus, FailedError
+from qctl.errors import ExitStatus, FailedError, UsageError
 from qctl.manage.qctl.state import READY_TIMEOUT_S
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.process import ChildProcess
@@ -152,9 +152,9 @@ class Slot:
 
     def _on_not_ready(self, child: ChildProcess | None, crashes: int) -> None:
         has_started = self.was_ready or self._is_any_ready()
-        if child is not None and child.usage_error is not None and not has_started:
+        if child is not None and isinstance(child.error, UsageError) and not has_started:
             # The next process would fail for the same reason.
-            raise child.usage_error
+            raise child.error
         words = child.last_words() if child else ["the process cannot be started"]
         if crashes >= MAX_CRASHES and not self._is_any_ready():
             raise NotReadyError(
