@@ -25,8 +25,10 @@ from qctl.ops.bulk.actions import (
     retrying,
 )
 from qctl.ops.bulk.model import BulkReport
+from qctl.ops.bulk.queues import BulkQueue, BulkRuns
 from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where
+from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import TARGET_S, Pace
 from tests.labs.build import Q, events, put, row, scores
 from tests.labs.bulk import START, START_MS, Leaving, fill
@@ -71,6 +73,25 @@ def test_which_jobs(store: Client, selection: dict[str, Any], expected: Sequence
     assert (report.done, report.matched, report.skipped_count) == (len(ids), len(ids), 0)
     assert len(scores(store, "failed")) == 60 - len(ids)
     assert report.sample == tuple(ids[:10])
+
+
+def test_another_thread_counts_each_queue_once_at_every_moment(store: Client) -> None:
+    """Also at the moments when the run of a queue has ended, and just before its report is kept."""
+    seen: list[int] = []
+
+    class Reports(list[BulkReport]):
+        def append(self, report: BulkReport, /) -> None:
+            seen.append(runs.progress().scanned)
+            super().append(report)
+            seen.append(runs.progress().scanned)
+
+    fill(store, 20)
+    fill(store, 30, other := QueueKeys("bull", "other"))
+    queues = [BulkQueue(Q, 20, paused=False), BulkQueue(other, 30, paused=False)]
+    runs = BulkRuns(store, queues, retrying("failed"), Selection(state="failed"), dry_run=True)
+    runs.reports = Reports()
+    list(runs)
+    assert seen == [20, 20, 50, 50]
 
 
 def test_a_purge_is_one_event_however_many_calls_it_takes(store: Client) -> None:

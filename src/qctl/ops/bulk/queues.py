@@ -66,17 +66,20 @@ class BulkRuns:
         self._dry_run = dry_run
         self._rate = rate
         self._stop = stop
-        self._run: BulkRun | None = None
+        # The newest run, and how many queues have a report from a run before it: one value, so that
+        # another thread counts each queue exactly once.
+        self._newest: tuple[int, BulkRun] | None = None
         self._total = sum(queue.total for queue in queues)
         self.reports: list[BulkReport] = []
         self.failures: dict[QueueKeys, QctlError] = {}
 
     def progress(self) -> BulkProgress:
         """How far the run is in all queues together; safe to call from another thread."""
-        run, before = self._run, tuple(self.reports)
-        steps: list[BulkProgress | BulkReport] = [*before]
-        if run is not None:
-            steps.append(run.progress())
+        newest = self._newest
+        steps: list[BulkProgress | BulkReport] = []
+        if newest is not None:
+            count_before, run = newest
+            steps = [*self.reports[:count_before], run.progress()]
         scanned = sum(step.scanned for step in steps)
         return BulkProgress(
             queue=steps[-1].queue if steps else "",
@@ -97,7 +100,7 @@ class BulkRuns:
         """
         for queue in self._queues:
             before = self._done_count
-            self._run = BulkRun(
+            run = BulkRun(
                 self._client,
                 queue.keys,
                 self._action,
@@ -108,15 +111,14 @@ class BulkRuns:
                 stop=self._stop,
                 changed_before=before,
             )
+            self._newest = (len(self.reports), run)
             error: QctlError | None = None
             try:
-                yield from self._run
+                yield from run
             except QctlError as raised:
                 error = raised
             finally:
-                report = self._run.report(error.what if error is not None else None)
-                # In the other order, ``progress`` in another thread could count the queue twice.
-                self._run = None
+                report = run.report(error.what if error is not None else None)
                 self.reports.append(report)
             if error is not None:
                 # A PartialError says what was done, and has the outage as its cause.
