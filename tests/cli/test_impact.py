@@ -321,6 +321,7 @@ def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) 
     ("words", "code", "text"),
     [
         (("nosuch",), 3, "no queue is called 'nosuch'"),
+        (("pm2:app",), 3, "--target pm2:app"),
         (("q", "--target", "pm2:nosuch"), 3, "nosuch"),
         (
             ("q", "--away", "soon"),

@@ -48,6 +48,20 @@ def test_a_full_disk_is_named(kind: str, redis_url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_error_is_wrapped_between_words_on_a_terminal(redis_url: str) -> None:
+    words = ["jobs", "list", "q", "--state", "failed", "--where", f"{'status = 1 and ' * 9}status"]
+    piped = run(*words, QCTL_REDIS_URL=redis_url).err.splitlines()
+    shown = run(*words, QCTL_REDIS_URL=redis_url, terminal=True, NO_COLOR="1").err.splitlines()
+    fields = next(line for line in piped if line.startswith("fields: "))
+    assert len(fields) > 80
+    assert fields not in shown
+    assert fields.replace(" ", "") in "".join(shown).replace(" ", "")
+    # What is to be copied, or points to a place in the line above, stays as it is.
+    assert [line for line in piped if line[:1] in {"t", " "}] == [
+        line for line in shown if line[:1] in {"t", " "}
+    ]
+
+
 def test_an_error_is_coloured_only_on_a_terminal_that_wants_it() -> None:
     words = ("jobs", "show", "q", "1", "--redis", "redis://127.0.0.1:1")
     plain = run(*words).err

@@ -136,7 +136,7 @@ def test_the_name_confirms(redis_url: str, client: Client) -> None:
     ran = delete(redis_url)
     assert (ran.code, "--yes" in ran.err) == (2, True)
     ran = delete(redis_url, stdin="y\n", terminal=True)
-    assert (ran.code, "nothing was done" in ran.err) == (5, True)
+    assert (ran.code, "nothing was done\nthe answer was not q\n" in ran.err) == (5, True)
     assert client.call("EXISTS", Q("meta"), Q("wait"), Q("1")) == 3
     ran = delete(redis_url, stdin="q\n", terminal=True)
     assert (ran.code, ran.out) == (0, "q is deleted: 3 keys\n")

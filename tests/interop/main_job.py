@@ -70,6 +70,11 @@ class Stage:
         wait_until(lambda: not self.snapshot().paused, "the watchdog to resume it", timeout_s=5)
         print("killed; within 5 s its watchdog has resumed the queue", flush=True)
 
+    def active(self) -> int:
+        """How many jobs run; 0 before the producer has created the queue."""
+        (snapshot,) = read_snapshots(self.client, [QueueKeys("bull", QUEUE)])
+        return snapshot.counts.active if isinstance(snapshot, QueueSnapshot) else 0
+
     def snapshot(self) -> QueueSnapshot:
         (snapshot,) = read_snapshots(self.client, [QueueKeys("bull", QUEUE)])
         assert isinstance(snapshot, QueueSnapshot)
@@ -116,9 +121,9 @@ def open_stage() -> Iterator[Stage]:
 def main() -> int:
     with open_stage() as stage:
         running = "five jobs to be running"
-        wait_until(lambda: stage.snapshot().counts.active == 5, running, timeout_s=30)
+        wait_until(lambda: stage.active() == 5, running, timeout_s=30)
         codes = [stage.qctl("status"), stage.qctl(DRAIN)]
-        wait_until(lambda: stage.snapshot().counts.active == 5, running, timeout_s=30)
+        wait_until(lambda: stage.active() == 5, running, timeout_s=30)
         stage.kill_in_the_middle()
         codes.append(stage.qctl(f"{DRAIN} --json"))
         codes.append(stage.qctl("status"))

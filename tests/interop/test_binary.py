@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from qctl.connection.address import Client
+from tests.labs.agent import Agent, with_agent
 from tests.labs.docker_engine import Engine
 from tests.labs.node import MODULES, NodeBull, node
 from tests.labs.pm2 import Pm2
@@ -95,21 +96,24 @@ def test_status_and_drain_in_a_container_without_python(
             "bare", "sleep", "600",
         )  # fmt: skip
         assert engine.call("exec", "qctl", "python3", "--version").returncode != 0
+        # Unpacks it, which may take as long as short jobs run.
+        engine.docker("exec", "qctl", "qctl", "--version")
 
         bull = NodeBull(6, redis_server.port, tmp_path / "bull.log")
         try:
             app = {"REDIS_PORT": redis_server.port, "QUEUES": "q", "CONCURRENCY": 2}
             (row,) = pm2.start("app", env=app)
             for _ in range(4):
-                bull.add("q", {"ms": 1500})
+                bull.add("q", {"ms": 8000})
             wait_until(lambda: bull.counts("q")["active"] == 2, "two jobs to run")
             status = engine.docker("exec", "qctl", "qctl", "status", "--json")
             (queue,) = json.loads(status)["queues"]
             assert (queue["name"], queue["counts"]["active"]) == ("q", 2)
 
-            drain = ("exec", "qctl", "qctl", "restart", "pm2:app", "--json")
-            result = json.loads(engine.docker(*drain, timeout_s=120))
-            assert result["outcome"] == "restarted"
+            drain = ("qctl", "drain", "q", "--then-restart", "--target", "pm2:app", "--json")
+            result = json.loads(engine.docker("exec", "qctl", *drain, timeout_s=120))
+            assert (result["outcome"], result["completed"]) == ("restarted", 2)
+            assert (result["interrupted"], result["lost"]) == (0, 0)
             (new,) = pm2.rows("app")
             assert new.pid != row.pid
 
@@ -184,6 +188,17 @@ def test_a_python_worker_runs_in_the_background(binary: Path, tmp_path: Path, sh
         assert "→" in qctl("worker", "restart", "w")
     finally:
         qctl("worker", "stop", "w", "--now")
+
+
+def test_an_agent_uses_it(binary: Path, redis_url: str, client: Client, tmp_path: Path) -> None:
+    client.call("HSET", "bull:q:meta", "version", "bullmq:6.7.0")
+
+    async def work(agent: Agent) -> None:
+        status = await agent.call("status")
+        assert [queue["name"] for queue in status["result"]["queues"]] == ["q"]
+
+    environ = {"HOME": str(tmp_path), "QCTL_REDIS_URL": redis_url}
+    with_agent(work, env=environ, folder=tmp_path, program=[binary])
 
 
 def test_the_image_runs_qctl_as_an_ordinary_user(

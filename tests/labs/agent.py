@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,18 @@ def with_agent(
     env: dict[str, str],
     folder: Path,
     mode: str = "auto",
+    program: Sequence[str | Path] = (sys.executable, "-m", "qctl"),
 ) -> str:
     """Let an agent work with ``qctl mcp WORDS``; what the server wrote on stderr.
 
     Args:
         mode: of the client: ``legacy`` for the protocol before 2026.
+        program: qctl.
     """
     log = folder / "mcp-stderr.log"
     own = {"XDG_CONFIG_HOME": str(folder), "PM2_HOME": "/nonexistent", **env}
-    server = mcp.StdioServerParameters(
-        command=sys.executable, args=["-m", "qctl", "mcp", *words], env=own, cwd=folder
-    )
+    command, *args = map(str, (*program, "mcp", *words))
+    server = mcp.StdioServerParameters(command=command, args=args, env=own, cwd=folder)
 
     async def run() -> None:
         with log.open("w") as errors:

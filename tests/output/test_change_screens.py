@@ -97,6 +97,11 @@ GONE = Skipped(LONG_ID, "its data (the job hash) is gone, so it cannot run")
 RETRIES: dict[str, tuple[Sequence[RetriedQueue], Sequence[QueueToRetry], bool]] = {
     "stalled-one": ([retried("emails", "1", "2")], [to_retry("emails")], False),
     "stalled-none": ([retried("emails")], [to_retry("emails", 0)], False),
+    "stalled-none-several": (
+        [retried("emails"), retried("images")],
+        [to_retry("emails", 0), to_retry("images", 0)],
+        False,
+    ),
     "stalled-dry-run": ([retried("emails", "1", LONG_ID)], [to_retry("emails")], True),
     "stalled-left": (
         [retried("emails", "1", skipped=(GONE,), failed=1)],

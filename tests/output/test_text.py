@@ -18,6 +18,7 @@ from qctl.output.text import (
     shortened,
     size,
     visible,
+    wrapped,
 )
 from qctl.plurals import counted
 
@@ -141,3 +142,10 @@ def test_folding_keeps_every_character(text: str, width: int, keep_indent: bool)
     lines = [*folded(text, width, keep_indent=keep_indent)]
     assert all(cells(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_number_keeps_its_unit_beside_it() -> None:
+    text = "after 1.5 s to 4.5 s, 12 % or 3 jobs"
+    assert [*wrapped(text, 14)] == ["after 1.5 s to", "4.5 s, 12 % or", "3 jobs"]
+    assert [*wrapped(text, 12)] == ["after 1.5 s", "to 4.5 s,", "12 % or 3", "jobs"]
+    assert [*wrapped("", 5)] == [""]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MODES: tuple[OutputMode, ...] = get_args(OutputMode)
-_MIN_WIDTH = 20
 
 
 class Environment:
@@ -92,9 +91,7 @@ class Environment:
     @property
     def terminal_width(self) -> int:
         """The width of the terminal in cells."""
-        import shutil  # noqa: PLC0415
-
-        return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
+        return self.streams.terminal_width
 
     @property
     def terminal_height(self) -> int:
@@ -280,7 +277,7 @@ class Environment:
             )
         self.note_wrapped(warning)
         if self.ask(f"Type {name} to go on: ").strip() != name:
-            raise RefusedError("nothing was done")
+            raise RefusedError("nothing was done", why=f"the answer was not {name}")
 
     def ask(self, prompt: str) -> str:
         """Print ``prompt`` and return the line that is typed; "" at the end of input.

@@ -115,7 +115,6 @@ def _topic_lines() -> Iterator[str]:
 def _rendered(text: str, streams: Streams, *, colour: bool) -> str:
     """The page as a terminal shows it; links name the command that shows their page."""
     import io  # noqa: PLC0415
-    import shutil  # noqa: PLC0415
 
     from rich.console import Console  # noqa: PLC0415 - slow: 40 ms
 
@@ -125,7 +124,7 @@ def _rendered(text: str, streams: Streams, *, colour: bool) -> str:
         force_terminal=True,
         no_color=not colour,
         color_system="standard",
-        width=min(streams.width or shutil.get_terminal_size().columns, _MAX_WIDTH),
+        width=min(streams.terminal_width, _MAX_WIDTH),
     ).print(_markdown(_LINK.sub(_linked, text)), crop=False)
     return file.getvalue()
 

@@ -208,7 +208,7 @@ def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
 
 def _write_lines(streams: Streams, lines: Sequence[str], *, colour: bool = False) -> None:
     from qctl.output.console import styled  # noqa: PLC0415
-    from qctl.output.text import visible, without_passwords  # noqa: PLC0415
+    from qctl.output.text import visible, without_passwords, wrapped  # noqa: PLC0415
 
     try:
         # On a terminal, the output must appear before the error.
@@ -218,10 +218,13 @@ def _write_lines(streams: Streams, lines: Sequence[str], *, colour: bool = False
     try:
         for line in lines:
             text = visible(without_passwords(line))
+            # Commands are not wrapped, so that they can be copied, and pointers stay in place.
+            is_prose = streams.stderr_is_terminal and not text.startswith(("try:", " "))
+            parts = list(wrapped(text, streams.terminal_width, cut=False)) if is_prose else [text]
             for label, style in (("error:", "bold red"), ("try:", "bold")):
                 if colour and text.startswith(label):
-                    text = styled(label, style, colour=True) + text.removeprefix(label)
-            streams.stderr.write(text + "\n")
+                    parts[0] = styled(label, style, colour=True) + parts[0].removeprefix(label)
+            streams.stderr.writelines(f"{part}\n" for part in parts)
         streams.stderr.flush()
     except OSError:
         # Nobody reads stderr any more. If the reader was a terminal, nobody reads stdout either.

@@ -12,6 +12,8 @@ from typing import Any, Literal, TextIO, cast
 
 from qctl.errors import FailedError
 
+_MIN_WIDTH = 20
+
 
 class OutputError(FailedError):
     """The output could not be written, for example to a full disk."""
@@ -84,6 +86,13 @@ class Streams:
     def is_terminal(self, stream: TextIO) -> bool:
         """Whether one of the two output streams is a terminal."""
         return self.stderr_is_terminal if stream is self.stderr else self.stdout_is_terminal
+
+    @property
+    def terminal_width(self) -> int:
+        """The width of the terminal in cells."""
+        import shutil  # noqa: PLC0415 - not before a line is written
+
+        return max(self.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
 
     @property
     def is_dumb(self) -> bool:

@@ -128,7 +128,8 @@ def retry_block(
             block,
             [(_label(queue, prefix), _retried_text(queue, _ids_text(queue))) for queue in busy],
         )
-        if quiet := len(report.queues) - len(busy):
+        quiet = len(report.queues) - len(busy)
+        if busy and quiet:
             nothing = f"nothing put back in {counted(quiet, 'queue')}"
             yield block.styled(f"{INDENT}{nothing}", "dim")
     skipped = {

@@ -33,6 +33,8 @@ _INVISIBLE = frozenset(
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 _PARAMETER = re.compile(r"([?&]\w*password=)[^&\s]+")
+# A space where a line may end: not between a number and its unit.
+_BREAK = re.compile(r"(?<!\d) | (?!(?:ms|s|min|h|d|%|[KMGT]?i?B)(?!\w))")
 ELLIPSIS = "…"
 
 
@@ -95,14 +97,14 @@ def _fitting(text: str, max_width: int) -> str:
 
 
 def wrapped(text: str, width: int, *, cut: bool = True) -> Iterator[str]:
-    """The text in lines of at most ``width`` cells.
+    """The text in lines of at most ``width`` cells. A number keeps its unit beside it.
 
     Args:
         cut: True to shorten words that are longer than a line; False to put such a word on its own
             line, which is then wider than ``width``.
     """
     line = ""
-    for word in text.split(" "):
+    for word in _BREAK.split(text):
         shown = shortened(word, width, keep_end=True) if cut else word
         if line and cells(line) + 1 + cells(shown) > width:
             yield line

@@ -148,8 +148,9 @@ def test_a_running_job_is_refused_and_a_stalled_one_is_not(
     put(client, "stalled", "active")
     deletion(client, address).require_no_workers()
     put(client, "runs", "active", lock="token")
-    with pytest.raises(RefusedError, match="1 job of queue q may be running"):
+    with pytest.raises(RefusedError, match="1 job of queue q may be running") as refused:
         deletion(client, address).require_no_workers()
+    assert "until the locks of their jobs run out" in refused.value.hint
 
 
 def test_unknown_workers_are_refused(

@@ -96,20 +96,23 @@ class Deletion:
         """
         self._read()
         running = len(self._snapshot.held)
+        first = "stop the workers first"
         if self._workers:
             workers = counted(self._workers, "worker is", "workers are")
             what = f"{workers} connected to queue {self.keys.name}"
         elif running:
             jobs = counted(running, "job", "jobs")
             what = f"{jobs} of queue {self.keys.name} may be running: a worker holds the lock"
+            first += ", and wait until the locks of their jobs run out (after 30 s by default)"
         elif self._workers is None:
             what = f"it is unknown whether workers of queue {self.keys.name} are connected"
         else:
             return
         raise RefusedError(
             what,
-            why="a worker that runs on fails at its jobs, and may create parts of the queue again",
-            hint="stop the workers first; --ignore-workers deletes the queue all the same",
+            why="if a worker keeps running, its jobs fail, and it may create parts of the queue "
+            "again",
+            hint=f"{first}; --ignore-workers deletes the queue all the same",
         )
 
     def count(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:

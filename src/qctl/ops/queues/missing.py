@@ -8,7 +8,8 @@ from qctl.config.prefixes import EVERY_PREFIX, Prefixes
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.grouping import grouped
-from qctl.ops.processes.suggest import command
+from qctl.manage.kinds import KINDS
+from qctl.ops.processes.suggest import command, quoted
 from qctl.similar import similar_names
 from qctl.wire.read.discovery import survey
 from qctl.wire.read.info import read_upstream
@@ -28,6 +29,14 @@ def no_such_queue(client: Client, prefixes: Prefixes, missing: Sequence[str]) ->
     names = ", ".join(repr(name) for name in missing[:MAX_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
     where = _described(prefixes)
+    if len(missing) == 1 and missing[0].partition(":")[0] in KINDS:
+        # BullMQ forbids a colon in a queue's name.
+        return NotFoundError(
+            what,
+            why=f"that looks like a process: --target {quoted(missing[0])} names one, where a "
+            "command has it",
+            hint="name the queues that it serves, as qctl status shows them",
+        )
     everywhere = Prefixes((*prefixes.patterns, *EVERY_PREFIX.patterns))
     try:
         seen = survey(client, everywhere, _MAX_SEARCH_S)
