@@ -26,6 +26,7 @@ from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.wire.read.clients import client_name
 from qctl.wire.read.discovery import Survey
 from tests.labs.cli import Ran, run
+from tests.labs.screens import check_colours
 from tests.labs.servers import RedisServer, wait_until
 
 HOSTILE = "ev\x1b[31mil\n\u202e[bold]"
@@ -288,7 +289,7 @@ def watching(url: str, *words: str, lines: int = 24) -> Iterator[tuple[int, int]
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - the child
         environ = {**os.environ, "PM2_HOME": "/nonexistent", "TERM": "xterm", "COLUMNS": "80"}
-        environ |= {"LINES": str(lines)}
+        environ |= {"LINES": str(lines), "COLORTERM": "truecolor"}
         command = [sys.executable, "-m", "qctl", "status", "--watch", "0.2", "--redis", url, *words]
         os.execve(sys.executable, command, environ)  # noqa: S606
     try:
@@ -305,6 +306,7 @@ def test_watching_redraws_on_a_terminal_until_ctrl_c(url: str) -> None:
     with watching(url) as (_, terminal):
         shown = _read_until(terminal, lambda text: text.count("Ctrl-C to ") >= 2)
     assert "ev\\x1b[31mil" in shown
+    check_colours(shown)
     # Rich moves the cursor up to draw over the frame before.
     assert "\x1b[1A" in shown
 

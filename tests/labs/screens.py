@@ -7,12 +7,33 @@ commit.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from qctl.output.text import cells
 
 SIZES = ((80, 24), (120, 40))
+_SGR = re.compile("\x1b\\[([0-9;]*)m")
+# Attributes and colours that every terminal with 16 colours has, readable on a dark and on a light
+# background: no white, no grey, no bright colour, none of 256. White is allowed on red.
+_READABLE = {"", "0", "1", "2", "7", "31", "32", "33", "36", "39", "49"}
+_WHITE_ON_RED = {"1", "37", "41"}
+
+
+def check_colours(text: str) -> None:
+    """Fail if a colour of ``text`` cannot be read on some background, or on 16 colours."""
+    odd = {
+        codes
+        for codes in _SGR.findall(text)
+        if not {*codes.split(";")} <= _READABLE and {*codes.split(";")} != _WHITE_ON_RED
+    }
+    assert not odd, f"colours that some terminals cannot show or read: {odd}"
+
+
+def without_colours(text: str) -> str:
+    """``text`` as a terminal without colours shows it."""
+    return _SGR.sub("", text)
 
 
 def compare(file: Path, shown: Callable[[int, int, bool], Iterable[str]]) -> None:
@@ -29,8 +50,16 @@ def compare(file: Path, shown: Callable[[int, int, bool], Iterable[str]]) -> Non
         wide = [line for line in plain if cells(line) > width and "qctl " not in line]
         assert not wide, f"wider than {width} cells: {wide}"
         parts += [f"== {width}x{height}", *plain]
-        coloured = [line.replace("\x1b", "\\e") for line in shown(width, height, True)]
-        parts += [f"== {width}x{height}, colour", *coloured]
+        coloured = [*shown(width, height, True)]
+        check_colours("\n".join(coloured))
+        # No meaning hangs on colour alone.
+        assert [without_colours(line).rstrip() for line in coloured] == [
+            line.rstrip() for line in plain
+        ]
+        parts += [
+            f"== {width}x{height}, colour",
+            *(line.replace("\x1b", "\\e") for line in coloured),
+        ]
     text = "\n".join(parts) + "\n"
     if os.environ.get("QCTL_RECORD"):
         file.write_text(text)

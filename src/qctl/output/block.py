@@ -33,6 +33,14 @@ class Block:
         """``text`` in a style of ``output.console``."""
         return styled(text, style, colour=self._colour)
 
+    def head(self, text: str, style: str) -> str:
+        """A line that begins with a mark, such as ✔, in the style of the mark."""
+        if style != "yellow":
+            return self.styled(text, style)
+        # Yellow is hard to read on white: only marks, labels and figures are yellow.
+        mark, _, rest = text.partition(" ")
+        return f"{self.styled(mark, style)} {self.styled(rest, 'bold')}"
+
     def bar(self, share: float) -> str:
         """A bar of ``BAR_WIDTH`` cells. ``share`` is the filled part, from 0 to 1."""
         filled = int(min(max(share, 0.0), 1.0) * BAR_WIDTH)

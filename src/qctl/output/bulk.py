@@ -9,7 +9,7 @@ from qctl.ops.bulk.actions import Action, Selection
 from qctl.ops.bulk.model import BulkProgress, BulkReport, labels
 from qctl.ops.processes.suggest import command
 from qctl.output.block import BAR_WIDTH, INDENT, MAX_NAME, Block
-from qctl.output.text import cells, count, duration, listed, shortened, visible
+from qctl.output.text import cells, count, duration, listed, short_count, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 
@@ -135,7 +135,12 @@ def progress_lines(
     head = f"{doing} jobs" + (f" of {name}" if name else "")
     head = shortened(head, max(block.width - BAR_WIDTH - 2, 1), keep_end=True)
     yield f"{head}  {block.bar(share)}"
-    yield INDENT + shortened("  ".join(figures), block.width - len(INDENT))
+    room = block.width - len(INDENT)
+    if cells("  ".join(figures)) > room:
+        # The time left is at the end, and more important than every digit.
+        scanned, total = short_count(progress.scanned), short_count(progress.total)
+        figures[0] = f"{scanned}/{total} scanned"
+    yield INDENT + shortened("  ".join(figures), room)
 
 
 # Reports
@@ -222,7 +227,7 @@ def bulk_block(
     name = queues_text([report.keys for report in reports])
     room = block.width - cells(head) - cells(time) - 7
     name = visible(name, max(min(room, MAX_NAME), 1))
-    yield block.styled(head, style) + f"{of}{name}   {time}"
+    yield block.head(head, style) + f"{of}{name}   {time}"
     yield from block.paragraph(_figures(reports))
     if several:
         yield from _queue_rows(reports, block)
@@ -305,11 +310,11 @@ def _left_alone(reports: Sequence[BulkReport], block: Block) -> Iterator[str]:
             name = f"{label} {skipped.id}" if len(reports) > 1 else skipped.id
             ids.setdefault(skipped.reason, []).append(name)
     for reason, some in ids.items():
-        yield from block.paragraph(f"left alone: {visible(reason)}", "yellow")
+        yield from block.paragraph(f"left alone: {visible(reason)}", "bold")
         yield INDENT * 2 + block.names(some, block.width - 2 * len(INDENT))
     unlisted = sum(report.skipped_count - len(report.skipped) for report in reports)
     if unlisted:
-        yield from block.paragraph(f"and {count(unlisted)} more left alone", "yellow")
+        yield from block.paragraph(f"and {count(unlisted)} more left alone", "bold")
 
 
 def _way_on(
@@ -322,7 +327,7 @@ def _way_on(
         is_one = len(waiting) == 1
         names = block.names([keys.name for keys in waiting], block.width - 40)
         verb = "is" if is_one else "are"
-        yield from block.paragraph(f"{names} {verb} paused: the jobs run after a resume", "yellow")
+        yield from block.paragraph(f"{names} {verb} paused: the jobs run after a resume", "bold")
         is_single = len({keys.prefix for keys in waiting}) == 1
         prefix = waiting[0].prefix if is_single else None
         labels = [keys.label(prefix) for keys in waiting]

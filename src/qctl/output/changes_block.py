@@ -50,12 +50,12 @@ def pause_block(
             head, rest = f"{mark} {_DONE[paused, dry_run]}", f" {name}"
         else:
             head, rest = f"{mark} {name}", f" {_unchanged(paused, dry_run=dry_run)}"
-        yield block.styled(head, style) + rest + (f"   {remark}" if remark else "")
+        yield block.head(head, style) + rest + (f"   {remark}" if remark else "")
     else:
         head = f"{mark} {_DONE[paused, dry_run]} {counted(len(changed), 'queue')}"
         number = len(results) - len(changed)
         kept = f"   {count(number)} {_unchanged(paused, dry_run=dry_run)}" if number else ""
-        yield block.styled(head, style) + kept
+        yield block.head(head, style) + kept
         rows = []
         for result in results:
             remark = _jobs_text(result, dry_run=dry_run)
@@ -65,7 +65,7 @@ def pause_block(
         yield from _rows(block, rows)
     for result in results:
         for warning in result.warnings:
-            yield from block.paragraph(visible(warning), "yellow")
+            yield from block.paragraph(visible(warning), "bold")
     if paused and changed and not dry_run:
         names = [_label(result, prefix) for result in changed]
         yield block.hint_on("to resume", prefix, "resume", names)
@@ -117,7 +117,7 @@ def retry_block(
         if is_single
         else f" in {counted(len(report.queues), 'queue')}"
     )
-    yield block.styled(f"{mark} {done} {jobs}", style) + where
+    yield block.head(f"{mark} {done} {jobs}", style) + where
     busy = [queue for queue in report.queues if queue.retried or queue.error is not None]
     if is_single:
         for queue in busy:
@@ -138,7 +138,7 @@ def retry_block(
         for skip in queue.skipped
     }
     for reason in dict.fromkeys(skipped.values()):
-        yield from block.paragraph(f"left alone: {reason}", "yellow")
+        yield from block.paragraph(f"left alone: {reason}", "bold")
         names = [name for name, why in skipped.items() if why == reason]
         yield INDENT * 2 + block.names(names, block.width - 2 * len(INDENT))
     yield from _locked_lines(block, plan, prefix, is_single=is_single)
@@ -186,7 +186,7 @@ def _locked_lines(
         for job in queue.waiting_for
     ]
     jobs = counted(len(names), "job is", "jobs are")
-    yield from block.paragraph(f"{jobs} still locked by workers that are gone", "yellow")
+    yield from block.paragraph(f"{jobs} still locked by workers that are gone", "bold")
     yield INDENT * 2 + block.names(names, block.width - 2 * len(INDENT))
     labels = [queue.keys.label(prefix) for queue in queues]
     yield block.hint_on("to wait", prefix, "jobs retry-stalled", labels, "--wait")
@@ -214,7 +214,7 @@ def risk_block(plan: RetryPlan, *, prefix: str | None, width: int, colour: bool)
     block = Block(width=width, colour=colour)
     number = sum(len(queue.stalled) for queue in plan.risky)
     head = f"! {counted(number, 'stalled job')} may still be running"
-    yield block.styled(head, "yellow")
+    yield block.head(head, "yellow")
     for queue in plan.risky[:_MAX_ROWS]:
         workers = (
             "unknown whether a worker is connected"

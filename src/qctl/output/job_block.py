@@ -7,7 +7,7 @@ from datetime import datetime
 
 from qctl.ops.jobs.model import JobDetail
 from qctl.ops.processes.suggest import command
-from qctl.output.block import INDENT
+from qctl.output.block import INDENT, Block
 from qctl.output.console import styled
 from qctl.output.jobs import MAX_LINE_TEXT, facts, sections
 from qctl.output.text import cells, folded, shortened, visible
@@ -38,12 +38,12 @@ def job_block(
         prefix: the prefix of the job's queue.
         width: of the terminal, in cells; longer texts are folded.
     """
+    block = Block(width=width, colour=colour)
     mark, style = _MARKS.get(job.state, ("·", ""))
     of = f"job {visible(job.id)}"
     room = width - cells(f"{mark}   {job.state}")
-    yield styled(f"{mark} {shortened(of, max(room, 1), keep_end=True)}", style, colour=colour) + (
-        f"  {styled(job.state, style, colour=colour)}"
-    )
+    head = f"{mark} {shortened(of, max(room, 1), keep_end=True)}"
+    yield f"{block.head(head, style)}  {block.styled(job.state, style)}"
     known = [(label, text) for label, text in facts(job, now, prefix) if text is not None]
     values = [*sections(job)]
     short = [section.title for section in values if section.is_short]

@@ -51,9 +51,9 @@ def sequence_block(
     mark, style = next((mark for mark in reversed(marks) if mark[0] != "✔"), marks[0])
     done = sum(each.exit_status == 0 for each in report.targets)
     which = counted(len(targets), "target")
-    yield block.styled(
-        f"{mark} restarted {which if done == len(targets) else f'{done} of {which}'}", style
-    )
+    if done < len(targets):
+        which = f"{done} of {which}"
+    yield block.head(f"{mark} restarted {which}", style)
     titles = [title_of(each) for each in report.targets]
     wide = max(map(cells, titles))
     for each, title, (mark, style) in zip(report.targets, titles, marks, strict=True):
@@ -63,7 +63,7 @@ def sequence_block(
         yield f"{head}{names}".rstrip()
         if still := _labels(each, each.still_paused or (), _is_single(report)):
             text = f"still paused: {block.names(still, block.width - 24)}"
-            yield f"{INDENT * 3}{block.styled(text, 'yellow')}"
+            yield f"{INDENT * 3}{block.styled(text, 'bold')}"
     for target in targets[len(titles) :]:
         yield block.styled(f"{INDENT * 2}· not begun: {visible(target)}", "dim")
     if report.resume_from is not None:

@@ -20,11 +20,11 @@ def lines_of(app: TopApp) -> list[str]:
 
 
 def coloured_lines_of(app: TopApp) -> list[str]:
-    """The screen as a terminal of 16 colours gets it."""
+    """The screen as a terminal of any number of colours gets it: 16 are enough for it."""
     strips = app.screen._compositor.render_strips()
     return [
         "".join(
-            segment.style.render(segment.text, color_system=ColorSystem.STANDARD)
+            segment.style.render(segment.text, color_system=ColorSystem.TRUECOLOR)
             if segment.style
             else segment.text
             for segment in strip

@@ -27,7 +27,7 @@ from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_columns, sparkline, status_line
 from qctl.wire.read.snapshot import Counts
 from tests.labs.reports import QUEUE
-from tests.labs.screens import compare
+from tests.labs.screens import check_colours, compare
 from tests.output.top.pilot import coloured_lines_of, drive, lines_of, text_of, until
 
 AT = datetime(2026, 5, 4, 12, 0, 3, tzinfo=UTC)
@@ -116,6 +116,7 @@ class Recorder:
         self.lasts = False
         self.lines = ("this will change",)
         self.variants: tuple[Variant, ...] = ()
+        self.name: str | None = None
 
     def _propose(self, *what: str) -> Proposal:
         if self.refusal:
@@ -135,7 +136,7 @@ class Recorder:
             yield "waiting for 1 job"
 
         title = f"{what[0]} {what[1]}"
-        return Proposal(title, self.lines, carry_out, live, variants=self.variants)
+        return Proposal(title, self.lines, carry_out, live, variants=self.variants, name=self.name)
 
     def pause(self, queue: str) -> Proposal:
         return self._propose("pause", queue)
@@ -638,6 +639,36 @@ def test_screens(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return lines
 
     compare(Path(__file__).parent / "screens" / f"{screen}.txt", shown)
+
+
+def test_the_colours_of_every_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    actions, details = Recorder(), Records()
+    actions.name = "prod"
+    app = view(Feed(), actions, details)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        async def check(*parts: str) -> None:
+            await until(pilot, app, *parts)
+            check_colours("\n".join(coloured_lines_of(app)))
+
+        await until(pilot, app, "pm2:mailer", "bang")
+        await pilot.press("slash")
+        await check("part of a queue's name")
+        await pilot.press("e")
+        await check("QUEUES with e")
+        await pilot.press("escape", "question_mark")
+        await check("next list")
+        await pilot.press("escape", "d")
+        await check("1  drain")
+        await pilot.press("escape", "p")
+        await check("type prod to confirm")
+        await pilot.press("x", "enter")
+        await check("another name was typed")
+        await pilot.press("escape", "tab", "enter")
+        await check("Job 40 of emails", "line 0.")
+
+    drive(app, steps)
 
 
 _SHOWN = {

@@ -45,7 +45,7 @@ def plan_block(plan: Planned, *, width: int, colour: bool, with_jobs: bool = Fal
     if plan.command:
         lines += block.labelled("command", visible(" ".join(map(quoted, plan.command))))
     for warning in plan.warnings:
-        lines += block.labelled("note", visible(warning), "yellow")
+        lines += block.labelled("note", visible(warning), "bold")
     return lines
 
 

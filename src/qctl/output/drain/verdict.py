@@ -41,7 +41,7 @@ def verdict_block(
     queues = block.names(report.queues, max(room, _MIN_NAMES))
     if room < _MIN_NAMES and len(report.queues) > 1:
         queues = counted(len(report.queues), "queue")
-    yield block.styled(head, style) + f"   {queues}" + (f"   {time}" if report.begun else "")
+    yield block.head(head, style) + f"   {queues}" + (f"   {time}" if report.begun else "")
     if report.outcome == "timeout":
         ran = counted(len(_blocking(report)), "job was", "jobs were")
         yield from block.paragraph(f"timed out: {ran} still running", "bold red")
@@ -112,7 +112,7 @@ def _state_lines(report: DrainReport, block: Block) -> Iterator[str]:
         yield from block.paragraph(f"{names}: unknown whether still paused", "bold red")
         yield block.hint_on("try", report.prefix, "resume", report.queues)
     elif still:
-        yield from block.paragraph(f"{block.names(still, room)} still paused", "yellow")
+        yield from block.paragraph(f"{block.names(still, room)} still paused", "bold")
         yield block.hint_on("to resume", report.prefix, "resume", still)
     served = [queue for queue in report.queues if queue not in still]
     if unserved := report.unserved or ():
@@ -124,7 +124,7 @@ def _state_lines(report: DrainReport, block: Block) -> Iterator[str]:
         served_by = "workers connected" if known else "unknown whether workers are connected"
         yield from block.paragraph(f"{block.names(served, room)} running again, {served_by}")
     if report.resumed is None:
-        yield from block.paragraph("a failover may still undo the resume", "yellow")
+        yield from block.paragraph("a failover may still undo the resume", "bold")
 
 
 def _jobs_text(report: DrainReport) -> str:
@@ -169,7 +169,7 @@ def _figures(report: DrainReport) -> str:
 
 def _harmed_lines(report: DrainReport, block: Block) -> Iterator[str]:
     if report.lost is None and report.proof.why:
-        yield from block.paragraph(f"lost is unknown: {visible(report.proof.why)}", "yellow")
+        yield from block.paragraph(f"lost is unknown: {visible(report.proof.why)}", "bold")
     unharmed = {"completed", "retried", "failed", "running"}
     harmed = [job for job in report.jobs if job.result not in unharmed]
     for job in harmed[:_MAX_HARMED]:

@@ -58,6 +58,14 @@ class TopApp(App[int]):
     Panel, #status, #note, #keys { text-wrap: nowrap; text-overflow: clip; }
     Groups #command { text-style: bold; }
     #queues { height: 2fr; }
+    * {
+        scrollbar-background: ansi_default; scrollbar-background-hover: ansi_default;
+        scrollbar-background-active: ansi_default; scrollbar-color: ansi_default;
+        scrollbar-color-hover: ansi_default; scrollbar-color-active: ansi_default;
+    }
+    Input > .input--cursor, Input > .input--selection {
+        background: ansi_default; color: ansi_default; text-style: reverse;
+    }
     #filter { display: none; height: 1; border: none; padding: 0; background: ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
