@@ -33,6 +33,8 @@ ARGUMENTS = {
     "restart": ("pm2:worker",),
     "schedules remove": ("q", "s"),
     "schedules run": ("q", "s"),
+    "schedules set": ("q", "s", "--every", "5s"),
+    "schedules migrate": ("q",),
     "purge": ("q", "--state", "failed"),
     "worker stop": ("nosuch",),
     "worker restart": ("nosuch",),

@@ -14,43 +14,51 @@ from qctl.errors import UsageError
 _KEEP = "When to delete a completed job: true (now), false, N (keep the last N), 24h, or N,24h"
 
 
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="JSON", help="The payload; @FILE, or - for stdin"),
+]
+Priority = Annotated[
+    int | None,
+    typer.Option("--priority", metavar="P", help="0 runs first, then 1 to 2097151"),
+]
+Attempts = Annotated[
+    int | None,
+    typer.Option("--attempts", metavar="N", help="How many runs at most, failures included"),
+]
+Backoff = Annotated[
+    str | None,
+    typer.Option("--backoff", metavar="KIND:D", help="Retry delay: fixed:10s, exponential:60s"),
+]
+RemoveOnComplete = Annotated[
+    str | None, typer.Option("--remove-on-complete", metavar="KEEP", help=_KEEP)
+]
+RemoveOnFail = Annotated[
+    str | None,
+    typer.Option("--remove-on-fail", metavar="KEEP", help="When to delete a failed job"),
+]
+
+
 def add(
     env: Environment,
     queue: Queue,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The job's name")],
     *,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="JSON", help="The payload; @FILE, or - for stdin"),
-    ] = None,
+    data: Data = None,
     delay: Annotated[
         str | None,
         typer.Option("--delay", metavar="D", help="Wait before the first run: 30s, 2h, or seconds"),
     ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option("--priority", metavar="P", help="0 runs first, then 1 to 2097151"),
-    ] = None,
-    attempts: Annotated[
-        int | None,
-        typer.Option("--attempts", metavar="N", help="How many runs at most, failures included"),
-    ] = None,
-    backoff: Annotated[
-        str | None,
-        typer.Option("--backoff", metavar="KIND:D", help="Retry delay: fixed:10s, exponential:60s"),
-    ] = None,
+    priority: Priority = None,
+    attempts: Attempts = None,
+    backoff: Backoff = None,
     job_id: Annotated[
         str | None,
         typer.Option("--id", metavar="ID", help="The job's id. Default: the next number"),
     ] = None,
     lifo: Annotated[bool, typer.Option("--lifo", help="Run before the waiting jobs")] = False,
-    remove_on_complete: Annotated[
-        str | None, typer.Option("--remove-on-complete", metavar="KEEP", help=_KEEP)
-    ] = None,
-    remove_on_fail: Annotated[
-        str | None,
-        typer.Option("--remove-on-fail", metavar="KEEP", help="When to delete a failed job"),
-    ] = None,
+    remove_on_complete: RemoveOnComplete = None,
+    remove_on_fail: RemoveOnFail = None,
     dedup: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +87,7 @@ def add(
         raise UsageError("--id is empty", hint="leave it out for the next number")
     job = NewJob(
         name,
-        ops.parse_data(_read(env, data)),
+        ops.parse_data(read_data(env, data)),
         delay=None if delay is None else parse_duration_s(delay, "--delay"),
         priority=priority,
         attempts=attempts,
@@ -100,7 +108,7 @@ def add(
         env.note(*add_lines(report))
 
 
-def _read(env: Environment, data: str | None) -> str | None:
+def read_data(env: Environment, data: str | None) -> str | None:
     """The payload as text: ``data`` itself, or the text of stdin (``-``) or of ``@FILE``."""
     try:
         if data == "-":

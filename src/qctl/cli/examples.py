@@ -149,7 +149,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "schedules": (
         ("qctl schedules list", "schedulers of all queues, next due first"),
         ("qctl schedules run emails nightly", "add one job of a scheduler now"),
-        ("qctl schedules remove emails nightly --dry-run", "what would be removed"),
+        ("qctl schedules migrate emails --dry-run", "what becomes of old repeatables"),
     ),
     "schedules list": (
         ("qctl schedules list", "schedulers of all queues, next due first"),
@@ -158,6 +158,17 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "schedules show": (
         ("qctl schedules show emails nightly", "one scheduler, and its next due times"),
         ("qctl schedules show emails nightly --json", "for scripts"),
+    ),
+    "schedules set": (
+        (
+            "qctl schedules set emails nightly --cron '0 3 * * *' --tz UTC",
+            "make it, or change its times",
+        ),
+        ("qctl schedules set emails poll --every 30s --dry-run", "what would change"),
+    ),
+    "schedules migrate": (
+        ("qctl schedules migrate emails --dry-run", "what would become of each repeatable"),
+        ("qctl schedules migrate emails --yes", "replace them without a question"),
     ),
     "schedules remove": (
         ("qctl schedules remove emails nightly --dry-run", "what would be removed"),

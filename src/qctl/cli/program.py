@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("drain", "Restart a process without interrupting its jobs."),
     "impact": ("impact", "What a restart now would do to the jobs, and when to restart."),
     "doctor": ("doctor", "Find problems of queues, workers and Redis, each with its fix."),
-    "schedules": ("schedules", "Job schedulers: list, show, remove, run now."),
+    "schedules": ("schedules", "Job schedulers: list, show, set, remove, run now, migrate."),
     "events": ("events", "Show the recent events of a queue, or follow new ones."),
     "wait": ("wait", "Wait until a queue is idle or empty, or a job is finished."),
     "purge": ("bulk", "Delete the jobs of a state."),

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from qctl.ops.schedules.changes import Removal, RunNow
 from qctl.ops.schedules.listing import MAX_SKIPPED, Schedule, ScheduleDetail
+from qctl.ops.schedules.migrate import MigratedRepeatable, Migration
+from qctl.ops.schedules.set import ScheduleChange
 from qctl.output.console import Cell, Column, Value
 from qctl.output.details import age, json_text, labelled_lines, moment_text, time_left
 from qctl.output.text import listed, short_duration, visible
@@ -47,7 +49,7 @@ def _skipped(schedule: Schedule) -> Value:
     return f"{MAX_SKIPPED}+" if schedule.skipped == MAX_SKIPPED else schedule.skipped or ""
 
 
-def rule(schedule: Schedule) -> str:
+def rule(schedule: Schedule | ScheduleChange | MigratedRepeatable) -> str:
     """When a scheduler makes jobs, in a few words."""
     if schedule.every_ms is not None:
         return f"every {_interval(schedule.every_ms)}"
@@ -84,7 +86,8 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     if legacy:
         lines.append(
             f"{counted(legacy, 'repeatable')} of BullMQ 5: "
-            "BullMQ 6 continues them without their data, or not at all"
+            "BullMQ 6 continues them without their data, or not at all; "
+            "`qctl schedules migrate QUEUE` makes schedulers of them"
         )
     return lines
 
@@ -143,3 +146,63 @@ def run_line(run: RunNow) -> str:
     done = "would be added" if run.dry_run else "was added"
     text = f"{job} ({run.name}) {done} to {run.queue}; scheduler {run.scheduler} {after}"
     return visible(text) + (" (dry run)" if run.dry_run else "")
+
+
+def set_question(change: ScheduleChange) -> str:
+    """The question before a scheduler is changed."""
+    return visible(f"Change scheduler {change.id} of {change.queue}{_difference(change)}?")
+
+
+def set_line(change: ScheduleChange, now: datetime) -> str:
+    """What was made or changed."""
+    what = f"scheduler {change.id} of {change.queue}"
+    if change.before is None:
+        what += f" ({rule(change)}, job {change.name})"
+    would = "would be " if change.dry_run else ""
+    due = f"; next job {moment_text(change.next_at, now)}" if change.next_at else ""
+    text = f"{what} {would}{change.outcome}{_difference(change)}{due}"
+    return visible(text) + (" (dry run)" if change.dry_run else "")
+
+
+def _difference(change: ScheduleChange) -> str:
+    """``: every 5s → 0 7 * * *``; empty if the times and the name stay."""
+    before = change.before
+    if before is None:
+        return ""
+    pairs = [(rule(before), rule(change)), (f"job {before.name}", f"job {change.name}")]
+    texts = [f"{old} → {new}" for old, new in pairs if old != new]
+    return f": {', '.join(texts)}" if texts else ""
+
+
+def migration_lines(migration: Migration, now: datetime) -> list[str]:
+    """What became of each repeatable."""
+    lines = [_migration_line(each, now) for each in migration.repeatables]
+    if not lines:
+        lines = ["no repeatables of old versions"]
+    return [visible(line) + (" (dry run)" if migration.dry_run else "") for line in lines]
+
+
+def _migration_line(each: MigratedRepeatable, now: datetime) -> str:
+    what = f"{each.queue}: {each.name} ({rule(each)})"
+    if each.id is None:
+        todo = f"; {each.command}" if each.command else ""
+        return f"{what} is left as it is ({each.key}): {each.why}{todo}"
+    verb = "becomes" if each.outcome == "planned" else "is now"
+    due = f", next job {moment_text(each.next_at, now)}" if each.next_at else ""
+    return f"{what} {verb} scheduler {each.id}{due}"
+
+
+def migration_question(plan: Migration) -> str:
+    """The question before repeatables are replaced."""
+    return f"Replace {counted(plan.count('planned'), 'repeatable')} with job schedulers?"
+
+
+def migration_remark(migration: Migration) -> str:
+    """What the app's code has to do after a migration."""
+    ids = [each.id for each in migration.repeatables if each.outcome == "migrated" and each.id]
+    if not ids:
+        return ""
+    return (
+        "code that still calls add(…, {repeat}) makes repeatables again: change it to "
+        f"upsertJobScheduler({visible(repr(ids[0]))}, …)"
+    )

@@ -107,8 +107,8 @@ def legacy_repeatables(exam: Examination) -> Iterator[Finding | str]:
             what=f"{len(found):,} repeatables of old versions: BullMQ 6 runs them with empty data, "
             "or not at all" + ("" if is_six else "; do not update before they are replaced"),
             evidence=_examples(found) | {"client_version": versions.get(keys)},
-            remedy="replace them with job schedulers (upsertJobScheduler), then remove them",
-            commands=(exam.command("schedules list", keys.name),),
+            remedy="turn them into job schedulers, and let the code call upsertJobScheduler",
+            commands=(exam.command("schedules migrate", keys.name),),
         )
     yield from scope
 

@@ -127,7 +127,7 @@ def list_schedules(
     queues = queues_named_or_all(client, prefixes, names)
     now_ms = time.time_ns() // 1_000_000
     found = [
-        _schedule(snapshot.keys, entry, now_ms)
+        describe(snapshot.keys, entry, now_ms)
         for snapshot in queues.readable
         if snapshot.schedulers
         for entry in read_registered(client, snapshot.keys)
@@ -160,7 +160,7 @@ def find_schedule(
     entry = read_one(client, keys, scheduler_id)
     if entry is None:
         raise _no_such_scheduler(client, keys, scheduler_id)
-    return entry, _schedule(keys, entry, time.time_ns() // 1_000_000)
+    return entry, describe(keys, entry, time.time_ns() // 1_000_000)
 
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
@@ -174,7 +174,8 @@ def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> No
     )
 
 
-def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
+def describe(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
+    """An entry of the sorted set ``repeat`` as operators see it."""
     record, pending, scheduler = entry.record, entry.pending, entry.scheduler
     job = parse_job(pending.id, pending.fields)
     repeat = job.opts.get("repeat")

@@ -129,11 +129,13 @@ def upsert_call(
     options: JobOptions,
     now_ms: int,
     package: str = "",
+    kept: Mapping[str, Any] = {},
 ) -> ScriptCall:
     """The call that makes or changes a scheduler.
 
     Args:
         name: the name of the jobs; None for the scheduler's id.
+        kept: options of the jobs as stored, for those that ``options`` does not have.
         package: the Python package whose code has the scheduler. Then the call leaves an unchanged
             scheduler and its waiting job as they are, and marks the scheduler as the package's.
 
@@ -142,7 +144,7 @@ def upsert_call(
     """
     check_scheduler_id(scheduler_id)
     record, repeat, next_times = _encoded(schedule, now_ms)
-    template, priority = _template(options, keys.prefix)
+    template = {**kept, **_template(options, keys.prefix)}
     job_name = encode_name(scheduler_id if name is None else name)
     json_data = encode_data(data)
     if json_data != "{}":
@@ -152,8 +154,8 @@ def upsert_call(
     opts = template | {"repeat": repeat | {"count": 1}, "repeatJobKey": scheduler_id}
     args: list[Arg] = [
         scheduler_id, now_ms, record.get("every", ""), " ".join(map(str, next_times)),
-        repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data, priority,
-        "1" if options.lifo else "",
+        repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data,
+        to_int(template.get("priority")) or 0, "1" if template.get("lifo") else "",
         # Without the last brace, because the script adds fields.
         encode_json(opts, "an option")[:-1], package,
     ]  # fmt: skip
@@ -462,14 +464,13 @@ def _epoch_ms(value: int | datetime | None, what: str) -> int | None:
     return integer(value, what)
 
 
-def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
-    """The jobs' options for the record, and the jobs' priority."""
+def _template(options: JobOptions, prefix: str) -> dict[str, Any]:
+    """The jobs' options for the record."""
     for name in ("delay", "job_id", "dedup", "timestamp_ms", "parent"):
         if getattr(options, name) is not None:
             raise UsageError(f"{name} is not an option of a scheduler's jobs")
-    encoded = option_set(options, prefix)
-    template = read_object(encoded.opts)
+    template = read_object(option_set(options, prefix).opts)
     if options.attempts is None:
         # BullMQ does not store the default value of attempts in the record.
         del template["attempts"]
-    return template, encoded.priority
+    return template
