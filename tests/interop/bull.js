@@ -6,6 +6,7 @@
 const readline = require("node:readline");
 const Redis = require("ioredis");
 const { makeProcessor, running } = require("./processor");
+const { makeTelemetry } = require("./telemetry");
 
 const [version, port] = process.argv.slice(2);
 const { Queue, Worker, QueueEvents, FlowProducer, getNextMillis } = require(`bullmq${version}`);
@@ -17,13 +18,15 @@ const flows = new Map();
 const workers = new Map();
 const listeners = new Map();
 const problems = [];
+// Set by the command trace.
+let telemetry;
 const note = (where) => (error) => problems.push(`${where}: ${error && error.message}`);
 redis.on("error", note("redis"));
 
 function queueOf(name, prefix = "bull") {
   const key = `${prefix}:${name}`;
   if (!queues.has(key)) {
-    const queue = new Queue(name, { connection, prefix });
+    const queue = new Queue(name, { connection, prefix, telemetry });
     queue.on("error", note(`queue ${key}`));
     queues.set(key, queue);
   }
@@ -100,7 +103,7 @@ const ops = {
   },
   async addFlow({ prefix = "bull", tree }) {
     if (!flows.has(prefix)) {
-      const flow = new FlowProducer({ connection, prefix });
+      const flow = new FlowProducer({ connection, prefix, telemetry });
       flow.on("error", note("flow"));
       flows.set(prefix, flow);
     }
@@ -110,6 +113,7 @@ const ops = {
     const worker = new Worker(queue, makeProcessor(redis, options.name || handle), {
       connection,
       prefix,
+      telemetry,
       ...options,
     });
     worker.on("error", note(`worker ${handle}`));
@@ -120,6 +124,13 @@ const ops = {
     const worker = workers.get(handle);
     workers.delete(handle);
     if (worker) await worker.close(force);
+  },
+  // Trace the queues and workers that are made from now on.
+  async trace() {
+    telemetry = makeTelemetry();
+  },
+  async spans() {
+    return telemetry.spans;
   },
   async listen({ queue, prefix }) {
     await eventsOf(queue, prefix);
@@ -141,6 +152,7 @@ const ops = {
     await Promise.all([...queues.values(), ...flows.values(), ...listening].map((x) => x.close()));
     for (const map of [workers, queues, flows, listeners]) map.clear();
     problems.length = 0;
+    telemetry = undefined;
     return running.size;
   },
 };

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Self, Unpack
@@ -20,6 +21,7 @@ from qctl.runtime.api.access import Access, AsyncAccess
 from qctl.runtime.api.events import follow, follow_async
 from qctl.runtime.api.handle import AsyncJobHandle, JobHandle
 from qctl.runtime.api.jobs import DEFAULT_LIMIT, JobInfo, list_jobs, read_counts, read_job
+from qctl.runtime.api.telemetry import J, Telemetry, traced
 from qctl.runtime.loop.connection import AsyncConnection
 from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
@@ -52,13 +54,22 @@ class SchedulerKeywords(JobKeywords, total=False):
 class _Producer:
     """The part that ``Queue`` and ``AsyncQueue`` share: settings, and the calls to send."""
 
-    def __init__(self, name: str, redis_url: str | None, prefix: str | None) -> None:
+    def __init__(
+        self, name: str, redis_url: str | None, prefix: str | None, telemetry: Telemetry | None
+    ) -> None:
         adding.check_queue_name(name)
         prefixes = [] if prefix is None else [escaped(prefix)]
         settings = load_settings(redis_url=redis_url, prefixes=prefixes, environ=os.environ)
         self.name, self.prefix = name, settings.prefix_of(name)
         self.keys = QueueKeys(self.prefix, name)
         self._redis_url = settings.full_url()
+        self._telemetry = telemetry
+
+    def _tracing(self, jobs: Sequence[J]) -> AbstractContextManager[Sequence[J]]:
+        """A context in which jobs are added; its value is the jobs, with their trace if any."""
+        if self._telemetry is None or not jobs:
+            return nullcontext(jobs)
+        return traced(self._telemetry, self.name, jobs)
 
     def _add_calls(self, jobs: Sequence[NewJob]) -> list[ScriptCall]:
         return adding.add_calls(self.keys, jobs, _now_ms())
@@ -84,6 +95,7 @@ class Queue(_Producer):
         prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else the config file's prefix,
             else ``bull``.
         client: an open client to use instead of a new one. ``close`` leaves this client open.
+        telemetry: passes a trace on to the jobs, such as ``qctl.otel.Tracing()``.
 
     Raises:
         UsageError: the name or the URL is malformed.
@@ -96,8 +108,9 @@ class Queue(_Producer):
         redis_url: str | None = None,
         prefix: str | None = None,
         client: Client | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        super().__init__(name, redis_url, prefix)
+        super().__init__(name, redis_url, prefix, telemetry)
         self._access = Access(self.keys, self._redis_url, client)
 
     def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> JobHandle:
@@ -133,7 +146,9 @@ class Queue(_Producer):
             PartialError: some jobs were not added; see NotFoundError and RefusedError of ``add``.
             ReplyError, UnreachableError: as for ``add``; some jobs may have been added.
         """
-        ids = adding.added_ids(jobs, self._access.run_all(self._add_calls(jobs)))
+        with self._tracing(jobs) as traced_jobs:
+            answers = self._access.run_all(self._add_calls(traced_jobs))
+            ids = adding.added_ids(jobs, answers)
         return [JobHandle(job_id, self._access) for job_id in ids]
 
     def add_flow(self, flow: FlowJob) -> AddedJob:
@@ -147,9 +162,10 @@ class Queue(_Producer):
             NotFoundError, RefusedError: the root was not added; see ``add``.
             ReplyError, UnreachableError: as for ``add``.
         """
-        nodes = adding.flow_nodes(flow)
-        call = adding.flow_call(self.prefix, nodes, _now_ms())
-        return adding.added_flow(nodes, self._access.run(call))
+        with self._tracing([flow]) as (root,):
+            nodes = adding.flow_nodes(root)
+            call = adding.flow_call(self.prefix, nodes, _now_ms())
+            return adding.added_flow(nodes, self._access.run(call))
 
     def upsert_scheduler(self, scheduler_id: str, **options: Unpack[SchedulerKeywords]) -> str:
         """Make a scheduler, or change an existing one and its pending job.
@@ -256,7 +272,7 @@ class AsyncQueue(_Producer):
             await queue.add("welcome", {"user": 7})
 
     Args:
-        name, redis_url, prefix: see ``Queue``.
+        name, redis_url, prefix, telemetry: see ``Queue``.
         connection: a connection to use instead of new ones. Then only one event loop may use the
             queue, and ``close`` leaves the connection open.
 
@@ -271,8 +287,9 @@ class AsyncQueue(_Producer):
         redis_url: str | None = None,
         prefix: str | None = None,
         connection: AsyncConnection | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        super().__init__(name, redis_url, prefix)
+        super().__init__(name, redis_url, prefix, telemetry)
         self._access = AsyncAccess(self.keys, self._redis_url, connection)
 
     async def add(
@@ -283,14 +300,17 @@ class AsyncQueue(_Producer):
 
     async def add_bulk(self, jobs: Sequence[NewJob]) -> list[AsyncJobHandle]:
         """Add many jobs, in their order; see ``Queue.add_bulk``."""
-        ids = adding.added_ids(jobs, await self._access.run_all(self._add_calls(jobs)))
+        with self._tracing(jobs) as traced_jobs:
+            answers = await self._access.run_all(self._add_calls(traced_jobs))
+            ids = adding.added_ids(jobs, answers)
         return [AsyncJobHandle(job_id, self._access) for job_id in ids]
 
     async def add_flow(self, flow: FlowJob) -> AddedJob:
         """Add a job and the children that it waits for; see ``Queue.add_flow``."""
-        nodes = adding.flow_nodes(flow)
-        call = adding.flow_call(self.prefix, nodes, _now_ms())
-        return adding.added_flow(nodes, await self._access.run(call))
+        with self._tracing([flow]) as (root,):
+            nodes = adding.flow_nodes(root)
+            call = adding.flow_call(self.prefix, nodes, _now_ms())
+            return adding.added_flow(nodes, await self._access.run(call))
 
     async def upsert_scheduler(
         self, scheduler_id: str, **options: Unpack[SchedulerKeywords]
