@@ -46,6 +46,7 @@ def test_json(redis_url: str) -> None:
                 "active": 1,
                 "moved": 0,
                 "warnings": [],
+                "stalled": 0,
             }
         ],
         "dry_run": False,
@@ -82,6 +83,16 @@ def test_a_queue_of_both_lines_of_bullmq(redis_url: str, client: Client) -> None
     ran = typed(redis_url, "pause", "q", "--mixed-versions")
     assert (ran.code, ran.out) == (0, "q paused; 1 job still running\n")
     assert "qctl resume q" in ran.err
+
+
+def test_a_job_without_a_lock_is_not_called_running(redis_url: str, client: Client) -> None:
+    put(client, "8", "active")
+    assert typed(redis_url, "pause", "q", "--dry-run").out == (
+        "q would be paused; 1 active job would continue; 1 stalled job (dry run)\n"
+    )
+    assert typed(redis_url, "pause", "q").out == "q paused; 1 job still running; 1 stalled job\n"
+    (queue,) = json.loads(typed(redis_url, "pause", "q", "--json").out)["queues"]
+    assert (queue["active"], queue["stalled"]) == (2, 1)
 
 
 def test_another_prefix(redis_url: str, client: Client) -> None:

@@ -73,6 +73,17 @@ def test_pause_and_resume(app: TopApp, client: Client) -> None:
         await pilot.press("y")
         await until(pilot, app, "Esc closes")
         assert not is_paused(client)
+        # The queue's clients are of BullMQ 5 and BullMQ 6.
+        client.call("HSET", Q("meta"), "version", "bullmq:6.7.0")
+        client.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+        await pilot.press("escape", "p")
+        await until(pilot, app, "Nothing was changed", "with: m --mixed-versions")
+        await pilot.press("m")
+        await until(pilot, app, "Pause q --mixed-versions?", "q will be paused")
+        assert not is_paused(client)
+        await pilot.press("y")
+        await until(pilot, app, "Esc closes")
+        assert is_paused(client)
 
     drive(app, steps)
 

@@ -40,6 +40,7 @@ MIXED = (
 PAUSES: dict[str, tuple[Sequence[PauseResult], bool]] = {
     "pause-one": ([paused("emails")], False),
     "pause-long": ([paused(LONG, active=1_234)], False),
+    "pause-stalled": ([paused("emails", active=5, stalled=3)], False),
     "pause-again": ([paused("emails", changed=False)], False),
     "pause-dry-run": ([paused("emails")], True),
     "pause-mixed": ([paused("emails", warnings=(MIXED,))], False),

@@ -42,8 +42,12 @@ def pause_line(
         prefix: the prefix to leave out; None if the queues have several prefixes.
     """
     changed, unchanged, noun, verb = (_PLANNED if auxiliary else _PAUSED)[result.paused]
-    number = result.moved if not result.paused else result.active if result.changed else 0
+    number, stalled = result.moved, 0
+    if result.paused:
+        stalled = result.stalled if result.changed else 0
+        number = result.active - stalled if result.changed else 0
     jobs = f"; {counted(number, noun)} {verb.format(auxiliary)}" if number else ""
+    jobs += f"; {counted(stalled, 'stalled job')}" if stalled else ""
     done = changed.format(auxiliary) if result.changed else unchanged
     name = QueueKeys(result.prefix, result.name).label(prefix)
     return f"{visible(name)} {done}{jobs}"

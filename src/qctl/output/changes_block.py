@@ -90,7 +90,9 @@ def _jobs_text(result: PauseResult, *, dry_run: bool) -> str:
     if not result.changed or not result.active:
         return ""
     still = "would continue" if dry_run else "still running"
-    return f"{counted(result.active, 'job')} {still}"
+    running = result.active - result.stalled
+    parts = [f"{counted(running, 'job')} {still}"] if running else []
+    return ", ".join(parts + ([f"{count(result.stalled)} stalled"] if result.stalled else []))
 
 
 def retry_block(

@@ -27,7 +27,8 @@ class PauseResult:
     Args:
         paused: whether the queue is paused now.
         changed: whether this command paused or resumed the queue, or would in a dry run.
-        active: how many jobs were running at that time; a pause does not stop them.
+        active: how many jobs were active at that time; a pause does not stop them.
+        stalled: how many of them had no lock, so that their worker has died or is stuck.
         moved: how many jobs a resume moved back from BullMQ 5's paused list.
         warnings: what the operator must pay attention to.
     """
@@ -39,6 +40,7 @@ class PauseResult:
     active: int
     moved: int = 0
     warnings: tuple[str, ...] = ()
+    stalled: int = 0
 
 
 def pause_queues(
@@ -88,6 +90,7 @@ def pause_queues(
                 changed=changed,
                 active=snapshot.counts.active,
                 warnings=tuple(warnings),
+                stalled=snapshot.counts.stalled,
             )
         )
     return results
@@ -170,6 +173,7 @@ def resume_queues(
                 changed=changed,
                 active=snapshot.counts.active,
                 moved=moved,
+                stalled=snapshot.counts.stalled,
             )
         )
     return results
