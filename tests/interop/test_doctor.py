@@ -62,7 +62,9 @@ def test_healthy_queues_under_load_give_no_warning(
     bull.start_worker("children", name="w1")
     template = {"name": "tick", "data": {"n": 1}}
     bull.queue("q", "upsertJobScheduler", "often", {"every": 200}, template)
-    bull.queue("q", "upsertJobScheduler", "nightly", {"pattern": "0 3 * * *"}, template)
+    bull.queue(
+        "q", "upsertJobScheduler", "nightly", {"pattern": "0 3 * * *"}, {**template, "data": {}}
+    )
     once = {"every": 100, "limit": 2}
     bull.queue("q", "upsertJobScheduler", "twice", once, {**template, "name": "twice"})
     rows = [{"name": "job", "data": {"ms": n % 7}, "opts": opts} for n in range(300) for opts in (

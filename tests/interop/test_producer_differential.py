@@ -305,7 +305,7 @@ dedups = st.builds(
 common = {
     "delay": st.sampled_from([0, 0.001, 5, 5, 3600]),
     "priority": st.sampled_from([0, 1, 7, 2_097_151]),
-    "attempts": st.integers(0, 3),
+    "attempts": st.integers(1, 3),
     "backoff": st.builds(
         Backoff, st.sampled_from(["fixed", "exponential"]), st.just(1.5), st.sampled_from([0, 0.5])
     ),

@@ -88,6 +88,38 @@ def test_the_same_job_under_several_ids(client: Client) -> None:
     assert len(finding.commands) == 1
 
 
+def test_old_times_that_still_apply(client: Client) -> None:
+    schedule(client, "a", name="job", data='{"x":1}', ic=120)
+    schedule(client, "b", name="job", data='{"x":1}', every=61_000, ic=3)
+    # Other data, another name, the same times, and one that has ended.
+    schedule(client, "c", name="job", data='{"x":2}', every=62_000)
+    schedule(client, "d", data='{"x":1}', every=63_000)
+    schedule(client, "e", name="job", data='{"x":3}')
+    schedule(client, "f", name="job", data='{"x":3}')
+    schedule(client, "g", name="job", data='{"x":1}', every=64_000, limit=1)
+    (finding,) = found(client, "outdated-schedulers")
+    assert finding.severity == "info"
+    assert finding.evidence["jobs_made"] == {"a": 120, "b": 3}
+    assert finding.evidence["timings"]["b"] == "every 61000 ms"
+    # A repeatable beside them is older than all.
+    old = "0123456789abcdef0123456789abcdef"
+    schedule(client, old, ic=None, name="job", every=None, pattern="0 3 * * *")
+    (finding,) = found(client, "outdated-schedulers")
+    assert finding.severity == "warning"
+    assert finding.commands == (f"qctl schedules remove q {old}",)
+    assert "0 3 * * *" in finding.what
+
+
+def test_repeatables_at_different_times(client: Client) -> None:
+    for number, minute in enumerate("12"):
+        schedule(
+            client, str(number) * 32, ic=None, name="n", every=None, pattern=f"{minute} * * * *"
+        )
+    (finding,) = found(client, "outdated-schedulers")
+    assert (finding.severity, finding.evidence["count"]) == ("info", 2)
+    assert finding.commands == ("qctl schedules list q",)
+
+
 def test_repeatables_of_old_versions(client: Client) -> None:
     schedule(client, "0123456789abcdef0123456789abcdef", ic=None, name="nightly")
     (finding,) = found(client, "legacy-repeatables")

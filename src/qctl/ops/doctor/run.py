@@ -74,6 +74,7 @@ CHECKS: tuple[Check, ...] = (
     schedulers.dead_schedulers,
     schedulers.overdue_schedulers,
     schedulers.duplicate_schedulers,
+    schedulers.outdated_schedulers,
     schedulers.legacy_repeatables,
     workers.no_workers,
     workers.not_fetching,

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from qctl.durations import duration
 from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, read_once
-from qctl.ops.doctor.findings import MAX_EXAMPLES, Finding, NothingToCheckError, Subject, examples
+from qctl.ops.doctor.findings import (
+    MAX_EXAMPLES,
+    Finding,
+    NothingToCheckError,
+    Severity,
+    Subject,
+    examples,
+)
 from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
@@ -92,6 +99,71 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
             ),
         )
     yield from scope
+
+
+def outdated_schedulers(exam: Examination) -> Iterator[Finding | str]:
+    """Jobs that are made at other times as well: after a change, the old times may still apply.
+
+    A scheduler with a new id, or a repeatable with a new pattern, does not replace the old one.
+    """
+    registrations, scope = _registrations(exam)
+    running = [
+        each
+        for each in registrations
+        if each.pending and each.timing and not each.has_ended(exam.now_ms)
+    ]
+    for (keys, name), named in grouped(running, lambda each: _job(each)[:2]).items():
+        legacy = [each for each in named if each.is_legacy]
+        alike = [each for each in named if not each.is_legacy]
+        # A repeatable is the older one, whatever its data, which is unknown.
+        others = [each for each in legacy if all(each.timing != new.timing for new in alike)]
+        if alike and others:
+            yield _outdated(
+                [*others, *alike], "warning",
+                f"{counted(len(others), 'repeatable')} of old versions still "
+                f"{'makes' if len(others) == 1 else 'make'} the job {name!r} beside a scheduler "
+                "with other times",
+                remedy="if the scheduler replaces it, remove the repeatable",
+                commands=tuple(
+                    exam.command("schedules remove", keys.name, each.id)
+                    for each in others[:MAX_EXAMPLES]
+                ),
+            )  # fmt: skip
+            continue
+        for same in grouped(alike or legacy, lambda each: _job(each)[3]).values():
+            if len({each.timing for each in same}) > 1:
+                yield _outdated(
+                    same, "info",
+                    f"{len(same):,} {'schedulers' if alike else 'repeatables'} make the job "
+                    f"{name!r} at different times: "
+                    "if its times were changed, the old ones still apply",
+                    remedy="if only one is wanted, remove the others (`schedules remove`)",
+                    commands=(exam.command("schedules list", keys.name),),
+                )  # fmt: skip
+    yield from scope
+
+
+def _outdated(
+    found: Sequence[Registration],
+    severity: Severity,
+    what: str,
+    *,
+    remedy: str,
+    commands: tuple[str, ...],
+) -> Finding:
+    shown = found[:MAX_EXAMPLES]
+    # The one that has made fewer jobs is usually the newer one.
+    each = "; ".join(f"{one.id!r}: {one.timing}, {one.jobs_made:,} made" for one in shown)
+    return Finding(
+        severity=severity,
+        subject=Subject("queue", found[0].keys.name),
+        what=f"{what} ({each})",
+        evidence=_examples(found)
+        | {"timings": {one.id: one.timing for one in shown}}
+        | {"jobs_made": {one.id: one.jobs_made for one in shown}},
+        remedy=remedy,
+        commands=commands,
+    )
 
 
 def legacy_repeatables(exam: Examination) -> Iterator[Finding | str]:
