@@ -8,7 +8,7 @@ import signal
 import termios
 import time
 
-from qctl.runtime.api.worker import WorkerState
+from qctl.runtime.api.state import WorkerState
 from qctl.runtime.processes.child import LATE_S, is_late
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab

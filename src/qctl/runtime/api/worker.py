@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from qctl.config.prefixes import escaped
@@ -21,6 +21,7 @@ from qctl.runtime.api import schedules
 from qctl.runtime.api.foreground import run_until_signal
 from qctl.runtime.api.lifespan import Lifespan, RunningLifespan, check_lifespan
 from qctl.runtime.api.schedules import CodeSchedule
+from qctl.runtime.api.state import WorkerState
 from qctl.runtime.handlers.isolated import IsolatedPool
 from qctl.runtime.handlers.payloads import job_handler, names_of_caller
 from qctl.runtime.handlers.tasks import (
@@ -46,31 +47,6 @@ from qctl.wire.schedulers.scheduling import Schedule, check_scheduler_id
 from qctl.wire.write.adding import check_queue_name
 
 H = TypeVar("H", bound=Handler)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerState:
-    """The state of a worker at one moment.
-
-    Args:
-        name: the worker's name in CLIENT LIST, and in the field ``pb`` of its jobs.
-        owner: the worker's id; each of its lock tokens is ``OWNER:NUMBER``.
-        quiet: whether the worker is stopping and fetches no more jobs.
-        limited: whether a rate limit pauses fetching.
-        since_fetch_s: seconds since the last successful fetch; None if no fetch has succeeded.
-    """
-
-    queue: str
-    prefix: str
-    name: str
-    owner: str
-    concurrency: int
-    busy: int
-    quiet: bool
-    limited: bool
-    completed: int
-    failed: int
-    since_fetch_s: float | None
 
 
 # The default grace: how long running jobs may take when a worker stops.

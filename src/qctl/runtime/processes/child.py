@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 
 from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.runtime import logs
-from qctl.runtime.api.worker import Worker, WorkerState
+from qctl.runtime.api.state import WorkerState
+from qctl.runtime.api.worker import Worker
 from qctl.runtime.processes.app import load_workers
 from qctl.runtime.processes.heartbeat import HeartbeatSender, rss_bytes
 from qctl.runtime.processes.messages import (
