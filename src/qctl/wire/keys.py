@@ -77,6 +77,11 @@ class QueueKeys:
         """The key that says who paused this queue with qctl, and when; qctl's resume deletes it."""
         return f"qctl:paused:{self.prefix}:{self.name}"
 
+    @property
+    def cancel_requests(self) -> str:
+        """The hash of requests to cancel running jobs; see ``wire/write/cancelling.py``."""
+        return f"qctl:cancel:{self.prefix}:{self.name}"
+
 
 def common_prefix(queues: Iterable[QueueKeys]) -> str | None:
     """The prefix of all these queues; None if they have several prefixes, or there are none."""

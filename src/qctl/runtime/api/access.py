@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from qctl.connection.address import Client
+from qctl.connection.address import Address, Client
 from qctl.connection.connect import connect
 from qctl.errors import UsageError
 from qctl.runtime.loop.connection import AsyncConnection
@@ -34,9 +35,11 @@ class Access:
 
     def __init__(self, keys: QueueKeys, url: str, client: Client | None = None) -> None:
         self.keys = keys
-        self._url = url
-        self._is_given = client is not None
-        self._client = client or connect(url)[1]
+        # The address of the server that runs; ``embedded:`` alone would start another one.
+        self.address: Address | None = None
+        if client is None:
+            self.address, client = connect(url)
+        self._client = client
         # By pid: if another thread holds a lock during a fork, the lock stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
 
@@ -44,6 +47,11 @@ class Access:
         """Call a function that reads or changes the queue."""
         with self._one_at_a_time():
             return work(self._client, self.keys, *args, **kwargs)
+
+    def call_alone(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that may take long, over a connection of its own."""
+        with contextlib.closing(self.new_client()) as client:
+            return work(client, self.keys, *args, **kwargs)
 
     def run(self, call: ScriptCall) -> Any:
         """Run a script; see ``scripts.run``."""
@@ -56,21 +64,21 @@ class Access:
             return scripts.run_all(self._client, calls)
 
     def new_client(self) -> Client:
-        """A connection for one thread that waits for events.
+        """A connection for one thread that waits.
 
         Raises:
             UsageError: the queue was made with ``client=``.
         """
-        if self._is_given:
+        if self.address is None:
             raise UsageError(
-                "waiting for events needs another connection, and this Queue has only its client",
+                "waiting needs another connection, and this Queue has only its client",
                 hint="make the Queue without client=",
             )
-        return connect(self._url)[1]
+        return connect(self.address.url)[1]
 
     def close(self) -> None:
         """Close the connection, unless ``client`` was given."""
-        if not self._is_given:
+        if self.address is not None:
             self._client.close()
 
     def _one_at_a_time(self) -> threading.Lock:
@@ -91,17 +99,15 @@ class AsyncAccess:
     def __init__(self, keys: QueueKeys, url: str, given: AsyncConnection | None = None) -> None:
         self.keys = keys
         self._given = given
-        # This client also keeps an embedded Redis running.
-        address, client = connect(url if given is None else given.address.url)
-        self._blocking = Access(keys, url, client)
-        self._client = client
-        self._address = address
+        # This one also keeps an embedded Redis running.
+        self._blocking = Access(keys, url if given is None else given.address.url)
         self._connections = LoopConnections(self.new_connection)
         self.endings = EndingWatches(keys, lambda: self.new_connection(BLOCK_S))
 
     def new_connection(self, max_block_s: float = 0.0) -> AsyncConnection:
         """Another connection, not opened yet, for commands that block for ``max_block_s``."""
-        return AsyncConnection(self._address, key=self.keys(""), max_block_s=max_block_s)
+        assert self._blocking.address is not None  # noqa: S101 - no client was given
+        return AsyncConnection(self._blocking.address, key=self.keys(""), max_block_s=max_block_s)
 
     async def connection(self) -> AsyncConnection:
         """The running loop's connection."""
@@ -110,6 +116,10 @@ class AsyncAccess:
     async def call(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that reads or changes the queue, in a thread."""
         return await asyncio.to_thread(lambda: self._blocking.call(work, *args, **kwargs))
+
+    async def call_alone(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that may take long, in a thread and over a connection of its own."""
+        return await asyncio.to_thread(lambda: self._blocking.call_alone(work, *args, **kwargs))
 
     async def run(self, call: ScriptCall) -> Any:
         """Run a script; see ``AsyncConnection.run_call``."""
@@ -132,4 +142,4 @@ class AsyncAccess:
         """Close this event loop's connections, and the shared one."""
         await self.endings.close()
         await self._connections.close()
-        self._client.close()
+        self._blocking.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from qctl.runtime.api.access import Access, AsyncAccess
-from qctl.runtime.api.jobs import promote_job, read_job, remove_job
+from qctl.runtime.api.jobs import cancel_job, promote_job, read_job, remove_job
 from qctl.runtime.api.results import await_result, wait_for_result
 
 
@@ -68,6 +68,22 @@ class JobHandle(str):
         """Run a delayed job now. Return False if the job is not delayed, or does not exist."""
         return self._access.call(promote_job, self)
 
+    def cancel(self, reason: str = "") -> bool:
+        """Cancel the job, and wait until that is done. Return False if it had ended already.
+
+        A job that has not started is deleted. If the job runs on a qctl worker, its handler gets
+        an ``asyncio.CancelledError`` within 1.5 s, or its process is killed (``isolate=True``); the
+        job then fails without a retry, with the reason ``cancelled: REASON``.
+
+        Raises:
+            RefusedError: the job runs in a thread, which cannot be interrupted; or on a worker that
+                did not answer within 5 s, such as a Node worker: BullMQ can cancel a job only in
+                the worker's own process. Or it waits for its children, or is the next job of a
+                scheduler.
+            TimedOutError: the handler was cancelled, and has not ended within 10 s.
+        """
+        return self._access.call_alone(cancel_job, self, reason)
+
 
 class AsyncJobHandle(str):
     """The id of a job of an ``AsyncQueue``: a ``str`` that also has the methods of ``JobHandle``.
@@ -105,3 +121,7 @@ class AsyncJobHandle(str):
     async def promote(self) -> bool:
         """Run a delayed job now; see ``JobHandle.promote``."""
         return await self._access.call(promote_job, self)
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Cancel the job, and wait until that is done; see ``JobHandle.cancel``."""
+        return await self._access.call_alone(cancel_job, self, reason)

@@ -8,13 +8,14 @@ from itertools import islice
 from typing import Any
 
 from qctl.connection.address import Client
-from qctl.errors import NotFoundError, RefusedError, ReplyError, UsageError
+from qctl.errors import NotFoundError, RefusedError, ReplyError, TimedOutError, UsageError
 from qctl.wire.jobs import JobRecord, parse_job
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.in_state import CHUNK, check_state, chunks_of, read_chunk
 from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import Counts, read_snapshots
 from qctl.wire.states import due_ms
+from qctl.wire.write.cancelling import CANCELLED, REASONS, cancel_jobs
 from qctl.wire.write.transitions import promote, remove_jobs
 
 DEFAULT_LIMIT = 100
@@ -138,6 +139,22 @@ def remove_job(client: Client, keys: QueueKeys, job_id: str) -> bool:
 def promote_job(client: Client, keys: QueueKeys, job_id: str) -> bool:
     """Run a delayed job now; return False if it is not delayed, or does not exist."""
     return promote(client, keys, [job_id])[job_id] == "promoted"
+
+
+def cancel_job(client: Client, keys: QueueKeys, job_id: str, reason: str) -> bool:
+    """Cancel a job; return False if it has ended already, or does not exist.
+
+    Raises:
+        RefusedError: the job cannot be cancelled; ``why`` says why.
+        TimedOutError: the handler was cancelled, and has not ended yet.
+    """
+    word = cancel_jobs(client, keys, [job_id], reason=reason)[job_id]
+    if word in {"missing", "ended"}:
+        return False
+    if word != CANCELLED:
+        kind = TimedOutError if word == "unfinished" else RefusedError
+        raise kind(f"job {job_id} of queue {keys.name} was not cancelled", why=REASONS[word])
+    return True
 
 
 def _info(job: JobRecord, state: str, due_at_ms: int | None) -> JobInfo:

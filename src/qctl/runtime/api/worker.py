@@ -35,6 +35,7 @@ from qctl.runtime.handlers.tasks import (
 )
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff, keep_rule
+from qctl.runtime.loop.cancelling import CancelRequests
 from qctl.runtime.loop.engine import Engine
 from qctl.runtime.loop.options import RateLimit, WorkerOptions, default_name
 from qctl.runtime.loop.renewal import Renewer
@@ -357,10 +358,14 @@ class Worker:
             resources.push_async_callback(engine.close)
             if lifespan is not None:
                 engine.link.set_state(lifespan.state)
-            renewer = Renewer(engine, client, asyncio.get_running_loop())
+            self._runner = JobRunner(engine, self._calls(threads, children))
+            loop = asyncio.get_running_loop()
+            requests = CancelRequests(
+                keys, engine.in_hand, engine.log, loop, self._tasks, self._runner.cancel
+            )
+            renewer = Renewer(engine, client, loop, requests)
             renewer.start()
             resources.callback(renewer.stop)
-            self._runner = JobRunner(engine, self._calls(threads, children))
             await engine.open(self._runner.start, self._runner.fail_refused)
             self._resources = resources.pop_all()
         engine.log.info(

@@ -12,6 +12,7 @@ import time
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError
+from qctl.runtime.loop.cancelling import CancelRequests
 from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts
 from qctl.wire.write import worker_calls
@@ -25,13 +26,21 @@ class Renewer(threading.Thread):
 
     Args:
         client: used only by this thread, which closes the client at its end.
+        requests: which jobs are to be cancelled.
     """
 
-    def __init__(self, engine: Engine, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        client: Client,
+        loop: asyncio.AbstractEventLoop,
+        requests: CancelRequests,
+    ) -> None:
         super().__init__(name=f"renew {engine.keys.name}", daemon=True)
         self._engine = engine
         self._client = client
         self._loop = loop
+        self._requests = requests
         self._stop_wanted = threading.Event()
         # Renew a lock after a quarter of its time (wire format 7.4). Check at least twice as often.
         self._renew_after_s = engine.options.lock_ttl_s / 4
@@ -49,6 +58,7 @@ class Renewer(threading.Thread):
             self._watch_loop()
             try:
                 self._renew()
+                self._requests.look(self._client)
             except QctlError as error:
                 if not self._is_failing:
                     self._engine.log.error("locks cannot be renewed", why=error.why or error.what)

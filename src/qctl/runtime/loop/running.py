@@ -29,6 +29,7 @@ from qctl.wire.replies import read_json, to_int
 from qctl.wire.schedulers.scheduling import next_iteration_call
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
+from qctl.wire.write.cancelling import failed_reason
 
 # If a scheduler's next job cannot be made here, its current job is delayed for this time, so that
 # another worker may run it.
@@ -52,6 +53,8 @@ class JobRunner:
         self._loop = asyncio.get_running_loop()
         self.failed_count = 0
         self._is_cancelling = False
+        # Jobs that somebody has cancelled, each with the reason.
+        self._cancelled: dict[Job, str] = {}
 
     def start(self, job: Job) -> None:
         """Run a job that was just fetched, in a task of its own."""
@@ -86,6 +89,24 @@ class JobRunner:
             if job.task is not None and not job.is_ending:
                 job.task.cancel()
         return jobs
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """Cancel the handler of one job. The job then fails, and is not retried."""
+        in_hand = self._engine.in_hand
+        if job.task is None or job.is_ending or in_hand.get(job.id) is not job:
+            return
+        # A handler may ignore the cancellation and complete its job: forget such jobs.
+        self._cancelled = {j: r for j, r in self._cancelled.items() if in_hand.get(j.id) is j}
+        self._cancelled[job] = reason
+        job.task.cancel()
+        job.task.add_done_callback(partial(self._settle_unstarted, job))
+
+    def _settle_unstarted(self, job: Job, task: asyncio.Task[None]) -> None:
+        """Settle a job that was cancelled before its task could call the handler."""
+        if task.cancelled() and not job.is_ending and not self._is_cancelling:
+            job.task = self._loop.create_task(
+                self._settle(job, asyncio.CancelledError(), ran=False)
+            )
 
     async def _run(self, job: Job, call: Call) -> None:
         set_current_job(job)
@@ -175,6 +196,10 @@ class JobRunner:
 
     async def _store_outcome(self, job: Job, error: BaseException, *, ran: bool) -> None:
         engine = self._engine
+        if job in self._cancelled:
+            cancelled = UnrecoverableError(failed_reason(self._cancelled.pop(job)))
+            cancelled.__cause__ = error
+            error = cancelled
         match error:
             case asyncio.CancelledError() if self._is_cancelling:
                 await self._give_back(job)
