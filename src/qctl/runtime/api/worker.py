@@ -35,7 +35,6 @@ from qctl.runtime.handlers.tasks import (
 )
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff, keep_rule
-from qctl.runtime.loop.cancelling import CancelRequests
 from qctl.runtime.loop.engine import Engine
 from qctl.runtime.loop.options import RateLimit, WorkerOptions, default_name
 from qctl.runtime.loop.renewal import Renewer
@@ -359,11 +358,7 @@ class Worker:
             if lifespan is not None:
                 engine.link.set_state(lifespan.state)
             self._runner = JobRunner(engine, self._calls(threads, children))
-            loop = asyncio.get_running_loop()
-            requests = CancelRequests(
-                keys, engine.in_hand, engine.log, loop, self._tasks, self._runner.cancel
-            )
-            renewer = Renewer(engine, client, loop, requests)
+            renewer = Renewer(engine, client, self._tasks, self._runner.cancel)
             renewer.start()
             resources.callback(renewer.stop)
             await engine.open(self._runner.start, self._runner.fail_refused)

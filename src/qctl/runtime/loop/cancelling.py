@@ -11,8 +11,7 @@ from qctl.connection.address import Client
 from qctl.errors import QctlError, is_outage
 from qctl.runtime.handlers.tasks import TaskSpec
 from qctl.runtime.job.job import Job
-from qctl.runtime.logs import Log
-from qctl.wire.keys import QueueKeys
+from qctl.runtime.loop.engine import Engine
 from qctl.wire.write import cancelling
 
 
@@ -23,24 +22,20 @@ class CancelRequests:
     answered even while code blocks the event loop.
 
     Args:
-        in_hand: the worker's jobs by id.
         tasks: the worker's handlers by job name; the key None is for every other name.
         cancel: called on the event loop with the job and the reason.
     """
 
     def __init__(
         self,
-        keys: QueueKeys,
-        in_hand: dict[str, Job],
-        log: Log,
-        loop: asyncio.AbstractEventLoop,
+        engine: Engine,
         tasks: Mapping[str | None, TaskSpec],
         cancel: Callable[[Job, str], None],
     ) -> None:
-        self._keys = keys
-        self._in_hand = in_hand
-        self._log = log
-        self._loop = loop
+        self._keys = engine.keys
+        self._in_hand = engine.in_hand
+        self._log = engine.log
+        self._loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._cancel = cancel
         self._looked_at = 0.0

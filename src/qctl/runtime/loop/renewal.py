@@ -1,4 +1,4 @@
-"""Renews locks, from a thread with its own connection.
+"""Renews locks and looks for cancelled jobs, from a thread with its own connection.
 
 Jobs keep their locks even while the app blocks the event loop, unless the blocking code also holds
 Python's global interpreter lock. The thread logs which job blocks the event loop.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Mapping
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError
+from qctl.runtime.handlers.tasks import TaskSpec
+from qctl.runtime.job.job import Job
 from qctl.runtime.loop.cancelling import CancelRequests
 from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts
@@ -26,21 +29,21 @@ class Renewer(threading.Thread):
 
     Args:
         client: used only by this thread, which closes the client at its end.
-        requests: which jobs are to be cancelled.
+        tasks, cancel: see ``CancelRequests``.
     """
 
     def __init__(
         self,
         engine: Engine,
         client: Client,
-        loop: asyncio.AbstractEventLoop,
-        requests: CancelRequests,
+        tasks: Mapping[str | None, TaskSpec],
+        cancel: Callable[[Job, str], None],
     ) -> None:
         super().__init__(name=f"renew {engine.keys.name}", daemon=True)
         self._engine = engine
         self._client = client
-        self._loop = loop
-        self._requests = requests
+        self._loop = asyncio.get_running_loop()
+        self._requests = CancelRequests(engine, tasks, cancel)
         self._stop_wanted = threading.Event()
         # Renew a lock after a quarter of its time (wire format 7.4). Check at least twice as often.
         self._renew_after_s = engine.options.lock_ttl_s / 4
