@@ -75,6 +75,12 @@ class MasterFlags:
         Literal["debug", "info", "warning", "error"],
         typer.Option("--log-level", help="Lowest level to log; debug shows every job"),
     ] = "info"
+    protect: Annotated[
+        Literal["ecs", "kubernetes"] | None,
+        typer.Option(
+            "--protect", help="While jobs run, ask ECS or Kubernetes to end other workers first"
+        ),
+    ] = None
 
 
 @app.command("run", takes_yes=True)
@@ -228,6 +234,7 @@ def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> Master
         health=None if flags.health_port is None else parse_endpoint(flags.health_port),
         log_format=flags.log_format,
         log_level=flags.log_level,
+        protect=flags.protect or "",
         name=name,
     )
 

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qctl.errors import QctlError
 from qctl.manage.qctl.state import Replaced
@@ -25,6 +25,9 @@ from qctl.runtime.processes.readiness import Notifier
 from qctl.runtime.processes.recover import recover
 from qctl.runtime.processes.slots import NotReadyError, Slot, summary
 from qctl.runtime.waiting import wait_first
+
+if TYPE_CHECKING:
+    from qctl.runtime.processes.protection import Protector
 
 # After its grace, a child has this long to cancel its jobs, give them back and end. Then the master
 # kills it. A child whose master is gone has a longer limit of its own: ``child.STUCK_S``.
@@ -43,6 +46,9 @@ class Master:
     Args:
         environ: the environment of this process, with the URL and prefix of Redis. The children get
             a copy without the variables that PM2 or systemd has set for the master.
+
+    Raises:
+        UsageError: the master does not run on the platform of ``options.protect``.
     """
 
     def __init__(self, options: MasterOptions, environ: Mapping[str, str]) -> None:
@@ -58,6 +64,16 @@ class Master:
         self._notifier = Notifier(self._environ, self.stop)
         self._cwd = _logical_cwd(environ)
         self._had_terminal = _has_terminal()
+        self._protector: Protector | None = None
+        if options.protect:
+            # 30 ms for HTTP and TLS, which other masters need not pay.
+            from qctl.runtime.processes.protection import (  # noqa: PLC0415
+                Protector,
+                protection_of,
+            )
+
+            protection = protection_of(options.protect, environ)
+            self._protector = Protector(protection, self._read_work, self.log)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._replacing = asyncio.Lock()
@@ -98,6 +114,9 @@ class Master:
             "master started", pid=os.getpid(), processes=len(self.slots),
             apps=",".join(self.options.apps),
         )  # fmt: skip
+        if self._protector is not None:
+            # Cancelled at the end of the stop, when the jobs have ended.
+            self._spawn(self._protector.run())
         keepers = [asyncio.create_task(slot.keep()) for slot in self.slots]
         self._spawn(self._notify_ready())
         if self._notifier.watchdog_every_s:
@@ -208,6 +227,11 @@ class Master:
 
     def _is_any_ready(self) -> bool:
         return any(slot.is_ready for slot in self.slots)
+
+    def _read_work(self) -> tuple[int, int]:
+        """Return how many jobs are in hand, and how many the processes have ended."""
+        states = [child.state for child in self.children]
+        return sum(state.busy for state in states), sum(state.done for state in states)
 
     # Reasons to replace
 

@@ -36,6 +36,7 @@ class MasterOptions:
         max_rss_bytes: a process that uses more memory than this is replaced; None for no limit.
         health: host and port for /livez and /readyz; None for no server.
         log_format, log_level: one of ``logs.FORMATS`` and one of ``logs.LEVELS``.
+        protect: one of ``protection.KINDS``; "" for no protection.
         name: the name of a background master; "" for a master in the foreground.
     """
 
@@ -48,6 +49,7 @@ class MasterOptions:
     health: tuple[str, int] | None = None
     log_format: str = "text"
     log_level: str = "info"
+    protect: str = ""
     name: str = ""
 
 
