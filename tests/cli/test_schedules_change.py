@@ -15,9 +15,9 @@ from qctl.connection.address import Client
 from qctl.ops.schedules import migrate
 from qctl.wire.replies import to_dict
 from qctl.wire.schedulers.scheduling import Schedule as Rule
-from tests.labs.build import Q, job, put, scores
+from tests.labs.build import Q, job, put, row, scores
 from tests.labs.cli import Ran, run
-from tests.labs.schedules import MD5_KEY, legacy, make
+from tests.labs.schedules import MD5_KEY, at, legacy, make, now_ms
 from tests.labs.servers import wait_until
 
 OLD_KEY = "report::1893456000000:Europe/Berlin:0 3 * * *"
@@ -78,10 +78,16 @@ def test_set_changes_what_is_given_and_asks(redis_url: str, client: Client) -> N
     )
     assert (done["outcome"], done["every_ms"], done["tz"]) == ("changed", 3_600_000, None)
     assert done["before"]["pattern"] == "0 4 * * *"
-    # Options alone leave the times.
-    due = scores(client, "repeat")
+    # Options alone leave the times, also of a pattern's job that is due.
+    make(client, "c", Rule(cron="0 3 * * *", tz="UTC"))
+    at(client, "c", now_ms() - 5000)
+    due = scores(client, "repeat")["c"]
+    assert qctl(redis_url, "set", "q", "c", "--attempts", "7", "--yes").code == 0
+    assert scores(client, "repeat")["c"] == due
+    assert row(client, "wait") == [f"repeat:c:{due}", *row(client, "wait")[1:]]
+    all_due = scores(client, "repeat")
     assert qctl(redis_url, "set", "q", "s", "--data", '{"n": 2}', "--yes").code == 0
-    assert scores(client, "repeat") == due
+    assert scores(client, "repeat") == all_due
     assert '"attempts":7' in record(client, "s")["opts"]
 
 
@@ -126,6 +132,9 @@ def test_migrate_keeps_times_data_and_options(redis_url: str, client: Client) ->
     assert client.call("DBSIZE") == before
     ran = qctl(redis_url, "migrate", "q")
     assert (ran.code, "--yes" in ran.err) == (2, True)
+    ran = qctl(redis_url, "migrate", "q", stdin="n\n", terminal=True)
+    assert (ran.code, client.call("DBSIZE")) == (5, before)
+    assert "Replace 2 repeatables" in ran.err
     ran = qctl(redis_url, "migrate", "q", "--yes", "--json")
     assert ran.code == 0, ran.err
     rows = {row["key"]: row for row in json.loads(ran.out)["repeatables"]}
@@ -184,7 +193,7 @@ def test_migrate_leaves_what_cannot_become_a_scheduler(
     client.call("ZADD", Q("completed"), 1, active)
     ran = qctl(redis_url, "migrate", "q", "--yes")
     # Its job has ended without a next one, as with a worker of BullMQ 6.
-    assert "active (every 7s) is now scheduler active, next job" in ran.out
+    assert "active (every 7s) is now scheduler active; next job" in ran.out
     client.call("HSET", Q("meta"), "version", "bullmq:5.15.0")
     assert qctl(redis_url, "migrate", "q", "--yes").code == 5
 

@@ -159,8 +159,7 @@ def set_line(change: ScheduleChange, now: datetime) -> str:
     if change.before is None:
         what += f" ({rule(change)}, job {change.name})"
     would = "would be " if change.dry_run else ""
-    due = f"; next job {moment_text(change.next_at, now)}" if change.next_at else ""
-    text = f"{what} {would}{change.outcome}{_difference(change)}{due}"
+    text = f"{what} {would}{change.outcome}{_difference(change)}{_next_job(change.next_at, now)}"
     return visible(text) + (" (dry run)" if change.dry_run else "")
 
 
@@ -188,8 +187,13 @@ def _migration_line(each: MigratedRepeatable, now: datetime) -> str:
         todo = f"; {each.command}" if each.command else ""
         return f"{what} is left as it is ({each.key}): {each.why}{todo}"
     verb = "becomes" if each.outcome == "planned" else "is now"
-    due = f", next job {moment_text(each.next_at, now)}" if each.next_at else ""
-    return f"{what} {verb} scheduler {each.id}{due}"
+    return f"{what} {verb} scheduler {each.id}{_next_job(each.next_at, now)}"
+
+
+def _next_job(due: datetime | None, now: datetime) -> str:
+    if due is None:
+        return ""
+    return f"; next job {moment_text(due, now) if due > now else 'now'}"
 
 
 def migration_question(plan: Migration) -> str:

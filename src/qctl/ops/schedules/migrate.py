@@ -222,8 +222,9 @@ def _new_scheduler(
         raise _SkippedError("neither its record nor its job says when it is due", remove)
     if not entry.pending.fields or entry.next_ms is None:
         raise _SkippedError(
-            "its pending job was not found, and with it its data and options",
-            command(keys.prefix, "schedules", "show", keys.name, row.id),
+            "its pending job was not found, and with it its data and options; make the scheduler "
+            "yourself (`schedules set`), then remove the repeatable",
+            remove,
         )
     next_ms = entry.next_ms
     try:

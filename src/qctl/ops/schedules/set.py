@@ -106,7 +106,7 @@ def set_schedule(
         kept = before.opts
         data = _stored_data(entry) if data is None else data
     call = scheduling.upsert_call(
-        keys, scheduler_id, rule, name, data, new.options, now_ms, kept=kept
+        keys, scheduler_id, rule, name, data, new.options, now_ms, kept=kept, keeps_due=True
     )
     if dry_run:
         next_ms = _foresee_ms(rule, before, now_ms)
@@ -171,8 +171,11 @@ def _every_ms(rule: Rule) -> int | None:
 
 def _foresee_ms(rule: Rule, before: Schedule | None, now_ms: int) -> int | None:
     """When the next job would be due."""
-    if rule.cron is not None:
-        return next_time_ms(rule.cron, rule.tz, now_ms)
-    if before is not None and before.next_at and before.every_ms == _every_ms(rule):
+    is_same = before is not None and (before.pattern, before.tz, before.every_ms) == (
+        rule.cron,
+        rule.tz,
+        _every_ms(rule),
+    )
+    if before is not None and is_same and before.next_at and before.state in {"ok", "overdue"}:
         return to_epoch_ms(before.next_at)
-    return now_ms
+    return now_ms if rule.cron is None else next_time_ms(rule.cron, rule.tz, now_ms)

@@ -57,7 +57,8 @@ class CodeSchedule:
             self.data,
             self.options,
             time.time_ns() // 1_000_000,
-            self.package,
+            package=self.package,
+            keeps_due=True,
         )
 
 

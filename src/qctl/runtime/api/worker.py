@@ -340,8 +340,6 @@ class Worker:
         keys = QueueKeys(settings.prefix_of(self.queue), self.queue)
         # This client renews locks, and keeps an embedded Redis running.
         address, client = connect(redis_url or settings.full_url())
-        if schedules_run:
-            await self._apply_schedules(client, keys)
         async with contextlib.AsyncExitStack() as resources:
             lifespan: RunningLifespan | None = None
             if self._lifespan is not None:
@@ -351,6 +349,8 @@ class Worker:
                     client.close()
                     raise
                 resources.push_async_callback(lifespan.stop)
+            if schedules_run:
+                await self._apply_schedules(client, keys)
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
             children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
             self._engine = engine = Engine(keys, address, options, owner)
@@ -369,14 +369,15 @@ class Worker:
         )  # fmt: skip
 
     async def _apply_schedules(self, client: Client, keys: QueueKeys) -> None:
-        await asyncio.to_thread(
-            schedules.apply,
-            client,
-            keys,
-            list(self._schedules.values()),
-            packages={schedules.package_of(spec.handler) for spec in self._tasks.values()},
-            prune=self._prune_schedules,
-        )
+        packages = {schedules.package_of(spec.handler) for spec in self._tasks.values()}
+        own = list(self._schedules.values())
+        try:
+            await asyncio.to_thread(
+                schedules.apply, client, keys, own, packages=packages, prune=self._prune_schedules
+            )
+        except BaseException:
+            client.close()
+            raise
 
     def _calls(self, threads: Threads, children: IsolatedPool) -> dict[str | None, Call]:
         """Wrap each handler; return the calls by job name, with the key None for other names."""

@@ -7,12 +7,12 @@
 -- ARGV[6] start, epoch ms, or ""   ARGV[7] the job's name   ARGV[8] its data as JSON
 -- ARGV[9] its priority   ARGV[10] "1" to run next (lifo) or ""
 -- ARGV[11] the job's opts as JSON without the last brace
--- ARGV[12] the Python package whose code has the scheduler, or ""
--- ARGV[13] … the other fields of the scheduler's record: name, value, name, value …
+-- ARGV[12] "1" to keep what is unchanged, or ""
+-- ARGV[13] the Python package whose code has the scheduler, or ""
+-- ARGV[14] … the other fields of the scheduler's record: name, value, name, value …
 --
--- With ARGV[12], a worker that starts calls this script. Then a job that waits keeps its time if the pattern is
--- the same: the job may be due, and a job for the pattern's next time must not replace it. If no field has
--- changed, the job itself stays.
+-- With ARGV[12], a job that waits keeps its time if the pattern is the same: the job may be due, and a job for the
+-- pattern's next time must not replace it. If no field has changed, the job itself stays.
 --
 -- The job for the pattern's next time may exist already, because it was promoted. If that job has ended, the
 -- new job replaces it; else the new job gets the following time of the pattern.
@@ -50,7 +50,7 @@ end
 local is_replaced = set or list
 
 local given = {name = ARGV[7], offset = ARGV[5] ~= "" and ARGV[5] or nil}
-for i = 13, #ARGV, 2 do
+for i = 14, #ARGV, 2 do
   given[ARGV[i]] = ARGV[i + 1]
 end
 
@@ -72,13 +72,20 @@ local function is_unchanged()
   end
   return count == 0
 end
-if ARGV[12] ~= "" and is_replaced and is_unchanged() then
-  redis.call("HSET", record, "qctl", ARGV[12])
+local function mark()
+  if ARGV[13] ~= "" then
+    redis.call("HSET", record, "qctl", ARGV[13])
+  end
+end
+
+local keeps = ARGV[12] == "1"
+if keeps and is_replaced and is_unchanged() then
+  mark()
   return {pending, ""}
 end
 
 local is_same_pattern = not every and old[4] == given.pattern and (old[5] or nil) == given.tz
-if is_replaced and (is_same_interval or ARGV[12] ~= "" and is_same_pattern) then
+if is_replaced and (is_same_interval or keeps and is_same_pattern) then
   slot = pending_at
 end
 
@@ -124,10 +131,8 @@ redis.call("ZADD", base .. "repeat", string.format("%.0f", slot), scheduler)
 redis.call("DEL", record)
 redis.call("HSET", record, "name", ARGV[7], "offset", string.format("%.0f", tonumber(offset) or 0),
   "ic", old[3] or 1)
-if ARGV[12] ~= "" then
-  redis.call("HSET", record, "qctl", ARGV[12])
-end
-for i = 13, #ARGV, 2 do
+mark()
+for i = 14, #ARGV, 2 do
   redis.call("HSET", record, ARGV[i], ARGV[i + 1])
 end
 return {store_iteration(base, scheduler, slot, now, ARGV[7], ARGV[8], ARGV[11], ARGV[9],

@@ -128,16 +128,20 @@ def upsert_call(
     data: Any,
     options: JobOptions,
     now_ms: int,
+    *,
     package: str = "",
     kept: Mapping[str, Any] = {},
+    keeps_due: bool = False,
 ) -> ScriptCall:
     """The call that makes or changes a scheduler.
 
     Args:
         name: the name of the jobs; None for the scheduler's id.
+        keeps_due: leave an unchanged scheduler and its waiting job as they are, and if the pattern
+            is unchanged, the time of that job. By default, as in BullMQ, the next time of a pattern
+            replaces the job, even if it is due.
+        package: the Python package whose code has the scheduler, which is marked with it.
         kept: options of the jobs as stored, for those that ``options`` does not have.
-        package: the Python package whose code has the scheduler. Then the call leaves an unchanged
-            scheduler and its waiting job as they are, and marks the scheduler as the package's.
 
     Raises:
         UsageError: the id, the schedule, or the name, data or options of the jobs are wrong.
@@ -157,7 +161,7 @@ def upsert_call(
         repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data,
         to_int(template.get("priority")) or 0, "1" if template.get("lifo") else "",
         # Without the last brace, because the script adds fields.
-        encode_json(opts, "an option")[:-1], package,
+        encode_json(opts, "an option")[:-1], "1" if keeps_due else "", package,
     ]  # fmt: skip
     for field, value in record.items():
         args += (field, value)
