@@ -49,7 +49,7 @@ def test_the_tree_in_a_pipe_and_as_json(redis_url: str, client: Client) -> None:
     assert second == "├─ images 2  active  resize"
     assert third.startswith("└─ images 10  waiting-children  a long name")
     assert third.endswith("← this job")
-    assert "   └─ q 4  completed, gone since" in ran.out
+    assert "   └─ q 4  completed, but gone now" in ran.out
     result = json.loads(qctl(redis_url, "jobs", "tree", "images", "10", "--json").out)
     assert (result["queue"], result["id"], result["nodes"]) == ("images", "10", 10)
     (group,) = [node for node in result["root"]["children"] if node["children"]]

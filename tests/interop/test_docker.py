@@ -207,7 +207,7 @@ def test_a_roll_of_an_app_that_ignores_the_signal(docker: Containers, lab: Lab) 
     words = ("restart", "docker:shop/worker", "--strategy", "roll", "--timeout", "1s")
     done = docker.qctl(*words, "--json")
     assert done.code == 4
-    assert "never exits on it" in done.report["notes"][0]
+    assert "the container never exits" in done.report["notes"][0]
     assert {name: docker.engine.pid(name) for name in before} == before
     done = docker.qctl("restart", "docker:one", "--json")
     assert done.code == 0, done.err

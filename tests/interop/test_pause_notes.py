@@ -69,7 +69,7 @@ def test_where_events_are_missing_a_pause_is_not_taken_over_and_that_is_said(
     node_bull(6).add("q")
     pause(client, Q, holder("gone", "drain"))
     client.call("XTRIM", Q("events"), "MAXLEN", 0)
-    doubt = "or by somebody else since then (its events do not show which)"
+    doubt = "or by somebody else since then (the queue's events do not show which of the two)"
     author, note = paused_by(redis_url)
     assert author is None
     assert note == f"paused by {holder('gone', 'drain')}, {doubt}; 1 job waits"

@@ -64,8 +64,8 @@ def add(
         typer.Option(
             "--dedup",
             metavar="ID[:TTL]",
-            help="Add nothing while a job with this dedup id is unfinished or, with a TTL, for "
-            "that time: user-7:5s",
+            help="Add nothing if an unfinished job has this dedup id. With a TTL, add nothing "
+            "for that time: user-7:5s",
         ),
     ] = None,
     create: Annotated[

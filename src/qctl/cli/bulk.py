@@ -237,7 +237,7 @@ def parse_filter(env: Environment, ids: list[str] | None, options: FilterOptions
     if since is not None and until is not None and since > until:
         raise UsageError(
             f"--since {options.since} is later than --until {options.until}",
-            why="a time of day that is still to come today was yesterday",
+            why="a time of day that is later than now means yesterday",
             hint="give the date as well, as in 2026-01-31T03:55",
         )
     return Filter(

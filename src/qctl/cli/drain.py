@@ -73,7 +73,8 @@ class DrainFlags:
         typer.Option(
             "--strategy",
             help="pause: pause the queues until the restart is done. roll: replace one process "
-            "after another, without a pause. Default: roll for qctl: targets, else pause",
+            "after another, without a pause. Default: roll for targets that qctl runs "
+            "(qctl:NAME), else pause",
             show_default=False,
         ),
     ] = None

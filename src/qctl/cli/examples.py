@@ -202,7 +202,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "mcp": (
         ("qctl mcp", "for the agent's configuration: tools that only read"),
-        ("qctl mcp --context prod", "of one context, with its guards"),
+        ("qctl mcp --context prod", "the same tools for one context, with its guards"),
         ("qctl mcp --allow-writes", "also pause, drain, restart and retry, each after its plan"),
     ),
     "config": (

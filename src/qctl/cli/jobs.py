@@ -43,7 +43,7 @@ def list_command(
     ] = DEFAULT_LIMIT,
     filters: FilterOptions,
 ) -> None:
-    """Jobs of one state, the next one to run first; finished jobs, newest first."""
+    """Jobs of one state. The job that runs next comes first; of finished jobs, the newest."""
     only = parse_filter(env, ids, filters)
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])

@@ -67,7 +67,8 @@ def show_help(
 ) -> None:
     """Show a page of the documentation; without TOPIC, list the pages.
 
-    A terminal shows the page in $PAGER, by default less. In a pipe, it is the page's Markdown.
+    A terminal shows the page in $PAGER, by default less. Into a pipe, qctl writes
+    the page's Markdown.
     """
     streams: Streams = ctx.obj
     if not topic:

@@ -94,7 +94,10 @@ def delete_command(
     *,
     ignore_workers: Annotated[
         bool,
-        typer.Option("--ignore-workers", help="Even if workers are connected, or that is unknown"),
+        typer.Option(
+            "--ignore-workers",
+            help="Delete even if workers are connected, or if it is unknown whether they are",
+        ),
     ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,

@@ -33,8 +33,8 @@ def retry_stalled(
         bool,
         typer.Option(
             "--count-stall",
-            help="Count one more stall of each job, as BullMQ does; without this, their count is "
-            "reset to 0",
+            help="Count one more stall of each job, as BullMQ does; without this, each "
+            "job's count of stalls is reset to 0",
         ),
     ] = False,
     yes: Yes = False,

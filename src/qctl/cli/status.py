@@ -40,7 +40,7 @@ Watch = Annotated[
 
 Problems = Annotated[
     bool,
-    typer.Option("--problems", help="Only queues with a problem, or perhaps one"),
+    typer.Option("--problems", help="Only queues that have, or may have, a problem"),
 ]
 
 
@@ -53,7 +53,8 @@ def status(
 ) -> None:
     """Queues at a glance: problems, jobs by state, workers, processes.
 
-    Problems come first, the worst at the top; queues with problems come first in the table.
+    The problems are listed above the table, the worst first. In the table, queues with problems
+    come first.
     WAITING counts jobs that a worker could take. ACTIVE counts jobs that workers have taken;
     STALLED counts those without a lock. OLDEST is how long the first job in line has waited.
     """

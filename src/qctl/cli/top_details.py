@@ -63,7 +63,7 @@ class CommandDetails:
             log = read_logs(self._client, keys, job_id, start=-_FEW_ROWS) if job.log_rows else None
         lines = [*detail_lines(job, datetime.now(UTC), keys.prefix)]
         if log is not None:
-            lines.append(f"last rows of the log ({log.total:,} in all, l shows them):")
+            lines.append(f"last rows of the log ({log.total:,} in all; press l to see them):")
             lines += (f"  {_row_text(row)}" for row in log.logs)
         return tuple(lines)
 

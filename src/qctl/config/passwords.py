@@ -104,7 +104,8 @@ class PasswordSource:
         raise FailedError(
             f"the {self.setting}_command {self.command[0]!r} {failure}",
             why=_stderr_to_show(stderr, output),
-            hint="run it yourself to see its output: here, what may contain the password is hidden",
+            hint="run it yourself to see all its output; here, output that may contain the "
+            "password is hidden",
         )
 
 

@@ -76,7 +76,7 @@ def parse_prefixes(words: Iterable[str]) -> Prefixes:
     patterns = tuple(dict.fromkeys(map(_canonical, words)))
     if not patterns or "" in patterns:
         raise UsageError(
-            "a key prefix is empty", hint=f"without any prefix, it is {DEFAULT_PREFIX!r}"
+            "a key prefix is empty", hint=f"leave out the prefix to use {DEFAULT_PREFIX!r}"
         )
     return Prefixes(patterns)
 

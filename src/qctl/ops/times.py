@@ -61,8 +61,8 @@ def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since")
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
             f"{flag} {text!r} is not a time",
-            why="it must be a duration before now, such as 30s, 10m, 2h or 3d, a time of day, "
-            "such as 03:55, today, yesterday, or an ISO time",
+            why="it must be a duration before now (30s, 10m, 2h, 3d), a time of day (03:55), "
+            "today, yesterday, or an ISO time",
             hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
         ) from error
 

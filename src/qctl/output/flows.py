@@ -32,7 +32,7 @@ def job_name(
 def state_text(state: str | None, *, missing: bool) -> str:
     """The state of a job in words."""
     if missing:
-        return f"{state}, gone since" if state else "gone"
+        return f"{state}, but gone now" if state else "gone"
     return state or "unknown"
 
 

@@ -232,7 +232,11 @@ _OF_OWN_WORKERS: Figures[OwnWorkers] = (
     ("qctl_own_workers", "Live workers of qctl's own, by their heartbeats.", lambda g: g.workers),
     ("qctl_own_worker_slots", "Jobs that these workers can run at once.", lambda g: g.slots),
     ("qctl_own_worker_busy", "Jobs that these workers run.", lambda g: g.busy),
-    ("qctl_own_worker_jobs_done", "Jobs that ended in workers still alive.", lambda g: g.done),
+    (
+        "qctl_own_worker_jobs_done",
+        "Jobs that have ended in the workers that run now.",
+        lambda g: g.done,
+    ),
 )
 
 

@@ -94,8 +94,8 @@ def deletion_remarks(report: DeletionReport) -> Iterator[str]:
     if report.parents_elsewhere:
         jobs = counted(report.parents_elsewhere, "job has a parent", "jobs have parents")
         yield (
-            f"{jobs} in another queue, which may wait for ever; `qctl jobs remove` deletes such "
-            "jobs so that their parents go on"
+            f"{jobs} in another queue; these parents may wait for ever. `qctl jobs remove` deletes "
+            "such jobs so that their parents go on"
         )
     if report.children_elsewhere:
         jobs = counted(report.children_elsewhere, "job waits", "jobs wait")

@@ -236,7 +236,7 @@ def test_where_others_serve_the_queue_too_nobody_is_accused(
 def test_forgotten_events_are_said(client: Client, run: Run) -> None:
     client.call("XADD", Q("events"), "*", "event", "completed", "jobId", "1")
     why = result(run(APP), "stop-signal").why
-    assert why.startswith("the events of 1 restart are gone: only kept jobs ")
+    assert why.startswith("the events of 1 restart are gone: of the jobs interrupted then, ")
 
 
 def test_treekill(run: Run) -> None:
@@ -342,7 +342,7 @@ def test_an_app_that_pm2_gave_up_is_found_in_any_case(client: Client, run: Run) 
     assert (finding.severity, finding.what) == ("warning", "PM2 has given it up (errored)")
     assert finding.commands == ("pm2 logs 0", "pm2 restart 0")
     (finding,) = of(run(replace(STOPPED, status="errored"), replace(APP, key="1")), "stopped-apps")
-    assert finding.what == "1 of its 2 processes: PM2 has given it up (errored)"
+    assert finding.what == "1 of its 2 processes does not run: PM2 has given it up (errored)"
     (finding,) = of(run(STOPPED, replace(STOPPED, key="1", status="errored")), "stopped-apps")
     assert finding.commands == ("pm2 logs 1", "pm2 restart 1")
 

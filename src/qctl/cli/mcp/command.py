@@ -25,7 +25,8 @@ def mcp(
         bool,
         typer.Option(
             "--allow-writes",
-            help="Also tools that change queues and restart workers; each shows its plan first",
+            help="Also offer tools that change queues and restart workers; each of them shows its "
+            "plan first",
         ),
     ] = False,
     # The frame keeps a parameter ``confirmed`` for itself.

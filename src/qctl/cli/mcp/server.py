@@ -150,7 +150,7 @@ def _next(tool: Tool, *, is_confirmed: bool, is_cut: bool) -> str:
         "Nothing was changed.",
         f"To carry out this plan, call {tool.name} with the same arguments and confirm: true "
         f"within {PLAN_AGE_S / 60:.0f} minutes.",
-        "Each plan counts once.",
+        "Each plan can be carried out only once.",
     ]
     if is_confirmed:
         sentences.insert(0, "confirm was ignored: no plan for these arguments was shown lately.")

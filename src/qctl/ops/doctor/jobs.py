@@ -88,13 +88,13 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
         ]
         if held:
             dead = _of_dead_workers(exam, held)
-            fate = "the worker is closing and finishes them first, or died"
+            fate = "the worker died, or it is closing and finishes its jobs first"
             if len(dead) == len(held):
                 fate = "its process died"
             elif dead:
                 fate = (
                     f"for {len(dead):,} of them, the worker's process died; the other workers "
-                    "are closing and finish their jobs first, or died"
+                    "died, or are closing and finish their jobs first"
                 )
             ttls = [job.lock_ttl_ms for job in held]
             longest_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)

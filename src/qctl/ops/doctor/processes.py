@@ -126,8 +126,8 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
             yield _possible_interruption(exam, target, hit, shared)
     if forgotten:
         yield (
-            f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs show what was "
-            "interrupted then"
+            f"the events of {counted(forgotten, 'restart')} are gone: of the jobs interrupted "
+            "then, only those that are still in Redis are known"
         )
 
 
@@ -366,7 +366,8 @@ def _what(exam: Examination, app: _App, waiting: Sequence[QueueSnapshot], *, is_
     kind = words_of(app.target.partition(":")[0])
     state = kind.errored if app.status == "errored" else f"it is {app.status}"
     if app.down < app.total:
-        state = f"{app.down} of its {app.total} processes: {state}"
+        does = "does" if app.down == 1 else "do"
+        state = f"{app.down} of its {app.total} processes {does} not run: {state}"
     if not waiting:
         return state
     names = abbreviated([exam.label(s.keys) for s in waiting])

@@ -70,7 +70,8 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
             + f" overdue, by {duration(worst / 1000)} at most: the job waits for a worker, "
             f"and the runs that are due before a worker takes it are skipped{runs}",
             evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
-            remedy="have a worker take it: is the queue paused, without workers, or far behind?",
+            remedy="make sure that a worker can take the job: is the queue paused, without "
+            "workers, or far behind?",
             commands=(exam.command("schedules list", keys.name),),
         )
     yield from scope

@@ -71,7 +71,8 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
                     "left": len(left),
                     "waiting": snapshot.backlog,
                 },
-                remedy="more workers, or more jobs in each; find what slows them; add fewer jobs",
+                remedy="run more workers, or more jobs at a time in each worker; find what slows "
+                "the jobs; add fewer jobs",
                 commands=(exam.command("workers", history.keys.name),),
             )
     yield from scope

@@ -99,7 +99,7 @@ def keep_paused(context: DrainContext) -> list[Paused]:
             if resumes > MAX_RESUMES:
                 raise FailedError(
                     f"queue {context.label(keys)} was resumed by somebody else {resumes} times "
-                    "since the drain began or its last restart",
+                    "since the start of the drain or its last restart",
                     why="it was paused again each time, and jobs started in between",
                     hint="find out what resumes it, such as an app that keeps restarting: "
                     f"{command(keys.prefix, 'status', keys.name)}; then drain it again",

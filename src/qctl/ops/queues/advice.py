@@ -52,7 +52,7 @@ NO_CHECK = (
 )
 # What follows "paused by NAME" in a text if NAME is from a pause note whose pause may be over. If
 # that pause is over, somebody else has paused the queue again.
-LATER_PAUSE = "by somebody else since then (its events do not show which)"
+LATER_PAUSE = "by somebody else since then (the queue's events do not show which of the two)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 

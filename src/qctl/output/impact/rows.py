@@ -75,7 +75,7 @@ def _recovery(impact: Impact) -> Aspect:
         return Aspect("Run again", f"in {duration_range(low, high)}", notes)
     # The other notes are true only if a worker runs stalled checks.
     notes = [
-        f"{listed(unchecked)}: {NO_CHECK}; if so, jobs stay until you run qctl jobs retry-stalled",
+        f"{listed(unchecked)}: {NO_CHECK}; then jobs stay until you run qctl jobs retry-stalled",
         f"if checks run: in {duration_range(low, high)}",
         *notes,
     ]

@@ -169,7 +169,7 @@ def _interrupted(target: Target, batch: Sequence[Turn], jobs: int) -> FailedErro
         f"{', '.join(turn.label for turn in batch)} left {counted(jobs, 'job')} behind, so the "
         f"roll ended with {these}"
     )
-    why, hint = "it ended before its jobs did", f"qctl worker logs {process.name}"
+    why, hint = "a process ended before its jobs did", f"qctl worker logs {process.name}"
     if isinstance(target.manager, Signaller):
         why = f"the app exits on {process.stop_signal} before it has finished its jobs"
         hint = "use --strategy pause, which needs nothing from the app"

@@ -145,9 +145,9 @@ class Turn:
                 if manager.kind == "docker":
                     context.notes.append(
                         f"Docker starts {label(process)} again as soon as it exits on "
-                        f"{process.stop_signal}; but if the container's PID 1 does not handle the "
-                        "signal (Node does not by default), it never exits on it: then use "
-                        "--strategy pause"
+                        f"{process.stop_signal}; but if the container's PID 1 does not handle "
+                        "this signal (Node does not by default), the container never exits: then "
+                        "use --strategy pause"
                     )
                 elif not process.starts_again:
                     context.notes.append(
