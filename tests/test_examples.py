@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import runpy
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from qctl import Queue
 from qctl.testing import run_until_idle
 from tests.labs.node import install_node_modules, node, node_env
 
@@ -67,6 +69,31 @@ def test_examples_run(tmp_path: Path, redis_url: str, monkeypatch: pytest.Monkey
     reason = str(wrong.failed_reason)
     text = " ".join((ROOT / "docs/worker-api.md").read_text().split())
     assert (wrong.state, wrong.attempts, f"`{reason}`" in text) == ("failed", 1, True), reason
+
+
+def test_the_worker_of_the_readme(
+    tmp_path: Path,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("QCTL_REDIS_URL", redis_url)
+    monkeypatch.chdir(tmp_path)
+    (path,) = [each for each in write_examples(tmp_path) if each.name.startswith("readme")]
+    assert len(path.read_text().strip().splitlines()) <= 25
+    worker = runpy.run_path(str(path), run_name="app")["worker"]
+
+    async def add_while_the_worker_runs() -> None:
+        await worker.start()
+        try:
+            await asyncio.to_thread(runpy.run_path, str(path), run_name="__main__")
+        finally:
+            await worker.stop()
+
+    asyncio.run(add_while_the_worker_runs())
+    assert re.fullmatch(r"ada at \d\d:\d\d:\d\d\n", capsys.readouterr().out)
+    with Queue("emails") as queue:
+        assert [each.cron for each in queue.schedulers()] == ["0 7 * * 1-5"]
 
 
 def test_examples_pass_mypy_strict(tmp_path: Path) -> None:
