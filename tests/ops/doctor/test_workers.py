@@ -170,6 +170,22 @@ def test_a_due_job_that_no_worker_fetches(
     assert found(client, "not-fetching") == []
 
 
+def test_a_due_job_for_which_busy_workers_have_no_room(
+    client: Client, connected: Callable[..., Client]
+) -> None:
+    put(client, "1", "delayed", score=(int(time.time() * 1000) - 60_000) * 4096)
+    put(client, "2", "active", lock="t")
+    assert found(client, "overdue-jobs") == []
+    connected("w")
+    (finding,) = found(client, "overdue-jobs")
+    assert finding.severity == "warning"
+    assert (finding.evidence["overdue"], finding.evidence["active"]) == (1, 1)
+    assert 60 <= finding.evidence["overdue_s"] < 120
+    assert found(client, "not-fetching") == []
+    client.call("DEL", Q.lock("2"))
+    assert found(client, "overdue-jobs") == []
+
+
 def test_a_job_that_starts_between_two_looks_is_no_hazard(
     client: Client,
     redis_url: str,

@@ -78,6 +78,7 @@ CHECKS: tuple[Check, ...] = (
     schedulers.legacy_repeatables,
     workers.no_workers,
     workers.not_fetching,
+    workers.overdue_jobs,
     workers.worker_names,
     workers.unnamed_workers,
     workers.unlisted_workers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from qctl.durations import duration
 from qctl.ops.doctor.examination import Examination
 from qctl.ops.doctor.findings import (
     MAX_EXAMPLES,
@@ -20,6 +21,7 @@ from qctl.wire.events import Event, recent_events
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WAIT_COMMAND, WorkerClient, is_listed, unnamed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.schedulers.iterations import read_agendas
 
 # A worker that misses its wake-up (``marker``) fetches after drainDelay: usually 5 s, at most 10 s.
 PATIENCE_S = 15
@@ -157,6 +159,42 @@ def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | N
     note = advice.unserved(snapshot, None if workers is None else len(workers))
     # A worker that Redis does not list may serve the queue.
     return None if note is None or snapshot.paused or jobs_of_unlisted(exam, snapshot) else note
+
+
+def overdue_jobs(exam: Examination) -> Iterator[Finding]:
+    """Delayed jobs that are overdue while the queue's workers run other jobs.
+
+    If no job runs, ``no_workers`` or ``not_fetching`` reports the queue.
+    """
+    late = []
+    for snapshot in exam.snapshots:
+        workers = len(exam.workers_of(snapshot.keys))
+        running = snapshot.counts.active - snapshot.counts.stalled
+        is_late = advice.overdue(snapshot, workers) is not None
+        if is_late and running > 0 and snapshot.lease is None:
+            late.append((snapshot, workers, running))
+    if not late:
+        return
+    agendas = read_agendas(exam.client, [snapshot.keys for snapshot, *_ in late])
+    for (snapshot, workers, running), agenda in zip(late, agendas, strict=True):
+        since_ms = agenda.next_delayed_ms
+        late_s = None if since_ms is None else max(exam.redis_now_ms - since_ms, 0) / 1000
+        by = "" if late_s is None else f", by {duration(late_s)} at most"
+        yield Finding(
+            severity="warning",
+            subject=Subject("queue", snapshot.keys.name),
+            what=f"{counted(snapshot.overdue, 'delayed job is', 'delayed jobs are')} overdue{by}: "
+            f"{counted(running, 'other job runs', 'other jobs run')} on "
+            f"{counted(workers, 'worker')}",
+            evidence={
+                "overdue": snapshot.overdue,
+                "overdue_s": late_s,
+                "active": running,
+                "workers": workers,
+            },
+            remedy="more workers or a higher concurrency, if the workers have no room",
+            commands=(exam.command("jobs list", snapshot.keys.name, "--state", "delayed"),),
+        )
 
 
 def jobs_of_unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJob]:
