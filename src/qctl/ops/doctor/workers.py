@@ -168,10 +168,11 @@ def overdue_jobs(exam: Examination) -> Iterator[Finding]:
     """
     late = []
     for snapshot in exam.snapshots:
-        workers = len(exam.workers_of(snapshot.keys))
         running = snapshot.counts.active - snapshot.counts.stalled
-        is_late = advice.overdue(snapshot, workers) is not None
-        if is_late and running > 0 and snapshot.lease is None:
+        if not snapshot.overdue or running <= 0 or snapshot.lease is not None:
+            continue
+        workers = len(exam.workers_of(snapshot.keys))
+        if advice.overdue(snapshot, workers) is not None:
             late.append((snapshot, workers, running))
     if not late:
         return
