@@ -15,7 +15,7 @@ from qctl import Job, Queue, Worker
 from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.runtime.api import schedules
-from qctl.testing import run_until_idle
+from qctl.testing import FakeQueues, run_until_idle
 from qctl.wire.schedulers.scheduling import Scheduler
 from tests.labs.build import Q, job, row, scores
 from tests.labs.schedules import at
@@ -66,6 +66,9 @@ def test_a_schedule_names_its_task() -> None:
     # In a test, they are tasks like all others, and nothing runs by itself.
     jobs = run_until_idle(worker, [("digest", None), ("fetch", {})])
     assert [outcome.returnvalue for outcome in jobs] == ["digest", "fetch"]
+    with FakeQueues() as fake:
+        fake.run(worker)
+        assert fake.queue("q").schedulers() == []
 
 
 @pytest.mark.parametrize(
