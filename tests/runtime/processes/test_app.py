@@ -70,6 +70,15 @@ def test_a_module_alone_means_its_only_worker(write: Callable[[str, str], None])
         load_workers(["life_none"])
 
 
+def test_a_file_of_the_app_replaces_no_standard_module(write: Callable[[str, str], None]) -> None:
+    write("colorsys", "raise AssertionError")
+    write("life_app", "import colorsys\nfrom qctl import Worker\nworker = Worker('q')\n")
+    assert len(load_workers(["life_app"])) == 1
+    # But it comes before installed packages.
+    here = sys.path.index(str(Path.cwd()))
+    assert here < next(i for i, folder in enumerate(sys.path) if "site-packages" in folder)
+
+
 def test_an_error_in_the_app_names_its_line(write: Callable[[str, str], None]) -> None:
     write("life_bad", "from qctl import Worker\n\nworker = Worker('a:b')\n")
     with pytest.raises(UsageError, match=r"in life_bad\.py:3"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,6 +19,9 @@ from qctl.runtime.processes.messages import check_app
 def load_workers(specs: Sequence[str]) -> list[Worker]:
     """Import the apps, with the working folder in the module path; return each worker once.
 
+    The working folder comes after the standard library and before installed packages: a file of
+    the app that is named like a standard module must not replace it, also in child processes.
+
     Args:
         specs: ``module:attribute`` each, where the attribute is a ``Worker`` or a list of workers;
             or ``module``, if it has one worker.
@@ -29,7 +33,13 @@ def load_workers(specs: Sequence[str]) -> list[Worker]:
     """
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        library = str(Path(os.__file__).parent)
+        places = [
+            place
+            for place, folder in enumerate(sys.path)
+            if folder.startswith(library) and "site-packages" not in folder
+        ]
+        sys.path.insert(max(places, default=-1) + 1, here)
     workers: dict[int, Worker] = {}
     for spec in specs:
         check_app(spec)
