@@ -295,6 +295,9 @@ def test_data_that_does_not_fit_fails_the_job_without_a_retry() -> None:
     for outcome in ended[3:]:
         assert (outcome.state, outcome.attempts) == ("failed", 1)
         assert outcome.failed_reason == "invalid data: data.city must be a string, not 5"
+        assert json.loads(outcome.fields["stacktrace"]) == [
+            "InvalidDataError: invalid data: data.city must be a string, not 5"
+        ]
 
 
 def test_a_model_of_pydantic_1_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from qctl.runtime.handlers.tasks import Call
 from qctl.runtime.job.current import set_current_job
 from qctl.runtime.job.job import Job
 from qctl.runtime.job.outcomes import (
+    InvalidDataError,
     RateLimited,
     RetryLater,
     UnrecoverableError,
@@ -114,7 +115,8 @@ class JobRunner:
             value = await call(job)
             text = "null" if value is None else encode_json(value, "what the task returned")
         except BaseException as error:
-            await self._settle(job, error)
+            # Invalid data never reached the handler: the reason says all.
+            await self._settle(job, error, ran=not isinstance(error, InvalidDataError))
         else:
             # The task's context has the job (``current_job``): without this, each would keep the
             # other alive until a garbage collection, which costs 2 µs per job.
