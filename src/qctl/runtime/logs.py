@@ -17,7 +17,6 @@ from typing import Any, TextIO
 from qctl.runtime.job.current import current_job
 
 FORMATS = ("text", "json")
-LEVELS = ("debug", "info", "warning", "error")
 # Attributes of a record: the fields of qctl's own line, and its message without the fields.
 _FIELDS = "qctl_fields"
 _MESSAGE = "qctl_message"
@@ -27,7 +26,7 @@ _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 @dataclass(frozen=True, slots=True)
 class LogSetup:
-    """The form and the lowest level of the lines: one of ``FORMATS`` and one of ``LEVELS``."""
+    """The form of the lines, one of ``FORMATS``, and their lowest level, such as ``info``."""
 
     style: str = "text"
     level: str = "info"

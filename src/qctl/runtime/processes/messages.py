@@ -35,7 +35,7 @@ class MasterOptions:
         max_jobs: a process is replaced after completing or failing this many jobs; None: no limit.
         max_rss_bytes: a process that uses more memory than this is replaced; None for no limit.
         health: host and port for /livez and /readyz; None for no server.
-        log_format, log_level: one of ``logs.FORMATS`` and one of ``logs.LEVELS``.
+        log_format, log_level: see ``logs.LogSetup``.
         protect: one of ``protection.KINDS``; "" for no protection.
         name: the name of a background master; "" for a master in the foreground.
     """
