@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 
 import pytest
 
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.write import walk
+from qctl.wire.read import heartbeats
+from qctl.wire.write import cancelling, walk
 from tests.labs.build import Q, put, row, scores
 from tests.labs.bulk import fill
 from tests.labs.cli import qctl
+from tests.labs.workers import BEAT
 
 
 def test_named_jobs_run_again_without_a_question(redis_url: str, client: Client) -> None:
@@ -265,6 +269,9 @@ NEVER = tuple(f"never-{number}" for number in range(20))
         (("remove", "--state", "prioritized"), 0),
         (("remove", "--state", "waiting-children"), 7),
         (("retry-failed",), 7),
+        (("cancel", "w", "d", "1", "never", "parent", SCHEDULED), 7),
+        (("cancel", "w", "d"), 0),
+        (("cancel", "1"), 3),
     ],
 )
 def test_a_dry_run_foresees_all_that_happens(
@@ -295,6 +302,31 @@ def test_a_dry_run_says_what_would_be_left_alone(redis_url: str, client: Client)
     ran = qctl(redis_url, "jobs", "promote", "q", "never", "--dry-run")
     assert ran.code == 3
     assert ran.err.splitlines()[0] == "error: nothing would be changed"
+
+
+def test_jobs_are_cancelled(
+    redis_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "ANSWER_S", 0.3)
+    put(client, "a")
+    put(client, "node", "active", lock="t:1")
+    ran = qctl(redis_url, "jobs", "cancel", "q", "a", "node")
+    assert ran.code == 2, "without a terminal and --yes, nothing is cancelled"
+    assert client.call("EXISTS", Q("a")) == 1
+    dry = qctl(redis_url, "jobs", "cancel", "q", "a", "node", "--dry-run", "--json")
+    (skipped,) = json.loads(dry.out)["skipped"]
+    assert (dry.code, skipped["id"]) == (7, "node")
+    assert "only its worker knows" in skipped["reason"]
+    # A qctl worker, which may be asked.
+    heartbeats.beat(client, replace(BEAT, owner="t"), int(time.time() * 1000))
+    dry = qctl(redis_url, "jobs", "cancel", "q", "node", "--dry-run")
+    assert (dry.code, dry.out) == (0, "q: 1 job would be cancelled: node (dry run)\n")
+    ran = qctl(redis_url, "jobs", "cancel", "q", "a", "node", "--yes")
+    assert ran.code == 7
+    done, left_alone = ran.out.splitlines()
+    assert done == "q: 1 job cancelled: a"
+    assert "worker.cancelJob" in left_alone
+    assert client.call("EXISTS", Q("a"), Q.cancel_requests) == 0
 
 
 def test_a_flow_of_which_a_part_stays_is_exit_7(redis_url: str, client: Client) -> None:

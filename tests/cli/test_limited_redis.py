@@ -82,6 +82,7 @@ COMMANDS = (
     ("jobs", "retry-failed", "q", "--yes"),
     ("jobs", "promote", "q", "a-delayed"),
     ("jobs", "remove", "q", "a-failed", "--yes"),
+    ("jobs", "cancel", "q", "a-delayed", "--yes"),
     ("jobs", "add", "q", "welcome"),
     ("purge", "q", "--state", "completed", "--yes"),
     ("pause", "q"),

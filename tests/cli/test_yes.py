@@ -24,6 +24,7 @@ ARGUMENTS = {
     "jobs retry-failed": ("q",),
     "jobs promote": ("q", "d"),
     "jobs remove": ("q", "1"),
+    "jobs cancel": ("q", "1"),
     "jobs add": ("q", "mail"),
     "queues set": ("q", "--concurrency", "5"),
     "queues delete": ("q",),

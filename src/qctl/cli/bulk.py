@@ -1,4 +1,4 @@
-"""``qctl purge``, and ``qctl jobs retry``, ``retry-failed``, ``promote``, ``remove``."""
+"""``qctl purge``; ``qctl jobs retry``, ``retry-failed``, ``promote``, ``remove``, ``cancel``."""
 
 from __future__ import annotations
 
@@ -187,6 +187,20 @@ def remove(
         raise UsageError("no job is named", hint="name ids, or a state: --state failed")
     action = removing(with_children=with_children)
     _carry_out(env, queue, action, _select(env, state, ids, options), options)
+
+
+def cancel(
+    env: Environment, queue: Queue, ids: Ids, *, yes: Yes = False, dry_run: DryRun = False
+) -> None:
+    """Cancel jobs: interrupt those that run on qctl's own workers, delete those that wait.
+
+    A job that runs fails, and is not retried. A job cannot be cancelled if it runs on a Node
+    worker, because BullMQ can do that only inside the worker's process, or if it runs in a thread.
+    """
+    from qctl.ops.bulk.actions import Selection, cancelling  # noqa: PLC0415 - not for --help
+
+    selection = Selection(ids=_unique(ids))
+    _carry_out(env, queue, cancelling(), selection, BulkOptions(yes=yes, dry_run=dry_run))
 
 
 @app.command("purge")

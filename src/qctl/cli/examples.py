@@ -107,6 +107,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "how many failures are older than 30 days",
         ),
     ),
+    "jobs cancel": (
+        ("qctl jobs cancel emails 4711", "interrupt the job, or delete it if it waits"),
+        ("qctl jobs cancel emails 4711 4712 --dry-run", "show which jobs would be cancelled"),
+    ),
     "jobs retry-stalled": (
         ("qctl jobs retry-stalled emails --dry-run", "which jobs would be put back"),
         ("qctl jobs retry-stalled emails", "put the jobs back now"),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from qctl.cli.add import add
-from qctl.cli.bulk import FilterOptions, parse_filter, promote, remove, retry, retry_failed
+from qctl.cli.bulk import FilterOptions, cancel, parse_filter, promote, remove, retry, retry_failed
 from qctl.cli.environment import Environment
 from qctl.cli.failures import failures
 from qctl.cli.frame import App
@@ -174,4 +174,5 @@ app.command("retry")(retry)
 app.command("retry-failed")(retry_failed)
 app.command("promote")(promote)
 app.command("remove")(remove)
+app.command("cancel")(cancel)
 app.command("add")(add)

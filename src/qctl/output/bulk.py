@@ -19,12 +19,30 @@ _MAX_ROWS = 12
 _MAX_IDS = 5
 # Before this time, the rate is not known well enough to show it.
 _MIN_MEASURED_S = 1.0
-_ASKING = {"retry": "Retry", "promote": "Promote", "remove": "Delete", "purge": "Delete"}
-DOING = {"retry": "retrying", "promote": "promoting", "remove": "deleting", "purge": "deleting"}
+# How a person reads the names of the actions; ``jobs remove`` and ``purge`` say "delete".
+_INFINITIVE = {
+    "retry": "retry",
+    "promote": "promote",
+    "remove": "delete",
+    "purge": "delete",
+    "cancel": "cancel",
+}
+DOING = {
+    "retry": "retrying",
+    "promote": "promoting",
+    "remove": "deleting",
+    "purge": "deleting",
+    "cancel": "cancelling",
+}
+_DONE = {
+    "retry": "retried",
+    "promote": "promoted",
+    "remove": "deleted",
+    "purge": "deleted",
+    "cancel": "cancelled",
+}
 # What these actions do cannot be undone.
-FINAL = frozenset({"remove", "purge"})
-_DONE = {"retry": "retried", "promote": "promoted", "remove": "deleted", "purge": "deleted"}
-_INFINITIVE = {"retry": "retry", "promote": "promote", "remove": "delete", "purge": "delete"}
+FINAL = frozenset({"remove", "purge", "cancel"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +79,7 @@ def bulk_question(
     elif selection.only.is_set and not selection.named_count:
         which = "up to " + counted(number.jobs, f"matching {state}job")
     where = "of" if len(queues) == 1 else "in"
-    text = f"{_ASKING[action.name]} {which} {where} {queues_text(queues)}"
+    text = f"{_INFINITIVE[action.name].capitalize()} {which} {where} {queues_text(queues)}"
     if number.below:
         text += f" and {counted(number.below, 'job')} below {_them(number.jobs)}"
     elif action.with_children and not number.exact:

@@ -16,6 +16,9 @@ from qctl.ops.bulk.model import REASONS, BulkContext
 from qctl.ops.jobs.where import Filter, Where
 from qctl.wire.jobs import LARGE_FIELDS
 from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import this_process
+from qctl.wire.write.cancelling import CANCELLED, cancel_jobs
+from qctl.wire.write.cancelling import REASONS as CANCEL_REASONS
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
 # Changes jobs in parts. After each part, yields job id → the script's word, so that a report after
@@ -99,6 +102,22 @@ def removing(*, with_children: bool = False) -> Action:
     return Action(
         "remove", "removed", _REMOVABLE, act, with_children=with_children, moved_on=_MOVED_ON
     )
+
+
+def cancelling() -> Action:
+    """Delete jobs that have not started, and ask the workers to cancel those that run."""
+
+    def act(context: BulkContext, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
+        yield cancel_jobs(
+            context.client,
+            context.keys,
+            ids,
+            reason=str(this_process("jobs cancel")),
+            dry_run=context.dry_run,
+            check_stop=context.check_stop,
+        )
+
+    return Action("cancel", CANCELLED, (), act, CANCEL_REASONS)
 
 
 def purging() -> Action:

@@ -72,7 +72,7 @@ class BulkReport:
     """What a bulk action did.
 
     Args:
-        action: ``retry``, ``promote``, ``remove`` or ``purge``.
+        action: ``retry``, ``promote``, ``remove``, ``cancel`` or ``purge``.
         total: how many jobs were in the state at the start, or were named; at least ``matched``.
         matched: how many jobs were chosen: ``done`` were changed, and ``skipped_count`` were not.
         skipped: the first 100 jobs that were not changed.
