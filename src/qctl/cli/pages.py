@@ -27,7 +27,7 @@ TOPICS: Mapping[str, str] = {
     "deploy": "restart workers with Docker, Kubernetes, systemd, any tool",
     "impact": "what a restart now would do, and when to restart",
     "doctor": "the checks, each with its limits and its fix",
-    "jobs": "filters; retry, promote, delete or cancel jobs; groups of failures",
+    "jobs": "retry, promote, delete, cancel jobs; filters, failure groups",
     "jobs-and-events": "add jobs, follow events, wait, flows, schedulers",
     "queues": "limits of a queue; delete a queue",
     "top": "the live view and its keys",
