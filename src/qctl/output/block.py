@@ -12,10 +12,17 @@ INDENT = "  "
 MAX_NAME = 40
 LABEL_WIDTH = 9
 BAR_WIDTH = 20
+# Of a job among those of several queues: together with a space at most ``MAX_NAME`` cells.
+_MAX_QUEUE, _MAX_ID = 22, 17
 # A command that names more queues would fill the screen.
 MAX_NAMED_QUEUES = 50
 # Longer lines are hard to read.
 _MAX_WIDTH = 100
+
+
+def job_label(queue: str, job_id: str) -> str:
+    """A job among those of several queues, with a part of both names if they are long."""
+    return f"{visible(queue, _MAX_QUEUE)} {visible(job_id, _MAX_ID)}"
 
 
 class Block:

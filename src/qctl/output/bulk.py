@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qctl.ops.bulk.actions import Action, Selection
 from qctl.ops.bulk.model import BulkProgress, BulkReport, labels
 from qctl.ops.processes.suggest import command
-from qctl.output.block import BAR_WIDTH, INDENT, MAX_NAME, Block
+from qctl.output.block import BAR_WIDTH, INDENT, MAX_NAME, Block, job_label
 from qctl.output.text import cells, count, duration, listed, short_count, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -325,7 +325,7 @@ def _left_alone(reports: Sequence[BulkReport], block: Block) -> Iterator[str]:
     for label, report in zip(labels(reports), reports, strict=True):
         for skipped in report.skipped:
             # An id alone does not say in which of several queues the job is.
-            name = f"{label} {skipped.id}" if len(reports) > 1 else skipped.id
+            name = job_label(label, skipped.id) if len(reports) > 1 else skipped.id
             ids.setdefault(skipped.reason, []).append(name)
     for reason, some in ids.items():
         yield from block.paragraph(f"left alone: {visible(reason)}", "bold")

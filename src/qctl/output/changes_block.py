@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from qctl.ops.jobs.retry_stalled import RetriedQueue, RetryPlan, RetryReport
 from qctl.ops.queues.pause import PauseResult
-from qctl.output.block import INDENT, MAX_NAME, Block
+from qctl.output.block import INDENT, MAX_NAME, Block, job_label
 from qctl.output.text import cells, count, duration, shortened, visible
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
@@ -134,14 +134,14 @@ def retry_block(
         if busy and quiet:
             nothing = f"nothing put back in {counted(quiet, 'queue')}"
             yield block.styled(f"{INDENT}{nothing}", "dim")
-    skipped = {
-        _named(_label(queue, prefix), skip.id, is_single): skip.reason
+    skipped = [
+        (skip.reason, _named(_label(queue, prefix), skip.id, is_single))
         for queue in report.queues
         for skip in queue.skipped
-    }
-    for reason in dict.fromkeys(skipped.values()):
+    ]
+    for reason in dict.fromkeys(reason for reason, _ in skipped):
         yield from block.paragraph(f"left alone: {reason}", "bold")
-        names = [name for name, why in skipped.items() if why == reason]
+        names = [name for why, name in skipped if why == reason]
         yield INDENT * 2 + block.names(names, block.width - 2 * len(INDENT))
     yield from _locked_lines(block, plan, prefix, is_single=is_single)
     if dry_run:
@@ -172,7 +172,7 @@ def _ids_text(queue: RetriedQueue) -> str:
 
 def _named(label: str, job_id: str, is_single: bool) -> str:
     """A job's id, with the queue's label in front if there are several queues."""
-    return job_id if is_single else f"{label} {job_id}"
+    return job_id if is_single else job_label(label, job_id)
 
 
 def _locked_lines(
