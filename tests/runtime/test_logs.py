@@ -95,7 +95,7 @@ def test_a_traceback_is_included_and_cannot_forge_a_line(style: str) -> None:
 
 def job(job_id: str = "7") -> Job:
     link = SimpleNamespace(keys=QueueKeys("bull", "emails"))
-    return Job(job_id, ["name", "welcome", "atm", "1"], "token", cast("Link", link), 0.0)
+    return Job(job_id, {"name": "welcome", "atm": "1"}, "token", cast("Link", link), 0.0)
 
 
 @pytest.fixture

@@ -45,10 +45,11 @@ def source(name: str) -> str:
 
     def read(file: str) -> None:
         for line in (_FOLDER / file).read_text(encoding="utf-8").splitlines():
-            if not line.startswith(_INCLUDE):
+            directive = line.strip()
+            if not directive.startswith(_INCLUDE):
                 lines.append(line)
                 continue
-            part = f"lib/{line.removeprefix(_INCLUDE).strip()}.lua"
+            part = f"lib/{directive.removeprefix(_INCLUDE).strip()}.lua"
             if part not in included:
                 included.add(part)
                 read(part)

@@ -101,7 +101,7 @@ AS_OBJECT = Order(
 
 def a_job(data: Any) -> Job:
     link: Any = None
-    return Job("1", ["name", "n", "data", json.dumps(data)], "t", link, 0.0)
+    return Job("1", {"name": "n", "data": json.dumps(data)}, "t", link, 0.0)
 
 
 def call(handler: Callable[..., Any], data: Any) -> Any:

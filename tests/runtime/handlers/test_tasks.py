@@ -22,7 +22,7 @@ class NoLink:
 
 
 def a_job() -> Job:
-    return Job("1", ["name", "n", "data", "[1]"], "t", NoLink(), 0.0)  # type: ignore[arg-type]
+    return Job("1", {"name": "n", "data": "[1]"}, "t", NoLink(), 0.0)  # type: ignore[arg-type]
 
 
 def layer(name: str, seen: list[str]) -> Callable[[Job, Call], Any]:

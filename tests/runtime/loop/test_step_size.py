@@ -48,7 +48,7 @@ class EndlessQueue:
         jobs: list[Any] = []
         for _ in range(command[WANTED]):
             self._ids += 1
-            jobs += [str(self._ids), ["name", "x"]]
+            jobs += [str(self._ids), [["name", "x"]]]
         self._replies.append(partial(callback, [[], jobs, "", "0"]))
         if len(self._replies) == 1:
             asyncio.get_running_loop().call_soon(self._work, TURNS)

@@ -311,9 +311,8 @@ def _child_main(pipe: Connection, setup: LogSetup | None) -> None:
 
 
 def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
-    flat = [text for pair in task.fields.items() for text in pair]
     link = _PipeLink(task.keys, pipe)
-    job = Job(task.job_id, flat, task.token, link, 0.0)
+    job = Job(task.job_id, task.fields, task.token, link, 0.0)
     set_current_job(job)
     try:
         if task.timeout_s is not None:

@@ -83,8 +83,10 @@ class Job(Generic[D, S]):
         # Without this, Python before 3.13 would refuse ``Job[Welcome]``: it knows no defaults.
         __class_getitem__ = classmethod(GenericAlias)
 
-    def __init__(self, job_id: str, flat: list[str], token: str, link: Link, now: float) -> None:
-        self.fields = fields = to_dict(flat)
+    def __init__(
+        self, job_id: str, fields: dict[str, str], token: str, link: Link, now: float
+    ) -> None:
+        self.fields = fields
         self.link = link
         self._data: Any = _UNREAD
         self.id = job_id

@@ -229,12 +229,15 @@ class Engine:
             if wanted:
                 self.last_fetch_at = now
                 self._on_fetched(reason, int(detail))
-        jobs = zip(fetched[::2], fetched[1::2], strict=True)
-        if fetched and self.is_stopping:
-            self._return_unstarted([Job(*row, token, self.link, now) for row in jobs])
+        jobs = [
+            Job(job_id, worker_calls.job_fields(row), token, self.link, now)
+            for job_id, row in zip(fetched[::2], fetched[1::2], strict=True)
+        ]
+        if jobs and self.is_stopping:
+            self._return_unstarted(jobs)
         else:
-            for job_id, fields in jobs:
-                job = in_hand[job_id] = Job(job_id, fields, token, self.link, now)
+            for job in jobs:
+                in_hand[job.id] = job
                 self._start(job)
         if not in_hand:
             self._changed.set()
@@ -307,7 +310,11 @@ class Engine:
         job.is_ending = True
         self._completed.append((job, value))
         self._free += 1
-        self._send_steps_soon()
+        if self._free < self.options.concurrency:
+            self._send_steps_soon()
+        else:
+            # No other handler runs that could end in this turn.
+            self._send_steps()
 
     def released(self, job: Job) -> None:
         """Forget a job that was not settled by ``complete``, and fetch another job."""

@@ -16,8 +16,7 @@ local now, id, token, reason, stacktrace, attempts, keep, metrics_minutes, attem
   = unpack(ARGV)
 local group = {token = token, stacktrace = stacktrace, attempts = tonumber(attempts),
   keep = parse_keep(keep), attempts_made = attempts_made, dedup_id = dedup_id}
-local code = settle(base, tonumber(now), "failed", {id}, {reason}, {group},
-  tonumber(metrics_minutes))[1]
+local code = settle(base, now, "failed", {id}, {reason}, {group}, tonumber(metrics_minutes))[1] or 0
 -- As in BullMQ, this event is not written if a job is delayed or the queue is paused (5.8, step 16).
 if code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
     base .. "prioritized", base .. "delayed") == 0

@@ -19,7 +19,7 @@
 --@include settle
 --@include fetch
 
-local base, now = KEYS[1], tonumber(ARGV[1])
+local base, now, meta = KEYS[1], ARGV[1], read_meta(KEYS[1])
 local groups_by_number, first = {}, 11
 for i = 1, tonumber(ARGV[10]) do
   groups_by_number[tostring(i)] = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]),
@@ -34,11 +34,12 @@ end
 
 local codes, refused = {}, 0
 if count > 0 then
-  for i, code in ipairs(settle(base, now, "completed", ids, values, groups, tonumber(ARGV[9]))) do
-    if code ~= 0 then
+  local why = settle(base, now, "completed", ids, values, groups, tonumber(ARGV[9]), meta.max_len)
+  for i = 1, next(why) and count or 0 do
+    if why[i] then
       codes[#codes + 1] = i
-      codes[#codes + 1] = code
-      if code == CODES.children or code == CODES.failed_children then
+      codes[#codes + 1] = why[i]
+      if why[i] == CODES.children or why[i] == CODES.failed_children then
         refused = refused + 1
       end
     end
@@ -51,7 +52,7 @@ local fetched = {{}, "", 0}
 if wanted > 0 then
   local is_done
   local kept = count > 0 and tonumber(ARGV[5]) or nil
-  is_done, fetched = pcall(fetch, base, now, ARGV[2], ARGV[3], wanted, ARGV[6], tonumber(ARGV[7]),
+  is_done, fetched = pcall(fetch, base, now, meta, ARGV[2], ARGV[3], wanted, ARGV[6], tonumber(ARGV[7]),
     tonumber(ARGV[8]), kept)
   if not is_done then
     local text = type(fetched) == "table" and fetched.err or tostring(fetched)
@@ -71,8 +72,8 @@ if count > 0 and is_idle and #fetched[1] == 0
 end
 -- If this call fetched fewer jobs (two values each) than it was given to settle, places are free: wake the worker
 -- that has waited longest.
-if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
+if #fetched[1] < 2 * count and meta.concurrency
     and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then
-  wake(base)
+  seldom().wake(base)
 end
 return {codes, fetched[1], fetched[2], fetched[3]}

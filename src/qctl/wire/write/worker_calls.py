@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 from qctl.connection.address import Arg
 from qctl.wire.encoding import valid_text
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict
 from qctl.wire.scripts import ScriptCall, sha
 
 # One call settles, fetches or gives back at most this many jobs, so it takes less than 5 ms.
 MAX_BATCH = 250
 # In the key ``limiter``, this number of started jobs exceeds every rate limit (wire format 5.22).
 NO_MORE_JOBS = "9007199254740991"
+
+# The fields that every job gets when it is added. A step answers their values in this order.
+_USUAL_FIELDS = ("name", "data", "opts", "timestamp", "delay", "priority")
 
 # Codes that scripts answer if they left a job as it is (wire format 5).
 MISSING, NO_LOCK, NOT_ACTIVE, PENDING_CHILDREN, OTHER_LOCK, FAILED_CHILDREN = -1, -2, -3, -4, -6, -9
@@ -55,6 +60,11 @@ def step_options(
     max_jobs, window_ms = limiter or ("", "")
     metrics = "" if metrics_minutes is None else metrics_minutes
     return (worker_name, max_jobs, window_ms, metrics)
+
+
+def job_fields(row: Sequence[Any]) -> dict[str, str]:
+    """The hash of a fetched job, from a step's answer (see ``fetch`` in ``lib/fetch.lua``)."""
+    return to_dict(row[0]) if len(row) == 1 else dict(zip(_USUAL_FIELDS, row, strict=True))
 
 
 def fail(

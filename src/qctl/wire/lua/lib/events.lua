@@ -2,8 +2,11 @@
 -- is the queue's key prefix, "bull:q:".
 
 -- Answers how many events the queue keeps, as text (P1). If no number is set, sets 10,000, as BullMQ does.
-local function max_events(base)
-  local max_len = redis.call("HGET", base .. "meta", "opts.maxLenEvents")
+-- max_len: the field of meta that has the number, false if there is none; nil to read it now.
+local function max_events(base, max_len)
+  if max_len == nil then
+    max_len = redis.call("HGET", base .. "meta", "opts.maxLenEvents")
+  end
   if not max_len then
     redis.call("HSET", base .. "meta", "opts.maxLenEvents", "10000")
   end
@@ -18,11 +21,11 @@ local trimmed = {}
 
 -- Trims a stream (P2) once per call, before the call writes its first event. Clients that wait for events get
 -- them only when the call ends. So a trim after that event could delete events of this call that nobody has
--- read, if the queue keeps only a few events.
-local function trim_events(base)
+-- read, if the queue keeps only a few events. max_len: see max_events.
+local function trim_events(base, max_len)
   if not trimmed[base] then
     trimmed[base] = true
-    redis.call("XTRIM", base .. "events", "MAXLEN", "~", max_events(base))
+    redis.call("XTRIM", base .. "events", "MAXLEN", "~", max_events(base, max_len))
   end
 end
 

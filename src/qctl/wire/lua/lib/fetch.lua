@@ -1,5 +1,13 @@
 -- Move jobs from wait and prioritized to active, many at once (wire format 5.6).
---@include placing
+--@include seldom
+
+local call = redis.call  -- faster, as the functions of this file run for every job
+
+-- Reads the fields of a queue's meta that a step needs; a field that is not set is false.
+local function read_meta(base)
+  local found = call("HMGET", base .. "meta", "opts.maxLenEvents", "paused", "concurrency", "max", "duration")
+  return {max_len = found[1], paused = found[2], concurrency = found[3], max = found[4], duration = found[5]}
+end
 
 -- Answers how many jobs may start now: {number, reason, 0, rate limit or nil, its window in ms or nil}. The
 -- reason is "blocked" if the queue's concurrency determines the number, else "". If no job may start, answers
@@ -9,19 +17,18 @@
 -- worker would keep them all. kept: how many places this worker may fill because its own jobs have just ended.
 -- Without kept, the worker may fill a quarter of the free places. Then it waits for a marker. The workers take
 -- turns, because BZPOPMIN gives a marker to the client that has waited longest.
-local function allowance(base, wanted, limiter_max, kept)
-  local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
-  local max_jobs = tonumber(meta[3] or "") or limiter_max
-  local limit_ms = tonumber(meta[4] or "")
+local function allowance(base, meta, wanted, limiter_max, kept)
+  local max_jobs = tonumber(meta.max or "") or limiter_max
+  local limit_ms = tonumber(meta.duration or "")
   if max_jobs then
-    local used = tonumber(redis.call("GET", base .. "limiter") or "0") or 0
+    local used = tonumber(call("GET", base .. "limiter") or "0") or 0
     if used >= max_jobs then
-      local ttl = redis.call("PTTL", base .. "limiter")
+      local ttl = call("PTTL", base .. "limiter")
       if ttl > 0 then
         return {0, "limited", ttl}
       end
       if ttl == 0 then
-        redis.call("DEL", base .. "limiter")
+        call("DEL", base .. "limiter")
       end
       -- A counter without a TTL does not limit the queue.
       used = 0
@@ -29,13 +36,13 @@ local function allowance(base, wanted, limiter_max, kept)
     -- As in BullMQ, a limit below 1 lets one job through in each window.
     wanted = math.min(wanted, math.max(math.floor(max_jobs) - used, 1))
   end
-  if meta[1] then
+  if meta.paused then
     return {0, "blocked", 0}
   end
-  local concurrency = tonumber(meta[2] or "")
+  local concurrency = tonumber(meta.concurrency or "")
   local reason = ""
   if concurrency then
-    local room = concurrency - redis.call("LLEN", base .. "active")
+    local room = concurrency - call("LLEN", base .. "active")
     if room <= 0 then
       return {0, "blocked", 0}
     end
@@ -50,87 +57,116 @@ end
 -- Moves ids to active, and answers them. wanted: how many at most. Drops markers of old BullMQ versions ("0:…").
 local function take_ids(base, wanted)
   local ids = {}
-  local popped = redis.call("RPOP", base .. "wait", wanted)
-  for _, id in ipairs(popped or {}) do
-    if string.sub(id, 1, 2) ~= "0:" then
+  local popped = call("RPOP", base .. "wait", wanted) or {}
+  for i = 1, #popped do
+    local id = popped[i]
+    if string.byte(id) ~= 48 or string.sub(id, 1, 2) ~= "0:" then
       ids[#ids + 1] = id
     end
   end
   if #ids < wanted then
-    local first = redis.call("ZPOPMIN", base .. "prioritized", wanted - #ids)
+    local first = call("ZPOPMIN", base .. "prioritized", wanted - #ids)
     for i = 1, #first, 2 do
       ids[#ids + 1] = first[i]
     end
     if #first == 0 then
       -- No prioritised job is left, so the counter that orders jobs of one priority starts again.
-      redis.call("DEL", base .. "pc")
+      call("DEL", base .. "pc")
     end
   end
   if #ids > 0 then
-    redis.call("LPUSH", base .. "active", unpack(ids))
+    call("LPUSH", base .. "active", unpack(ids))
   end
   return ids
 end
 
--- Locks a job that has moved to active. Answers the job's fields as they were before, and whether it must fail
--- without running (defa). For an id that has no job, answers nil and takes the id out of active.
-local function activate(base, events, id, now_text, token, lock_ms, worker_name)
-  local job_key = base .. id
+-- Answers a job that has moved to active, in the form that fetch answers; how often the job was started, as text;
+-- and whether the job must fail without running (defa). For an id that has no job, answers nil.
+local function read_job(job_key)
+  -- Most jobs are new, and have only the six fields that every job gets. It is faster to read these without names.
+  if redis.pcall("HLEN", job_key) == 6 then
+    local values = call("HMGET", job_key, "name", "data", "opts", "timestamp", "delay", "priority")
+    if values[1] and values[2] and values[3] and values[4] and values[5] and values[6] then
+      return values, "0", false
+    end
+  end
   local fields = redis.pcall("HGETALL", job_key)
   if fields.err or #fields == 0 then
-    redis.call("LREM", base .. "active", 1, id)
     return nil
   end
-  -- starts is text, because it is slow to pass numbers to Redis.
-  local starts, must_fail = "1", false
+  local starts, must_fail = "0", false
   for i = 1, #fields, 2 do
     if fields[i] == "ats" then
-      starts = string.format("%.0f", (tonumber(fields[i + 1]) or 0) + 1)
+      starts = fields[i + 1]
     elseif fields[i] == "defa" then
       must_fail = true
     end
   end
-  redis.call("PSETEX", job_key .. ":lock", lock_ms, token)
-  redis.call("XADD", events, "*", "event", "active", "jobId", id, "prev", "waiting")
-  if worker_name == "" then
-    redis.call("HSET", job_key, "processedOn", now_text, "ats", starts)
-  else
-    redis.call("HSET", job_key, "processedOn", now_text, "ats", starts, "pb", worker_name)
-  end
-  return fields, must_fail
+  return {fields}, starts, must_fail
 end
 
--- Fetches jobs. wanted: how many at most. limiter_max and limiter_ms: the worker's own rate limit, or nil.
--- kept: see allowance.
--- Answers {jobs, reason, ms}. jobs: id, fields, id, fields … reason: "" if all wanted jobs were fetched; else
+-- Locks a job that has moved to active. Answers the job as it was before, and whether it must fail without running.
+-- For an id that has no job, answers nil and takes the id out of active.
+local function activate(base, events, id, now_text, token, lock_ms, worker_name)
+  local job_key = base .. id
+  local job, starts, must_fail = read_job(job_key)
+  if not job then
+    call("LREM", base .. "active", 1, id)
+    return nil
+  end
+  -- It is slow to pass numbers to Redis, so this is text.
+  starts = starts == "0" and "1" or string.format("%.0f", (tonumber(starts) or 0) + 1)
+  call("PSETEX", job_key .. ":lock", lock_ms, token)
+  call("XADD", events, "*", "event", "active", "jobId", id, "prev", "waiting")
+  if worker_name == "" then
+    call("HSET", job_key, "processedOn", now_text, "ats", starts)
+  else
+    call("HSET", job_key, "processedOn", now_text, "ats", starts, "pb", worker_name)
+  end
+  return job, must_fail
+end
+
+-- Answers the next delayed job and its score, or {} if no job is delayed.
+local function next_delayed(base)
+  return call("ZRANGE", base .. "delayed", "0", "0", "WITHSCORES")
+end
+
+-- Fetches jobs. meta: see read_meta. wanted: how many at most. limiter_max and limiter_ms: the worker's own rate
+-- limit, or nil. kept: see allowance.
+-- Answers {jobs, reason, ms}. jobs: id, job, id, job … A job is {name, data, opts, timestamp, delay, priority} or,
+-- if it has other fields, {{field, value, field, value …}}. reason: "" if all wanted jobs were fetched; else
 -- "blocked" (the queue is paused, or its concurrency is reached), "limited" (ms: until the rate limit
 -- ends), "more" (fetch again), "delayed" (ms: when the next job is due, epoch ms) or "empty".
-local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms,
-    kept)
-  promote_due(base, now)
-  local allowed = allowance(base, wanted, limiter_max, kept)
+local function fetch(base, now_text, meta, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms, kept)
+  local delayed = next_delayed(base)
+  if delayed[2] and tonumber(delayed[2]) < (tonumber(now_text) + 1) * 4096 then
+    seldom().promote_due(base, tonumber(now_text))
+    delayed = next_delayed(base)
+  end
+  local allowed = allowance(base, meta, wanted, limiter_max, kept)
   if allowed[1] == 0 then
     return {{}, allowed[2], allowed[3]}
   end
-  local max_jobs, now_text = allowed[4], string.format("%.0f", now)
-  local jobs, counted, events = {}, 0, base .. "events"
+  local jobs, last, counted, events = {}, 0, 0, base .. "events"
   local ids = take_ids(base, allowed[1])
-  for _, id in ipairs(ids) do
-    local fields, must_fail = activate(base, events, id, now_text, token, lock_ms,
-      worker_name)
-    if fields then
-      jobs[#jobs + 1] = id
-      jobs[#jobs + 1] = fields
+  for i = 1, #ids do
+    local id = ids[i]
+    local job, must_fail = activate(base, events, id, now_text, token, lock_ms, worker_name)
+    if job then
+      last = last + 2
+      jobs[last - 1], jobs[last] = id, job
       counted = counted + (must_fail and 0 or 1)
     end
   end
-  if max_jobs and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
+  local max_jobs = allowed[4]
+  if max_jobs and counted > 0 and call("INCRBY", base .. "limiter", counted) == counted then
     -- As in BullMQ, if the queue and the worker both set a limit, the queue's maximum and the worker's window hold.
     local window = math.floor(math.abs(limiter_ms or allowed[5] or 0))
-    redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
+    call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
   if #ids > 0 then
-    mark_ready(base)  -- There may be more jobs: the next idle worker wakes up.
+    -- The marker that means "there may be a job now" (P5): there may be more jobs, so the next idle worker wakes up.
+    call("ZADD", base .. "marker", "0", "0")
   end
   if #ids == wanted then
     return {jobs, "", 0}
@@ -139,9 +175,8 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     -- The queue's concurrency or a rate limit ended the fetch. The next call answers how long the limit lasts.
     return {jobs, allowed[2] == "blocked" and "blocked" or "more", 0}
   end
-  local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")
-  if next_up[2] then
-    return {jobs, "delayed", string.format("%.0f", math.floor(tonumber(next_up[2]) / 4096))}
+  if delayed[2] then
+    return {jobs, "delayed", string.format("%.0f", math.floor(tonumber(delayed[2]) / 4096))}
   end
   return {jobs, "empty", 0}
 end
