@@ -70,6 +70,11 @@ class Model(pydantic.BaseModel):
     lines: list[int] = []
 
 
+@pydantic.dataclasses.dataclass
+class Positive:
+    n: Annotated[int, pydantic.Field(gt=0)]
+
+
 ORDER = {
     "id": 7,
     "state": "new",
@@ -210,11 +215,16 @@ def test_what_does_not_fit_a_union_a_model_or_an_object() -> None:
     def model(job: Job[Model]) -> Any:
         return job.data
 
+    def positive(job: Job[Positive]) -> Any:
+        return job.data.n
+
+    assert call(positive, {"n": 1}) == 1
     assert (call(union, 5), call(union, {"city": "Ulm"})) == (5, Address("Ulm"))
     for handler, data, reason in (
         (union, "x", "data must be a whole number, not 'x' or data must be an object, not 'x'"),
         (model, {"to": 1, "at": 5, "lines": ["x"]}, "data.to: Input should be a valid string"),
         (model, {"to": "", "at": 5, "lines": [1, "x"]}, "data.lines[1]: Input should be"),
+        (positive, {"n": -1}, "data.n: Input should be greater than 0"),
         (order_of, [], "data must be an object, not a list"),
         (order_of, "x" * 99, "xxx..."),
     ):

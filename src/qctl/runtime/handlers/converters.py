@@ -250,7 +250,7 @@ class _Record:
         try:
             return self._kind(**found)
         except ValueError as error:  # from ``__post_init__``
-            raise NoFitError(f"{path}: {error}") from None
+            raise NoFitError(*_reasons(error, path)) from None
 
 
 def _each(items: Iterable[tuple[str, Converter, Any]]) -> list[Any]:
@@ -330,12 +330,17 @@ def _model(kind: Any) -> Converter:
         try:
             return kind.model_validate(value)
         except ValueError as error:
-            if not hasattr(error, "errors"):
-                raise
-            reasons = [f"{_path(path, each['loc'])}: {each['msg']}" for each in error.errors()]
-            raise NoFitError(*reasons[:_MAX_REASONS]) from None
+            raise NoFitError(*_reasons(error, path)) from None
 
     return convert
+
+
+def _reasons(error: ValueError, path: str) -> list[str]:
+    """What a class says about a value that it refuses; each problem of pydantic by its path."""
+    if not hasattr(error, "errors"):
+        return [f"{path}: {error}"]
+    found = error.errors()[:_MAX_REASONS]
+    return [f"{_path(path, each['loc'])}: {each['msg']}" for each in found]
 
 
 def _path(path: str, loc: Sequence[Any]) -> str:
