@@ -202,7 +202,7 @@ def test_an_agent_uses_it(binary: Path, redis_url: str, client: Client, tmp_path
 
 
 def test_the_image_runs_qctl_as_an_ordinary_user(
-    binary: Path, redis_url: str, client: Client, tmp_path: Path
+    binary: Path, pm2: Pm2, redis_server: RedisServer, client: Client, tmp_path: Path
 ) -> None:
     context = tmp_path / "context"
     (context / "dist").mkdir(parents=True)
@@ -220,11 +220,18 @@ def test_the_image_runs_qctl_as_an_ordinary_user(
         user = json.loads(engine.docker("inspect", "qctl"))[0]["Config"]["User"]
         assert user
         assert user.split(":")[0] not in {"0", "root"}
+        pm2.start("app", env={"REDIS_PORT": redis_server.port, "QUEUES": "q"})
+        pm2.wait_worker(client, "q")
         client.call("HSET", "bull:q:meta", "version", "bullmq:6.7.0")
         run = ("run", "--rm", "--read-only", "--tmpfs=/tmp", "--network=host")
-        url = f"--env=QCTL_REDIS_URL={redis_url}"
+        url = f"--env=QCTL_REDIS_URL={redis_server.url}"
         shown = json.loads(engine.docker(*run, url, "qctl", "status", "--json"))
         assert [queue["name"] for queue in shown["queues"]] == ["q"]
         assert engine.docker(*run, "qctl", "help", "drain").startswith("# How a drain works")
+        host = ("--pid=host", "--cap-add=SYS_PTRACE", "--user=0")
+        folder = (f"--volume={pm2.home}:/pm2", "--env=PM2_HOME=/pm2")
+        restart = ("qctl", "restart", "pm2:app", "--yes", "--json")
+        restarted = engine.docker(*run, *host, *folder, url, *restart, timeout_s=120)
+        assert json.loads(restarted)["outcome"] == "restarted"
     finally:
         engine.close()
