@@ -20,7 +20,8 @@ _MAX_FILE_NAME = 150
 class StateFile:
     """A JSON object in qctl's folder for state, one for each address, Redis user and prefixes.
 
-    Only this user may read it. Neither the file nor its name contains the password.
+    Only the user of this system who runs qctl may read it. Neither the file nor its name contains
+    the password.
 
     Args:
         state_home: qctl's folder for state.

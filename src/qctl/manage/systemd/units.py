@@ -117,7 +117,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
 
 
 def why_not_started_again(unit: Properties) -> str:
-    """Why systemd might not start a service again soon after it has exited; "" if it does."""
+    """What might keep systemd from restarting a service soon after it exits; "" for nothing."""
     restart = unit.get("Restart", "no")
     if restart != "always":
         return f"systemd does not start it again after every exit (Restart={restart})"

@@ -32,7 +32,8 @@ from qctl.wire.read.snapshot import QueueSnapshot
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-# How many completed jobs are read from all queues together, but at least 20 from each queue.
+# How many completed jobs are read from all queues together. At least 20 are read from each queue,
+# even if that is more.
 _SAMPLE = 20_000
 # A p95 is computed only from at least this many completed jobs of one name.
 MIN_RUNS = 5
@@ -328,7 +329,7 @@ class _App:
 
 
 def stopped_apps(exam: Examination) -> Iterator[Finding]:
-    """Apps that their manager gave up, and stopped apps while jobs wait without a worker."""
+    """Apps that their manager gave up, and apps that are stopped although jobs need a worker."""
     apps = _down(exam)
     unserved = [snapshot for snapshot in exam.snapshots if unserved_note(exam, snapshot)]
     for app in apps:
@@ -380,7 +381,7 @@ def _what(exam: Examination, app: _App, waiting: Sequence[QueueSnapshot], *, is_
 
 def _down(exam: Examination) -> list[_App]:
     """Apps of this host with at least one process that does not run."""
-    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
+    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - a manager is loaded only if it is asked
 
     try:
         processes = exam.all_processes if exam.chosen is None else exam.chosen

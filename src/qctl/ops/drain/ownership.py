@@ -24,7 +24,8 @@ class Pauses:
         own_resume_ids: ids of the events of our own resumes.
         paused_again_lately: how often we paused each queue again since the last restart.
         times_paused_again: how often we paused each queue again during the whole drain.
-        resumed_at_start: queue → the target, or the new workers, whose start resumed the queue.
+        resumed_at_start: queues that were resumed because a target, or new workers, started; each
+            with that target or those workers.
         lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
         disowned: queues whose pause is no longer ours, because somebody else also paused them.
         to_disown: disowned queues whose pause note in Redis still names this drain.

@@ -245,8 +245,8 @@ class _PipeLink:
     def state(self) -> Any:
         raise UsageError(
             "an isolated job has no state: the lifespan runs in the worker's process",
-            hint="make what the job needs in its module, for example in a function with "
-            "@functools.cache",
+            hint="make what the job needs in the module of its task, for example in a "
+            "function with @functools.cache",
         )
 
     async def run_call(self, call: ScriptCall) -> Any:

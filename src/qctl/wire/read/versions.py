@@ -62,7 +62,7 @@ def read_bullmq5_traces(
 
 
 def other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
-    """The queues whose last Queue object came from a library other than BullMQ: queue → library.
+    """The queues that a library other than BullMQ has opened last: queue → library.
 
     That library, usually BullMQ Pro, may keep jobs in keys that the wire format does not describe.
     """
