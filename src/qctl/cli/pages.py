@@ -42,6 +42,7 @@ TOPICS: Mapping[str, str] = {
     "web-apps": "add jobs from FastAPI and Django; a worker that uses Django",
     "from-celery": "what Celery users look for, and what it is in qctl",
     "from-arq": "what arq users look for, and what it is in qctl",
+    "from-bullmq-python": "what users of BullMQ's Python package look for",
     "logging": "logs of workers and apps, OpenTelemetry, Sentry",
     "testing": "test an app's jobs without a Redis server",
     "differences": "where qctl's workers differ from BullMQ on purpose",
