@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from qctl import Job, Queue, RateLimited, RetryLater, SyncJob, UnrecoverableError, Worker
+from qctl import (
+    AsyncQueue,
+    Job,
+    JobFailedError,
+    Queue,
+    RateLimited,
+    RetryLater,
+    SyncJob,
+    UnrecoverableError,
+    Worker,
+)
 from qctl.errors import TimedOutError, UsageError
 from qctl.testing import FakeQueues, Outcome, run_until_idle
 from qctl.wire.notes import this_process
@@ -223,3 +233,30 @@ def test_a_fork_uses_the_queues_and_leaves_them_to_its_parent() -> None:
         assert add_own(queue, "parent", 20) == 0
         assert exit_code(pid) == 0
         assert queue.add("last", job_id="last") == "last"
+
+
+def test_handles_on_the_fake() -> None:
+    """An app that asks for results can be tested, too."""
+
+    async def use(fake: FakeQueues) -> None:
+        async with AsyncQueue("emails", redis_url=fake.url, prefix="bull") as queue:
+            sent = await queue.add("welcome", {"user": 7}, remove_on_complete=True)
+            broken = await queue.add("broken")
+            waiting = asyncio.gather(sent.result(10), broken.result(10), return_exceptions=True)
+            events = queue.events()
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.05)
+            await fake.arun(emails)
+            result, error = await waiting
+            assert result == {"sent": 7}
+            assert isinstance(error, JobFailedError)
+            assert error.reason == "no such address"
+            assert (await first).job_id == sent
+            await events.aclose()
+            assert (await queue.counts()).failed == 1
+            assert await broken.cancel() is False
+            unsent = await queue.add("welcome", delay=3600)
+            assert await unsent.cancel()
+
+    with FakeQueues() as fake:
+        asyncio.run(use(fake))

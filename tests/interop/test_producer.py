@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
+from qctl.errors import RefusedError
 from qctl.runtime.api.queue import Queue
+from qctl.runtime.api.results import JobFailedError
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep, Parent
 from qctl.wire.schedulers.scheduling import next_iteration_call
+from qctl.wire.write import cancelling
 from qctl.wire.write.adding import FlowJob, NewJob
 from tests.labs.build import Q, job, row, scores
 from tests.labs.node import NodeBull, NodeError, runs
@@ -106,6 +109,28 @@ def test_failures_follow_the_options(bullmq: NodeBull, queue: Queue) -> None:
         bullmq.wait_finished("q", once)
     gone = queue.add("a", {"returns": 1}, remove_on_complete=True)
     wait_until(lambda: bullmq.queue("q", "getJob", gone) is None, "the job to be removed")
+    # Handles get the same, from the job or from the events.
+    assert (twice.result(10), gone.result(10)) == ("ok", 1)
+    with pytest.raises(JobFailedError) as failed:
+        once.result(10)
+    assert failed.value.reason == "broken"
+
+
+def test_a_job_of_a_node_worker_is_not_cancelled(
+    bullmq: NodeBull, queue: Queue, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "ANSWER_S", 0.5)
+    bullmq.start_worker("q")
+    held = queue.add("a", {"held": True, "returns": "done"})
+    wait_until(lambda: held.status() == "active", "the job to run")
+    waiting = queue.add("a")
+    assert waiting.cancel()
+    assert bullmq.queue("q", "getJob", waiting) is None
+    with pytest.raises(RefusedError) as refused:
+        held.cancel()
+    assert "worker.cancelJob" in refused.value.why
+    client.call("SET", "release:q", 1)
+    assert held.result(10) == "done"
 
 
 @pytest.mark.parametrize("policy", ["fail_parent", "continue_parent", "ignore_dependency"])
