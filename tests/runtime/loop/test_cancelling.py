@@ -142,14 +142,20 @@ def test_jobs_are_cancelled(
 def test_a_job_cancelled_before_its_handler_was_called(
     redis_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its task ends without having run, and the job fails all the same."""
+    """Its task ends without having run, and the job fails all the same.
+
+    The job of a scheduler goes back, because without its next job the scheduler would end.
+    """
     worker = Worker("q", redis_url=redis_url, prefix="bull")
     worker.task()(lambda _: None)
     start = JobRunner.start
+    starts: list[str] = []
 
     def start_and_cancel(runner: JobRunner, one: Job) -> None:
         start(runner, one)
-        runner.cancel(one, "at once")
+        starts.append(one.id)
+        if starts.count(one.id) == 1:
+            runner.cancel(one, "at once")
 
     monkeypatch.setattr(JobRunner, "start", start_and_cancel)
 
@@ -160,6 +166,10 @@ def test_a_job_cancelled_before_its_handler_was_called(
             with pytest.raises(JobFailedError) as failed:
                 await handle.result()
             assert failed.value.reason == "cancelled: at once"
+            iteration = await queue.upsert_scheduler("s", every=60)
+            assert await queue.handle(iteration).result() is None
+            assert starts.count(iteration) == 2
+            assert await queue.jobs("delayed"), "the scheduler goes on"
             await worker.stop()
 
     asyncio.run(main())

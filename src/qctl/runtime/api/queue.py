@@ -149,7 +149,7 @@ class Queue(_Producer):
         with self._tracing(jobs) as traced_jobs:
             answers = self._access.run_all(self._add_calls(traced_jobs))
             ids = adding.added_ids(jobs, answers)
-        return [JobHandle(job_id, self._access) for job_id in ids]
+        return JobHandle.of(ids, self._access)
 
     def add_flow(self, flow: FlowJob) -> AddedJob:
         """Add a job and the children that it waits for, atomically, to any queues with this prefix.
@@ -201,7 +201,7 @@ class Queue(_Producer):
 
     def handle(self, job_id: str) -> JobHandle:
         """The handle of a job whose id is known. Redis is not asked whether the job exists."""
-        return JobHandle(job_id, self._access)
+        return JobHandle.of([job_id], self._access)[0]
 
     def get_job(self, job_id: str) -> JobInfo | None:
         """Read one job; None if it does not exist."""
@@ -303,7 +303,7 @@ class AsyncQueue(_Producer):
         with self._tracing(jobs) as traced_jobs:
             answers = await self._access.run_all(self._add_calls(traced_jobs))
             ids = adding.added_ids(jobs, answers)
-        return [AsyncJobHandle(job_id, self._access) for job_id in ids]
+        return AsyncJobHandle.of(ids, self._access)
 
     async def add_flow(self, flow: FlowJob) -> AddedJob:
         """Add a job and the children that it waits for; see ``Queue.add_flow``."""
@@ -330,7 +330,7 @@ class AsyncQueue(_Producer):
 
     def handle(self, job_id: str) -> AsyncJobHandle:
         """The handle of a job whose id is known; see ``Queue.handle``. Not to be awaited."""
-        return AsyncJobHandle(job_id, self._access)
+        return AsyncJobHandle.of([job_id], self._access)[0]
 
     async def get_job(self, job_id: str) -> JobInfo | None:
         """Read one job; see ``Queue.get_job``."""

@@ -104,10 +104,15 @@ class JobRunner:
 
     def _settle_unstarted(self, job: Job, task: asyncio.Task[None]) -> None:
         """Settle a job that was cancelled before its task could call the handler."""
-        if task.cancelled() and not job.is_ending and not self._is_cancelling:
-            job.task = self._loop.create_task(
-                self._settle(job, asyncio.CancelledError(), ran=False)
-            )
+        if not task.cancelled() or job.is_ending or self._is_cancelling:
+            return
+        error: BaseException = asyncio.CancelledError()
+        if job.scheduler is not None:
+            # The scheduler's next job may not have been made, and without it the scheduler would
+            # end. So the job goes back to wait, where it may be cancelled again.
+            del self._cancelled[job]
+            error = RetryLater(0, counted=False)
+        job.task = self._loop.create_task(self._settle(job, error, ran=False))
 
     async def _run(self, job: Job, call: Call) -> None:
         set_current_job(job)
