@@ -14,7 +14,7 @@ import pytest
 from qctl import Job, RetryLater, UnrecoverableError, WaitForChildren, Worker
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.runtime.loop.renewal import Renewer
+from qctl.runtime.loop.renewal import RenewalThread
 
 Starter = Callable[..., "PyWorker"]
 
@@ -56,7 +56,7 @@ class PyWorker:
         self._is_over = True
         self.wait(self.worker._resources.aclose())
         for thread in threading.enumerate():
-            if isinstance(thread, Renewer) and thread._engine is self.worker._engine:
+            if isinstance(thread, RenewalThread) and thread._loop is self._loop:
                 # Its last call may still be on its way.
                 thread.join(5)
         self._end_loop()

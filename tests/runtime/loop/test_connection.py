@@ -168,7 +168,6 @@ def test_commands_fail_when_the_server_dies(how: str) -> None:
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPLY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(module, "_CHECK_SILENCE_EVERY_S", 0.05)
 
     async def main() -> None:
         async with server_that(b"", b"", b"") as url, connected(url, max_block_s=0.1) as connection:

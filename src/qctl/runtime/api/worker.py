@@ -13,7 +13,6 @@ from typing import Any, TypeVar, Unpack
 
 from qctl.config.prefixes import escaped
 from qctl.config.settings import Settings, load_settings
-from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
@@ -37,7 +36,7 @@ from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff, keep_rule
 from qctl.runtime.loop.engine import Engine
 from qctl.runtime.loop.options import RateLimit, WorkerOptions, default_name
-from qctl.runtime.loop.renewal import Renewer
+from qctl.runtime.loop.renewal import Renewal
 from qctl.runtime.loop.running import JobRunner
 from qctl.runtime.waiting import wait_first
 from qctl.wire.encoding import keep_option
@@ -342,15 +341,15 @@ class Worker:
         address, client = connect(redis_url or settings.full_url())
         async with contextlib.AsyncExitStack() as resources:
             lifespan: RunningLifespan | None = None
-            if self._lifespan is not None:
-                try:
+            try:
+                if self._lifespan is not None:
                     lifespan = await RunningLifespan.start(self._lifespan, self)
-                except BaseException:
-                    client.close()
-                    raise
-                resources.push_async_callback(lifespan.stop)
-            if schedules_run:
-                await self._apply_schedules(client, keys)
+                    resources.push_async_callback(lifespan.stop)
+                if schedules_run:
+                    await self._apply_schedules(address.url, keys)
+            except BaseException:
+                client.close()
+                raise
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
             children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
             self._engine = engine = Engine(keys, address, options, owner)
@@ -358,9 +357,9 @@ class Worker:
             if lifespan is not None:
                 engine.link.set_state(lifespan.state)
             self._runner = JobRunner(engine, self._calls(threads, children))
-            renewer = Renewer(engine, client, self._tasks, self._runner.cancel)
-            renewer.start()
-            resources.callback(renewer.stop)
+            renewal = Renewal(engine, client, self._tasks, self._runner.cancel)
+            renewal.start()
+            resources.callback(renewal.stop)
             await engine.open(self._runner.start, self._runner.fail_refused)
             self._resources = resources.pop_all()
         engine.log.info(
@@ -368,16 +367,14 @@ class Worker:
             concurrency=options.concurrency, redis=address, prefix=keys.prefix, worker=options.name,
         )  # fmt: skip
 
-    async def _apply_schedules(self, client: Client, keys: QueueKeys) -> None:
+    async def _apply_schedules(self, redis_url: str, keys: QueueKeys) -> None:
         packages = {schedules.package_of(spec.handler) for spec in self._tasks.values()}
         own = list(self._schedules.values())
-        try:
+        # A client of its own, since an idle worker's other client has no connection.
+        with contextlib.closing(connect(redis_url)[1]) as client:
             await asyncio.to_thread(
                 schedules.apply, client, keys, own, packages=packages, prune=self._prune_schedules
             )
-        except BaseException:
-            client.close()
-            raise
 
     def _calls(self, threads: Threads, children: IsolatedPool) -> dict[str | None, Call]:
         """Wrap each handler; return the calls by job name, with the key None for other names."""

@@ -34,7 +34,6 @@ from qctl.wire.scripts import ScriptCall, sha, source
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.
 Callback = Callable[[Any], None]
 MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
-_CHECK_SILENCE_EVERY_S = 1.0
 # Within this many turns, an event loop reads data that has arrived, and notices a disconnect.
 _MAX_TURNS = 4
 _MAX_REFUSAL_BYTES = 4096
@@ -258,7 +257,7 @@ class AsyncConnection:
             self._poll.register(sock.fileno(), select.POLLIN)
         if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
+        self._silence_check = loop.call_later(self._max_silence_s, self._check_silence)
 
     def receive(self, data: bytes) -> None:
         """Hand the replies in ``data`` to their callbacks."""
@@ -373,10 +372,13 @@ class AsyncConnection:
         if self._transport is None:
             return
         loop = asyncio.get_running_loop()
-        if self._unanswered and loop.time() - self._heard_at > self._max_silence_s:
+        # No reply to a command that is sent later is overdue before the next check.
+        since = self._heard_at if self._unanswered else loop.time()
+        left_s = since + self._max_silence_s - loop.time()
+        if left_s <= 0:
             self.drop(TimeoutError(f"no answer for {self._max_silence_s:g} s"))
             return
-        self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
+        self._silence_check = loop.call_later(left_s, self._check_silence)
 
     async def _notice_end(self) -> None:
         """Drop a connection that the server closed while the event loop was not running."""

@@ -1,4 +1,4 @@
-"""Renews locks and looks for cancelled jobs, from a thread with its own connection.
+"""Renews locks and looks for cancelled jobs, from a thread for all workers of one Redis.
 
 Jobs keep their locks even while the app blocks the event loop, unless the blocking code also holds
 Python's global interpreter lock. The thread logs which job blocks the event loop.
@@ -7,12 +7,13 @@ Python's global interpreter lock. The thread logs which job blocks the event loo
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from qctl.connection.address import Client
-from qctl.errors import QctlError
+from qctl.errors import QctlError, UnreachableError
 from qctl.runtime.handlers.tasks import TaskSpec
 from qctl.runtime.job.job import Job
 from qctl.runtime.loop.cancelling import CancelRequests
@@ -24,11 +25,11 @@ from qctl.wire.write import worker_calls
 MAX_PAUSE_S = 0.5
 
 
-class Renewer(threading.Thread):
+class Renewal:
     """Renews the locks of an engine's jobs.
 
     Args:
-        client: used only by this thread, which closes the client at its end.
+        client: used and closed only by the thread, which may use it for the thread's other engines.
         tasks, cancel: see ``CancelRequests``.
     """
 
@@ -39,39 +40,60 @@ class Renewer(threading.Thread):
         tasks: Mapping[str | None, TaskSpec],
         cancel: Callable[[Job, str], None],
     ) -> None:
-        super().__init__(name=f"renew {engine.keys.name}", daemon=True)
-        self._engine = engine
-        self._client = client
-        self._loop = asyncio.get_running_loop()
+        self.engine = engine
+        self.client = client
         self._requests = CancelRequests(engine, tasks, cancel)
-        self._stop_wanted = threading.Event()
         # Renew a lock after a quarter of its time (wire format 7.4). Check at least twice as often.
         self._renew_after_s = engine.options.lock_ttl_s / 4
-        self._pause_s = min(MAX_PAUSE_S, self._renew_after_s / 2)
-        self._beat_at = time.monotonic()
-        self._has_warned = False
+        self.pause_s = min(MAX_PAUSE_S, self._renew_after_s / 2)
         self._is_failing = False
+        self._thread: RenewalThread
+
+    def start(self) -> None:
+        """Begin to renew, in a thread for all engines of this Redis on the running event loop."""
+        loop, address = asyncio.get_running_loop(), self.engine.connection.address
+        # The queues of a cluster may be on different servers, so each has a thread of its own.
+        redis = self.engine.keys("") if address.mode == "cluster" else ""
+        key = (loop, address.url, redis)
+        with _guard:
+            thread = _threads.get(key)
+            if thread is None:
+                thread = _threads[key] = RenewalThread(key)
+                thread.renewals.append(self)
+                thread.start()
+            else:
+                thread.renewals.append(self)
+                thread.changed.set()
+            self._thread = thread
 
     def stop(self) -> None:
-        """Tell the thread to end, without waiting for the end of its last call."""
-        self._stop_wanted.set()
+        """Renew no more. Does not wait for the end of the thread's last call."""
+        with _guard:
+            if self in self._thread.renewals:
+                self._thread.renewals.remove(self)
+                self._thread.ended.append(self)
+        self._thread.changed.set()
 
-    def run(self) -> None:
-        while not self._stop_wanted.wait(self._pause_s):
-            self._watch_loop()
-            try:
-                self._renew()
-                self._requests.look(self._client)
-            except QctlError as error:
-                if not self._is_failing:
-                    self._engine.log.error("locks cannot be renewed", why=error.why or error.what)
-                self._is_failing = True
-            else:
-                self._is_failing = False
-        self._client.close()
+    def check(self, client: Client) -> None:
+        """Renew the locks that are due, and answer requests to cancel jobs; log what fails.
 
-    def _renew(self) -> None:
-        engine = self._engine
+        Raises:
+            UnreachableError: Redis is away.
+        """
+        try:
+            self._renew(client)
+            self._requests.look(client)
+        except QctlError as error:
+            if not self._is_failing:
+                self.engine.log.error("locks cannot be renewed", why=error.why or error.what)
+            self._is_failing = True
+            if isinstance(error, UnreachableError):
+                raise
+        else:
+            self._is_failing = False
+
+    def _renew(self, client: Client) -> None:
+        engine = self.engine
         now = time.monotonic()
         # ``list`` copies the jobs atomically: the event loop cannot change ``in_hand`` meanwhile.
         jobs = list(engine.in_hand.values())
@@ -80,13 +102,13 @@ class Renewer(threading.Thread):
         for start in range(0, len(due), worker_calls.MAX_BATCH):
             chunk = due[start : start + worker_calls.MAX_BATCH]
             answers = scripts.run_all(
-                self._client,
+                client,
                 [worker_calls.renew(engine.keys, lock_ms, job.id, job.token) for job in chunk],
             )
             held = [job.id for job, answer in zip(chunk, answers, strict=True) if answer]
             if held:
                 # Otherwise the next stalled check would take these jobs for stalled.
-                self._client.call(*worker_calls.forget_marks(engine.keys, held))
+                client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
                 # A settled job has no lock, and a job that is ending may have just been settled.
@@ -96,23 +118,90 @@ class Renewer(threading.Thread):
                         "lock lost: another worker may run the job now", job=job.id, name=job.name
                     )
 
-    def _watch_loop(self) -> None:
+
+# An event loop, the URL of a Redis, and in a cluster the key of a queue.
+Key = tuple[asyncio.AbstractEventLoop, str, str]
+
+
+class RenewalThread(threading.Thread):
+    """Checks the renewals of one Redis on one event loop, until the last one has stopped.
+
+    Attributes:
+        renewals: the renewals to check. ``_guard`` guards this list and the next.
+        ended: renewals whose clients must be closed.
+        changed: set when one of these lists has changed.
+    """
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(name="renew locks", daemon=True)
+        self._key = key
+        self._loop = key[0]
+        self.renewals: list[Renewal] = []
+        self.ended: list[Renewal] = []
+        self.changed = threading.Event()
+        self._beat_at = time.monotonic()
+        self._has_warned = False
+
+    def run(self) -> None:
+        while renewals := self._next_renewals():
+            if self.changed.wait(min(renewal.pause_s for renewal in renewals)):
+                self.changed.clear()
+                continue
+            self._watch_loop(renewals)
+            try:
+                for renewal in renewals:
+                    renewal.check(renewals[0].client)
+            except UnreachableError:
+                # The other renewals would have to wait for the same Redis.
+                continue
+
+    def _next_renewals(self) -> list[Renewal]:
+        """Close the clients of ended renewals, and return the others; [] ends the thread."""
+        with _guard:
+            ended, self.ended = self.ended, []
+            renewals = self.renewals[:]
+            if not renewals:
+                del _threads[self._key]
+        for renewal in ended:
+            renewal.client.close()
+        return renewals
+
+    def _watch_loop(self, renewals: list[Renewal]) -> None:
         def beat() -> None:
             self._beat_at = time.monotonic()
 
         blocked_s = time.monotonic() - self._beat_at
-        if blocked_s < self._engine.options.blocked_after_s:
+        if blocked_s < min(renewal.engine.options.blocked_after_s for renewal in renewals):
             self._has_warned = False
         elif not self._has_warned:
             self._has_warned = True
-            task = asyncio.current_task(self._loop)
-            jobs = [job for job in list(self._engine.in_hand.values()) if job.task is task]
-            fields = {"job": jobs[0].id, "name": jobs[0].name} if jobs and task else {}
-            self._engine.log.warning(
-                "the event loop is blocked", for_s=round(blocked_s, 1), **fields
-            )
+            self._warn(renewals, blocked_s)
         try:
             self._loop.call_soon_threadsafe(beat)
         except RuntimeError:
             # The event loop is closed.
-            self._stop_wanted.set()
+            for renewal in renewals:
+                renewal.stop()
+
+    def _warn(self, renewals: list[Renewal], blocked_s: float) -> None:
+        task = asyncio.current_task(self._loop)
+        engine, fields = renewals[0].engine, {}
+        for renewal in renewals:
+            for job in list(renewal.engine.in_hand.values()):
+                if task and job.task is task:
+                    engine, fields = renewal.engine, {"job": job.id, "name": job.name}
+        engine.log.warning("the event loop is blocked", for_s=round(blocked_s, 1), **fields)
+
+
+_guard = threading.Lock()
+_threads: dict[Key, RenewalThread] = {}
+
+
+def _forget_threads() -> None:
+    """Begin anew in a forked child, which has no threads, and in which the lock may be held."""
+    global _guard  # noqa: PLW0603 - a lock cannot be reset
+    _guard = threading.Lock()
+    _threads.clear()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
