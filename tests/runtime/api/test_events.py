@@ -89,24 +89,31 @@ async def upto(events):  # type: ignore[no-untyped-def]
                 return
 
 
-def test_a_restart_that_loses_events_is_reported(start_redis: Callable[..., RedisServer]) -> None:
-    server = start_redis("--save", "")
+def test_a_restart_of_redis(start_redis: Callable[..., RedisServer]) -> None:
+    """It interrupts a wait for a result. If it loses events, the place is marked."""
+    server = start_redis()
 
     async def use() -> None:
         async with AsyncQueue("q", redis_url=server.url, prefix="bull") as queue:
-            await queue.add("a")
+            handle = await queue.add("a")
             events = queue.events(after="0-0")
-            assert (await anext(events)).name == "added"
-            assert (await anext(events)).name == "waiting"
+            seen = [await anext(events), await anext(events)]
+            assert [event.name for event in seen] == ["added", "waiting"]
+            with contextlib.closing(connect(server.url)[1]) as client:
+                client.call("SAVE")
+                emit(client, "progress", handle, data="50")
+            assert (await anext(events)).values == {"data": 50}
             following = asyncio.ensure_future(anext(events))
+            waiter = asyncio.create_task(handle.result(30))
             await asyncio.sleep(0.1)
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
             with contextlib.closing(connect(server.url)[1]) as client:
-                emit(client, "completed", "1", returnvalue="1")
+                emit(client, "completed", handle, returnvalue="5")
             missed = await asyncio.wait_for(following, 20)
             assert missed.name == "missed"
             assert (await asyncio.wait_for(anext(events), 20)).name == "completed"
             await events.aclose()
+            assert await waiter == 5
 
     asyncio.run(use())
