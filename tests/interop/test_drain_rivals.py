@@ -10,7 +10,8 @@ from tests.labs.servers import wait_until
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 
-@pytest.mark.parametrize("who", ["qctl", 5, 6])
+# BullMQ 6 writes the same as qctl, but for its note, which BullMQ 5 does not write either.
+@pytest.mark.parametrize("who", ["qctl", 5])
 def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -> None:
     version = who if isinstance(who, int) else 6
     lab.app(version=version)
@@ -40,7 +41,8 @@ def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -
     lab.prove(added)
 
 
-@pytest.mark.parametrize("who", ["qctl", 5, 6])
+# BullMQ 6 writes the same as qctl, but for its note, which BullMQ 5 does not write either.
+@pytest.mark.parametrize("who", ["qctl", 5])
 def test_a_queue_paused_by_another_during_the_drain_stays_paused(lab: Lab, who: str | int) -> None:
     version = who if isinstance(who, int) else 6
     lab.app(version=version)

@@ -56,18 +56,44 @@ def drain_words(app: ManagedApp, *more: str) -> tuple[str, ...]:
     return ("drain", "q", "--then-restart", "--strategy", "pause", *options, *more)
 
 
+def check_processes(app: ManagedApp) -> None:
+    """Two processes that serve q, and the workers in them, are shown."""
+    status = run(app, "status", "--json").json
+    mine = [row for row in status["processes"] if row["target"] == app.target]
+    assert [row["queues"] for row in mine] == [["q"], ["q"]]
+    if app.shows_pids:
+        shown = {row["pid"] for row in mine}
+        assert len(shown) == 2
+        assert all(shown & pid_numbers(pid) for pid in app.pids())
+    workers = run(app, "workers", "q", "--json").json["workers"]
+    assert {row["process"] for row in workers} == {app.target}
+    up = re.findall(r"^qctl_process_up{.*} 1.0$", run(app, "metrics").out, re.MULTILINE)
+    assert sum(f'target="{app.target}"' in row for row in up) == 2
+
+
+def check_effects(app: ManagedApp) -> None:
+    """The two processes are examined, which have running jobs."""
+    impact = run(app, "impact", "--target", app.target, "--json").json
+    assert len(impact["processes"]) == 2
+    assert {row["kill_timeout_ms"] for row in impact["processes"]} != {0}
+    doctor = run(app, "doctor", "--target", app.target, "--json").json
+    assert doctor["examined"]["processes"] == 2
+    unknown = run(app, "restart", f"{app.target}x", "--json")
+    assert unknown.code == 3
+    assert app.target in unknown.out + unknown.err
+
+
 class TestManager:
-    @pytest.mark.parametrize("instances", [1, 2])
-    def test_under_load_nothing_is_lost_and_nothing_repeats(
-        self, app: ManagedApp, lab: Lab, instances: int
-    ) -> None:
-        """The app has no handler for the stop signal."""
-        app.start(instances)
+    def test_what_is_shown_and_a_restart_under_load(self, app: ManagedApp, lab: Lab) -> None:
+        """The app has no handler for the stop signal. One instance: see the other tests."""
+        app.start(2)
         before = app.pids()
-        assert len(before) == instances
+        assert len(before) == 2
+        check_processes(app)
         producer = lab.producer(EVERY_MS=80, JOB_MS=40)
         producer.wait_ids(8)
-        held = lab.hold(5 * instances)
+        held = lab.hold(10)
+        check_effects(app)
         drain = app.start_qctl(*drain_words(app))
         drain.await_step("waiting")
         lab.release()
@@ -79,7 +105,7 @@ class TestManager:
         assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
         assert report["unserved"] == []
         assert not any(map(is_alive, before))
-        assert len(app.pids()) == instances
+        assert len(app.pids()) == 2
         lab.prove(added)
 
     def test_a_crash_loop_names_the_error(self, app: ManagedApp, lab: Lab) -> None:
@@ -136,28 +162,3 @@ class TestManager:
         assert done.code == 0, done.err
         assert sorted(done.report["queues"]) == ["other", "q"]
         lab.prove(held, queue="other")
-
-    def test_what_status_impact_and_doctor_show(self, app: ManagedApp, lab: Lab) -> None:
-        app.start(2)
-        status = run(app, "status", "--json").json
-        mine = [row for row in status["processes"] if row["target"] == app.target]
-        assert [row["queues"] for row in mine] == [["q"], ["q"]]
-        if app.shows_pids:
-            shown = {row["pid"] for row in mine}
-            assert len(shown) == 2
-            assert all(shown & pid_numbers(pid) for pid in app.pids())
-        workers = run(app, "workers", "q", "--json").json["workers"]
-        assert {row["process"] for row in workers} == {app.target}
-        held = lab.hold(2)
-        impact = run(app, "impact", "--target", app.target, "--json").json
-        assert len(impact["processes"]) == 2
-        assert {row["kill_timeout_ms"] for row in impact["processes"]} != {0}
-        doctor = run(app, "doctor", "--target", app.target, "--json").json
-        assert doctor["examined"]["processes"] == 2
-        up = re.findall(r"^qctl_process_up{.*} 1.0$", run(app, "metrics").out, re.MULTILINE)
-        assert sum(f'target="{app.target}"' in row for row in up) == 2
-        lab.release()
-        lab.wait_completed(held)
-        unknown = run(app, "restart", f"{app.target}x", "--json")
-        assert unknown.code == 3
-        assert app.target in unknown.out + unknown.err
