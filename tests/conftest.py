@@ -7,6 +7,7 @@ Docker and systemd come from ``labs/fixtures.py``.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -54,6 +55,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
+# Nothing that the collection of tests makes is garbage before the end; see the hook below.
+gc.disable()
+
 __all__ = [
     "bullmq",
     "cluster",
@@ -95,6 +99,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         places.setdefault(item.path, seen[is_waiting] / totals[is_waiting])
         seen[is_waiting] += 1
     items.sort(key=lambda item: places[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what is made from now on only."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
