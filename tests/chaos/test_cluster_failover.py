@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -120,10 +119,7 @@ def test_events_and_wait_go_on(replicated: Replicated, fail_over: FailOver, tmp_
     tail = ("--prefix", KEYS.prefix, "--output", "ndjson")
     commands = (("events", "q", "--follow"), ("wait", "q", "--for", "job=1", "--timeout", "2m"))
     with contextlib.ExitStack() as stack:
-        events, wait = (
-            Running([sys.executable, "-m", "qctl", *words, *tail], env, tmp_path)
-            for words in commands
-        )
+        events, wait = (Running.qctl((*words, *tail), env, tmp_path) for words in commands)
         for each in (events, wait):
             stack.callback(each.close)
 

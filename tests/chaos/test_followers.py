@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], dict[str, Running]]]:
     def start(url: str) -> dict[str, Running]:
         env = {**os.environ, "QCTL_REDIS_URL": url, "XDG_CONFIG_HOME": str(tmp_path)}
         for name, words in COMMANDS.items():
-            running[name] = Running([sys.executable, "-m", "qctl", *words], env, tmp_path)
+            running[name] = Running.qctl(words, env, tmp_path)
         return running
 
     yield start

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.labs.drains import SECRET, Lab, open_lab
+from tests.labs.drains import SECRET, Lab, Running, open_lab, qctl_command
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer
 
@@ -47,16 +48,18 @@ def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
     lab.prove(lab.add(1))
     shown = [lab.qctl("status", "--json"), lab.qctl(*DRAIN, "--dry-run"), lab.qctl("workers")]
     added = [*lab.hold(), *lab.add(10)]
-    drain = lab.steps(*DRAIN, "--debug")
-    drain.await_step("waiting")
-    running = command_lines()
-    assert "-m qctl drain q" in running
-    assert "qctl.ops.drain.watchdog" in running
-    assert PASSWORD not in running
-    assert SECRET not in running
-    shown += [lab.qctl(*DRAIN), lab.qctl("resume", "q")]
-    lab.release()
-    shown.append(drain.finish())
+    # Not a fork, which has no command line of its own.
+    words = qctl_command(*DRAIN, "--debug", "--output", "ndjson", quick=False)
+    with contextlib.closing(Running.program(words, lab.env, lab.folder)) as drain:
+        drain.await_step("waiting")
+        running = command_lines()
+        assert "-m qctl drain q" in running
+        assert "qctl.ops.drain.watchdog" in running
+        assert PASSWORD not in running
+        assert SECRET not in running
+        shown += [lab.qctl(*DRAIN), lab.qctl("resume", "q")]
+        lab.release()
+        shown.append(drain.finish())
     assert shown[-1].code == 0, shown[-1].err
     kept = "".join(str(lab.client.call("GET", key)) for key in lab.traces())
     lab.prove(added)

@@ -409,7 +409,7 @@ def start_step(lab: Lab, folder: Path) -> Running:
         "QCTL_OUTPUT": "ndjson",
     }
     command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(file)]
-    return Running(command, env, folder)
+    return Running.program(command, env, folder)
 
 
 def test_github_actions(lab: Lab, checkout: Path) -> None:

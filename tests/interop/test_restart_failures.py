@@ -101,14 +101,14 @@ def test_pm2_dies_during_the_wait(pm2: Pm2, redis_server: RedisServer, lab: Lab)
     folder = lab.folder / "apart"
     folder.mkdir()
     with drain_lab.open_lab(pm2, redis_server, folder) as apart:
-        apart.app(LOCK_MS=1000)
+        # Its agent ends the app with PM2.
+        apart.app(LOCK_MS=1000, options={"pmx": True})
         worker = pm2.pid("app")
         daemon = int((pm2.home / "pm2.pid").read_text())
         try:
             added = apart.hold()
             drain = apart.steps(*DRAIN)
             drain.await_step("waiting")
-            # Its apps end with it.
             kill(daemon)
             done = drain.finish()
             assert done.code == 6, done.err

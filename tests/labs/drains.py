@@ -28,6 +28,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
+from tests.labs.forked_qctl import ForkedQctl
 from tests.labs.node import HERE, NodeBull, node, node_env, runs
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
@@ -83,19 +84,21 @@ def qctl_command(*words: str, quick: bool) -> list[str]:
     Args:
         quick: start a restart with the short times of ``quick_qctl.py``.
     """
-    if quick and words[:1] in {("drain",), ("restart",)}:
+    if quick and is_restart(words):
         return [sys.executable, "-P", str(_QUICK_QCTL), *words]
     return [sys.executable, "-m", "qctl", *words]
+
+
+def is_restart(words: Sequence[str]) -> bool:
+    """Whether a command may restart workers."""
+    return words[:1] in {("drain",), ("restart",)}
 
 
 class Running:
     """A qctl at work; its lines are read as they come."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
-        self._process = subprocess.Popen(
-            command, env=env, cwd=folder, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+    def __init__(self, process: subprocess.Popen[str] | ForkedQctl) -> None:
+        self._process = process
         self._out: list[str] = []
         self._err: list[str] = []
         self._watchdogs: set[int] = set()
@@ -105,6 +108,26 @@ class Running:
         ]
         for thread in self._threads:
             thread.start()
+
+    @classmethod
+    def qctl(
+        cls, words: Sequence[str], env: Mapping[str, str], folder: Path, *, quick: bool = False
+    ) -> Running:
+        """Start qctl.
+
+        Args:
+            quick: start a restart with the short times of ``quick_qctl.py``.
+        """
+        return cls(ForkedQctl(words, env, folder, quick=quick and is_restart(words)))
+
+    @classmethod
+    def program(cls, command: Sequence[str], env: Mapping[str, str], folder: Path) -> Running:
+        """Start a program that starts qctl."""
+        process = subprocess.Popen(
+            command, env=env, cwd=folder, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        return cls(process)
 
     @staticmethod
     def _read(stream: Any, lines: list[str]) -> None:
@@ -333,6 +356,9 @@ class Lab:
         }
         prefixes = {q: str(own["PREFIX"]).replace("$QUEUE", q) for q in queues.split(",")}
         before = {queue: self.count_workers(queue, prefixes[queue]) for queue in prefixes}
+        # PM2's agent inside the app takes a fifth of its start. It has a say in how apps crash.
+        agent = {} if {"CRASH_MS", "DIE_IF"} & set(env) else {"pmx": False}
+        options = {**agent, **options}
         self.pm2.start(name, env=own, instances=instances, cluster=cluster, **options)
         for queue, prefix in prefixes.items():
             self.wait_workers(queue, before[queue] + instances, prefix)
@@ -341,8 +367,13 @@ class Lab:
         return sum(w.queue == queue for w in list_workers(self.client, prefix) or ())
 
     def wait_workers(self, queue: str = "q", count: int = 1, prefix: str = "bull") -> None:
+        """Wait until so many workers are connected, and have made the queue, as they do next."""
+        meta = QueueKeys(prefix, queue)("meta")
         wait_until(
-            lambda: self.count_workers(queue, prefix) == count,
+            lambda: (
+                self.count_workers(queue, prefix) == count
+                and (not count or self.client.call("EXISTS", meta))
+            ),
             f"{count} worker(s) of {queue}",
             timeout_s=30,
         )
@@ -405,8 +436,8 @@ class Lab:
 
     def start(self, *args: str, env: Mapping[str, str] = {}) -> Running:
         """Start qctl; if the test leaves it running, it is ended with the lab."""
-        command = qctl_command(*args, quick=not self.watch)
-        self._running.append(Running(command, {**self.env, **env}, self.folder))
+        env = {**self.env, **env}
+        self._running.append(Running.qctl(args, env, self.folder, quick=not self.watch))
         return self._running[-1]
 
     def qctl(self, *args: str, env: Mapping[str, str] = {}) -> Done:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ class Flow:
         self._thread.start()
         env = {**os.environ, "QCTL_REDIS_URL": url, "XDG_CONFIG_HOME": str(folder)}
         words = ("events", keys.name, "--follow", "--prefix", keys.prefix, "--output", "ndjson")
-        self._follower = Running([sys.executable, "-m", "qctl", *words], env, folder)
+        self._follower = Running.qctl(words, env, folder)
 
     def _write(self) -> None:
         words = ("XADD", self._keys("events"), "*", "event", "progress", "jobId", "1")

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import re
-import select
-import subprocess
 import sys
-import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from qctl.connection.address import Client
 from qctl.connection.socket_client import encode
+from tests.labs.drains import Running
 
 Word = str | bytes
-TIMEOUT_S = 60.0
 
 # Each must come out as harmless text, whoever wrote it.
 TEXTS: tuple[Word, ...] = (
@@ -90,79 +85,12 @@ class Result:
         return found
 
 
-# Forks a process for each run: most of a command's time is that of its imports.
-FORKS = """
-import json, os, sys
-import qctl.cli.program, qctl.cli.streams, qctl.ops.queues.status, rich.table
-from qctl.cli.main import main
-for line in sys.stdin.buffer:
-    job = json.loads(line)
-    if child := os.fork():
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        continue
-    code = 1
-    try:
-        os.chdir(job["folder"])
-        os.environ.clear()
-        os.environ.update(job["env"])
-        for number, name in enumerate(("/dev/null", job["out"], job["err"])):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdin = open(0, closefd=False)
-        sys.stdout = open(1, "w", errors="surrogateescape", closefd=False)
-        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)
-        sys.argv = ["qctl", *job["words"]]
-        main()
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-"""
-
-
-class Warm:
-    """A process with qctl loaded, which runs one command at a time in a child of its own."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-X", "utf8", "-c", FORKS],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        atexit.register(self._process.kill)
-
-    def run(
-        self, words: list[str], env: Mapping[str, str], folder: Path
-    ) -> tuple[int, bytes, bytes]:
-        """The exit code, stdout and stderr of one command."""
-        out, err = folder / "stdout", folder / "stderr"
-        job = {"words": words, "env": env, "folder": str(folder), "out": str(out), "err": str(err)}
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        with self._lock:
-            stdin.write(json.dumps(job).encode() + b"\n")
-            stdin.flush()
-            ready, _, _ = select.select([stdout], [], [], TIMEOUT_S)
-            assert ready, f"no end within {TIMEOUT_S:g} s: {words}"
-            return int(stdout.readline()), out.read_bytes(), err.read_bytes()
-
-
-@cache
-def warm() -> Warm:
-    return Warm()
-
-
 class Qctl:
-    """Runs ``python -m qctl`` in a folder without configuration."""
+    """Runs qctl in a folder without configuration."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.url = url
-        # Started before the threads of `all`, each of which would start one of its own.
-        warm()
 
     def __call__(self, *arguments: Word, url: str | None = None, **env: str) -> Result:
         """One run, to its end; the arguments may be bytes."""
@@ -179,8 +107,8 @@ class Qctl:
             **env,
         }
         words = [os.fsdecode(word) for word in arguments]
-        code, out, err = warm().run(words, surroundings, self.folder)
-        return Result(arguments, code, out.decode(), err.decode())
+        done = Running.qctl(words, surroundings, self.folder).finish()
+        return Result(arguments, done.code, done.out, done.err)
 
     def all(self, commands: Iterable[Sequence[Word]], **env: str) -> list[Result]:
         """Many runs, some of them at the same time; results in the order of the commands."""

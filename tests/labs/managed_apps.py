@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 
@@ -51,7 +51,9 @@ class Pm2App:
     def start(self, instances: int = 1, **env: object) -> None:
         """See ``ManagedApp``."""
         options = {"queues": str(env.pop("QUEUES", "q")), "concurrency": env.pop("CONCURRENCY", 5)}
-        self._lab.app(instances=instances, **options, **env)  # type: ignore[arg-type]
+        # With PM2's agent, as PM2 starts apps by default.
+        own: dict[str, Any] = {"options": {"pmx": True}}
+        self._lab.app(instances=instances, **own, **options, **env)  # type: ignore[arg-type]
 
     def pids(self) -> list[int]:
         """See ``ManagedApp``."""

@@ -51,6 +51,7 @@ class Pm2:
                 "PM2_DISCRETE_MODE": "true",
             }
         )
+        self._starter: subprocess.Popen[str] | None = None
 
     def run(self, *args: str, timeout_s: float = 60.0, check: bool = True) -> str:
         """``pm2 ARGS``; its stdout."""
@@ -93,10 +94,28 @@ class Pm2:
         }
         file = self.home / f"{name}.config.json"
         file.write_text(json.dumps({"apps": [app]}))
-        self.run("start", str(file))
+        self._start(file)
         if online:
             self.wait_online(name, instances)
         return self.rows(name)
+
+    def _start(self, file: Path) -> None:
+        """``pm2 start FILE``; the command starts the daemon, too."""
+        if not self._ask("getVersion", {}):
+            self.run("start", str(file))
+            return
+        if self._starter is None:
+            self._starter = subprocess.Popen(
+                [*node(), str(HERE / "pm2_start.js")], env=self.env, cwd=self.home, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+        assert self._starter.stdin is not None
+        assert self._starter.stdout is not None
+        self._starter.stdin.write(f"{file}\n")
+        self._starter.stdin.flush()
+        answer = self._starter.stdout.readline()
+        if answer != "null\n":
+            pytest.fail(f"pm2 start failed: {answer}")
 
     def rows(self, name: str = "") -> list[Row]:
         """Its processes, or those of one app. Read from its socket: `pm2 jlist` takes 0.5 s."""
@@ -163,6 +182,9 @@ class Pm2:
 
     def kill(self) -> None:
         """End the daemon, its apps and their children, and remove its home."""
+        if self._starter is not None:
+            self._starter.communicate(timeout=10)
+            self._starter = None
         family = self._family()
         if family:
             with contextlib.suppress(subprocess.TimeoutExpired, pytest.fail.Exception):

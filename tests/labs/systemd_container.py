@@ -189,7 +189,7 @@ class Machine:
             quick: see ``Lab``.
         """
         command = self.command(*qctl_command(*words, quick=quick), env=env)
-        return Running(command, dict(os.environ), self.engine.home)
+        return Running.program(command, dict(os.environ), self.engine.home)
 
     def pids(self, *words: str) -> list[int]:
         """The pids, on this machine, of its processes with all ``words`` in their command line."""
