@@ -35,8 +35,10 @@ from qctl.wire.read.census import read_census
 from qctl.wire.read.children import children
 from qctl.wire.read.rights import DRAIN, read_missing_rights
 from qctl.wire.replies import to_dict
-from qctl.wire.schedulers import scheduling
-from qctl.wire.write import worker_calls
+from qctl.wire.schedulers import migration, scheduling
+from qctl.wire.schedulers.iterations import Iteration, Registered
+from qctl.wire.states import DELAY_FACTOR
+from qctl.wire.write import cancelling, worker_calls
 from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
 from qctl.wire.write.limits import GlobalRateLimit, set_limits
 from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
@@ -55,6 +57,9 @@ from tests.labs.servers import wait_until
 
 NOW = 1_700_000_000_000
 HELD_BY = "t:0"
+# A legacy repeatable, and its pending job.
+FAR = 4_000_000_000_000
+LEGACY, LEGACY_JOB = "n::::60000", f"repeat:legacy:{FAR}"
 Act = Callable[[Client, QueueKeys], Any]
 
 
@@ -84,6 +89,10 @@ def fill(client: Client, keys: QueueKeys, name: str) -> None:
     client.call("SADD", keys("stalled"), "lost")
     scripts.run_call(client, upsert(keys))
     hold_lease(client, keys, holder("me"))
+    client.call("HSET", keys.cancel_requests, "3", "asked")
+    if name == "migrate_repeatable":
+        put(client, LEGACY_JOB, "delayed", keys=keys, score=FAR * DELAY_FACTOR, rjk=LEGACY)
+        client.call("ZADD", keys("repeat"), FAR, LEGACY)
     if name == "resume":
         pause(client, keys, holder("me"))
 
@@ -98,6 +107,17 @@ def fail(keys: QueueKeys, job_id: str) -> scripts.ScriptCall:
 def upsert(keys: QueueKeys) -> scripts.ScriptCall:
     schedule = scheduling.Schedule(every=60)
     return scheduling.upsert_call(keys, "s", schedule, None, None, JobOptions(), NOW)
+
+
+def migrate_repeatable(client: Client, keys: QueueKeys) -> str:
+    fields = to_dict(client.call("HGETALL", keys(LEGACY_JOB)))
+    pending = Iteration(LEGACY_JOB, "delayed", fields)
+    entry = Registered(LEGACY, FAR, None, {}, f"repeat:{LEGACY}:", pending)
+    new = migration.NewScheduler(
+        id="new", name="n", pattern=None, every_ms=60_000, tz=None, limit=None, start_ms=None,
+        end_ms=None, next_ms=FAR,
+    )  # fmt: skip
+    return migration.migrate(client, keys, entry, new, NOW)
 
 
 def next_iteration(client: Client, keys: QueueKeys) -> Any:
@@ -128,6 +148,7 @@ REFUSED: dict[str, Act] = {
     "report_cleaned": lambda client, keys: report_cleaned(client, keys, 1),
     "fail": call(lambda keys: fail(keys, "3")),
     "give_back": call(lambda keys: worker_calls.give_back(keys, [("3", HELD_BY), ("4", HELD_BY)])),
+    "migrate_repeatable": migrate_repeatable,
     "next_iteration": next_iteration,
     "pause": lambda client, keys: pause(client, keys, holder("me")).changed,
     "promote": lambda client, keys: promote(client, keys, ["d", "5"]),
@@ -150,6 +171,9 @@ DONE: dict[str, Act] = {
     "disown": lambda client, keys: free_lease(client, keys, "me"),
     "hold_lease": lambda client, keys: hold_lease(client, keys, holder("you")),
     "rights": lambda client, keys: read_missing_rights(client, keys, DRAIN),
+    "swap_request": lambda client, keys: cancelling.answer(
+        client, keys, cancelling.Request("3", HELD_BY, "", "asked"), cancelling.CANCELLING
+    ),
     "renew": call(lambda keys: worker_calls.renew(keys, 30_000, "3", HELD_BY)),
 }
 
