@@ -141,7 +141,7 @@ def test_steps_shrink_again_after_a_backlog() -> None:
     size.note_all_in_flight(50, has_backlog=False)
     assert size.jobs == 50
     for expected in (25, 12, 6, 5, 5):
-        size.note_free_step()
+        size.note_partial_step()
         assert size.jobs == expected
 
 
@@ -150,5 +150,5 @@ def test_steps_of_a_small_worker_keep_their_size() -> None:
     for _ in range(5):
         size.note_all_in_flight(1, has_backlog=True)
         assert size.jobs == 1
-    size.note_free_step()
+    size.note_partial_step()
     assert size.jobs == 1

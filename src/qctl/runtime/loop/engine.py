@@ -149,7 +149,7 @@ class Engine:
         if not self.connection.is_open:
             self._recovery.begin([], None)
             return
-        step_size, sent = self._step_size, 0
+        step_size, sent, is_partial = self._step_size, 0, False
         may_fetch = not self.is_stopping and self._limit_timer is None
         while self._steps_in_flight < MAX_STEPS_IN_FLIGHT and self.connection.is_open:
             settling = min(len(self._completed), step_size.jobs)
@@ -159,8 +159,10 @@ class Engine:
                 wanted = max(min(self._free, step_size.jobs), 0)
             if not settling and (not wanted or self._fetches_in_flight):
                 # Start no fetch-only step while another one is in flight.
-                step_size.note_free_step()
+                if is_partial:
+                    step_size.note_partial_step()
                 return
+            is_partial = settling < step_size.jobs
             self._send_step(settling, wanted)
             sent += settling
         has_more = may_fetch and self._free > 0 and not self._nothing_to_fetch

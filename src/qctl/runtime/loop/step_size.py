@@ -14,8 +14,8 @@ MIN_JOBS = 5
 class StepSize:
     """Follows the load: a worker's steps double while they are the bottleneck, else they halve.
 
-    The steps are not the bottleneck if the worker has nothing to send although one more step may be
-    in flight. They are the bottleneck if a backlog (ended jobs to settle, or free places to fill)
+    The steps are not the bottleneck if the worker sends one that is smaller than ``jobs`` although
+    another one may be in flight. They are the bottleneck if a backlog (ended jobs to settle, or free places to fill)
     is left behind again and again, until more jobs than the worker runs at a time were settled. A
     convoy leaves a backlog behind too, but only for so many jobs.
 
@@ -35,8 +35,8 @@ class StepSize:
         self._settled_with_backlog = 0
         self.jobs = min(MIN_JOBS, max_jobs)
 
-    def note_free_step(self) -> None:
-        """Note that one more step could be sent, but there is nothing to send."""
+    def note_partial_step(self) -> None:
+        """Note a step of fewer than ``jobs``, after which one more could be sent."""
         self._settled_with_backlog = 0
         self._halve(min(self._halvings + 1, self._max_halvings))
 
