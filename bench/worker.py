@@ -1,14 +1,18 @@
 """Jobs a second of qctl's worker beside BullMQ's, on one Redis, in turn.
 
-    python bench/worker.py [--rounds 5] [--jobs 20000] [--sleep-ms 0] [--without-python-bullmq]
+    python bench/worker.py [--rounds 5] [--jobs 20000] [--only no-op|wait|compute]
+        [--without-python-bullmq]
 
-Every run: a private Redis is emptied, filled with jobs (in the form that BullMQ's own producer
-gives them), and one worker takes them all; each peer is a process of its own, and they take turns,
-so that a slow moment of the machine hits all of them alike. Printed are medians: jobs a second, and
-the CPU time that a job cost the worker and Redis. The ratios are medians of the rounds' ratios.
+Measured are handlers that do nothing, that await 1, 10 and 100 ms, and that compute for 1 ms in one
+process and in two. Every run: a private Redis is emptied, filled with jobs (in the form that
+BullMQ's own producer gives them), and one worker takes them all; each peer is a process of its own,
+and they take turns, so that a slow moment of the machine hits all of them alike. Printed are
+medians: jobs a second, and the CPU time that a job cost the worker and Redis. The ratios are
+medians of the rounds' ratios.
 
-Node needs the packages of the interop tests (any of those tests installs them); BullMQ's Python
-port is installed into a temporary folder.
+"asyncio alone" is the bound of every worker on asyncio: as many loops of ``asyncio.sleep`` with no
+queue. Node needs the packages of the interop tests (any of those tests installs them); BullMQ's
+Python port is installed into a temporary folder.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from qctl.connection.address import Client
@@ -37,12 +42,42 @@ KEYS = QueueKeys("bull", "bench")
 Row = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Case:
+    """Handlers that do nothing (``ms`` 0), ``wait`` or ``compute``, in workers of one size."""
+
+    concurrency: int
+    handler: str = "wait"
+    ms: int = 0
+
+    def __str__(self) -> str:
+        does = {"wait": "await", "compute": "compute for"}[self.handler]
+        return (
+            f"concurrency {self.concurrency}, handlers {does} {self.ms} ms"
+            if self.ms
+            else (f"concurrency {self.concurrency}, no-op handlers")
+        )
+
+    def jobs(self, limit: int) -> int:
+        """How many jobs a run has: enough for about 2 s."""
+        if not self.ms:
+            return limit if self.concurrency > 1 else limit // 5
+        at_a_time = self.concurrency if self.handler == "wait" else 1
+        return min(limit, 2000 * at_a_time // self.ms)
+
+
+CASES = {
+    "no-op": [Case(1), Case(10), Case(100)],
+    "wait": [Case(100, ms=1), Case(100, ms=10), Case(100, ms=100)],
+    "compute": [Case(10, "compute", 1)],
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--sleep-ms", type=int, default=0, help="what a handler awaits")
-    parser.add_argument("--concurrency", type=int, nargs="*", default=[1, 10, 100])
+    parser.add_argument("--only", choices=CASES)
     parser.add_argument("--without-python-bullmq", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="qb-", dir="/tmp"))
@@ -50,9 +85,10 @@ def main() -> None:
     try:
         client = connect(f"redis://127.0.0.1:{port}/0")[1]
         python = None if options.without_python_bullmq else install_python_bullmq(folder)
-        for concurrency in options.concurrency:
-            peers = commands(port, concurrency, python, two=options.sleep_ms == 0)
-            report(concurrency, options, run_rounds(client, peers, options, concurrency))
+        for kind in [options.only] if options.only else CASES:
+            for case in CASES[kind]:
+                peers = commands(port, case, python)
+                report(case, options.rounds, run_rounds(client, peers, options, case))
         client.close()
     finally:
         redis.terminate()
@@ -60,22 +96,18 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def commands(
-    port: int, concurrency: int, python: str | None, *, two: bool
-) -> dict[str, tuple[list[str], int]]:
-    """Peer → its command without count and sleep, and how many processes share the jobs."""
-    ours = [sys.executable, str(PEERS / "qctl_worker.py"), str(port), str(concurrency)]
+def commands(port: int, case: Case, python: str | None) -> dict[str, tuple[list[str], int]]:
+    """Peer → its command without count and handler, and how many processes share the jobs."""
+    size = [str(port), str(case.concurrency)]
+    ours = [sys.executable, str(PEERS / "qctl_worker.py"), *size]
     peers = {
-        "BullMQ 6 (Node)": (
-            ["node", str(PEERS / "bullmq_worker.js"), str(port), str(concurrency)], 1,
-        ),
+        "BullMQ 6 (Node)": (["node", str(PEERS / "bullmq_worker.js"), *size], 1),
         "qctl": (ours, 1),
-    }  # fmt: skip
-    if two:
+    }
+    if case.handler == "compute" or not case.ms:
         peers["qctl, 2 processes"] = (ours, 2)
-    if python:
-        script = str(PEERS / "python_bullmq_worker.py")
-        peers["bullmq (Python)"] = ([python, script, str(port), str(concurrency)], 1)
+    if python and not case.ms:
+        peers["bullmq (Python)"] = ([python, str(PEERS / "python_bullmq_worker.py"), *size], 1)
     return peers
 
 
@@ -83,26 +115,30 @@ def run_rounds(
     client: Client,
     peers: dict[str, tuple[list[str], int]],
     options: argparse.Namespace,
-    concurrency: int,
+    case: Case,
 ) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {name: [] for name in peers}
+    if case.ms and case.handler == "wait":
+        rows["asyncio alone"] = []
     for _ in range(options.rounds):
         for name, (command, processes) in peers.items():
-            jobs = options.jobs if concurrency > 1 else options.jobs // 5
+            jobs = case.jobs(options.jobs)
             if "Python" in name:
                 # A tenth as fast: as many jobs would take the whole time.
                 jobs = min(jobs, max(jobs // 10, 500))
-            rows[name].append(run(client, command, processes, jobs, options.sleep_ms))
+            rows[name].append(run(client, command, processes, jobs, case))
+        if "asyncio alone" in rows:
+            rows["asyncio alone"].append(asyncio.run(bare_sleeps(case.concurrency, case.ms / 1000)))
     return rows
 
 
-def run(client: Client, command: Sequence[str], processes: int, jobs: int, sleep_ms: int) -> Row:
+def run(client: Client, command: Sequence[str], processes: int, jobs: int, case: Case) -> Row:
     fill(client, jobs)
     redis_cpu = cpu_of_redis(client)
     # Several processes share the jobs and end when the queue is empty, so the count is for one.
     running = [
         subprocess.Popen(
-            [*command, str(jobs), str(sleep_ms)],
+            [*command, str(jobs), case.handler, str(case.ms)],
             env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
             stdout=subprocess.PIPE, text=True,
         )
@@ -120,9 +156,8 @@ def run(client: Client, command: Sequence[str], processes: int, jobs: int, sleep
     }
 
 
-def report(concurrency: int, options: argparse.Namespace, rows: dict[str, list[Row]]) -> None:
-    handler = f"await {options.sleep_ms} ms" if options.sleep_ms else "no-op"
-    print(f"\nconcurrency {concurrency}, handlers: {handler}; medians of {options.rounds} rounds")
+def report(case: Case, rounds: int, rows: dict[str, list[Row]]) -> None:
+    print(f"\n{case}; medians of {rounds} rounds")
     print(f"{'':20} {'jobs/s':>8} {'worker µs/job':>14} {'Redis µs/job':>13} {'qctl is':>8}")
     for name, runs in rows.items():
         rate, worker, redis = (
@@ -131,16 +166,15 @@ def report(concurrency: int, options: argparse.Namespace, rows: dict[str, list[R
         ratio = statistics.median(
             ours["rate"] / theirs["rate"] for ours, theirs in zip(rows["qctl"], runs, strict=True)
         )
-        print(f"{name:20} {rate:8,.0f} {worker:14.1f} {redis:13.1f} {ratio:7.1f}x")
-    if options.sleep_ms:
-        print(f"ideal: {concurrency / options.sleep_ms * 1000:,.0f} jobs/s")
-        bare = asyncio.run(bare_sleeps(concurrency, options.sleep_ms / 1000))
-        print(f"bound: {bare:,.0f} a second is what asyncio's own timers let through with no queue")
+        print(f"{name:20} {rate:8,.0f} {worker:14.1f} {redis:13.1f} {ratio:7.2f}x", flush=True)
+    if case.ms:
+        at_a_time = case.concurrency if case.handler == "wait" else 1
+        print(f"ideal, for a process: {at_a_time / case.ms * 1000:,.0f} jobs/s")
 
 
-async def bare_sleeps(concurrency: int, sleep_s: float) -> float:
+async def bare_sleeps(concurrency: int, sleep_s: float) -> Row:
     """How many sleeps a second as many tasks make that do nothing else."""
-    done, began = 0, time.perf_counter()
+    done, cpu, began = 0, time.process_time(), time.perf_counter()
 
     async def sleep_on() -> None:
         nonlocal done
@@ -149,7 +183,12 @@ async def bare_sleeps(concurrency: int, sleep_s: float) -> float:
             done += 1
 
     await asyncio.gather(*(sleep_on() for _ in range(concurrency)))
-    return done / (time.perf_counter() - began)
+    took_s = time.perf_counter() - began
+    return {
+        "rate": done / took_s,
+        "worker_us": (time.process_time() - cpu) / done * 1e6,
+        "redis_us": 0.0,
+    }
 
 
 def fill(client: Client, jobs: int) -> None:

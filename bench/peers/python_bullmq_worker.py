@@ -1,6 +1,6 @@
 """A worker of BullMQ's official Python port that runs COUNT jobs of queue "bench".
 
-Usage: python python_bullmq_worker.py PORT CONCURRENCY COUNT SLEEP_MS
+Usage: python python_bullmq_worker.py PORT CONCURRENCY COUNT HANDLER MS; HANDLER is always wait.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ import time
 
 from bullmq import Worker
 
-port, concurrency, count, sleep_ms = map(int, sys.argv[1:])
+port, concurrency, count, ms = map(int, [*sys.argv[1:4], sys.argv[5]])
 
 
 async def process(*_):
-    if sleep_ms:
-        await asyncio.sleep(sleep_ms / 1000)
+    if ms:
+        await asyncio.sleep(ms / 1000)
 
 
 async def main():

@@ -1,6 +1,6 @@
 """A qctl worker that runs COUNT jobs of queue "bench" and says how long that took.
 
-Usage: python qctl_worker.py PORT CONCURRENCY COUNT SLEEP_MS
+Usage: python qctl_worker.py PORT CONCURRENCY COUNT HANDLER MS; HANDLER is wait or compute.
 """
 
 import asyncio
@@ -10,14 +10,23 @@ import time
 
 from qctl import Worker
 
-port, concurrency, count, sleep_ms = map(int, sys.argv[1:])
+port, concurrency, count, ms = map(int, [*sys.argv[1:4], sys.argv[5]])
 worker = Worker("bench", concurrency=concurrency, redis_url=f"redis://127.0.0.1:{port}/0")
 
-if sleep_ms:
+if ms and sys.argv[4] == "wait":
 
     @worker.task()
-    async def rest(_: object) -> None:
-        await asyncio.sleep(sleep_ms / 1000)
+    async def wait(_: object) -> None:
+        await asyncio.sleep(ms / 1000)
+
+elif ms:
+
+    @worker.task()
+    async def compute(_: object) -> None:
+        # CPU time, since the process does not always have a processor.
+        until = time.thread_time() + ms / 1000
+        while time.thread_time() < until:
+            pass
 
 else:
 
