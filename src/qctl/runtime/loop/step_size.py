@@ -15,9 +15,9 @@ class StepSize:
     """Follows the load: a worker's steps double while they are the bottleneck, else they halve.
 
     The steps are not the bottleneck if the worker sends one that is smaller than ``jobs`` although
-    another one may be in flight. They are the bottleneck if a backlog (ended jobs to settle, or free places to fill)
-    is left behind again and again, until more jobs than the worker runs at a time were settled. A
-    convoy leaves a backlog behind too, but only for so many jobs.
+    another one may be in flight. They are the bottleneck if a backlog (ended jobs to settle, or
+    free places to fill) is left behind again and again, until more jobs than the worker runs at a
+    time were settled. A convoy leaves a backlog behind too, but only for so many jobs.
 
     Args:
         max_jobs: the largest step.
