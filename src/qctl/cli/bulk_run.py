@@ -1,4 +1,7 @@
-"""Counts the jobs of a bulk command, asks, changes them with a bar, and shows what was done."""
+"""Carries out a bulk command: counts the jobs, asks for confirmation, and changes the jobs.
+
+A bar shows the progress. At the end, a report shows what was done.
+"""
 
 from __future__ import annotations
 
@@ -119,10 +122,10 @@ def _count(
     action: Action,
     selection: Selection,
 ) -> list[BulkReport] | None:
-    """The reports of a dry run; None if it may not have read all jobs.
+    """The reports of a dry run; None if the dry run ended early or failed in some queue.
 
     Raises:
-        InterruptedByUserError: by Ctrl-C or another signal.
+        InterruptedByUserError: Ctrl-C or another signal stopped the count.
     """
     _, client = env.redis()
     with stop_on_signals(live.note, _STOPPING) as stop:
@@ -146,7 +149,7 @@ def confirm(
     """Ask before jobs are changed, if the change needs it.
 
     Args:
-        scanned: what a count found; None if there was none.
+        scanned: what the count found; None if the jobs were not counted.
 
     Raises:
         RefusedError, UsageError: the change was not confirmed.

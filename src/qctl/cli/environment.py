@@ -211,17 +211,20 @@ class Environment:
             if self._live is None:
                 self.streams.stderr.write(line + "\n")
             else:
-                # Above the line that is redrawn.
+                # Print above the line that ``progress`` redraws.
                 self._live.console.print(line, soft_wrap=True)
         self.streams.stderr.flush()
 
     def note_wrapped(self, *texts: str) -> None:
-        """``note`` on a terminal, wrapped between words; for texts without a command."""
+        """Print remarks on stderr, wrapped between words to fit the terminal.
+
+        Use ``note`` for a command: a wrapped command cannot be copied.
+        """
         self.note(*(line for text in texts for line in self._wrapped(text)))
 
     @contextmanager
     def progress(self, text: Callable[[], str]) -> Iterator[None]:
-        """Show ``text()`` on one line while the block runs; nothing unless ``animated``.
+        """Show ``text()`` on one line while the block runs. If not ``animated``, show nothing.
 
         A thread redraws the line, even during a long step of the block.
         """

@@ -89,7 +89,7 @@ def run_sequence(
 
 
 class _View:
-    """Shows the steps of all drains, each as ``DrainView`` does.
+    """Shows the steps of all drains. A ``DrainView`` shows the steps of each drain.
 
     In NDJSON, each step has the target as an additional field. JSON is one object at the end.
 
@@ -153,8 +153,8 @@ class _View:
         stream.flush()
 
     def _target_of(self, step: TurnBegins | Step | SequenceReport) -> dict[str, str]:
-        # These steps name the target themselves. The other steps have no ``target``, or have it in
-        # another form. The field that this method returns replaces that other form.
+        # These steps name the target themselves. The other steps have no ``target``, or have a
+        # ``target`` in another form, which the field from this method replaces.
         is_named = isinstance(step, TurnBegins | SequenceReport | DrainReport | Planned)
         return {} if is_named else {"target": self._turn}
 

@@ -20,7 +20,10 @@ class OutputError(FailedError):
 
 
 class _Output:
-    """Standard output that raises ``OutputError``, or ``BrokenPipeError`` if the reader is gone."""
+    """Standard output. If writing fails, it raises an ``OutputError``.
+
+    If the reader is gone, it raises a ``BrokenPipeError`` instead.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -77,14 +80,14 @@ class Streams:
         stderr = sys.stderr or _null("w")
         for stream in (stdout, stderr):
             if isinstance(stream, io.TextIOWrapper):
-                # A terminal that is not UTF-8 must not turn an ellipsis into a crash.
+                # Writing a character that the encoding lacks, such as an ellipsis, must not fail.
                 stream.reconfigure(errors="backslashreplace")
         # Typer prints help to sys.stdout, so writing there must raise the same errors.
         sys.stdout = stdout = cast("TextIO", _Output(stdout))
         return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
 
     def is_terminal(self, stream: TextIO) -> bool:
-        """Whether one of the two output streams is a terminal."""
+        """Whether ``stream``, which is ``stdout`` or ``stderr``, is a terminal."""
         return self.stderr_is_terminal if stream is self.stderr else self.stdout_is_terminal
 
     @property

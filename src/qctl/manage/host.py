@@ -1,7 +1,8 @@
 """Processes of this host: whether one runs, its children, its TCP connections.
 
-On Linux, /proc is read directly: a table of connections once for all processes that share it, and
-without psutil, whose import costs as much as reading all that `qctl status` shows.
+On Linux, /proc is read directly, for two reasons. Processes in the same network namespace share one
+table of connections, so the table is read only once. And importing psutil takes as long as reading
+all that `qctl status` shows.
 """
 
 from __future__ import annotations
@@ -171,7 +172,10 @@ def _sockets(pid: int) -> list[str]:
 
 
 def _decoded(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
-    """An address and a port of /proc/net/tcp: 32-bit words in this machine's byte order."""
+    """Decode an address and a port from /proc/net/tcp.
+
+    There, an address is hexadecimal: 32-bit words in this machine's byte order.
+    """
     host, _, port = text.partition(":")
     words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
     ip = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))

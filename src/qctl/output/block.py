@@ -12,7 +12,8 @@ INDENT = "  "
 MAX_NAME = 40
 LABEL_WIDTH = 9
 BAR_WIDTH = 20
-# Of a job among those of several queues: together with a space at most ``MAX_NAME`` cells.
+# How many cells ``job_label`` gives to the queue's name and to the job's id. With the space between
+# them, a label has at most ``MAX_NAME`` cells.
 _MAX_QUEUE, _MAX_ID = 22, 17
 # A command that names more queues would fill the screen.
 MAX_NAMED_QUEUES = 50
@@ -21,7 +22,7 @@ _MAX_WIDTH = 100
 
 
 def job_label(queue: str, job_id: str) -> str:
-    """A job among those of several queues, with a part of both names if they are long."""
+    """The queue's name and the job's id, each shortened if long; for jobs of several queues."""
     return f"{visible(queue, _MAX_QUEUE)} {visible(job_id, _MAX_ID)}"
 
 
@@ -64,7 +65,7 @@ class Block:
             left = total - number
             more = f" and {left - 1:,} more" if left > 1 else ""
             longer = f"{shown}, " if shown else ""
-            # The first name is shown in any case, and leaves room for how many more there are.
+            # The first name is always shown, cut if necessary so that the number of others fits.
             room = width if shown else width - cells(more)
             longer += visible(name, max(min(MAX_NAME, room), 1))
             if shown and cells(longer + more) > width:
@@ -92,7 +93,7 @@ class Block:
     def hint_on(
         self, label: str, prefix: str | None, verb: str, queues: Sequence[str], *options: str
     ) -> str:
-        """``hint`` with a command on these queues; if they are very many, without their names.
+        """``hint`` with a command on these queues. If there are too many, it does not name them.
 
         Args:
             prefix: as for ``suggest.command``; None if ``queues`` are ``NAME@PREFIX``.

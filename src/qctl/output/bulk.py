@@ -155,7 +155,7 @@ def progress_lines(
     yield f"{head}  {block.bar(share)}"
     room = block.width - len(INDENT)
     if cells("  ".join(figures)) > room:
-        # The time left is at the end, and more important than every digit.
+        # Shorten the numbers, so that the time left, which is at the end, is not cut off.
         scanned, total = short_count(progress.scanned), short_count(progress.total)
         figures[0] = f"{scanned}/{total} scanned"
     yield INDENT + shortened("  ".join(figures), room)
@@ -165,7 +165,7 @@ def progress_lines(
 
 
 def bulk_lines(report: BulkReport, *, paused: bool, label: str | None = None) -> Iterator[str]:
-    """What a bulk command did to one queue, or would do in a dry run: lines of one fact, for pipes.
+    """What a bulk command did to one queue, or would do in a dry run: one fact per line, for pipes.
 
     Args:
         paused: whether the queue is paused; if so, the lines say that the jobs run after a resume.

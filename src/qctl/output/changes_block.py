@@ -14,7 +14,7 @@ from qctl.wire.keys import QueueKeys
 # About a screenful.
 _MAX_ROWS = 12
 _MAX_IDS = 20
-# (whether the queues were paused, whether it is a dry run) → what was done.
+# (True for pause, False for resume; whether it is a dry run) → what was done.
 _DONE = {
     (True, False): "paused",
     (True, True): "would pause",

@@ -47,7 +47,7 @@ def sequence_block(
     """
     block = Block(width=width, colour=colour)
     marks = [mark_of(each) for each in report.targets]
-    # The worst mark: a failure ends the sequence.
+    # The last mark that is not ✔ is the worst one, because a failure (✖) ends the sequence.
     mark, style = next((mark for mark in reversed(marks) if mark[0] != "✔"), marks[0])
     done = sum(each.exit_status == 0 for each in report.targets)
     which = counted(len(targets), "target")

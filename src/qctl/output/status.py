@@ -32,7 +32,7 @@ _STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan", "unknown": "yellow"}
 _INDENT = " " * 9
 _COMMAND_INDENT = " " * 4
-# Of the doctor's errors, as many titles are shown, each with at most so many cells.
+# How many of the doctor's errors are shown, and how many cells the title of each may have.
 _MAX_DOCTOR_ERRORS = 2
 _MAX_TITLE = 120
 
@@ -79,7 +79,7 @@ def watch_text(
     height: int,
     colour: bool,
 ) -> str:
-    """A screen of ``status --watch``, at most ``height`` lines, without a last line end.
+    """A screen of ``status --watch``: at most ``height`` lines, without a final line end.
 
     Args:
         report: None if there is none yet.
@@ -264,7 +264,7 @@ def _queue_name(queues: Sequence[QueueStatus]) -> Callable[[QueueStatus], str]:
 
 
 def _notes(queues: Sequence[QueueStatus], width: int, colour: bool) -> list[str]:
-    """Remarks below the table, which are no problems."""
+    """The remarks below the table. They are about facts that are no problems."""
     lines = [""]
     named = _queue_name(queues)
     for queue in queues:

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from qctl.runtime.job.current import current_job
 
 FORMATS = ("text", "json")
-# Attributes of a record: the fields of qctl's own line, and its message without the fields.
+# A log record of qctl's own has these attributes: its fields, and its message without the fields.
 _FIELDS = "qctl_fields"
 _MESSAGE = "qctl_message"
 # The attributes that every record has. Any other one is the app's ``extra``.
@@ -62,7 +62,7 @@ class Log:
     def with_traceback(
         self, level: int, message: str, error: BaseException | None, /, **fields: Any
     ) -> None:
-        """Log a message of a level with the traceback of ``error``, or with none for None."""
+        """Log a message at a level, with the traceback of ``error`` unless ``error`` is None."""
         self._write(level, message, fields, error)
 
     def _write(
@@ -172,7 +172,7 @@ def share_with_app() -> None:
 
 
 def current_setup() -> LogSetup | None:
-    """What ``configure`` was called with in this process, for a process that runs its jobs."""
+    """The set-up that ``configure`` was called with, or None. Child processes get the same one."""
     return _setup
 
 
@@ -199,7 +199,7 @@ def _has_handler(logger: logging.Logger) -> bool:
 
 
 def _has_no_handler(record: logging.LogRecord) -> bool:
-    """Whether no logger from the record's one up to the root, but not the root, has a handler."""
+    """Whether the record's logger and its parents below the root have no handler of the app."""
     logger: logging.Logger | None = logging.getLogger(record.name)
     while logger is not None and logger.parent is not None:
         if any(not isinstance(each, logging.NullHandler | _Handler) for each in logger.handlers):

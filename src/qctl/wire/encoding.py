@@ -29,7 +29,7 @@ _BACKOFF_KINDS = ("exponential", "fixed")
 
 
 def _to_json(value: Any) -> Any:
-    """What stands in JSON for a value of a type that JSON does not have."""
+    """Replace a value of a type that JSON does not have with one that JSON can represent."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if hasattr(value, "model_dump"):  # of pydantic, which may not be installed
@@ -271,7 +271,7 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
 
 
 def _check_backoff_kind(backoff: Backoff) -> None:
-    """Refuse a kind that looks like a misspelt kind of BullMQ, and a kind without its delay."""
+    """Refuse one of ``_BACKOFF_KINDS`` without a delay, and a likely misspelling of one."""
     kind = backoff.kind
     if not isinstance(kind, str) or not kind:
         raise UsageError(f"the kind of a backoff must be a text, not {kind!r}")

@@ -18,7 +18,7 @@ READ_COUNT = 1000
 EVENT_WINDOW = 250
 # The id before the first event of any stream.
 STREAM_START = "0-0"
-# The highest second part of an id.
+# The highest number that an id can have after its dash.
 LAST_NUMBER = 2**64 - 1
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
 _NUMBER_FIELDS = frozenset({"delay", "count", "attemptsMade"})

@@ -45,7 +45,8 @@ class Follower:
 
     Args:
         after: the id after which the first read begins.
-        is_event: whether ``after`` is the id of an event; it may lie between two events.
+        is_event: whether an event has the id ``after``; False if ``after`` may be a place between
+            two events.
     """
 
     def __init__(self, keys: QueueKeys, after: str, *, is_event: bool) -> None:
@@ -85,7 +86,10 @@ class Follower:
         return [*found, *events]
 
     def _trouble(self, stream: Stream | None) -> str:
-        """Why later events may be missed, after a read without events; "" if they will not be."""
+        """After a read that returned no events: why events may be missing, or "".
+
+        If so, move the cursor, so that no later event is missed.
+        """
         if stream is None:
             # All events of the next stream under this key are new.
             self._cursor = STREAM_START

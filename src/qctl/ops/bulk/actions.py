@@ -180,7 +180,7 @@ class Selection:
 
     @property
     def large_fields(self) -> tuple[str, ...]:
-        """The fields of a job that may be large and that the filter reads."""
+        """The fields that the filter reads and that may be large."""
         where = self.only.where
         read = where.fields if isinstance(where, Where) else LARGE_FIELDS if where else frozenset()
         # ``attempts_max`` is read from the job's options.

@@ -156,7 +156,7 @@ def examine(
 def remember_errors(
     client: Client, address: Address, settings: Settings, diagnosis: Diagnosis
 ) -> None:
-    """Keep the errors of a run on all queues, for ``qctl status`` to mention."""
+    """Store the errors that a run on all queues has found. ``qctl status`` mentions them."""
     memory = DoctorMemory(settings.state_home, address, settings.prefixes, server_id(client))
     errors = [found.title for found in diagnosis.findings if found.severity == "error"]
     memory.remember(errors)

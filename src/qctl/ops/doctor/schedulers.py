@@ -82,7 +82,8 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
     registrations, scope = _registrations(exam)
     groups = grouped((each for each in registrations if each.pending and each.timing), _job)
     for (keys, name, timing, data), found in groups.items():
-        # The data of a legacy repeatable is unknown, so it may make the same job.
+        # The data of a legacy repeatable is unknown, so the repeatable may make
+        # the same job.
         legacy = groups.get((keys, name, timing, ""), []) if data else []
         if len(found) < 2 and not legacy:
             continue
@@ -103,7 +104,9 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
 
 
 def outdated_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """Jobs that are made at other times as well: after a change, the old times may still apply.
+    """Several schedulers that make the same job at different times.
+
+    If somebody changed the times, the job may still be made at the old times as well.
 
     A scheduler with a new id, or a repeatable with a new pattern, does not replace the old one.
     """
@@ -116,7 +119,7 @@ def outdated_schedulers(exam: Examination) -> Iterator[Finding | str]:
     for (keys, name), named in grouped(running, lambda each: _job(each)[:2]).items():
         legacy = [each for each in named if each.is_legacy]
         alike = [each for each in named if not each.is_legacy]
-        # A repeatable is the older one, whatever its data, which is unknown.
+        # A repeatable is older than a scheduler. Its data is unknown, so it is not compared.
         others = [each for each in legacy if all(each.timing != new.timing for new in alike)]
         if alike and others:
             yield _outdated(

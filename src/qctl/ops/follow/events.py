@@ -121,7 +121,7 @@ def require_stream(snapshot: QueueSnapshot) -> None:
     """Make sure that a queue has an event stream.
 
     Raises:
-        RefusedError: it is a queue of Bull 3 or 4, which have none.
+        RefusedError: it is a queue of Bull 3 or 4; these queues have no event stream.
     """
     if snapshot.format == "bull":
         raise RefusedError(
@@ -242,7 +242,10 @@ def follow_events(
 def _unless_away(
     client: Client, commands: Sequence[Sequence[Arg]], *, has_events: bool
 ) -> list[Any] | None:
-    """The replies; None if Redis is away and events must be shown before that is reported."""
+    """The replies; None if Redis is away but there are events to show.
+
+    After the events are shown, the next read reports that Redis is away.
+    """
     try:
         return client.pipeline(commands)
     except QctlError as error:

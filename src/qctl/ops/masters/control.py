@@ -175,7 +175,7 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
 
     Args:
         timeout_s: the longest wait. None means 20 s with ``now``; without ``now``, 20 s more than
-            the grace period, or no limit if there is no grace period.
+            the grace period, or no limit if the grace period has no limit.
         now: give running jobs back to the queue instead of finishing them.
 
     Returns:

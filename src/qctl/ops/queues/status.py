@@ -166,8 +166,8 @@ class StatusReport:
 
     Args:
         queues_known_at: when the cached queue names were read; None if they are not from the cache.
-        other_prefixes: the other prefixes under which the search for the queues noticed queues;
-            None if there was no search.
+        other_prefixes: other prefixes that have queues, as far as the search for queues noticed
+            them; None if there was no search.
         problems: what is wrong with the queues, worst first.
         doctor_errors: what ``qctl doctor`` found lately; None if no errors are known, which does
             not mean that there are none.

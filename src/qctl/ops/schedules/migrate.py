@@ -27,9 +27,9 @@ from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
 from qctl.wire.schedulers.migration import NewScheduler
 
-# Workers before this version make repeatables from the jobs of schedulers.
+# Workers before this version do not know schedulers: they turn a scheduler's job into a repeatable.
 _SINCE = (5, 16)
-# If a worker has just taken a repeatable's job, and is about to make the next one, wait for that.
+# If a worker has just taken a repeatable's job, wait until the worker has made the next job.
 _TRIES, _PAUSE_S = 20, 0.1
 
 
@@ -44,7 +44,7 @@ class MigratedRepeatable:
         outcome: ``migrated``; ``planned`` (a dry run, or before the answer to the question); or
             ``skipped``: it was left as it is.
         why: why it is skipped.
-        command: what to type for one that is skipped; may be empty.
+        command: what to type if the repeatable is skipped; may be empty.
     """
 
     queue: str
@@ -73,7 +73,7 @@ class Migration:
 
 
 class _SkippedError(Exception):
-    """A repeatable cannot become a scheduler; the arguments are why, and a command."""
+    """A repeatable cannot become a scheduler. Arguments: the reason, and a command to type."""
 
 
 def plan_migration(
@@ -83,7 +83,7 @@ def plan_migration(
 
     Raises:
         NotFoundError: a queue does not exist.
-        RefusedError: a queue belongs to Bull 3 or 4, or a BullMQ that does not know schedulers.
+        RefusedError: a queue belongs to Bull 3 or 4, or to a BullMQ that does not know schedulers.
     """
     queues = queues_named_or_all(client, prefixes, names).readable
     require_bullmq(queues, hint="use Bull's own queue.removeRepeatableByKey()")
@@ -188,7 +188,10 @@ def _migrate_one(client: Client, planned: MigratedRepeatable) -> MigratedRepeata
 
 
 def _try_once(client: Client, keys: QueueKeys, key: str, new_id: str) -> datetime | None:
-    """Replace a repeatable; return when the new job is due, None if its job is active or changed.
+    """Replace a repeatable, and return when the new job is due.
+
+    Return None if nothing was done, because the repeatable's job is active or the repeatable has
+    changed since it was read.
 
     Raises:
         _SkippedError: the repeatable cannot become a scheduler.

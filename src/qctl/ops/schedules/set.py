@@ -27,7 +27,7 @@ from qctl.wire.schedulers.scheduling import Schedule as Rule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSettings:
-    """The settings to set. What is None, or no option, stays as it is.
+    """The settings to set. A setting that is None, and an option without a value, stay as they are.
 
     Args:
         data: the payload of the jobs.
@@ -49,7 +49,7 @@ class ScheduleChange:
     Args:
         outcome: ``made`` or ``changed``.
         name, pattern, every_ms, tz, next_at: after the change.
-        before: the scheduler before the change; None if it was made.
+        before: the scheduler before the change; None if the scheduler is new.
         remarks: what the operator must pay attention to.
     """
 
@@ -80,7 +80,7 @@ def set_schedule(
     """Make a scheduler, or change the given settings of an existing one and of its pending job.
 
     Raises:
-        UsageError: a setting is wrong, or there is none, or a new scheduler has no times.
+        UsageError: a setting is wrong, no setting is given, or a new scheduler has no times.
         NotFoundError: no such queue.
         RefusedError: it is a queue of Bull 3 or 4, or the id belongs to a legacy repeatable; or see
             ``upserted_id``.

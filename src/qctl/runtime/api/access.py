@@ -35,7 +35,7 @@ class Access:
 
     def __init__(self, keys: QueueKeys, url: str, client: Client | None = None) -> None:
         self.keys = keys
-        # The address of the server that runs; ``embedded:`` alone would start another one.
+        # The running server's address. The URL ``embedded:`` would start another server each time.
         self.address: Address | None = None
         if client is None:
             self.address, client = connect(url)
@@ -86,10 +86,10 @@ class Access:
 
 
 class AsyncAccess:
-    """Reaches Redis over a connection of each event loop.
+    """Reaches Redis over one connection for each event loop.
 
-    Functions that block run in a thread, over a connection that all event loops share. It is made
-    when it is first needed.
+    Functions that block run in a thread, over a connection that all event loops share. That
+    connection is made when it is first needed.
 
     Args:
         url: the URL of Redis.

@@ -16,7 +16,7 @@ from qctl.wire.follower import Follower, Gap
 
 # How long one read waits for an event.
 BLOCK_MS = 5000
-# The name of an event that stands for a gap. BullMQ has none of this name.
+# The name of an event that stands for a gap. BullMQ has no event of this name.
 MISSED = "missed"
 
 

@@ -21,7 +21,7 @@ class Stoppable(Protocol):
 
 
 async def run_until_signal(worker: Stoppable, grace_s: float) -> None:
-    """Start a worker, and stop it at SIGTERM or SIGINT; a second signal ends its grace.
+    """Start a worker, and stop it at SIGTERM or SIGINT. A second signal ends the grace period.
 
     Raises:
         QctlError: as for ``Worker.start``.

@@ -79,14 +79,14 @@ class JobHandle(str):
         """Cancel the job, and wait until that is done. Return False if it had ended already.
 
         A job that has not started is deleted. If the job runs on a qctl worker, its handler gets
-        an ``asyncio.CancelledError`` within 1.5 s, or its process is killed (``isolate=True``); the
-        job then fails without a retry, with the reason ``cancelled: REASON``.
+        an ``asyncio.CancelledError`` within 1.5 s; if the handler has ``isolate=True``, its process
+        is killed instead. The job then fails without a retry, for the reason ``cancelled: REASON``.
 
         Raises:
-            RefusedError: the job runs in a thread, which cannot be interrupted; or on a worker that
-                did not answer within 5 s, such as a Node worker: BullMQ can cancel a job only in
-                the worker's own process. Or it waits for its children, or is the next job of a
-                scheduler.
+            RefusedError: the job waits for its children, is the next job of a scheduler, or runs in
+                a thread, which cannot be interrupted. Or the job's worker did not answer within
+                5 s. A Node worker never answers, because BullMQ can cancel a job only in the
+                worker's own process.
             TimedOutError: the handler was cancelled, and has not ended within 10 s.
         """
         return self._access.call_alone(cancel_job, self, reason)
@@ -98,7 +98,7 @@ class AsyncJobHandle(str):
         handle = await queue.add("resize", {"file": 7})
         print(await handle.result(timeout_s=30))
 
-    All handles of an event loop that wait for results share one connection for the events.
+    In one event loop, all handles that wait for results share one connection for the events.
     """
 
     __slots__ = ("_access",)

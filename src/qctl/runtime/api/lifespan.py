@@ -90,7 +90,7 @@ class RunningLifespan:
         return running
 
     async def stop(self) -> None:
-        """Let the lifespan go on after its ``yield``, and wait for its end. Log an error."""
+        """Let the lifespan go on after its ``yield``, and wait for its end. Errors are logged."""
         self._stop.set()
         await self._task
 

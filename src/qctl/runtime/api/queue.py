@@ -66,7 +66,7 @@ class _Producer:
         self._telemetry = telemetry
 
     def _tracing(self, jobs: Sequence[J]) -> AbstractContextManager[Sequence[J]]:
-        """A context in which jobs are added; its value is the jobs, with their trace if any."""
+        """A context in which to add jobs. Its value is the jobs, with a trace if there is one."""
         if self._telemetry is None or not jobs:
             return nullcontext(jobs)
         return traced(self._telemetry, self.name, jobs)
@@ -95,7 +95,7 @@ class Queue(_Producer):
         prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else the config file's prefix,
             else ``bull``.
         client: an open client to use instead of a new one. ``close`` leaves this client open.
-        telemetry: passes a trace on to the jobs, such as ``qctl.otel.Tracing()``.
+        telemetry: an object that passes a trace on to the jobs, such as ``qctl.otel.Tracing()``.
 
     Raises:
         UsageError: the name or the URL is malformed.
@@ -210,10 +210,12 @@ class Queue(_Producer):
     def jobs(self, state: str, *, limit: int = DEFAULT_LIMIT) -> list[JobInfo]:
         """Read jobs of one state.
 
+        Finished jobs come newest first. Waiting, delayed and prioritized jobs come in the order in
+        which they will run. All other jobs come oldest first.
+
         Args:
             state: one of the states of ``JobInfo``, except ``unknown``.
-            limit: how many jobs at most: finished jobs newest first, waiting, delayed and
-                prioritized jobs in the order in which they will run, and others oldest first.
+            limit: the largest number of jobs to read.
 
         Raises:
             UsageError: there is no such state.
@@ -225,7 +227,7 @@ class Queue(_Producer):
 
         Raises:
             NotFoundError: the queue does not exist in this Redis: it may have another name or
-                prefix, or no job was added yet. So this is never a count of 0.
+                prefix, or no job was added yet. Counts of 0 would hide that.
         """
         return self._access.call(read_counts)
 
@@ -356,7 +358,7 @@ class AsyncQueue(_Producer):
     async def close(self) -> None:
         """Close this event loop's connection, unless ``connection`` was given.
 
-        Results for which tasks of this event loop wait raise a UsageError.
+        If a task of this event loop still waits for a job's result, its wait raises a UsageError.
         """
         await self._access.close()
 

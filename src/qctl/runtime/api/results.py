@@ -140,7 +140,7 @@ class _Wait:
             self.outage = error
 
     def result(self) -> Any:
-        """What the job returned; or raise why there is no result."""
+        """What the job returned. If there is no result, raise an error that says why."""
         ending = self.ending
         job = f"job {self.job_id} of queue {self._keys.name}"
         if not ending.is_final:

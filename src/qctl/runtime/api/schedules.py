@@ -45,7 +45,7 @@ class CodeSchedule:
     options: JobOptions
 
     def __post_init__(self) -> None:
-        # Built only for its checks.
+        # The call is built only so that its checks run.
         self.upsert_call(QueueKeys("bull", "q"))
 
     def upsert_call(self, keys: QueueKeys) -> ScriptCall:
@@ -63,7 +63,7 @@ class CodeSchedule:
 
 
 def package_of(handler: Callable[..., Any]) -> str:
-    """The top-level package of a function: ``myapp`` for one of ``myapp.jobs.mail``."""
+    """The top-level package of a function: ``myapp`` for a function in ``myapp.jobs.mail``."""
     return getattr(handler, "__module__", "").partition(".")[0] or "__main__"
 
 

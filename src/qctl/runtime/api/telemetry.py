@@ -16,17 +16,20 @@ class Telemetry(Protocol):
     """What a ``Queue`` calls when it adds jobs; ``qctl.otel.Tracing`` is one."""
 
     def adding(self, queue: str, jobs: Sequence[NewJob | FlowJob]) -> AbstractContextManager[str]:
-        """Return the context in which the queue adds ``jobs``; a flow is its root.
+        """Return a context manager; the queue adds ``jobs`` inside its ``with`` block.
 
-        The context's value becomes the ``tm`` of the jobs, from which their workers go on; "" for
-        none.
+        The text that ``with`` binds is stored in the jobs as ``tm``; "" stores none. A worker
+        continues the trace in ``tm``.
+
+        Args:
+            jobs: for a flow, only the root.
         """
         ...
 
 
 @contextmanager
 def traced(telemetry: Telemetry, queue: str, jobs: Sequence[J]) -> Iterator[Sequence[J]]:
-    """Yield the jobs to add instead of ``jobs``, with the trace of ``telemetry``."""
+    """Yield copies of ``jobs`` with the trace of ``telemetry``, to be added in their place."""
     with telemetry.adding(queue, jobs) as metadata:
         yield [_with_trace(job, metadata) for job in jobs] if metadata else jobs
 

@@ -92,9 +92,9 @@ class Worker:
             number keeps that many, ``Keep(…)`` keeps by number and age, None keeps all.
         metrics_minutes: for how many minutes BullMQ's metrics are kept; None for no metrics.
         blocked_after_s: log a job that blocks the event loop for longer than this.
-        prune_schedules: at the start, remove schedulers that ``cron`` or ``every`` of the same
-            Python package made before and that are no longer in the code. By default the worker
-            only logs them.
+        prune_schedules: at the start, remove each scheduler that ``cron`` or ``every`` has made
+            for a handler in the same Python package, if the code no longer has the schedule. By
+            default, the worker only logs these schedulers.
 
     Attributes:
         options: the options that the worker was made with.
@@ -222,8 +222,8 @@ class Worker:
             pattern: five fields, or six with seconds first.
             tz: the pattern's time zone, such as ``Europe/Berlin`` or ``UTC+2``; None or ``local``
                 for that of the worker's process.
-            name: the name of the task; default: the task that the function is already, else the
-                function's own name.
+            name: the name of the task; default: if the function is a task already, the name of
+                that task, else the function's own name.
             scheduler_id: default: the task's name. Several schedules of a task need different ids.
             data: the payload of the jobs, any JSON value.
             options: see ``JobOptions``. ``delay``, ``job_id``, ``dedup``, ``timestamp_ms`` and
@@ -370,7 +370,7 @@ class Worker:
     async def _apply_schedules(self, redis_url: str, keys: QueueKeys) -> None:
         packages = {schedules.package_of(spec.handler) for spec in self._tasks.values()}
         own = list(self._schedules.values())
-        # A client of its own, since an idle worker's other client has no connection.
+        # Not the client that renews locks: that client needs no connection while no job runs.
         with contextlib.closing(connect(redis_url)[1]) as client:
             await asyncio.to_thread(
                 schedules.apply, client, keys, own, packages=packages, prune=self._prune_schedules

@@ -23,9 +23,9 @@ from qctl.errors import UsageError
 Converter = Callable[[Any, str], Any]
 
 _MISSING = object()
-# A list of a million wrong items has these reasons at most.
+# A list, dict or pydantic model gives at most this many reasons, even for a million wrong items.
 _MAX_REASONS = 5
-# What JSON itself has; a bool is not an int here.
+# JSON's own types, and the words for them in a reason. A bool is not an int here.
 _PLAIN: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
@@ -33,7 +33,7 @@ _PLAIN: dict[Any, str] = {
     bool: "true or false",
     type(None): "null",
 }
-# What JSON has as text.
+# Types whose values are strings in JSON: for each, the parser and the words in a reason.
 _FROM_TEXT: dict[Any, tuple[Callable[[str], Any], str]] = {
     datetime: (datetime.fromisoformat, "a date and time such as 2026-01-31T12:00:00Z"),
     date: (date.fromisoformat, "a date such as 2026-01-31"),
@@ -56,7 +56,7 @@ def is_record(annotation: Any) -> bool:
 
 
 def _is_typed_dict(annotation: Any) -> bool:
-    # By its attributes, for those of ``typing_extensions`` too.
+    # Checked by attributes, because the TypedDict may be that of ``typing_extensions``.
     return hasattr(annotation, "__required_keys__") and hasattr(annotation, "__total__")
 
 
@@ -80,7 +80,7 @@ class Converters:
     def __init__(self, names: Mapping[str, Any], title: str) -> None:
         self._names = dict(names)
         self._title = title
-        # The records, because a record may contain itself.
+        # The records made so far. Kept, because a record may contain itself.
         self._records: dict[Any, _Record] = {}
         self._makers: dict[Any, Callable[[Sequence[Any]], Converter]] = {
             Any: lambda _: _as_it_is,
@@ -127,7 +127,7 @@ class Converters:
             return _model(annotation)
         if dataclasses.is_dataclass(annotation) or _is_typed_dict(annotation):
             if annotation not in self._records:
-                # First remembered and then filled, because its fields may need it.
+                # Stored before its fields are made, because a field may contain the same record.
                 record = self._records[annotation] = _Record(annotation)
                 record.fields = self._fields(annotation)
             return self._records[annotation].convert
@@ -222,7 +222,7 @@ class Converters:
 
 
 class _Record:
-    """Converts JSON objects to a dataclass or a TypedDict, without fields unknown to it.
+    """Converts JSON objects to a dataclass or a TypedDict; ignores unknown keys.
 
     Attributes:
         fields: for each field its converter, and whether a value is required.
@@ -254,7 +254,7 @@ class _Record:
 
 
 def _each(items: Iterable[tuple[str, Converter, Any]]) -> list[Any]:
-    """Convert (path, converter, value) each; all reasons together if some do not fit."""
+    """Convert each (path, converter, value). If some do not fit, raise one error for all."""
     reasons: list[str] = []
     found: list[Any] = []
     for path, convert, value in items:
@@ -336,7 +336,7 @@ def _model(kind: Any) -> Converter:
 
 
 def _reasons(error: ValueError, path: str) -> list[str]:
-    """What a class says about a value that it refuses; each problem of pydantic by its path."""
+    """Why a class refused a value: one reason, or for pydantic one for each problem."""
     if not hasattr(error, "errors"):
         return [f"{path}: {error}"]
     found = error.errors()[:_MAX_REASONS]

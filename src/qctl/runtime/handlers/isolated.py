@@ -178,7 +178,8 @@ class _Child:
             self._pipe.send(task)
         except OSError:
             self.kill()
-            # Another child can run the job. But if this one died at its start, the next would too.
+            # If this child has run a job before, another child can run this job. If this child
+            # died at its start, another one would die too, so the job fails below.
             if self._has_run:
                 raise NeverRanError from None
         self._has_run = True

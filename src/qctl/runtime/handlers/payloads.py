@@ -29,16 +29,17 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def job_handler(handler: Handler, names: Mapping[str, Any] | None = None) -> Handler:
-    """Make a handler a function of the job alone, which checks and converts the data first.
+    """Wrap a handler in a function of the job, which converts the data and calls the handler.
 
     Args:
         names: names that the handler's annotations may use, besides those of its module.
 
     Returns:
-        the handler itself if it takes the job, and states no type of the data.
+        the handler itself if it takes only the job, and states no type of the data.
 
     Raises:
-        UsageError: the parameters are not those of a handler, or no data fits the annotation.
+        UsageError: the parameters are not those of a handler, an annotation cannot be read, or qctl
+            cannot convert data to the annotated type.
     """
     try:
         signature = inspect.signature(handler)
@@ -74,7 +75,7 @@ def job_handler(handler: Handler, names: Mapping[str, Any] | None = None) -> Han
 
 
 def names_of_caller() -> Mapping[str, Any]:
-    """The local names where qctl was called: a handler's classes may be local to a function."""
+    """The local names of the code that called qctl, because annotations may use them."""
     frame = sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("qctl."):
         frame = frame.f_back
@@ -92,7 +93,7 @@ def _convert(convert: Converter, data: Any) -> Any:
 
 
 def _required(signature: inspect.Signature, title: str) -> list[inspect.Parameter]:
-    """The parameters that the handler needs: none if it takes any, else the job, the data."""
+    """The positional parameters without a default: the job, the data, both, or none."""
     parameters = signature.parameters.values()
     needed = [each for each in parameters if each.default is _UNKNOWN]
     required = [each for each in needed if each.kind in _POSITIONAL]
@@ -111,7 +112,7 @@ def _annotation(
         return text
     function: Any = inspect.unwrap(getattr(handler, "func", handler))
     try:
-        # As ``typing.get_type_hints`` does, but for one parameter: the others may be of no use.
+        # ``typing.get_type_hints`` would fail if the annotation of any parameter cannot be read.
         return eval(text, getattr(function, "__globals__", {}), dict(names))  # noqa: S307
     except Exception as error:
         if text in {"Job", "SyncJob", "qctl.Job", "qctl.SyncJob"}:

@@ -80,7 +80,8 @@ class Job(Generic[D, S]):
     )
 
     if not TYPE_CHECKING:
-        # Without this, Python before 3.13 would refuse ``Job[Welcome]``: it knows no defaults.
+        # Before Python 3.13, a ``TypeVar`` has no default. So without this, ``Job[Welcome]``, which
+        # gives only one of two types, would raise an error.
         __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(
@@ -119,7 +120,7 @@ class Job(Generic[D, S]):
         return data
 
     def convert_data(self, convert: Callable[[Any], Any]) -> None:
-        """Make ``data`` what ``convert`` makes of the payload. Redis keeps the payload as it is."""
+        """Set ``data`` to ``convert(payload)``. The payload in Redis stays as it is."""
         self._data = convert(read_json(self.fields.get("data"), {})[0])
 
     @property
@@ -127,7 +128,7 @@ class Job(Generic[D, S]):
         """What the worker's lifespan has yielded.
 
         Raises:
-            UsageError: the worker has no lifespan, or this process is that of an isolated job.
+            UsageError: the worker has no lifespan, or the job is isolated.
         """
         state: S = self.link.state
         return state

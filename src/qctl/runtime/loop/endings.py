@@ -1,7 +1,7 @@
 """Follows a queue's events, and wakes those who wait for the end of a job.
 
-All waiters of an event loop share one connection. It is opened for the first waiter, and closed
-after the next read that ends with no waiter left.
+All waiters of an event loop share one connection. It is opened for the first waiter. It is closed
+when a read has ended and nobody waits any more.
 """
 
 from __future__ import annotations
@@ -60,13 +60,14 @@ class EndingWatch:
         self._connections = connections
         self._waiters: dict[str, set[asyncio.Future[Ending]]] = {}
         self._task: asyncio.Task[None] | None = None
-        # Set when all later events are seen, or the task has failed.
+        # Set once no later event can be missed, or when the task has ended.
         self._is_following = asyncio.Event()
 
     async def add(self, job_id: str) -> asyncio.Future[Ending]:
         """A future for how the job ends, or for an error; pass it to ``discard`` at the end.
 
-        After this function has returned, no event is missed. So read the job's hash now.
+        Once this function has returned, no later event is missed. Read the job's hash after that,
+        because the job may have ended before.
         """
         future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(future)
@@ -103,7 +104,7 @@ class EndingWatch:
         except QctlError as error:
             why = error
         finally:
-            # No ``await`` before this is done: the next waiter needs a new task.
+            # No ``await`` before ``_waiters`` is empty: a waiter added meanwhile would be lost.
             self._task = None
             self._is_following.set()
             for waiting in self._waiters.values():

@@ -120,11 +120,11 @@ class JobRunner:
             value = await call(job)
             text = "null" if value is None else encode_json(value, "what the task returned")
         except BaseException as error:
-            # Invalid data never reached the handler: the reason says all.
+            # With invalid data, the handler was not called, so a traceback is of no use.
             await self._settle(job, error, ran=not isinstance(error, InvalidDataError))
         else:
-            # The task's context has the job (``current_job``): without this, each would keep the
-            # other alive until a garbage collection, which costs 2 µs per job.
+            # The task's context refers to the job (``current_job``), and ``job.task`` to the task.
+            # Without this line, only a garbage collection would free them, at 2 µs per job.
             job.task = None
             self._engine.complete(job, text)
 
@@ -260,7 +260,7 @@ class JobRunner:
         self._engine.log.with_traceback(
             logging.ERROR if is_final else logging.WARNING,
             "job failed" if is_final else "job failed, runs again",
-            # A wish to run later needs no traceback, and an error of ours has none.
+            # No traceback if the handler did not run, or if it asked to run later (RetryLater).
             error if ran and not isinstance(error, RetryLater) else None,
             job=job.id, name=job.name, attempt=job.attempts_made + 1,
             error=type(error).__name__, why=reason, **({} if is_final else {"in_s": delay_s}),

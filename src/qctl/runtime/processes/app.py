@@ -19,8 +19,9 @@ from qctl.runtime.processes.messages import check_app
 def load_workers(specs: Sequence[str]) -> list[Worker]:
     """Import the apps, with the working folder in the module path; return each worker once.
 
-    The working folder comes after the standard library and before installed packages: a file of
-    the app that is named like a standard module must not replace it, also in child processes.
+    In the module path, the working folder comes after the standard library, so that a file of the
+    app does not replace a standard module of the same name. It comes before installed packages.
+    Processes of isolated jobs get the same module path.
 
     Args:
         specs: ``module:attribute`` each, where the attribute is a ``Worker`` or a list of workers;

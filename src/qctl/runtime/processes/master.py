@@ -66,7 +66,7 @@ class Master:
         self._had_terminal = _has_terminal()
         self._protector: Protector | None = None
         if options.protect:
-            # 30 ms for HTTP and TLS, which other masters need not pay.
+            # Imported only here, because the modules for HTTP and TLS take 30 ms to import.
             from qctl.runtime.processes.protection import (  # noqa: PLC0415
                 Protector,
                 protection_of,

@@ -92,7 +92,7 @@ class ChildState:
     Args:
         busy: the number of jobs that the child's workers have in hand.
         done: the number of jobs that the child's workers have completed or failed.
-        late: a queue from which no fetch has succeeded lately, but should have; "" for none.
+        late: a queue whose last successful fetch was too long ago; "" for none.
     """
 
     busy: int = 0

@@ -1,7 +1,8 @@
 """Asks the platform not to end this task or pod while workers have jobs (``--protect``).
 
-The master asks when the first job starts, and takes it back when no job has run for a while. It
-never asks for a single job. An endpoint that fails is logged once, and stops no job.
+The master begins the protection when a job starts, and ends the protection when no job has run for
+a while. It does not send a request for each job. An endpoint that fails is logged once, and stops
+no job.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from qctl.runtime.logs import Log
 from qctl.wire.replies import read_object
 
 KINDS = ("ecs", "kubernetes")
-# How long no job must have run before the protection ends. Kubernetes asks not to change the
-# annotation often, and ECS limits the rate of calls.
+# The protection ends when no job has run for this time. Not at once, because Kubernetes asks not to
+# change the annotation often, and ECS limits the rate of calls.
 HOLD_S = 30.0
 # After a failure, how long to wait before the next try.
 RETRY_S = 10.0
 _TICK_S = 0.5
-# Part of a stop, which must end within the platform's own limit.
+# The timeout of a request. It is short, because a stop sends a last request, and the platform
+# limits the time of a stop.
 _TIMEOUT_S = 2.0
 _MAX_REPLY_BYTES = 10_000
-# ECS ends a protection after this time, in case that nobody else does. It is renewed before.
+# ECS ends a protection after this time, if the master has neither ended nor renewed it.
 _ECS_EXPIRES_MIN = 60
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _BUSY_COST = "1000"
@@ -82,7 +84,7 @@ class EcsProtection:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesProtection:
-    """The annotation ``pod-deletion-cost`` of this pod, by the API and the pod's service account.
+    """Sets the annotation ``pod-deletion-cost`` of this pod, with the pod's service account.
 
     When a ReplicaSet gets fewer pods, it deletes pods without the annotation first. The service
     account needs ``patch`` on ``pods``.
@@ -105,7 +107,7 @@ class KubernetesProtection:
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/merge-patch+json",
         }
-        # None removes the annotation, which is the cost 0.
+        # None removes the annotation. A pod without the annotation has the cost 0.
         body = {"metadata": {"annotations": {_DELETION_COST: _BUSY_COST if busy else None}}}
         url = f"{self.api}/api/v1/namespaces/{namespace}/pods/{self.pod}"
         _request("PATCH", url, body, headers, self.account / "ca.crt")

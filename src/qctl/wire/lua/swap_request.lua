@@ -3,7 +3,7 @@
 -- KEYS[1] the hash of requests (QueueKeys.cancel_requests), and no other key
 -- ARGV[1] job id   ARGV[2] the request as it was seen   ARGV[3] the answer, or "" to delete the request
 --
--- Answers 1, or 0 if the request is gone or another one.
+-- Answers 1, or 0 if the request is gone or has changed.
 
 if redis.call("HGET", KEYS[1], ARGV[1]) ~= ARGV[2] then
   return 0

@@ -19,9 +19,10 @@ from qctl.wire.schedulers.scheduling import lasting_options
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.states import DELAY_FACTOR
 
-# How many delayed jobs that are due in the same millisecond are searched for the pending job.
+# Of the delayed jobs that are due in the same millisecond as the pending job, at most this many are
+# read to find the pending job.
 _MAX_SEARCHED = 1000
-# States of a pending job that waits. An unknown one is found by the script.
+# States of a pending job that waits. An ``unknown`` job may wait: the script looks for it.
 PENDING = frozenset({"delayed", "waiting", "prioritized", "unknown"})
 
 
@@ -46,7 +47,10 @@ class NewScheduler:
 
 
 def with_pending_job(client: Client, keys: QueueKeys, entry: Registered) -> Registered:
-    """The entry, with its pending job searched for among the delayed jobs if its id was a guess."""
+    """The entry. If its pending job has no hash, look for that job among the delayed jobs.
+
+    A pending job without a hash may have another id, because the id in the entry may be a guess.
+    """
     if entry.pending.fields or entry.next_ms is None:
         return entry
     first, last = entry.next_ms * DELAY_FACTOR, (entry.next_ms + 1) * DELAY_FACTOR - 1

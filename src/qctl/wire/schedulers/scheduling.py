@@ -37,8 +37,7 @@ from qctl.wire.scripts import ScriptCall
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
 # Skipped due times are counted up to this number.
 MAX_SKIPPED = 1000
-# ``upsert_scheduler.lua`` answers this if each due time of the pattern that the call passes has an
-# unfinished job.
+# ``upsert_scheduler.lua`` answers this if unfinished jobs exist for all due times in the call.
 _PATTERN_TIMES_TAKEN = -10
 # How many due times of a pattern are passed to ``upsert_scheduler.lua``, and how many due times of
 # an interval the script itself computes and tries.
@@ -137,11 +136,12 @@ def upsert_call(
 
     Args:
         name: the name of the jobs; None for the scheduler's id.
-        keeps_due: leave an unchanged scheduler and its waiting job as they are, and if the pattern
-            is unchanged, the time of that job. By default, as in BullMQ, the next time of a pattern
-            replaces the job, even if it is due.
-        package: the Python package whose code has the scheduler, which is marked with it.
-        kept: options of the jobs as stored, for those that ``options`` does not have.
+        keeps_due: if nothing has changed, leave the scheduler and its waiting job as they are. If
+            other fields have changed, but not the pattern, the new job keeps the waiting job's due
+            time. By default, as in BullMQ, a job for the pattern's next time replaces the waiting
+            job, even if the waiting job is due.
+        package: the Python package whose code has the scheduler; stored in the record. "" for none.
+        kept: stored options of the jobs, used for the options that ``options`` does not set.
 
     Raises:
         UsageError: the id, the schedule, or the name, data or options of the jobs are wrong.

@@ -44,7 +44,7 @@ _POLL_S = 0.1
 # How often a job that moves from state to state is tried.
 _TRIES = 5
 
-# Why a job was not cancelled, by the word for it.
+# Why a job was not cancelled: word → reason.
 REASONS = {
     "missing": "it does not exist",
     "ended": "it has already ended",
@@ -64,7 +64,12 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to cancel the run of a job with this lock token; ``text`` is its field."""
+    """A request to cancel one run of a job.
+
+    Args:
+        token: the lock token of that run.
+        text: the request as it is stored in the hash.
+    """
 
     job_id: str
     token: str

@@ -1,5 +1,5 @@
--- Functions that a worker's step seldom needs. Redis makes the functions of a script anew in each call, and these
--- would take as long as several commands. So they are made on first use.
+-- Functions that a worker's step seldom needs. Redis makes the functions of a script anew in each call. To make the
+-- functions below takes as long as several commands, so they are made only when a step first needs one.
 --@include events
 
 local made
