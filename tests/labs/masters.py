@@ -24,7 +24,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
 from tests.labs.cli import run
-from tests.labs.drains import qctl_command
+from tests.labs.drains import Running
 from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
@@ -111,19 +111,13 @@ class MasterLab:
         return master
 
     def qctl(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Another command, to its end; in this process if no worker is started from it."""
+        """Another command, to its end; in this process if it can start no worker."""
         if words[:1] == ("worker",) and words[1] not in {"run", "start"}:
             ran = run(*words, **{**self.environ, **environ})
             return subprocess.CompletedProcess(words, ran.code, ran.out, ran.err)
-        return subprocess.run(
-            qctl_command(*words, quick=True),
-            cwd=self.folder,
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        env = {**self.environ, **environ}
+        done = Running.qctl(words, env, self.folder, quick=True).finish()
+        return subprocess.CompletedProcess(words, done.code, done.out, done.err)
 
     def add(self, count: int = 1, name: str = "job", **data: Any) -> list[str]:
         return [self.queue.add(name, data) for _ in range(count)]
