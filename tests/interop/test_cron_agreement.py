@@ -118,10 +118,11 @@ def test_random_patterns(node_bull: Callable[..., NodeBull], chance: Random) -> 
 
 
 def test_time_zones(node_bull: Callable[..., NodeBull]) -> None:
+    """Not "+0200", which is a zone in Node 24, and none in Node 20."""
     zones = [
         *sorted(available_timezones()), "europe/berlin", "AMERICA/NEW_YORK", "utc", "Gmt", "UTC+3",
         "utc+02:00", "UTC-0:30", "utc+14:00", "local", "system", "LOCAL", "UTC+", "UTC3", "UTC+2:0",
-        "Mars/Olympus", "Z", "+0200", "GMT+3",
+        "Mars/Olympus", "Z", "GMT+3",
     ]  # fmt: skip
     start_ms = 2_000_000_000_000
     cases = [("30 12 * * *", zone, start_ms) for zone in zones]
