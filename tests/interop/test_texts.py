@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 import pytest
@@ -32,14 +31,8 @@ def test_as_text() -> None:
 
 
 def test_names_data_reasons_and_logs(
-    bullmq: NodeBull,
-    py_worker: py.Starter,
-    client: Client,
-    redis_url: str,
-    caplog: pytest.LogCaptureFixture,
+    bullmq: NodeBull, py_worker: py.Starter, client: Client, redis_url: str
 ) -> None:
-    # The tracebacks in captured lines have such text too, which xdist cannot send.
-    caplog.set_level(logging.CRITICAL, logger="qctl")
     data = {"steps": [["log", ODD], ["progress", ODD]], "returns": ODD}
     failing = {"fail_times": 9, "message": ODD}
     retried = {"attempts": 2}
