@@ -230,7 +230,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     ),
     "NOPERM": (
         "this Redis user may not do that",
-        "grant the user the command or key (qctl's own keys are ~qctl:*), or use another user",
+        "qctl acl COMMAND prints the rights that a command needs (qctl's own keys are ~qctl:*)",
         ExitStatus.FAILED,
     ),
     "WRONGTYPE": (

@@ -40,7 +40,7 @@ READING = {
         "schedules show",
     ),
     *("worker list", "worker logs", "config view", "config path", "contexts", "completion", "help"),
-    *("top", "demo", "mcp"),
+    *("top", "demo", "mcp", "acl"),
 }
 # They start and end processes. Taking and finishing jobs is what workers are for, a read-only
 # context or not.

@@ -221,6 +221,15 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl config path", "the config files"),
         ("qctl config path --json", "for scripts"),
     ),
+    "acl": (
+        ("qctl acl", "the roles, and the rule of the reading role"),
+        ("qctl acl drain", "for a user that drains"),
+        ("qctl acl status jobs list --prefix prod", "for several commands, and your prefix"),
+        (
+            "qctl acl worker | sed s/CHANGE_ME/PASSWORD/ | redis-cli",
+            "make the user of the workers",
+        ),
+    ),
     "contexts": (
         ("qctl contexts", "the names of all contexts"),
         ("qctl contexts --json", "for scripts"),

@@ -34,6 +34,7 @@ TOPICS: Mapping[str, str] = {
     "metrics": "metrics for Prometheus, with alerts",
     "mcp": "let an agent use qctl's commands as tools",
     "configuration": "connections, config files, contexts, guards, prefixes",
+    "acl": "Redis users with the least rights, by role",
     "cli": "what scripts can rely on: JSON fields and exit codes",
     "reference": "all commands and options",
     "guarantees": "what holds under faults and what cannot, each with its test",

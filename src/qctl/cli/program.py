@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Watch a restart under load, and the proof that no job was lost."),
     "config": ("config", "The settings, and where each comes from."),
     "contexts": ("contexts", "Names of the contexts that the config files define."),
+    "acl": ("acl", "The ACL rule of a Redis user for some commands, and no more."),
     "completion": (
         "completion",
         "Print the script for completion in your shell.",

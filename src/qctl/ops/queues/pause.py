@@ -127,7 +127,8 @@ def require_rights(
                 f"this Redis user may not run all commands that {what} needs, so nothing was "
                 "changed",
                 why="not granted " + "; ".join(missing),
-                hint=f"ACL SETUSER NAME {grant} ~{keys.prefix}:* ~qctl:*",
+                hint=f"ACL SETUSER NAME {grant} ~{keys.prefix}:* ~qctl:*; "
+                "all rights at once: qctl acl drain",
             )
     return True
 
