@@ -191,7 +191,7 @@ class FakeClient(ForwardingClient):
 
     info = (
         "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nprocess_id:1\r\n"
-        "role:master\r\nmaxmemory:0\r\naof_enabled:0\r\nrdb_last_bgsave_status:ok\r\n"
+        "role:master\r\nconnected_slaves:0\r\nmaxmemory:0\r\naof_enabled:0\r\nrdb_last_bgsave_status:ok\r\n"
     )
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:

@@ -8,7 +8,14 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.wire.drain_record import RESULTS, DrainResult, add_drain, read_drain_records
+from qctl.wire.drain_record import (
+    RESULTS,
+    DrainResult,
+    Resumer,
+    add_drain,
+    read_drain_records,
+    read_resumers,
+)
 from tests.labs.servers import limited_user
 
 ONE = DrainResult(
@@ -56,11 +63,19 @@ def test_the_record_does_not_grow(store: Client) -> None:
 
 def test_what_somebody_else_put_there_breaks_nothing(store: Client) -> None:
     store.call(
-        "HSET", "qctl:drains:bull", "drains:drained", "many", "jobs:lost", "-3", "last:outcome", "x"
+        *("HSET", "qctl:drains:bull", "last:outcome", "x", "resumer:nonsense", "1"),
+        *("resumer:[1, 2]", "1", 'resumer:["q", "pm2:w"]', "never", 'resumer:["q", "pm2:x"]', "5"),
     )
-    record = read_drain_records(store, ["bull"])[0]
-    assert (record.drains["drained"], record.jobs["lost"]) == (0, 0)
-    assert record.last == DrainResult(0, "x", 0, 0, 0, 0, 0, 0, 0, 0)
+    (record,) = read_drain_records(store, ["bull"])
+    assert record is not None
+    assert record.last is None
+    assert read_resumers(store, "bull") == [Resumer("q", "pm2:x", 5)]
+
+
+@pytest.mark.parametrize(("field", "value"), [("drains:drained", "many"), ("jobs:lost", "-3")])
+def test_a_sum_that_is_no_number_is_unknown(store: Client, field: str, value: str) -> None:
+    store.call("HSET", "qctl:drains:bull", field, value)
+    assert read_drain_records(store, ["bull"]) == [None]
 
 
 def test_what_may_not_be_read_is_an_error_and_not_zero(client: Client, redis_url: str) -> None:

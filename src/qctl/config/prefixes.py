@@ -120,6 +120,15 @@ def _with_queue(pattern: str, name: str) -> str:
 
 def _regex(pattern: str, name: str) -> re.Pattern[str]:
     """Matches each prefix that the pattern allows for a queue called ``name``."""
-    special_parts = {"*": ".*", "?": ".", QUEUE_WORD: re.escape(name)}
-    parts = (special_parts[t] if special else re.escape(t) for t, special in tokens(pattern))
-    return re.compile("".join(parts), re.DOTALL)
+    special_parts = {"?": ".", QUEUE_WORD: re.escape(name)}
+    parts = [""]
+    for text, special in tokens(pattern):
+        if special and text == "*":
+            parts.append("")
+        else:
+            parts[-1] += special_parts[text] if special else re.escape(text)
+    first, *others = parts
+    # Between two stars, the first place that fits is as good as any other: without the atomic
+    # groups, a pattern of several stars would try all combinations of places.
+    found = [first, *(f"(?>.*?{part})" for part in others[:-1]), *(f".*{p}" for p in others[-1:])]
+    return re.compile("".join(found), re.DOTALL)

@@ -155,7 +155,9 @@ class SocketClient:
                 why=_reason(error),
                 hint="start it, or name another Redis with --redis URL or QCTL_REDIS_URL",
             ) from error
-        except hiredis.ProtocolError as error:
+        except (hiredis.ProtocolError, MemoryError, TypeError) as error:
+            # MemoryError: the answer claims to have a billion parts. TypeError: it has a set of
+            # lists, which Redis sends to no client that has not asked for RESP3.
             self.close()
             raise self._not_a_redis() from error
         except BaseException:
@@ -181,7 +183,7 @@ class SocketClient:
         sock = self._socket
         if sock is None or not self._is_new:
             return None
-        with contextlib.suppress(OSError, hiredis.ProtocolError):
+        with contextlib.suppress(OSError, hiredis.ProtocolError, MemoryError, TypeError):
             sock.settimeout(0)
             while self._refusal is None and (chunk := sock.recv(_READ_SIZE)):
                 self._reader.feed(chunk)

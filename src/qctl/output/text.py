@@ -31,7 +31,9 @@ _INVISIBLE = frozenset(
     + "".join(map(chr, range(0xE0100, 0xE01F0)))
 )
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
+# A word with a password, up to the last @ of the word: a password may contain @ itself. The pattern
+# looks at each word once, because a text may have megabytes.
+_PASSWORD = re.compile(r"(?<!\S)((?>\S*?://[^\s:/@]*:))\S+@")
 _PARAMETER = re.compile(r"([?&]\w*password=)[^&\s]+")
 # A space where a line may end: not between a number and its unit.
 _BREAK = re.compile(r"(?<!\d) | (?!(?:ms|s|min|h|d|%|[KMGT]?i?B)(?!\w))")

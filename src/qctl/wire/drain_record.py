@@ -15,12 +15,13 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import drain_record
-from qctl.wire.replies import read_checked, to_dict, to_int
+from qctl.wire.replies import read_checked, read_json, to_dict, to_int
 
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is about the last
 # drain.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
+_MAY_BE_UNKNOWN = {"interrupted", "lost", "idle_ms"}
 # Stored in place of an unknown number. The sums count it as 0.
 _UNKNOWN = "unknown"
 # The value of the field `resumer:[queue, target]` is the time when a drain last saw the app
@@ -57,7 +58,7 @@ class DrainResult:
 class DrainRecord:
     """How many recorded drains had each outcome, and how many of their jobs had each result.
 
-    ``last`` is the drain that was recorded last; None if there is none.
+    ``last`` is the drain that was recorded last; None if there is none, or if it cannot be read.
     """
 
     drains: Mapping[str, int]
@@ -130,8 +131,9 @@ def read_resumers(client: Client, prefix: str) -> list[Resumer]:
     found = []
     for name, value in sorted(row.items()):
         if name.startswith(_RESUMER):
-            queue, target = json.loads(name.removeprefix(_RESUMER))
-            found.append(Resumer(queue, target, to_int(value) or 0))
+            match read_json(name.removeprefix(_RESUMER), None)[0]:
+                case [str(queue), str(target)] if (at_ms := to_int(value)) is not None:
+                    found.append(Resumer(queue, target, at_ms))
     return found
 
 
@@ -139,29 +141,35 @@ def _resumer_field(queue: str, target: str) -> str:
     return _RESUMER + json.dumps([queue, target])
 
 
-def read_drain_records(client: Client, prefixes: Sequence[str]) -> list[DrainRecord]:
-    """The record of each prefix; all numbers are zero if no drain has been recorded."""
+def read_drain_records(client: Client, prefixes: Sequence[str]) -> list[DrainRecord | None]:
+    """The record of each prefix; all numbers are zero if no drain has been recorded.
+
+    None for a record with a sum that is not a number: its numbers are unknown.
+    """
     commands = [("HGETALL", drain_record(prefix)) for prefix in prefixes]
     return [_record(to_dict(row)) for row in read_checked(client, commands)]
 
 
-def _record(row: Mapping[str, str]) -> DrainRecord:
-
-    def count(name: str) -> int:
-        return max(to_int(row.get(name)) or 0, 0)
-
+def _record(row: Mapping[str, str]) -> DrainRecord | None:
+    drains, jobs = (
+        {name: to_int(row.get(f"{kind}:{name}", 0)) for name in names}
+        for kind, names in (("drains", OUTCOMES), ("jobs", RESULTS))
+    )
+    known_drains = {name: n for name, n in drains.items() if n is not None and n >= 0}
+    known_jobs = {name: n for name, n in jobs.items() if n is not None and n >= 0}
+    if len(known_drains) < len(drains) or len(known_jobs) < len(jobs):
+        return None
     return DrainRecord(
-        drains={name: count(f"drains:{name}") for name in OUTCOMES},
-        jobs={name: count(f"jobs:{name}") for name in RESULTS},
+        drains=known_drains,
+        jobs=known_jobs,
         last=_last(row) if "last:outcome" in row else None,
     )
 
 
-def _last(row: Mapping[str, str]) -> DrainResult:
+def _last(row: Mapping[str, str]) -> DrainResult | None:
     values: dict[str, Any] = {
-        item.name: None if text == _UNKNOWN else to_int(text) or 0
-        for item in fields(DrainResult)
-        for text in [row.get(f"last:{item.name}")]
+        item.name: to_int(row.get(f"last:{item.name}")) for item in fields(DrainResult)
     }
     values["outcome"] = row["last:outcome"]
-    return DrainResult(**values)
+    is_readable = all(values[name] is not None for name in values.keys() - _MAY_BE_UNKNOWN)
+    return DrainResult(**values) if is_readable else None

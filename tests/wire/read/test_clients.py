@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -211,3 +212,14 @@ def test_other_errors_are_not_swallowed() -> None:
 
     with pytest.raises(ReplyError):
         list_workers(Broken(), "bull")
+
+
+@pytest.mark.parametrize("field", ["db", "id", "age", "idle"])
+def test_a_list_with_a_number_that_cannot_be_read_is_unknown(field: str) -> None:
+    text = re.sub(rf"\b{field}=\d+", f"{field}=x", line("bull:cQ=="))
+    assert parse_workers([text], only("bull"), [Q]) is None
+
+
+def test_a_name_of_many_parts_takes_no_quadratic_time() -> None:
+    # 10**5 parts: with a copy of the name for each of them, this would take half a minute.
+    assert parse_workers([line("a" + ":w:" * 100_000)], only("bull"), [Q]) == []

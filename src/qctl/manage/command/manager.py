@@ -8,6 +8,7 @@ from shlex import join
 
 from qctl.config.commands import AppCommands
 from qctl.errors import ManagerUnreachableError, NotFoundError, UsageError
+from qctl.manage.numbers import whole_number
 from qctl.manage.protocol import ManagedProcess
 from qctl.manage.tool import ToolFailedError, run_tool
 
@@ -116,7 +117,8 @@ def _running(app: AppCommands, output: str) -> list[ManagedProcess]:
 
 def _processes_in(output: str) -> Iterator[tuple[int, int]]:
     """The pids in an output, one per line, and when these processes started (epoch ms)."""
-    pids = [int(text) for line in output.splitlines() if (text := line.strip()).isdecimal()]
+    numbers = [whole_number(line.strip()) for line in output.splitlines()]
+    pids = [number for number in numbers if number is not None]
     if not pids:
         return
     import psutil  # noqa: PLC0415 - costs 30 ms

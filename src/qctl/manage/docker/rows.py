@@ -14,6 +14,7 @@ from typing import Any
 
 from qctl.manage.container_signals import has_init, signal_name, trouble_of
 from qctl.manage.docker.cgroups import container_ids
+from qctl.manage.numbers import whole_number
 from qctl.manage.protocol import ManagedProcess
 
 COMPOSE = "com.docker.compose."
@@ -90,7 +91,7 @@ def to_container(line: str) -> Container:
     """
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict) or not _text(row.get("id")) or not _text(row.get("name")):
         raise ValueError("not a container in the form that was asked for")
@@ -98,12 +99,12 @@ def to_container(line: str) -> Container:
     project, service = _text(row.get("project")), _text(row.get("service"))
     if not (project and service and is_own):
         project = service = ""
-    number = _text(row.get("number"))
+    number = whole_number(row.get("number")) or 0
     return Container(
         id=_text(row["id"]),
         project=project,
         service=service,
-        number=int(number) if project and number.isdecimal() else 0,
+        number=number if project else 0,
         process=_to_process(row, target_of(_name(row), project, service)),
     )
 
@@ -129,8 +130,7 @@ def _to_process(row: Mapping[str, Any], target: str) -> ManagedProcess:
         status="errored" if _has_given_up(row) else _STATUS.get(status, status or "unknown"),
         pid=pid,
         started_at_ms=started_ms if is_alive else None,
-        # Docker does not count `docker restart`. But an end time shows that there was a restart.
-        restarts=_number(row.get("restarts")) or int(_epoch_ms(row.get("finished")) is not None),
+        restarts=_restarts(row),
         mode="fork",
         stop_signal=stop_signal,
         kill_timeout_ms=_grace_s(row) * 1000,
@@ -154,26 +154,32 @@ def _own_pid(row: Mapping[str, Any]) -> int | None:
 
     The engine may be remote, or in a virtual machine: then a process here may have the same pid.
     """
-    pid = _number(row.get("pid"))
-    return pid if pid > 0 and _text(row["id"]) in container_ids(pid) else None
+    pid = whole_number(row.get("pid"))
+    return pid if pid and _text(row["id"]) in container_ids(pid) else None
 
 
 def _has_given_up(row: Mapping[str, Any]) -> bool:
     """Whether Docker has restarted the container as often as its policy allows, without success."""
-    limit = _number(row.get("max_restarts"))
+    limit = whole_number(row.get("max_restarts")) or 0
     return (
         row.get("status") == "exited"
         and row.get("policy") == "on-failure"
-        and 0 < limit <= _number(row.get("restarts"))
-        and _number(row.get("exit_code")) != 0
+        and 0 < limit <= (whole_number(row.get("restarts")) or 0)
+        and row.get("exit_code") != 0
     )
 
 
+def _restarts(row: Mapping[str, Any]) -> int | None:
+    count = whole_number(row.get("restarts"))
+    # Docker does not count `docker restart`. But an end time shows that there was a restart.
+    return 1 if count == 0 and _epoch_ms(row.get("finished")) is not None else count
+
+
 def _grace_s(row: Mapping[str, Any]) -> int:
-    if row.get("stop_timeout") is None:
+    limit_s = row.get("stop_timeout")
+    if limit_s is None or isinstance(limit_s, bool) or not isinstance(limit_s, int):
         return _DEFAULT_GRACE_S
-    grace_s = _number(row.get("stop_timeout"))
-    return _ENDLESS_S if grace_s < 0 else min(grace_s, _ENDLESS_S)
+    return _ENDLESS_S if limit_s < 0 else min(limit_s, _ENDLESS_S)
 
 
 def _addresses(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -195,7 +201,3 @@ def _words(value: object) -> list[str]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -156,7 +156,7 @@ class Pod:
         starts = [c.started_at for c in self.containers if c.started_at]
         ends = [end.started_at for c in self.containers for end in (c.end, c.last_end) if end]
         last_start_ms = max(map(_epoch_ms, filter(None, [*starts, *ends])), default=None)
-        sleep_s = max((number(hook) for hook in self.hooks if hook != "?"), default=0)
+        sleep_s = max((int(hook) for hook in self.hooks if hook != "?"), default=0)
         return ManagedProcess(
             target=name.target,
             key=f"{name.namespace}/{self.name}",
@@ -216,7 +216,7 @@ def read_pods(kubectl: Kubectl, workload: Workload) -> list[Pod]:
             and row[2] in {*revisions, workload.uid}
             and row[5] not in {"Succeeded", "Failed"}
         ]
-    except (ValueError, IndexError, SyntaxError, TypeError):
+    except (ValueError, IndexError, OverflowError):
         raise not_understood(workload.name.target) from None
 
 
@@ -231,12 +231,26 @@ def _pod(fields: Sequence[str], *, is_new: bool) -> Pod:
         phase=phase,
         unscheduled=unscheduled,
         addresses=tuple(ips.split()),
-        grace_s=float(grace or 0),
-        hooks=tuple(hooks.split()),
-        commands=tuple(tuple(words) for words in literal_eval(commands)),
+        grace_s=number(grace),
+        hooks=tuple(_hook(text) for text in hooks.split()),
+        commands=_commands(commands),
         # Leave out an init container that has succeeded: its end would count as a crash.
         containers=(*(c for c in init if c.end is None or c.end.code), *main),
     )
+
+
+def _hook(text: str) -> str:
+    return text if text == "?" else str(number(text))
+
+
+def _commands(text: str) -> tuple[tuple[str, ...], ...]:
+    try:
+        found = literal_eval(text)
+        if all(isinstance(word, str) for words in found for word in words):
+            return tuple(tuple(words) for words in found)
+    except (SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    raise ValueError("not lists of words")
 
 
 def _containers(text: str) -> list[Container]:
@@ -245,14 +259,21 @@ def _containers(text: str) -> list[Container]:
 
 def _container(fields: Sequence[str]) -> Container:
     name, restarts, started_at, waiting, end, last_end = fields
-    return Container(name, number(restarts), started_at, waiting, _end(end), _end(last_end))
+    return Container(name, number(restarts), _time(started_at), waiting, _end(end), _end(last_end))
 
 
 def _end(text: str) -> _End | None:
     if not text:
         return None
     code, reason, started_at = text.split(" ")
-    return _End(number(code), reason, started_at)
+    return _End(number(code), reason, _time(started_at))
+
+
+def _time(text: str) -> str:
+    """The text, checked to be a time; "" for no time."""
+    if text:
+        _epoch_ms(text)
+    return text
 
 
 def _epoch_ms(text: str) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qctl.errors import ManagerUnreachableError
 from qctl.manage.kubernetes.kubectl import Kubectl
 from qctl.manage.kubernetes.names import WorkloadName
+from qctl.manage.numbers import MAX_NUMBER
 
 _FIELDS = (
     "{{.metadata.namespace}}",
@@ -97,12 +98,12 @@ def read_workload(kubectl: Kubectl, name: WorkloadName) -> Workload:
             strategy=strategy,
             stays_ready=strategy == "RollingUpdate" and missing is not None and missing < count,
             partition=number(partition),
-            deadline_s=float(deadline) if deadline else None,
+            deadline_s=number(deadline) if deadline else None,
             revision=revision,
             progress=progress,
             selector=_selector(selector),
         )
-    except ValueError:
+    except (ValueError, KeyError):
         raise not_understood(name.target) from None
 
 
@@ -121,9 +122,12 @@ def number(text: str) -> int:
     """A whole number as a Go template prints it (``1e+06`` for a million); 0 for an empty text.
 
     Raises:
-        ValueError: the text is no number.
+        ValueError: the text is no number from 0 to ``MAX_NUMBER``.
     """
-    return int(float(text)) if text else 0
+    value = float(text or 0)
+    if not 0 <= value <= MAX_NUMBER:
+        raise ValueError("out of range")
+    return int(value)
 
 
 def _max_missing(kind: str, replicas: int, unavailable: str, surge: str) -> int | None:

@@ -6,10 +6,10 @@ row at once.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from qctl.manage.numbers import MAX_NUMBER, whole_number
 from qctl.manage.protocol import ManagedProcess
 
 # PM2's defaults; a row has these fields only if the app sets them.
@@ -28,16 +28,15 @@ def to_process(row: object) -> ManagedProcess | None:
         return None
     env = row.get("pm2_env")
     env = env if isinstance(env, dict) else {}
-    pm_id = _number(row.get("pm_id", env.get("pm_id")))
+    pm_id = whole_number(row.get("pm_id", env.get("pm_id")))
     name = _text(row.get("name")) or _text(env.get("name"))
     if pm_id is None or not name or env.get("pmx_module"):
         return None
-    pid = _number(row.get("pid")) or None
+    pid = whole_number(row.get("pid")) or None
     monit = row.get("monit")
     monit = monit if pid and isinstance(monit, dict) else {}
-    cpu = monit.get("cpu")
     log = _text(env.get("pm_err_log_path"))
-    listen_timeout_ms = _number(env.get("listen_timeout")) or _LISTEN_TIMEOUT_MS
+    listen_timeout_ms = whole_number(env.get("listen_timeout")) or _LISTEN_TIMEOUT_MS
     return ManagedProcess(
         target=f"pm2:{name}",
         key=str(pm_id),
@@ -45,16 +44,16 @@ def to_process(row: object) -> ManagedProcess | None:
         namespace=_text(env.get("namespace")) or "default",
         status=_text(env.get("status")) or "unknown",
         pid=pid,
-        started_at_ms=_number(env.get("pm_uptime")) if pid else None,
-        restarts=_number(env.get("restart_time")) or 0,
+        started_at_ms=whole_number(env.get("pm_uptime")) if pid else None,
+        restarts=whole_number(env.get("restart_time")),
         mode="cluster" if env.get("exec_mode") == "cluster_mode" else "fork",
         stop_signal="message" if env.get("shutdown_with_message") else STOP_SIGNAL,
         # PM2 treats 0 as unset.
-        kill_timeout_ms=_number(env.get("kill_timeout")) or _KILL_TIMEOUT_MS,
+        kill_timeout_ms=whole_number(env.get("kill_timeout")) or _KILL_TIMEOUT_MS,
         ready_timeout_ms=listen_timeout_ms if env.get("wait_ready") else 0,
-        cpu_percent=float(cpu) if isinstance(cpu, int | float) else None,
-        rss_bytes=_number(monit.get("memory")),
-        last_start_ms=_number(env.get("pm_uptime")),
+        cpu_percent=_percent(monit.get("cpu")),
+        rss_bytes=whole_number(monit.get("memory")),
+        last_start_ms=whole_number(env.get("pm_uptime")),
         starts_again=_starts_again(env),
         crash_until_ms=_crash_until_ms(env) if pid else None,
         tree_kill=env.get("treekill") is not False,
@@ -65,10 +64,10 @@ def to_process(row: object) -> ManagedProcess | None:
 
 
 def _starts_again(env: Mapping[str, object]) -> bool:
-    if env.get("autorestart") in {False, "false"} or env.get("stop_exit_codes"):
+    if env.get("autorestart") in (False, "false") or env.get("stop_exit_codes"):
         return False
     # With max_restarts 0, PM2 gives up at the first exit.
-    return _number(env.get("max_restarts")) != 0
+    return whole_number(env.get("max_restarts")) != 0
 
 
 def _crash_until_ms(env: Mapping[str, object]) -> int | None:
@@ -77,9 +76,9 @@ def _crash_until_ms(env: Mapping[str, object]) -> int | None:
     An exit counts if it comes less than ``min_uptime`` after the start of the process, and less
     than ``max_restarts`` * ``min_uptime`` after a command created or last restarted the app.
     """
-    started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))
-    min_uptime_ms = _number(env.get("min_uptime", _MIN_UPTIME_MS))
-    max_restarts = _number(env.get("max_restarts", _MAX_RESTARTS))
+    started_ms, created_ms = whole_number(env.get("pm_uptime")), whole_number(env.get("created_at"))
+    min_uptime_ms = whole_number(env.get("min_uptime", _MIN_UPTIME_MS))
+    max_restarts = whole_number(env.get("max_restarts", _MAX_RESTARTS))
     if started_ms is None or created_ms is None or min_uptime_ms is None or max_restarts is None:
         return None
     return min(started_ms + min_uptime_ms, created_ms + min_uptime_ms * max_restarts)
@@ -91,10 +90,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _number(value: object) -> int | None:
-    """The value, cut to an integer; None if negative or no number. Some PM2 versions store text."""
-    number = None
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            number = int(value)
-    return number if number is not None and number >= 0 else None
+def _percent(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= MAX_NUMBER else None  # type: ignore[operator,arg-type]

@@ -121,7 +121,7 @@ class Qctl:
         folder = MasterFolder(self._home, name)
         answer = folder.ask({"do": "state"})
         state = folder.read()
-        return [_process(folder, state, answer, row) for row in answer.get("slots", ())]
+        return [_process(folder, state, answer, row) for row in answer.get("slots") or ()]
 
 
 class _Replacement:

@@ -18,11 +18,13 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
 from qctl.locks import try_lock
 from qctl.manage.host import is_running
+from qctl.manage.numbers import MAX_NUMBER
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 # The longest path of a unix socket on macOS; Linux allows more.
@@ -55,6 +57,20 @@ class MasterState:
     cwd: str
     processes: int
     grace_s: float
+
+
+_STATE_TYPES: Mapping[str, type | UnionType] = {
+    **{"name": str, "pid": int, "birth_s": int | float, "started_at_s": int | float},
+    **{"apps": list, "cwd": str, "processes": int, "grace_s": int | float},
+}
+# The types in a row of ``slots``, which ``ops/masters/listing.py`` shows.
+_SLOT_TYPES: Mapping[str, type | UnionType] = {
+    **{"slot": int, "status": str, "pid": int | None, "started_at_ms": int | None},
+    **{"restarts": int, "busy": int, "done": int, "rss_bytes": int | None, "queues": list},
+}
+_REPLACED_TYPES: Mapping[str, type | UnionType] = {
+    **{"slot": int, "old_pid": int | None, "new_pid": int},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +172,15 @@ class MasterFolder:
         """The state of the master that runs or ran last; None without a readable state file."""
         try:
             row = json.loads(self._state.read_text(encoding="utf-8"))
-            return MasterState(**{**row, "apps": tuple(row["apps"])})
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, RecursionError):
             return None
+        if not _has_types(row, _STATE_TYPES) or not all(
+            isinstance(app, str) for app in row["apps"]
+        ):
+            return None
+        return MasterState(
+            **{name: row[name] for name in _STATE_TYPES} | {"apps": tuple(row["apps"])}
+        )
 
     def running(self) -> MasterState | None:
         """The state of the master; None if it does not run."""
@@ -217,9 +239,9 @@ class Request:
             self._received += data
         try:
             answer = json.loads(self._received)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
-        if not isinstance(answer, dict):
+        if not isinstance(answer, dict) or not _is_understood(answer):
             raise self._unreachable("its answer is not understood")
         return answer
 
@@ -232,6 +254,32 @@ class Request:
             why=why,
             hint=f"qctl worker logs {self._name}",
         )
+
+
+def _has_types(row: object, types: Mapping[str, type | UnionType]) -> bool:
+    """Whether a row has all these fields, with values of these types; numbers are in range."""
+    return isinstance(row, dict) and all(
+        name in row
+        and isinstance(value := row[name], kind)
+        and not isinstance(value, bool)
+        and (not isinstance(value, int | float) or 0 <= value <= MAX_NUMBER)
+        for name, kind in types.items()
+    )
+
+
+def _is_understood(answer: Mapping[str, Any]) -> bool:
+    """Whether what an answer has is as expected: a newer master may add more."""
+    lists = [answer.get(name) or [] for name in ("slots", "leaving", "replaced", "words")]
+    if not all(isinstance(each, list) for each in lists):
+        return False
+    slots, leaving, replaced, words = lists
+    return (
+        all(_has_types(row, _SLOT_TYPES) for row in slots)
+        and all(_has_types({"pid": pid}, {"pid": int}) for pid in leaving)
+        and all(_has_types(row, _REPLACED_TYPES) for row in replaced)
+        and all(isinstance(text, str) for text in (*words, answer.get("error", "")))
+        and all(isinstance(name, str) for row in slots for name in row["queues"])
+    )
 
 
 def master_names(state_home: Path) -> list[str]:

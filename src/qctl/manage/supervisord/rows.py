@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qctl.manage.numbers import whole_number
 from qctl.manage.programs import (
     RUNNERS,
     SHELLS,
@@ -69,8 +70,8 @@ def to_program(row: object) -> Program | None:
     return Program(
         key,
         stop_signal=_signal(row.get("stopsignal")),
-        stop_wait_s=_number(row.get("stopwaitsecs")),
-        start_s=_number(row.get("startsecs")) or 0,
+        stop_wait_s=whole_number(row.get("stopwaitsecs")),
+        start_s=whole_number(row.get("startsecs")) or 0,
         # supervisord reports only killasgroup. If that is false, stopasgroup is false too, because
         # supervisord refuses stopasgroup without killasgroup.
         signals_group=killed if isinstance(killed := row.get("killasgroup"), bool) else None,
@@ -100,8 +101,8 @@ def to_process(
     if not isinstance(row, dict) or not (key := key_of(row)):
         return None
     program = programs.get(key) or Program(key)
-    pid = _number(row.get("pid")) or None
-    start_s = _number(row.get("start")) or None
+    pid = whole_number(row.get("pid")) or None
+    start_s = whole_number(row.get("start")) or None
     start_ms = start_s * 1000 if start_s else None
     state = _text(row.get("statename"))
     status = _exited(row) if state == "EXITED" else _STATUS.get(state, state.lower() or "unknown")
@@ -154,7 +155,7 @@ def targets_of(programs: Iterable[Program]) -> dict[str, str]:
 
 
 def _exited(row: Mapping[str, object]) -> str:
-    stop_s, now_s = _number(row.get("stop")), _number(row.get("now"))
+    stop_s, now_s = whole_number(row.get("stop")), whole_number(row.get("now"))
     is_decided = stop_s is None or now_s is None or now_s - stop_s > _DECIDED_S
     return "stopped" if is_decided else "launching"
 
@@ -200,16 +201,10 @@ def _first_word(command: str) -> str:
 
 def _signal(value: object) -> str:
     try:
-        return signal.Signals(_number(value) or 0).name
+        return signal.Signals(whole_number(value) or 0).name
     except ValueError:
         return ""
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    """The value; None if it is no whole number, or negative."""
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and value >= 0 else None  # type: ignore[operator,return-value]

@@ -17,6 +17,8 @@ _SECONDS = {
     "month": 2_629_800,
     "y": 31_557_600,
 }
+# 2**64 microseconds.
+_MAX_S = 2**64 / 1e6
 _PART = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
 
 
@@ -24,7 +26,8 @@ def parse_span_s(text: str) -> float | None:
     """A span such as ``1min 30s``, ``500ms`` or ``0``, in seconds.
 
     Returns:
-        ``inf`` for ``infinity``; None for any other text, such as ``[not set]``.
+        ``inf`` for ``infinity``; None for any other text, such as ``[not set]``, and for a span
+        that is longer than 584 years, which systemd cannot store.
     """
     if text == "infinity":
         return float("inf")
@@ -36,7 +39,7 @@ def parse_span_s(text: str) -> float | None:
         if match is None or match[2] not in _SECONDS:
             return None
         seconds += float(match[1]) * _SECONDS[match[2]]
-    return seconds
+    return seconds if seconds <= _MAX_S else None
 
 
 def parse_time_ms(text: str) -> int | None:

@@ -11,6 +11,7 @@ import math
 import signal
 from collections.abc import Iterator, Mapping
 
+from qctl.manage.numbers import whole_number
 from qctl.manage.programs import (
     MANAGERS,
     RUNNERS,
@@ -85,7 +86,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
         kind: ``systemd`` or ``systemd-user``.
     """
     name = unit.get("Id", "")
-    pid = _number(unit.get("MainPID")) or None
+    pid = whole_number(unit.get("MainPID")) or None
     state = unit.get("ActiveState", "")
     # A service with RemainAfterExit is active even after its process has ended.
     has_ended = state == "active" and unit.get("SubState") == "exited"
@@ -99,7 +100,7 @@ def to_process(kind: str, unit: Properties) -> ManagedProcess:
         status="stopped" if has_ended else _STATES.get(state, state or "unknown"),
         pid=pid,
         started_at_ms=started_ms if pid else None,
-        restarts=_number(unit.get("NRestarts")) or 0,
+        restarts=whole_number(unit.get("NRestarts")),
         mode="fork",
         stop_signal=_stop_signal(unit),
         kill_timeout_ms=_kill_timeout_ms(unit),
@@ -135,7 +136,7 @@ def why_not_restartable(unit: Properties) -> str:
     if mode == "none":
         why = "with KillMode=none, systemd would start new workers without stopping the old ones"
         return f"{why}; {_REMEDY}"
-    pid = _number(unit.get("MainPID"))
+    pid = whole_number(unit.get("MainPID"))
     if mode == "process" and pid and is_shell_without_trap(pid, _stop_signal(unit)):
         return (
             f"with KillMode=process, systemd would stop only {_program(pid)}, not the worker it "
@@ -167,7 +168,7 @@ def _program(pid: int | None) -> str:
 
 
 def _stop_signal(unit: Properties) -> str:
-    number = _number(unit.get("RestartKillSignal")) or _number(unit.get("KillSignal"))
+    number = whole_number(unit.get("RestartKillSignal")) or whole_number(unit.get("KillSignal"))
     number = number or int(signal.SIGTERM)
     if signal.SIGRTMIN < number < signal.SIGRTMAX:
         return f"SIGRTMIN+{number - signal.SIGRTMIN}"
@@ -197,7 +198,3 @@ def _ready_timeout_ms(unit: Properties) -> int:
 
 def _prevents_restart(unit: Properties) -> bool:
     return bool(unit.get("RestartPreventExitStatus", "").strip())
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdecimal() else None

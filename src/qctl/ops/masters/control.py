@@ -130,8 +130,8 @@ def _pids_if_ready(folder: MasterFolder, pid: int) -> list[int]:
         answer = folder.ask({"do": "state"})
     except QctlError:
         return []
-    is_ready = answer["pid"] == pid and answer["ready"]
-    return [row["pid"] for row in answer["slots"]] if is_ready else []
+    is_ready = answer.get("pid") == pid and answer.get("ready")
+    return [row["pid"] for row in answer.get("slots") or ()] if is_ready else []
 
 
 def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
@@ -167,7 +167,10 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
             else "",
             hint=f"fix the app, then qctl worker restart {name}" if lines else "qctl worker list",
         )
-    return [Replaced(**row) for row in answer["replaced"]]
+    return [
+        Replaced(row["slot"], row["old_pid"], row["new_pid"])
+        for row in answer.get("replaced") or ()
+    ]
 
 
 def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from qctl.errors import NotFoundError, QctlError
 from qctl.manage.logs import read_new, read_tail
 from qctl.manage.qctl.manager import Qctl
 from qctl.manage.qctl.state import MasterFolder, MasterState, master_names
+from qctl.ops.times import utc_datetime
 
 _POLL_S = 0.2
 
@@ -85,11 +86,11 @@ def _read(folder: MasterFolder) -> Master:
         target=f"qctl:{folder.name}",
         status=_status(state, answer),
         pid=running.pid if running else None,
-        started_at=datetime.fromtimestamp(running.started_at_s, UTC) if running else None,
+        started_at=utc_datetime(running.started_at_s * 1000) if running else None,
         apps=state.apps if state else (),
         cwd=state.cwd if state else None,
-        processes=tuple(map(_process, (answer or {}).get("slots", ()))),
-        leaving=tuple((answer or {}).get("leaving", ())),
+        processes=tuple(map(_process, (answer or {}).get("slots") or ())),
+        leaving=tuple((answer or {}).get("leaving") or ()),
     )
 
 

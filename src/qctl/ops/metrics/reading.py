@@ -264,9 +264,12 @@ def _prefixes_used(settings: Settings, queues: Iterable[QueueKeys]) -> list[str]
 
 def _drains(client: Client, prefixes: Sequence[str]) -> Drains | None:
     try:
-        records = read_drain_records(client, prefixes)
+        found = read_drain_records(client, prefixes)
     except ReplyError:
         # This Redis user may not read the records, so the figures are unknown and not 0.
+        return None
+    records = [record for record in found if record is not None]
+    if len(records) < len(found):
         return None
     drains = {name: sum(record.drains[name] for record in records) for name in OUTCOMES}
     jobs = {name: sum(record.jobs[name] for record in records) for name in RESULTS}

@@ -186,7 +186,9 @@ def describe(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         # Without a record, the fields are in the pending job or, in very old versions, in the key.
         return record.get(field) or repeat.get(field) or legacy.get(field) or None
 
-    every_ms, pattern, tz = to_int(stored("every")), stored("pattern"), stored("tz")
+    every_ms = to_int(stored("every"))
+    # In JSON, they may be of any type.
+    pattern, tz = (None if stored(f) is None else str(stored(f)) for f in ("pattern", "tz"))
     limit, end_ms = to_int(stored("limit")), to_int(stored("endDate"))
     count = to_int(repeat.get("count"))
     # A legacy repeatable has no iterations, only the count in its pending job.

@@ -283,7 +283,9 @@ class AsyncConnection:
                         reason = reply
                         break
                 self._unanswered.popleft()(reply)
-        except (hiredis.ProtocolError, IndexError) as error:  # IndexError: a reply to no command
+        except (hiredis.ProtocolError, IndexError, MemoryError) as error:
+            # IndexError: a reply to no command. MemoryError: a reply that claims to have a billion
+            # parts.
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:

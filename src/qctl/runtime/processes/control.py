@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,23 @@ _READ_TIMEOUT_S = 5.0
 async def serve(master: Master, path: Path) -> asyncio.Server:
     """Answer requests on a socket, from every user who may enter the socket's folder."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # asyncio logs a cancelled handler with a traceback. In the log of a master that fails, that
-        # traceback would look like the reason.
-        ignored = (OSError, ValueError, TimeoutError, asyncio.CancelledError)
-        with contextlib.closing(writer), contextlib.suppress(*ignored):
-            async with asyncio.timeout(_READ_TIMEOUT_S):
-                request = json.loads(await reader.readline())
-            reply = await _answer(master, request)
-            writer.write(json.dumps(reply).encode() + b"\n")
-            await writer.drain()
-
     path.unlink(missing_ok=True)
-    return await asyncio.start_unix_server(answer, path)
+    return await asyncio.start_unix_server(partial(answer, master), path)
+
+
+async def answer(
+    master: Master, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Read one request and answer it; ignore what is no JSON."""
+    # asyncio logs a cancelled handler with a traceback. In the log of a master that fails, that
+    # traceback would look like the reason.
+    ignored = (OSError, ValueError, RecursionError, TimeoutError, asyncio.CancelledError)
+    with contextlib.closing(writer), contextlib.suppress(*ignored):
+        async with asyncio.timeout(_READ_TIMEOUT_S):
+            request = json.loads(await reader.readline())
+        reply = await _answer(master, request)
+        writer.write(json.dumps(reply).encode() + b"\n")
+        await writer.drain()
 
 
 def state_of(master: Master) -> dict[str, Any]:
@@ -76,20 +81,22 @@ def _slot_row(slot: Slot) -> dict[str, Any]:
     }
 
 
-async def _answer(master: Master, request: dict[str, Any]) -> dict[str, Any]:
-    match request.get("do"):
-        case "state":
+async def _answer(master: Master, request: Any) -> dict[str, Any]:
+    match request:
+        case {"do": "state"}:
             return state_of(master)
-        case "replace":
+        case {"do": "replace"}:
             return await _replace(master, request.get("slot"))
-        case "stop":
+        case {"do": "stop"}:
             master.stop()
             return {"stopping": True}
     return {"error": "unknown request"}
 
 
-async def _replace(master: Master, number: int | None) -> dict[str, Any]:
-    slots = [slot for slot in master.slots if number in {None, slot.number}]
+async def _replace(master: Master, number: Any) -> dict[str, Any]:
+    # By type, too: 0.0 and False are equal to the number of the first slot.
+    is_number = type(number) is int
+    slots = [s for s in master.slots if number is None or (is_number and s.number == number)]
     if not slots:
         return {"error": f"there is no process {number}"}
     try:

@@ -138,7 +138,7 @@ def decode(data: bytes) -> Mapping[str, Any]:
     """Decode a message. A malformed message becomes an empty one."""
     try:
         row = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
 

@@ -14,6 +14,7 @@ from qctl.errors import ReplyError, is_outage
 from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.info import INFO_REPLICATION, is_master, read_upstream
+from qctl.wire.replies import to_int
 
 # This leaves out pub/sub and replication connections, with which no worker fetches jobs.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
@@ -21,6 +22,7 @@ LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 _LIST_ALL_CLIENTS = ("CLIENT", "LIST")
 # The command with which a worker waits for a job.
 WAIT_COMMAND = "bzpopmin"
+_NUMBERS = ("id", "db", "age", "idle")
 # A worker's connection is called PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name.
 # The pattern does not match PFX:<base64>:qe, a connection of QueueEvents.
 _NAMED = ":w:"
@@ -236,7 +238,7 @@ def _connected(
         if worker is not None:
             workers[worker.address, worker.client_id] = worker
         elif _WORKER_NAME.fullmatch(name):
-            foreign.append((fields.get("addr", ""), ForeignWorker(name, int(fields["db"]))))
+            foreign.append((fields.get("addr", ""), ForeignWorker(name, to_int(fields["db"]) or 0)))
         elif not name and fields.get("cmd") == WAIT_COMMAND:
             any_queue += fields["db"] == str(db)
     found = Workers(workers.values(), any_queue=any_queue, is_cluster=len(rows) > 1)
@@ -304,7 +306,11 @@ def _is_complete(clients: Sequence[Mapping[str, str]]) -> bool:
 
     The connection that asks is always in the list, so an empty list is not a complete one.
     """
-    return bool(clients) and all("db" in fields and "name" in fields for fields in clients)
+    return bool(clients) and all(
+        {"db", "name"} <= fields.keys()
+        and all(to_int(fields.get(name, 0)) is not None for name in _NUMBERS)
+        for fields in clients
+    )
 
 
 class _Served:
@@ -315,13 +321,17 @@ class _Served:
         known = [*queues]
         self._encoded = {client_name(keys.prefix, keys.name): keys for keys in known}
         self._plain = {f"{keys.prefix}:{keys.name}": keys for keys in known}
+        self._max_length = max(map(len, (*self._encoded, *self._plain)), default=0)
 
     def find(self, name: str) -> tuple[QueueKeys, str | None] | None:
         """The queue and the worker's own name; None for other connections."""
         end = len(name)
         while end > 0:
-            if keys := self._encoded.get(name[:end]) or self._plain.get(name[:end]):
-                return keys, name[end + len(_NAMED) :] or None
+            # Without this, a name of many parts would take quadratic time.
+            if end <= self._max_length:
+                start = name[:end]
+                if keys := self._encoded.get(start) or self._plain.get(start):
+                    return keys, name[end + len(_NAMED) :] or None
             end = name.rfind(_NAMED, 0, end)
         found = _decoded(name)
         return found if found and self._prefixes.include(found[0].prefix, found[0].name) else None
@@ -347,10 +357,10 @@ def _parse(fields: Mapping[str, str], served: _Served, db: int) -> WorkerClient 
     return WorkerClient(
         keys=keys,
         worker_name=worker_name,
-        client_id=int(fields.get("id", 0)),
+        client_id=to_int(fields.get("id")) or 0,
         address=fields.get("addr", ""),
-        age_s=int(fields.get("age", 0)),
-        idle_s=int(fields.get("idle", 0)),
+        age_s=to_int(fields.get("age")) or 0,
+        idle_s=to_int(fields.get("idle")) or 0,
         last_command=fields.get("cmd", ""),
     )
 

@@ -47,7 +47,7 @@ def master_of(info: Mapping[str, str]) -> str | None:
     """The ``host:port`` of a replica's master; None for a master."""
     if info.get("role") != "slave":
         return None
-    return f"{info.get('master_host', '')}:{to_int(info.get('master_port')) or 0}"
+    return f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
 
 
 def read_upstream(client: Client) -> Upstream | None:
@@ -90,7 +90,7 @@ def can_lose_writes(client: Client) -> bool:
     append-only file was behind the memory.
     """
     infos = [read_info(node, "replication", "persistence") for node in client.masters()]
-    return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
+    return any(not info or _replicas(info) != 0 or info.get("aof_enabled") != "0" for info in infos)
 
 
 def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> bool | None:
@@ -102,13 +102,13 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
             missing replica may lack the writes, and may still become the master.
 
     Returns:
-        None if this user may not run INFO or WAIT.
+        None if this user may not run INFO or WAIT, or if INFO leaves out the number of replicas.
     """
     for node in client.masters():
         info = read_info(node, "replication")
-        if info is None:
+        replicas = _replicas(info or {})
+        if replicas is None:
             return None
-        replicas = _replicas(info)
         if replicas < at_least:
             return False
         if not replicas:
@@ -125,5 +125,5 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
     return True
 
 
-def _replicas(info: Mapping[str, str]) -> int:
-    return to_int(info.get("connected_slaves")) or 0
+def _replicas(info: Mapping[str, str]) -> int | None:
+    return to_int(info.get("connected_slaves"))

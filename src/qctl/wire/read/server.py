@@ -170,9 +170,9 @@ def _settings(node: Client) -> dict[str, str]:
 
 def _replicas(info: Mapping[str, str]) -> tuple[ReplicaFacts, ...]:
     offset = to_int(info.get("master_repl_offset"))
-    found = []
-    for index in range(to_int(info.get("connected_slaves")) or 0):
-        text = info.get(f"slave{index}", "")
+    found: list[ReplicaFacts] = []
+    # Not by ``connected_slaves``, which may be any number in a broken answer.
+    while (text := info.get(f"slave{len(found)}")) is not None:
         fields = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
         reached = to_int(fields.get("offset"))
         found.append(

@@ -295,7 +295,8 @@ def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
     items = text.split(",")
     last = [item for item in items if re.fullmatch(form, item)]
     _refuse_twice(last, refused)
-    return ",".join(item for item in items if item not in last), last
+    found = set(last)
+    return ",".join(item for item in items if item not in found), last
 
 
 def _values(text: str, what: str, min_value: int, max_value: int, refused: list[str]) -> list[int]:

@@ -280,7 +280,8 @@ def next_iteration_call(
     next_ms = None
     if pattern := repeat.get("pattern"):
         base_ms = max(now_ms, to_int(opts.get("prevMillis")) or 0)
-        next_ms = next_time_ms(str(pattern), repeat.get("tz"), base_ms)
+        tz = repeat.get("tz")
+        next_ms = next_time_ms(str(pattern), None if tz is None else str(tz), base_ms)
         if next_ms is None or (end is not None and next_ms > end):
             return None
     renewed = lasting_options(opts)
