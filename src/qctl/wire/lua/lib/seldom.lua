@@ -5,10 +5,9 @@
 local made
 local function seldom()
   if not made then
-    --@include dedup
-    made = {add_kept_job = add_kept_job, child_completed = child_completed, child_failed = child_failed,
-      delete_job_keys = delete_job_keys, detach_from_parent = detach_from_parent, parent_of = parent_of,
-      promote_due = promote_due, release_dedup = release_dedup, trim_finished = trim_finished, wake = wake}
+    --@include end_job
+    made = {count_metrics = count_metrics, end_job = end_job, promote_due = promote_due,
+      trim_finished = trim_finished, wake = wake}
   end
   return made
 end

@@ -107,66 +107,6 @@ local function leave_active_together(base, batch, ids)
   end
 end
 
--- Ends one job that has left active and is not ordinary: frees or passes on its deduplication id, updates its
--- parent, writes its fields and its event. May raise an error, which settle catches: a key of the parent may have a
--- wrong type.
-local function end_job(base, events, now_text, kind, field, id, key, value, group)
-  local special, now = seldom(), tonumber(now_text)
-  if group.dedup_id ~= "" then
-    special.release_dedup(base, id, group.dedup_id)
-    special.add_kept_job(base, group.dedup_id, now)
-  end
-  local parent_key = call("HGET", key, "parentKey")
-  local parent = parent_key and special.parent_of(parent_key, call("HGET", key, "parent"))
-  if parent and kind == "completed" then
-    special.child_completed(parent, key, value, now)
-  elseif parent then
-    special.child_failed(parent, key, value, now)
-  end
-  if group.keep.count == 0 then
-    if parent then
-      special.detach_from_parent(key)
-    end
-    special.delete_job_keys(key)
-  else
-    call("HSET", key, field, value, "finishedOn", now_text, "atm", group.attempts_made)
-    if kind == "failed" then
-      call("HSET", key, "stacktrace", group.stacktrace)
-      call("HDEL", key, "defa")
-    end
-  end
-  call("XADD", events, "*", "event", kind, "jobId", id, field, value, "prev", "active")
-  if kind == "failed" and tonumber(group.attempts_made) >= group.attempts then
-    call("XADD", events, "*", "event", "retries-exhausted", "jobId", id,
-      "attemptsMade", group.attempts_made)
-  end
-end
-
--- Counts ended jobs in the metrics, which have one number for each minute (wire format 5.21). limit: how many
--- minutes are kept.
-local function count_metrics(base, kind, now, count, limit)
-  local key = base .. "metrics:" .. kind
-  local before = redis.call("HINCRBY", key, "count", count) - count
-  local last = redis.call("HMGET", key, "prevTS", "prevCount")
-  local now_text = string.format("%.0f", now)
-  if not last[1] then
-    redis.call("HSET", key, "prevTS", now_text, "prevCount", 0)
-    return
-  end
-  local minutes = math.floor(now / 60000) - math.floor(tonumber(last[1]) / 60000)
-  minutes = math.min(minutes, limit)
-  if minutes <= 0 then
-    return
-  end
-  local data = key .. ":data"
-  redis.call("LPUSH", data, string.format("%.0f", before - (tonumber(last[2] or "0") or 0)))
-  for _ = 2, minutes do
-    redis.call("LPUSH", data, 0)
-  end
-  redis.call("LTRIM", data, 0, limit - 1)
-  redis.call("HSET", key, "prevCount", string.format("%.0f", before), "prevTS", now_text)
-end
-
 -- now_text: epoch ms. kind: "completed" or "failed"; at most 250 jobs. max_metrics: minutes of metrics kept, or nil.
 -- max_len: see max_events. Answers a table with, for each job that has not ended, its position and why: a code of
 -- wire format 5, or the text of an error. After an error, the job is back in active without a lock, so that the
@@ -198,7 +138,7 @@ local function settle(base, now_text, kind, ids, values, groups, max_metrics, ma
         call("HSET", key, field, value, "finishedOn", now_text, "atm", group.attempts_made)
         call("XADD", events, "*", "event", kind, "jobId", id, field, value, "prev", "active")
       else
-        local is_done, problem = pcall(end_job, base, events, now_text, kind, field, id, key, value, group)
+        local is_done, problem = pcall(seldom().end_job, base, events, now_text, kind, field, id, key, value, group)
         if not is_done then
           codes[i] = type(problem) == "table" and problem.err or tostring(problem)
           call("LPUSH", base .. "active", id)
@@ -223,7 +163,7 @@ local function settle(base, now_text, kind, ids, values, groups, max_metrics, ma
     seldom().trim_finished(base, kind, tonumber(now_text), keep)
   end
   if count > 0 and max_metrics then
-    count_metrics(base, kind, tonumber(now_text), count, max_metrics)
+    seldom().count_metrics(base, kind, tonumber(now_text), count, max_metrics)
   end
   return codes
 end
