@@ -6,6 +6,7 @@
 const readline = require("node:readline");
 const Redis = require("ioredis");
 const { makeProcessor, running } = require("./processor");
+const { produce } = require("./producer");
 const { makeTelemetry } = require("./telemetry");
 
 const [version, port] = process.argv.slice(2);
@@ -16,6 +17,7 @@ const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
 const queues = new Map();
 const flows = new Map();
 const workers = new Map();
+const producers = new Map();
 const listeners = new Map();
 const problems = [];
 // Set by the command trace.
@@ -125,6 +127,24 @@ const ops = {
     workers.delete(handle);
     if (worker) await worker.close(force);
   },
+  // Add jobs until ``stopProducer``: see producer.js for the settings.
+  async startProducer({ name, prefix, handle, settings }) {
+    const producer = { ids: [], stopping: false };
+    producers.set(handle, producer);
+    const tell = (id) => producer.ids.push(id);
+    producer.over = produce(queueOf(name, prefix), settings, producer, tell);
+    producer.over.catch(note(`producer of ${name}`));
+  },
+  async produced({ handle }) {
+    return producers.get(handle).ids;
+  },
+  // Answers the ids of all jobs that it has added.
+  async stopProducer({ handle }) {
+    const producer = producers.get(handle);
+    producer.stopping = true;
+    await producer.over;
+    return producer.ids;
+  },
   // Trace the queues and workers that are made from now on.
   async trace() {
     telemetry = makeTelemetry();
@@ -150,7 +170,7 @@ const ops = {
     const listening = [...listeners.values()].map(({ events }) => events);
     await Promise.all([...workers.values()].map((worker) => worker.close(true)));
     await Promise.all([...queues.values(), ...flows.values(), ...listening].map((x) => x.close()));
-    for (const map of [workers, queues, flows, listeners]) map.clear();
+    for (const map of [workers, producers, queues, flows, listeners]) map.clear();
     problems.length = 0;
     telemetry = undefined;
     return running.size;

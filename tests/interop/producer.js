@@ -1,5 +1,6 @@
 "use strict";
-// Adds a job every so often until SIGTERM or SIGINT and prints each id on a line of its own.
+// Adds a job every so often. As a program: until SIGTERM or SIGINT, and prints each id on a line of
+// its own.
 //
 //   BULLMQ      5 or 6                          (6)
 //   REDIS_PORT  port on 127.0.0.1               (6379)
@@ -13,34 +14,37 @@
 
 const { sleep } = require("./processor");
 
-const env = process.env;
-const { Queue } = require(`bullmq${env.BULLMQ || "6"}`);
-const connection = { host: "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
-const every = Number(env.EVERY_MS || 100);
-const count = Number(env.COUNT || Infinity);
-const ms = Number(env.JOB_MS || 50);
-const delay = Number(env.DELAY_MS || 300);
+const kinds = ({ JOB_MS: ms = 50, DELAY_MS: delay = 300, MIX }) =>
+  [
+    ["plain", { ms }, {}],
+    ["prioritized", { ms }, { priority: 5 }],
+    ["delayed", { ms }, { delay }],
+    ["flaky", { ms, fail_times: 1 }, { attempts: 3, backoff: { type: "fixed", delay } }],
+  ].slice(0, MIX ? 4 : 1);
 
-const kinds = [
-  ["plain", { ms }, {}],
-  ["prioritized", { ms }, { priority: 5 }],
-  ["delayed", { ms }, { delay }],
-  ["flaky", { ms, fail_times: 1 }, { attempts: 3, backoff: { type: "fixed", delay } }],
-];
-
-async function main() {
-  const queue = new Queue(env.QUEUE || "q", { connection, prefix: env.PREFIX || "bull" });
-  let stopping = false;
-  const stop = () => (stopping = true);
-  process.on("SIGTERM", stop);
-  process.on("SIGINT", stop);
-  for (let n = 0; n < count && !stopping; n += 1) {
-    const [name, data, opts] = kinds[env.MIX === "1" ? n % kinds.length : 0];
-    const job = await queue.add(name, data, opts);
-    process.stdout.write(`${job.id}\n`);
+/** Adds jobs to a queue until ``state.stopping``. The settings are numbers. */
+async function produce(queue, settings, state, tell) {
+  const { EVERY_MS: every = 100, COUNT: count = Infinity } = settings;
+  const each = kinds(settings);
+  for (let n = 0; n < count && !state.stopping; n += 1) {
+    tell((await queue.add(...each[n % each.length])).id);
     await sleep(every);
   }
+}
+
+async function main() {
+  const env = process.env;
+  const { Queue } = require(`bullmq${env.BULLMQ || "6"}`);
+  const connection = { host: "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
+  const queue = new Queue(env.QUEUE || "q", { connection, prefix: env.PREFIX || "bull" });
+  const state = { stopping: false };
+  for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => (state.stopping = true));
+  const named = ["EVERY_MS", "JOB_MS", "COUNT", "MIX", "DELAY_MS"].filter((name) => env[name]);
+  const settings = Object.fromEntries(named.map((name) => [name, Number(env[name])]));
+  await produce(queue, settings, state, (id) => process.stdout.write(`${id}\n`));
   await queue.close();
 }
 
-main();
+if (require.main === module) main();
+
+module.exports = { produce };

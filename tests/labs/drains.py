@@ -29,7 +29,7 @@ from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
 from tests.labs.forked_qctl import ForkedQctl
-from tests.labs.node import HERE, NodeBull, node, node_env, runs
+from tests.labs.node import NodeBull, node_env, runs
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
 
@@ -244,33 +244,22 @@ def is_alive(pid: int) -> bool:
 
 
 class Producer:
-    """producer.js at work; it writes the ids it adds to a file."""
+    """Adds jobs, in a client of BullMQ, while other things happen."""
 
-    def __init__(self, env: Mapping[str, str], file: Path) -> None:
-        self._file = file
-        with file.open("wb") as out:
-            self._process = subprocess.Popen(
-                [*node(), str(HERE / "producer.js")], env=env, cwd=HERE,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+    def __init__(self, bull: NodeBull, queue: str, prefix: str, settings: dict[str, int]) -> None:
+        self._bull = bull
+        self._handle = bull.start_producer(queue, prefix, **settings)
 
     @property
     def ids(self) -> list[str]:
-        return self._file.read_text().split()
+        return self._bull.produced(self._handle)
 
     def wait_ids(self, count: int) -> None:
         wait_until(lambda: len(self.ids) >= count, f"a producer to add {count} jobs")
 
     def stop(self) -> list[str]:
         """Let it end; the ids of all jobs that it added."""
-        if self._process.poll() is None:
-            self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(10)
-        return self.ids
+        return self._bull.stop_producer(self._handle)
 
 
 class Lab:
@@ -393,18 +382,10 @@ class Lab:
             self._shared_bulls[version] = bull
         return bull
 
-    def producer(self, queue: str = "q", *, version: int = 6, **env: object) -> Producer:
-        """Start producer.js; see there for ``env``."""
-        own = {
-            "BULLMQ": version,
-            "REDIS_PORT": self.server.port,
-            "QUEUE": queue,
-            "PREFIX": self.keys(queue).prefix,
-            **env,
-        }
-        text = {key: str(value) for key, value in own.items()}
-        file = self.folder / f"producer-{len(self._producers)}.ids"
-        self._producers.append(Producer(node_env(text), file))
+    def producer(self, queue: str = "q", *, version: int = 6, **settings: int) -> Producer:
+        """Start to add jobs; see producer.js for the settings."""
+        bull = self.bull(version)
+        self._producers.append(Producer(bull, queue, self.keys(queue).prefix, settings))
         return self._producers[-1]
 
     def add(self, *ms: int, queue: str = "q", version: int = 6) -> list[str]:

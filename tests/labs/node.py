@@ -228,6 +228,29 @@ class NodeBull:
     def close_worker(self, handle: str, *, force: bool = False) -> None:
         self.send("closeWorker", handle=handle, force=force)
 
+    def start_producer(self, name: str, prefix: str, **settings: int) -> str:
+        """Add jobs to a queue until ``stop_producer``.
+
+        Args:
+            settings: see producer.js.
+
+        Returns:
+            a handle for ``produced`` and ``stop_producer``.
+        """
+        handle = f"p{next(self._handles)}"
+        self.send("startProducer", name=name, prefix=prefix, handle=handle, settings=settings)
+        return handle
+
+    def produced(self, handle: str) -> list[str]:
+        """The ids of the jobs that a producer has added so far."""
+        ids: list[str] = self.send("produced", handle=handle)
+        return ids
+
+    def stop_producer(self, handle: str) -> list[str]:
+        """The ids of all jobs that it has added."""
+        ids: list[str] = self.send("stopProducer", handle=handle)
+        return ids
+
     def listen(self, name: str, *, prefix: str = "bull") -> None:
         """Start a QueueEvents; ``events`` returns what it has seen since."""
         self.send("listen", queue=name, prefix=prefix)
