@@ -11,6 +11,8 @@
 //   WORKER_NAME     the workers' name              (none)
 //   LOCK_MS         lockDuration
 //   STALLED_MS      stalledInterval
+//   MAX_STALLED     maxStalledCount
+//   LEDGER          where the rows of processor.js go (Redis)
 //   RECONNECT_MS    try again so soon when Redis is away (BullMQ's: up to 20 s)
 //   HANDLE_SIGINT   1: let running jobs end on SIGINT, then exit
 //   HANDLE_SIGTERM  1: the same on SIGTERM
@@ -58,6 +60,7 @@ async function main() {
   if (env.WORKER_NAME) options.name = env.WORKER_NAME;
   if (env.LOCK_MS) options.lockDuration = Number(env.LOCK_MS);
   if (env.STALLED_MS) options.stalledInterval = Number(env.STALLED_MS);
+  if (env.MAX_STALLED) options.maxStalledCount = Number(env.MAX_STALLED);
   const optionsOf = (queue) => ({
     ...options,
     prefix: (env.PREFIX || "bull").replaceAll("$QUEUE", queue),

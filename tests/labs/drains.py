@@ -95,12 +95,17 @@ def is_restart(words: Sequence[str]) -> bool:
 
 
 class Running:
-    """A qctl at work; its lines are read as they come."""
+    """A qctl at work; its lines are read as they come.
+
+    Attributes:
+        arrivals: when each line of stdout came, in seconds since 1970.
+    """
 
     def __init__(self, process: subprocess.Popen[str] | ForkedQctl) -> None:
         self._process = process
         self._out: list[str] = []
         self._err: list[str] = []
+        self.arrivals: list[float] = []
         self._watchdogs: set[int] = set()
         self._threads = [
             threading.Thread(target=self._read, args=pair, daemon=True)
@@ -129,10 +134,11 @@ class Running:
         )  # fmt: skip
         return cls(process)
 
-    @staticmethod
-    def _read(stream: Any, lines: list[str]) -> None:
+    def _read(self, stream: Any, lines: list[str]) -> None:
         for line in stream:
-            lines.append(line)  # noqa: PERF402 - each as soon as it comes
+            if lines is self._out:
+                self.arrivals.append(time.time())
+            lines.append(line)
         stream.close()
 
     @property
@@ -153,6 +159,10 @@ class Running:
         """What it has written on stderr so far."""
         return "".join(self._err)
 
+    def steps(self) -> list[dict[str, Any]]:
+        """The steps printed so far (NDJSON)."""
+        return [json.loads(line) for line in list(self._out)]
+
     def await_step(self, name: str, **fields: Any) -> dict[str, Any]:
         """The first step of this name and these fields, as soon as it is printed (NDJSON)."""
         return self.await_steps(1, name, **fields)[0]
@@ -164,8 +174,7 @@ class Running:
             ended = self.is_over
             if ended:
                 self._join()
-            steps = [json.loads(line) for line in self._out]
-            found = [s for s in steps if s["step"] == name and fields.items() <= s.items()]
+            found = [s for s in self.steps() if s["step"] == name and fields.items() <= s.items()]
             if len(found) >= count or ended:
                 break
             time.sleep(0.005)
@@ -182,12 +191,16 @@ class Running:
 
     def _find_watchdogs(self) -> int:
         """The pid of its watchdog, which ends with it; 0 if it has none."""
+        pids = self.watchdog_pids()
+        self._watchdogs.update(pids)
+        return pids[0] if pids else 0
+
+    def watchdog_pids(self) -> list[int]:
+        """The pids of its watchdogs that live."""
         children: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.pid).children()
-        pids = [c.pid for c in children if "qctl.ops.drain.watchdog" in " ".join(cmdline(c))]
-        self._watchdogs.update(pids)
-        return pids[0] if pids else 0
+        return [c.pid for c in children if "qctl.ops.drain.watchdog" in " ".join(cmdline(c))]
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -449,8 +462,11 @@ class Lab:
         return bool(self.client.call("HEXISTS", self.keys(queue)("meta"), "paused"))
 
     def traces(self) -> list[str]:
-        """qctl's own keys except the record of drains; there should be none between commands."""
-        return sorted(self.client.call("KEYS", "qctl:[^d]*"))
+        """qctl's own keys, of which there should be none between commands.
+
+        Except the record of drains, and the heartbeats of qctl's workers.
+        """
+        return sorted(self.client.call("KEYS", "qctl:[^dw]*"))
 
     def dump(self) -> dict[str, bytes]:
         """All keys with their contents, except what workers write to find stalled jobs."""

@@ -1,0 +1,220 @@
+"""Breaks things while qctl drains, restarts and changes jobs, and proves that nothing was lost.
+
+    python bench/chaos.py --minutes 2                    # a seed of its own; prints it
+    python bench/chaos.py --seed 7 --minutes 60
+    python bench/chaos.py --seed 7 --round 12            # one round again
+    python bench/chaos.py --faults kill-qctl,kill-worker --rounds 3
+
+Each round starts on an empty Redis (AOF, fsync always): producers in Python and Node, BullMQ's
+workers under a process manager, and qctl's own under ``qctl worker``, all on one queue. A few
+commands run one after the other under this load, with faults at moments that the seed chooses.
+Then everything is repaired as systemd or an operator would, a last drain runs without faults, the
+producers stop, and the round is checked (chaos_proof.py) by Redis and by a file in which each
+handler notes the start and the end of each run.
+
+The seed decides what happens in a round and at which step. How the processes interleave is up to
+the machine, so a rare violation may need several repetitions.
+
+Exit code 1 after a violation. Needs what the tests need: ``pip install -e '.[dev]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import pytest
+
+# This folder's siblings, and tests/labs.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from chaos_faults import FAULTS
+from chaos_proof import Ran, check_round
+from chaos_stage import AOF, QUEUE, Stage, open_stage
+from tests.labs.drains import Running
+from tests.labs.node import install_node_modules
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
+
+STEPS = ("plan", "paused", "waiting", "drained", "restarting", "ready", "resumed")
+BULK = (
+    ("jobs", "retry-failed", QUEUE, "--yes", "--json"),
+    ("jobs", "promote", QUEUE, "--yes", "--json"),
+    ("purge", QUEUE, "--state", "failed", "--yes", "--json"),
+)
+COMMAND_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fault of a round.
+
+    Args:
+        step: of the command during which it happens.
+        delay_s: after that step.
+    """
+
+    kind: str
+    step: str
+    delay_s: float
+
+
+@dataclass
+class Tally:
+    """What has happened so far."""
+
+    rounds: int = 0
+    jobs: int = 0
+    commands: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    options = parse()
+    faults = options.faults.split(",") if options.faults else list(FAULTS)
+    if unknown := set(faults) - FAULTS.keys():
+        print(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
+        return 2
+    seed = Random().randrange(2**32) if options.seed is None else options.seed
+    numbers = [options.round] if options.round else range(1, (options.rounds or 10**9) + 1)
+    print(f"seed {seed}", flush=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    install_node_modules()
+    tally = Tally()
+    over = time.monotonic() + 60 * options.minutes
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        server = RedisServer(folder / "redis", *AOF).start()
+        stack.callback(server.stop)
+        pm2 = Pm2()
+        stack.callback(pm2.kill)
+        for number in numbers:
+            if time.monotonic() > over and not (options.rounds or options.round):
+                break
+            violations = run_round(pm2, server, folder / f"{number}", seed, number, faults, tally)
+            for text in violations:
+                print(f"  VIOLATION: {text}", flush=True)
+                tally.violations.append(text)
+            if violations:
+                again = f"python bench/chaos.py --seed {seed} --round {number}"
+                print(f"  to repeat it: {again}{repeat_faults(options.faults)}", flush=True)
+    print_tally(tally)
+    return 1 if tally.violations else 0
+
+
+def repeat_faults(faults: str) -> str:
+    return f" --faults {faults}" if faults else ""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--minutes", type=float, default=2.0, help="start no round after that")
+    parser.add_argument("--rounds", type=int, default=0, help="so many rounds, however long")
+    parser.add_argument("--round", type=int, default=0, help="only the round with this number")
+    parser.add_argument("--faults", default="", help=f"some of {','.join(FAULTS)}")
+    return parser.parse_args()
+
+
+def print_tally(tally: Tally) -> None:
+    print(f"{tally.rounds:,} rounds, {tally.jobs:,} jobs, {len(tally.violations):,} violations")
+    for title, counts in (("faults", tally.faults), ("commands", tally.commands)):
+        print(f"{title}: {', '.join(f'{key} {n:,}' for key, n in sorted(counts.items()))}")
+
+
+def plan_faults(seed: int, number: int, faults: Sequence[str], chance: Random) -> list[Planned]:
+    """The faults of a round: one in its turn, so that none comes rarely, and perhaps others."""
+    turn, place = divmod(number - 1, len(faults))
+    order = Random(f"{seed}:{turn}").sample(list(faults), len(faults))
+    kinds = [order[place], *chance.choices(faults, k=chance.choice([0, 0, 1, 2]))]
+    planned = [Planned(kind, chance.choice(STEPS), chance.uniform(0, 0.4)) for kind in kinds]
+    return sorted(planned, key=lambda each: STEPS.index(each.step))
+
+
+def run_round(
+    pm2: Pm2, server: RedisServer, folder: Path, seed: int, number: int,
+    faults: Sequence[str], tally: Tally,
+) -> list[str]:  # fmt: skip
+    """One round; its violations."""
+    chance = Random(f"{seed}-{number}")
+    planned = plan_faults(seed, number, faults, chance)
+    began = time.monotonic()
+    words = " ".join(f"{each.kind}@{each.step}" for each in planned)
+    print(f"round {number}: {words}", flush=True)
+    try:
+        with open_stage(pm2, server, folder, chance, 6, 1) as stage:
+            jobs, ran, violations = play(stage, planned, chance)
+    except (Exception, pytest.fail.Exception):
+        # What the round waits for in vain is a violation until somebody has understood it.
+        return [f"the round did not end: {traceback.format_exc()}"]
+    tally.rounds += 1
+    tally.jobs += jobs
+    tally.faults.update(hit.kind for hit in stage.hits)
+    tally.commands.update(each.words[0] for each in ran)
+    codes = " ".join(f"{each.words[0]}:{each.code}" for each in ran)
+    print(f"  {jobs} jobs, {codes}, {time.monotonic() - began:.1f} s", flush=True)
+    return violations
+
+
+def play(
+    stage: Stage, planned: Sequence[Planned], chance: Random
+) -> tuple[int, list[Ran], list[str]]:
+    """How many jobs there were, the commands, and the violations."""
+    drain = ("drain", QUEUE, "--then-restart", "--target", stage.app.target, "--yes",
+             "--timeout", "20s", "--output", "ndjson")  # fmt: skip
+    ran = list(run_disturbed(stage, drain, planned, chance))
+    stage.heal()
+    wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed", timeout_s=30)
+    # What the faults have cut short comes back by itself, with no drain to blame or to thank.
+    last = stage.qctl(*drain)
+    ran.append(Ran(drain, last, wait_end(last), False))
+    acknowledged, unsure = stage.acknowledged()
+    wait_until(stage.is_idle, "all jobs to end", timeout_s=60, every_s=0.1)
+    wait_until(lambda: not stage.lab.traces(), "qctl to remove its keys", timeout_s=20)
+    return len(acknowledged), ran, list(check_round(stage, acknowledged, unsure, ran))
+
+
+def run_disturbed(
+    stage: Stage, words: tuple[str, ...], planned: Sequence[Planned], chance: Random
+) -> Iterator[Ran]:
+    """Run a command and its faults, and perhaps a bulk command at the same time."""
+    running = stage.qctl(*words)
+    bulk_words = chance.choice(BULK)
+    bulk = stage.qctl(*bulk_words)
+    for each in planned:
+        reach(running, each.step)
+        time.sleep(each.delay_s)
+        hit = FAULTS[each.kind](stage, running, chance)
+        if hit is not None:
+            stage.hits.append(dataclasses.replace(hit, kind=each.kind))
+    yield Ran(words, running, wait_end(running), bool(planned))
+    yield Ran(bulk_words, bulk, wait_end(bulk), bool(planned))
+
+
+def reach(running: Running, step: str) -> None:
+    """Wait until a drain is at a step, or over."""
+    wait_until(
+        lambda: running.is_over or any(each["step"] == step for each in running.steps()),
+        f"the step {step}",
+        timeout_s=COMMAND_TIMEOUT_S,
+    )
+
+
+def wait_end(running: Running) -> int:
+    return running.finish().code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""qctl's workers in bench/chaos.py. They do with a job what tests/interop/processor.js does with
+it, and write the same rows into the file LEDGER."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+
+from qctl import Job, Worker
+
+LEDGER = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+worker = Worker(
+    "q",
+    concurrency=3,
+    lock_ttl_s=int(os.environ["LOCK_MS"]) / 1000,
+    stalled_interval_s=int(os.environ["STALLED_MS"]) / 1000,
+    max_stalled_count=int(os.environ["MAX_STALLED"]),
+    drain_delay_s=0.5,
+)
+
+
+def note(job: Job, event: str) -> None:
+    row = {
+        "id": job.id, "name": job.name, "pid": os.getpid(), "worker": "qctl",
+        "ats": job.attempts_started, "atm": job.attempts_made, "ev": event,
+        "at": int(time.time() * 1000),
+    }  # fmt: skip
+    os.write(LEDGER, f"{json.dumps(row)}\n".encode())
+
+
+@worker.task()
+async def run(job: Job) -> None:
+    note(job, "start")
+    await asyncio.sleep(job.data["ms"] / 1000)
+    if job.attempts_made < job.data.get("fail_times", 0):
+        note(job, "fail")
+        raise RuntimeError("failed on purpose")
+    note(job, "end")

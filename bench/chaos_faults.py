@@ -1,0 +1,69 @@
+"""The faults of bench/chaos.py: each does something bad, and says whose jobs it may cut short."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from random import Random
+
+from chaos_stage import Hit, Stage
+from tests.labs.drains import Running, is_alive
+
+# What happened, or None if there was nothing that it could hit.
+Fault = Callable[[Stage, Running, Random], Hit | None]
+
+
+def _pids(stage: Stage, running: Running, role: str) -> list[int]:
+    match role:
+        case "qctl":
+            return [] if running.is_over else [running.pid]
+        case "watchdog":
+            return running.watchdog_pids()
+        case "master":
+            return [stage.master] if stage.master else []
+        case "child":
+            return stage.children()
+        case _:
+            return stage.workers()
+
+
+def _send(role: str, number: signal.Signals, *, cuts: bool) -> Fault:
+    """Sends a signal to a process of a role; SIGSTOP ends before a lock does.
+
+    Args:
+        cuts: whether the process may leave jobs behind.
+    """
+
+    def inject(stage: Stage, running: Running, chance: Random) -> Hit | None:
+        pids = _pids(stage, running, role)
+        if not pids:
+            return None
+        pid = chance.choice(pids)
+        began = time.time()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            stage.stopped.add(pid)
+            time.sleep(chance.uniform(0.2, 1.5))
+            if is_alive(pid):
+                os.kill(pid, signal.SIGCONT)
+            stage.stopped.discard(pid)
+        return Hit("", began, time.time(), frozenset([pid] if cuts else []))
+
+    return inject
+
+
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+}
+# The handlers of SIGTERM let jobs end. qctl's processes also handle SIGHUP; Node ends at once.
+_CUTS = {("kill", "worker"), ("kill", "child"), ("hup", "worker")}
+
+FAULTS: dict[str, Fault] = {
+    f"{word}-{role}": _send(role, number, cuts=(word, role) in _CUTS)
+    for word, number in _SIGNALS.items()
+    for role in ("qctl", "worker")
+}

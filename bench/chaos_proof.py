@@ -1,0 +1,189 @@
+"""What must be so at the end of a round of bench/chaos.py, by Redis and by the ledger."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from chaos_stage import HOPELESS, QUEUE, Hit, Stage
+from tests.labs.drains import Running
+
+Row = dict[str, Any]
+Ledger = dict[str, list[Row]]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command of a round that has ended.
+
+    Args:
+        words: what was typed after ``qctl``.
+        code: its exit code; negative: the signal that ended it.
+        disturbed: whether there was a fault before its end.
+    """
+
+    words: tuple[str, ...]
+    running: Running
+    code: int
+    disturbed: bool
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.words[:4])
+
+
+def check_round(
+    stage: Stage, acknowledged: list[str], unsure: set[str], ran: list[Ran]
+) -> Iterator[str]:
+    """The violations of a round."""
+    ledger = stage.rows()
+    yield from _check_states(stage, ledger, acknowledged, ran)
+    yield from _check_starts(ledger, stage.hits)
+    strangers = ledger.keys() - set(acknowledged) - unsure
+    if strangers:
+        yield f"jobs ran that nobody added: {sorted(strangers)[:5]}"
+    for each in ran:
+        yield from _check_command(each)
+        if report := _drain_report(each):
+            for text in _check_report(report, each, ledger, stage.hits):
+                yield f"{each.name}: {text}"
+    yield from _check_leftovers(stage)
+
+
+def _check_states(
+    stage: Stage, ledger: Ledger, acknowledged: list[str], ran: list[Ran]
+) -> Iterator[str]:
+    """Each acknowledged job is in exactly one state, and has completed once."""
+    client, keys = stage.lab.client, stage.lab.keys(QUEUE)
+    completed = Counter(client.call("ZRANGE", keys("completed"), 0, -1))
+    failed = set(client.call("ZRANGE", keys("failed"), 0, -1))
+    events = client.call("XRANGE", keys("events"), "-", "+")
+    ends = Counter(
+        event["jobId"]
+        for _, flat in events
+        if (event := dict(zip(flat[::2], flat[1::2], strict=True)))["event"] == "completed"
+    )
+    for job_id in acknowledged:
+        rows = ledger.get(job_id, [])
+        if job_id in completed and job_id in failed:
+            yield f"job {job_id} is both completed and failed"
+        elif job_id in completed:
+            if ends[job_id] != 1:
+                yield f"job {job_id} completed {ends[job_id]} times"
+            if not any(row["ev"] == "end" for row in rows):
+                yield f"job {job_id} is completed, and its handler never ended: {_history(rows)}"
+        elif job_id in failed:
+            if not _is_hopeless(rows):
+                yield f"job {job_id} failed, and was meant to complete: {_history(rows)}"
+        elif not _is_hopeless(rows) or not any(each.words[0] == "purge" for each in ran):
+            exists = client.call("EXISTS", keys(job_id))
+            hash_ = "its hash exists" if exists else "its hash is gone"
+            yield f"job {job_id} is in no state, {hash_}: {_history(rows)}"
+
+
+def _is_hopeless(rows: list[Row]) -> bool:
+    """Whether a job may be in ``failed``, or was purged from there."""
+    return bool(rows) and rows[-1]["name"] == HOPELESS and rows[-1]["ev"] == "fail"
+
+
+def _check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
+    """Each start after the first follows a failure, or a fault that cut the run before it short."""
+    for job_id, rows in ledger.items():
+        for first, again in itertools.pairwise(rows):
+            if again["ev"] != "start" or first["ev"] == "fail":
+                continue
+            if not any(hit.explains(first, again) for hit in hits):
+                yield f"job {job_id} started again, and no fault explains it: {_history(rows)}"
+
+
+def _history(rows: list[Row]) -> str:
+    return ", ".join(f"{r['ev']} {r['at']:.3f} pid {r['pid']}" for r in rows) or "it never started"
+
+
+def _check_command(each: Ran) -> Iterator[str]:
+    """A command ends with a documented code and a report, and without a fault it succeeds."""
+    said = each.running.remarks.strip()
+    if "Traceback" in said:
+        yield f"{each.name}: a traceback: {said[-1500:]}"
+    if each.code not in {0, 1, 3, 4, 5, 6, 7, 130, -9}:
+        yield f"{each.name}: exit code {each.code}: {said}"
+    if not each.disturbed and each.code != 0:
+        yield f"{each.name}: exit code {each.code} without a fault: {said}"
+
+
+def _drain_report(each: Ran) -> dict[str, Any] | None:
+    steps = each.running.steps() if each.words[0] in {"drain", "restart"} else []
+    return steps[-1] if steps and steps[-1]["step"] == "report" else None
+
+
+def _check_report(
+    report: dict[str, Any], each: Ran, ledger: Ledger, hits: list[Hit]
+) -> Iterator[str]:
+    """The drain's report equals the ledger."""
+    over = each.running.arrivals[-1]
+    if report["lost"]:
+        yield f"{report['lost']} jobs reported as lost: {report['jobs']}"
+    if each.code == 0 and report["outcome"] not in {"drained", "restarted"}:
+        yield f"exit code 0 and outcome {report['outcome']}"
+    results = Counter(job["result"] for job in report["jobs"])
+    for word in ("completed", "failed", "retried", "interrupted"):
+        if report[word] is not None and report[word] != results[word]:
+            yield f"{word} is {report[word]}, and {results[word]} jobs have that result"
+    for job in report["jobs"]:
+        rows = ledger.get(job["id"], [])
+        before = [row for row in rows if row["at"] <= over]
+        wanted = {"completed": "end", "failed": "fail", "retried": "fail"}.get(job["result"])
+        if wanted and not any(row["ev"] == wanted for row in before):
+            yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"
+    interrupted = {job["id"] for job in report["jobs"] if job["result"] == "interrupted"}
+    if interrupted and not hits:
+        yield f"jobs {sorted(interrupted)} are reported as interrupted, and there was no fault"
+    if report["interrupted"] is not None and report["outcome"] in {"drained", "restarted"}:
+        missing = _cut_while_paused(each, ledger, hits) - interrupted
+        if missing:
+            told = {job["id"]: job["result"] for job in report["jobs"]}
+            yield from (
+                f"job {job_id} was cut short, and is reported as {told.get(job_id, 'nothing')}: "
+                f"{_history(ledger[job_id])}"
+                for job_id in sorted(missing)
+            )
+
+
+def _cut_while_paused(each: Ran, ledger: Ledger, hits: list[Hit]) -> set[str]:
+    """The jobs that the killed processes had in hand between a drain's pause and its resume."""
+    times = {
+        step["step"]: at
+        for step, at in zip(each.running.steps(), each.running.arrivals, strict=False)
+    }
+    if not {"paused", "resumed"} <= times.keys():
+        return set()
+    found = set()
+    for hit in hits:
+        if not hit.pids or not times["paused"] <= hit.began <= times["resumed"]:
+            continue
+        for job_id, rows in ledger.items():
+            before = [row for row in rows if row["at"] <= hit.began]
+            after = rows[len(before) :]
+            cut = before and before[-1]["ev"] == "start" and before[-1]["pid"] in hit.pids
+            # The process may have gone on for a moment.
+            if cut and after and after[0]["ev"] == "start":
+                found.add(job_id)
+    return found
+
+
+def _check_leftovers(stage: Stage) -> Iterator[str]:
+    """Nothing is left paused, leased, locked or running."""
+    lab = stage.lab
+    if lab.is_paused(QUEUE):
+        yield "the queue is left paused"
+    if traces := lab.traces():
+        yield f"qctl left keys: {traces}"
+    if locks := lab.client.call("KEYS", lab.keys(QUEUE).lock("*")):
+        yield f"locks are left: {locks[:5]}"
+    left = [place for place in ("wait", "paused", "active", "prioritized", "delayed")
+            if lab.client.call("EXISTS", lab.keys(QUEUE)(place))]  # fmt: skip
+    if left:
+        yield f"jobs are left in {left}"
