@@ -161,7 +161,7 @@ def run_round(
         return [f"the round did not end: {traceback.format_exc()}"]
     tally.rounds += 1
     tally.jobs += jobs
-    tally.faults.update(hit.kind for hit in stage.hits)
+    tally.faults.update(hit.kind for hit in [*stage.hits, *stage.standstills])
     tally.commands.update(each.words[0] for each in ran)
     codes = " ".join(f"{each.words[0]}:{each.code}" for each in ran)
     print(f"  {jobs} jobs, {codes}, {time.monotonic() - began:.1f} s", flush=True)
@@ -172,7 +172,7 @@ def play(
     stage: Stage, planned: Sequence[Planned], chance: Random
 ) -> tuple[int, list[Ran], list[str]]:
     """How many jobs there were, the commands, and the violations."""
-    drain = ("drain", QUEUE, "--then-restart", "--target", stage.app.target, "--yes",
+    drain = ("drain", QUEUE, "--then-restart", "--target", "pm2:app", "--yes",
              "--timeout", "20s", "--output", "ndjson")  # fmt: skip
     ran = list(run_disturbed(stage, drain, planned, chance))
     stage.heal()

@@ -40,15 +40,16 @@ def check_round(
 ) -> Iterator[str]:
     """The violations of a round."""
     ledger = stage.rows()
+    hits = [*stage.hits, *stage.standstills]
     yield from _check_states(stage, ledger, acknowledged, ran)
-    yield from _check_starts(ledger, stage.hits)
+    yield from _check_starts(ledger, hits)
     strangers = ledger.keys() - set(acknowledged) - unsure
     if strangers:
         yield f"jobs ran that nobody added: {sorted(strangers)[:5]}"
     for each in ran:
         yield from _check_command(each)
         if report := _drain_report(each):
-            for text in _check_report(report, each, ledger, stage.hits):
+            for text in _check_report(report, each, ledger, hits):
                 yield f"{each.name}: {text}"
     yield from _check_leftovers(stage)
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 
 import psutil
 from tests.labs.drains import Lab, Running, is_alive, open_lab
-from tests.labs.managed_apps import ManagedApp, Pm2App
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer
@@ -29,6 +29,8 @@ QUEUE = "q"
 # A job whose worker was killed runs again after at most the sum of these.
 LOCK_MS = 4000
 STALLED_MS = 1000
+# Locks are renewed at half of their time.
+STANDSTILL_S = 1.0
 # Redis forgets nothing that it has acknowledged.
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 CHILDREN = 2
@@ -116,8 +118,34 @@ class PythonProducer(threading.Thread):
 
     def stop(self) -> list[str]:
         self._stopping.set()
-        self.join(20)
+        if self.is_alive():
+            self.join(20)
         return self.ids
+
+
+class Clock(threading.Thread):
+    """Notices when this machine stands still for so long that workers lose their locks.
+
+    Attributes:
+        gaps: from when to when it stood still, in seconds since 1970.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._stopping = threading.Event()
+        self.gaps: list[tuple[float, float]] = []
+
+    def run(self) -> None:
+        before = time.time()
+        while not self._stopping.wait(0.1):
+            now = time.time()
+            if now - before > STANDSTILL_S:
+                self.gaps.append((before, now))
+            before = now
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join(20)
 
 
 class Stage:
@@ -145,7 +173,8 @@ class Stage:
         self.ledger.touch()
         # A socket's path must be short.
         self.state = Path(tempfile.mkdtemp(prefix="qc-", dir="/tmp"))
-        self.app: ManagedApp = Pm2App(lab)
+        self.clock = Clock()
+        self.clock.start()
         self._python = PythonProducer(lab.url, Random(chance.random()), 0.03)
 
     @property
@@ -173,14 +202,14 @@ class Stage:
         self._python.start()
 
     def start_app(self) -> None:
-        self.app.start(
-            self.instances,
-            BULLMQ=self.version,
-            CONCURRENCY=3,
+        self.lab.app(
+            version=self.version,
+            instances=self.instances,
+            concurrency=3,
             HANDLE_SIGINT=1,
             HANDLE_SIGTERM=1,
             RECONNECT_MS=200,
-            options={"kill_timeout": 10_000},
+            options={"kill_timeout": 10_000, "pmx": True},
             **self.app_env,
         )
 
@@ -193,6 +222,14 @@ class Stage:
     def qctl(self, *words: str) -> Running:
         """Start qctl with what it needs to find all workers."""
         return self.lab.start(*words, env=self.qctl_env)
+
+    @property
+    def standstills(self) -> list[Hit]:
+        """When the machine stood still, which cuts runs short as a fault does."""
+        late_s = (LOCK_MS + STALLED_MS) / 1000
+        return [
+            Hit("standstill", began, over + late_s, whose="all") for began, over in self.clock.gaps
+        ]
 
     # Who runs
 
@@ -215,7 +252,7 @@ class Stage:
 
     def workers(self) -> list[int]:
         """The pids of the Node workers."""
-        return [pid for pid in self.app.pids() if is_alive(pid)]
+        return [row.pid for row in self.pm2.rows("app") if is_alive(row.pid)]
 
     # Its end
 
@@ -257,6 +294,7 @@ class Stage:
     def close(self) -> None:
         """End what the lab does not end."""
         self._python.stop()
+        self.clock.stop()
         for pid in self.stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
