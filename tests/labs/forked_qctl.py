@@ -70,15 +70,16 @@ class ForkedQctl:
 
     def wait(self, timeout: float) -> int:
         """Wait for its end."""
-        while self.returncode is None:
+        # Both lines may have come at once.
+        while self._said.count("\n") < 2:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("qctl", timeout)
             said = os.read(self._status, 64).decode()
             assert said, "the process that qctl is forked from is gone"
             self._said += said
-            if self._said.count("\n") == 2:
-                self.returncode = int(self._said.split()[1])
-                os.close(self._status)
+        if self.returncode is None:
+            self.returncode = int(self._said.split()[1])
+            os.close(self._status)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
