@@ -11,13 +11,16 @@ import pytest
 
 from qctl.config.commands import AppCommands
 from qctl.config.prefixes import parse_prefixes
-from qctl.errors import ManagerUnreachableError, UsageError
+from qctl.config.settings import load_settings
+from qctl.errors import ManagerUnreachableError, QctlError, UsageError
 from qctl.manage.command import manager as command
 from qctl.manage.docker.rows import to_container
 from qctl.manage.kubernetes.manager import Kubernetes
 from qctl.manage.pm2.rows import to_process
 from qctl.manage.qctl.state import MasterFolder
 from qctl.manage.systemd import units
+from qctl.ops.jobs.model import Job
+from qctl.ops.jobs.where import parse_where
 from qctl.output.text import without_passwords
 from qctl.runtime.processes import control
 from qctl.runtime.processes.messages import decode
@@ -160,3 +163,18 @@ def test_a_time_zone_that_is_no_text(tz: Any) -> None:
     opts = json.dumps({"repeat": {"pattern": "* * * * *", "tz": tz}})
     with pytest.raises(UsageError, match="no time zone"):
         next_iteration_call(Q, "x", {"rjk": "s", "opts": opts}, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["x = " + DEEP, '[redis]\npassword_file = "\\u0000"\nurl = "redis://h"']
+)
+def test_config_files_that_python_cannot_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "qctl" / "config.toml"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(QctlError, match="cannot be read"):
+        load_settings(environ={"XDG_CONFIG_HOME": str(tmp_path)}).full_url()
+
+
+def test_many_spaces_in_an_expression_take_no_quadratic_time() -> None:
+    assert parse_where(" " * 100_000 + "name = x")(Job(id="1", name="x", state="failed"))

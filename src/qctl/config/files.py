@@ -193,7 +193,7 @@ def _read(path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"the config file {path} cannot be read", why=str(error), hint="fix or remove it"
         ) from error
@@ -364,8 +364,9 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
     if layer.origins is None and any(_holds_password(table.get("url")) for table in tables):
         files.add(layer.path)
     for path in sorted(files):
-        # A missing password file is an error only when a command connects.
-        with suppress(OSError):
+        # A missing password file is an error only when a command connects; so is a name with a NUL,
+        # which raises a ValueError.
+        with suppress(OSError, ValueError):
             status = path.stat()
             if status.st_mode & stat.S_IROTH:
                 yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"

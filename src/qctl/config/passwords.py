@@ -56,8 +56,10 @@ class PasswordSource:
         try:
             with path.open(encoding="utf-8") as file:
                 return file.read(_MAX_FILE_CHARS)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
+                reason = str(error)
             raise UsageError(
                 f"the password file {path} cannot be read",
                 why=str(reason),

@@ -47,7 +47,7 @@ _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
 _ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _KEYWORDS = frozenset({"and", "or", "not"})
 _TOKEN = re.compile(
-    r"""\s*(?:
+    r"""(?:
       (?P<op>!=|<=|>=|==|=|<|>|~)
     | (?P<paren>[()])
     | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
