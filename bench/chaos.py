@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from chaos_faults import FAULTS
 from chaos_proof import Ran, check_round
-from chaos_stage import AOF, QUEUE, Stage, open_stage
+from chaos_stage import QUEUE, REDIS, Stage, open_stage
 from tests.labs.drains import Running
 from tests.labs.node import install_node_modules
 from tests.labs.pm2 import Pm2
@@ -96,7 +96,7 @@ def main() -> int:
     over = time.monotonic() + 60 * options.minutes
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        server = RedisServer(folder / "redis", *AOF).start()
+        server = RedisServer(folder / "redis", *REDIS).start()
         stack.callback(server.stop)
         pm2 = Pm2()
         stack.callback(pm2.kill)
@@ -176,8 +176,11 @@ def play(
              "--timeout", "20s", "--output", "ndjson")  # fmt: skip
     ran = list(run_disturbed(stage, drain, planned, chance))
     stage.heal()
-    wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed", timeout_s=30)
-    # What the faults have cut short comes back by itself, with no drain to blame or to thank.
+    lease = stage.lab.keys(QUEUE).lease
+    wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
+    if not {"qctl", "watchdog"} <= {hit.kind.partition("-")[2] for hit in stage.hits}:
+        wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed")
+    # If its watchdog died too, this drain takes over the pause.
     last = stage.qctl(*drain)
     ran.append(Ran(drain, last, wait_end(last), False))
     acknowledged, unsure = stage.acknowledged()

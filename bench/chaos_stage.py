@@ -32,7 +32,7 @@ STALLED_MS = 1000
 # Locks are renewed at half of their time.
 STANDSTILL_S = 1.0
 # Redis forgets nothing that it has acknowledged.
-AOF = ("--appendonly", "yes", "--appendfsync", "always")
+REDIS = ("--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes")
 CHILDREN = 2
 # Fails for good at its first run; `retry-failed` lets it complete.
 HOPELESS = "hopeless"
