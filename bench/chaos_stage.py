@@ -20,7 +20,7 @@ import psutil
 from tests.labs.drains import Lab, Running, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
-from tests.labs.servers import RedisServer
+from tests.labs.servers import RedisServer, wait_until
 
 from qctl import Queue
 from qctl.errors import QctlError
@@ -223,6 +223,12 @@ class Stage:
         """Start qctl with what it needs to find all workers."""
         return self.lab.start(*words, env=self.qctl_env)
 
+    def _has_all_workers(self) -> bool:
+        # A master that got SIGTERM ends when its jobs have.
+        if not self.master:
+            self.start_master()
+        return self.lab.count_workers(QUEUE) == self.instances + CHILDREN
+
     @property
     def standstills(self) -> list[Hit]:
         """When the machine stood still, which cuts runs short as a fault does."""
@@ -269,9 +275,7 @@ class Stage:
             self.start_app()
         elif any(row.status in {"errored", "stopped"} for row in rows):
             self.pm2.run("restart", "app")
-        if not self.master:
-            self.start_master()
-        self.lab.wait_workers(QUEUE, self.instances + CHILDREN)
+        wait_until(self._has_all_workers, "all workers to be up", timeout_s=60, every_s=0.1)
 
     def acknowledged(self) -> tuple[list[str], set[str]]:
         """Stop the producers; ids of all jobs that were added, and those that may have been."""
