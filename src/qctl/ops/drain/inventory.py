@@ -1,4 +1,4 @@
-"""The jobs of each queue during a drain, running or not, kept up to date by the event stream.
+"""The jobs of each queue, active or not, during a drain; kept up to date by the event stream.
 
 Up to ``MAX_IDS`` jobs of a queue are followed by id. In a larger queue, these jobs are a sample, so
 the expected number of all jobs is also computed: the count at the start, changed by each event.
@@ -52,8 +52,8 @@ class QueueJobs:
         cleaned: how many jobs were deleted in bulk; the event of such a deletion names no job.
         replaced: at most this many scheduler iterations were replaced by newer ones. No event
             reports a replacement.
-        started: schedulers whose current iteration has started, so that the next iteration does
-            not replace it.
+        started: schedulers whose current iteration has started. The next iteration does not
+            replace such an iteration.
     """
 
     ids: dict[str, str]
@@ -100,7 +100,8 @@ class Inventory:
 
     def __init__(self) -> None:
         self.queues: dict[QueueKeys, QueueJobs] = {}
-        # None until ``moved`` is first called, so that a roll does not collect millions of jobs.
+        # None until ``moved`` is first called: before that, nobody needs the jobs, which may be
+        # millions.
         self._moved: set[JobKey] | None = None
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
@@ -161,9 +162,9 @@ def _count(queue: QueueJobs, event: Event) -> None:
     elif name == "waiting" and previous in FINISHED:
         queue.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
-        # Somebody put a lost job back. If the job was lost during the drain, ``begin`` includes it
-        # too, so it is expected twice, and one job seems to be missing. That is safer than to hide
-        # the loss of another job.
+        # Somebody put a lost job back. If the job was lost during the drain, ``begin`` has counted
+        # it already. It is then expected twice, and one job seems to be missing. That is safer than
+        # to hide the loss of another job.
         queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")

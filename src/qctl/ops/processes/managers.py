@@ -114,7 +114,7 @@ def present_managers(settings: Settings, timeout_s: float) -> list[Manager]:
     Args:
         timeout_s: how long each manager may take to answer later.
     """
-    # Each app with commands of its own gets its own manager, so an app that hangs hides no other.
+    # Each app in ``commands`` gets a separate manager: if one app hangs, the others still show.
     alone = [replace(settings, commands=(app,)) for app in settings.commands]
     return [
         manager_for(kind, each, timeout_s)

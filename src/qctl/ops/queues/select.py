@@ -1,8 +1,8 @@
 """Finds the queues that words of a command line stand for: ``NAME``, or ``NAME@PREFIX``.
 
 ``NAME`` is a queue under the prefixes in force; ``NAME@PREFIX`` is a queue under PREFIX, whatever
-prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. Of
-the queues that it can mean, the word stands for the existing queue with the longest name.
+prefixes are in force. A queue's name may contain ``@``, so a word can be read in several ways. The
+word stands for the queue that exists; if several do, for the one with the longest name.
 """
 
 from __future__ import annotations

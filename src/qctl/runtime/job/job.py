@@ -97,7 +97,7 @@ class Job(Generic[D, S]):
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
         self.lost_lock = False
-        # Whether the outcome is being sent to Redis, after the run or because the job must not run.
+        # Whether the outcome is being sent to Redis: the run has ended, or the job must not run.
         self.is_ending = False
         # By the event loop's clock, in seconds.
         self.started_at = self.renewed_at = now

@@ -101,7 +101,7 @@ def _add_call(
 ) -> ScriptCall:
     prefix = keys.prefix
     sets: list[OptionSet] = []
-    # The numbers of the option sets, by identity: equal options usually are one cached object.
+    # ``id()`` of an option set → its number: equal options are usually one cached object.
     numbers: dict[int, str] = {}
     rows: list[Arg] = []
     for job, data in zip(jobs, encoded, strict=True):

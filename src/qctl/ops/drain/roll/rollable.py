@@ -2,7 +2,8 @@
 
 qctl's own processes always can, because their parent process starts a new one before it stops the
 old one. PM2 stops the old process first, so another process must take the jobs meanwhile. PM2 also
-limits the time to stop, so qctl itself sends the stop signal, which must reach the workers.
+kills a process that takes long to stop, so qctl itself sends the stop signal. That signal must
+reach the workers.
 """
 
 from __future__ import annotations
