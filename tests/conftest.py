@@ -25,6 +25,7 @@ from qctl.connection.connect import connect
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.stand_in import StandIn
 from qctl.errors import ReplyError
+from tests.labs.clients import leave
 from tests.labs.clusters import cluster, nodes, replicated, replicated_nodes
 from tests.labs.fixtures import (
     bullmq,
@@ -149,9 +150,7 @@ def redis_url(redis_server: RedisServer) -> str:
     client = connect(redis_server.url)[1]
     client.call("FLUSHALL")
     client.call("SCRIPT", "FLUSH")
-    # Unlike after a mere close, no test counts this connection.
-    client.call("QUIT")
-    client.close()
+    leave(client)
     return redis_server.url
 
 

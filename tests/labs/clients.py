@@ -9,6 +9,15 @@ from qctl.connection.address import Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 
 
+def leave(client: Client) -> None:
+    """Closes a connection so that ``CLIENT LIST`` no longer has it when this returns.
+
+    After a mere close, Redis may still list it to the next command.
+    """
+    client.call("QUIT")
+    client.close()
+
+
 class Spy(ForwardingClient):
     """A client that records what is sent, and can act before the n-th command."""
 

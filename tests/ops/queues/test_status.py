@@ -34,7 +34,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.clients import WorkerClient, client_name, list_workers
 from qctl.wire.write.pausing import pause
-from tests.labs.clients import Counting
+from tests.labs.clients import Counting, leave
 from tests.labs.jobs import make_queue
 from tests.labs.servers import RedisServer
 
@@ -417,7 +417,7 @@ def test_queues_of_another_prefix_are_shown_with_it(
     (process,) = look(client, "q@other", "q").report.processes
     # Only the processes of the queues that are shown.
     assert look(client, "q@other").report.processes == ()
-    worker.close()
+    leave(worker)
     assert process.queues == ("q",)
     # Without workers, any process that serves no known queue may be the one.
     assert len(look(client, "q@other").report.processes) == 1
