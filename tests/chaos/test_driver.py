@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.proof import check_starts
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -33,18 +33,15 @@ def rows(*events: tuple[str, float, int]) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_second_start_needs_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    proof = importlib.import_module("chaos_proof")
-    hit = importlib.import_module("chaos_stage").Hit
+def test_a_second_start_needs_a_fault() -> None:
     twice = {"1": rows(("start", 1.0, 7), ("start", 5.0, 8), ("end", 6.0, 8))}
 
     def unexplained(*hits: Any) -> int:
-        return len(list(proof._check_starts(twice, list(hits))))
+        return len(list(check_starts(twice, list(hits))))
 
     assert unexplained() == 1
-    assert unexplained(hit("kill-worker", 1.5, 1.5, frozenset({7}))) == 0
+    assert unexplained(Hit("kill-worker", 1.5, 1.5, frozenset({7}))) == 0
     # Of another process, before the first start, and after the second.
-    assert unexplained(hit("kill-worker", 1.5, 1.5, frozenset({9}))) == 1
-    assert unexplained(hit("kill-worker", 0.5, 0.5, frozenset({7}))) == 1
-    assert unexplained(hit("kill-worker", 5.5, 5.5, frozenset({7}))) == 1
+    assert unexplained(Hit("kill-worker", 1.5, 1.5, frozenset({9}))) == 1
+    assert unexplained(Hit("kill-worker", 0.5, 0.5, frozenset({7}))) == 1
+    assert unexplained(Hit("kill-worker", 5.5, 5.5, frozenset({7}))) == 1

@@ -1,4 +1,4 @@
-"""qctl's workers in bench/chaos.py. They do with a job what tests/interop/processor.js does with
+"""qctl's workers in a round. They do with a job what tests/interop/processor.js does with
 it, and write the same rows into the file LEDGER."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The faults of bench/chaos.py: each does something bad, and says whose jobs it may cut short."""
+"""The faults: each does something bad, and says whose jobs it may cut short."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from chaos_stage import LOCK_MS, Hit, Stage
+from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.stage import LOCK_MS, Stage
 from tests.labs.drains import Running, is_alive
 
 # What happened, or None if there was nothing that it could hit.

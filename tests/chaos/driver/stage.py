@@ -1,4 +1,4 @@
-"""What runs in a round of bench/chaos.py: Redis, workers under process managers, and producers."""
+"""What runs in a round: Redis, workers under process managers, and producers."""
 
 from __future__ import annotations
 
@@ -8,144 +8,27 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import psutil
+
+from tests.chaos.driver.clock import Clock
+from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.producers import QUEUE, PythonProducer
 from tests.labs.drains import Lab, Running, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
 
-from qctl import Queue
-from qctl.errors import QctlError
-
-QUEUE = "q"
 # A job whose worker was killed runs again after at most the sum of these.
 LOCK_MS = 4000
 STALLED_MS = 1000
-# Locks are renewed at half of their time.
-STANDSTILL_S = 1.0
 # Redis forgets nothing that it has acknowledged.
 REDIS = ("--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes")
 CHILDREN = 2
-# Fails for good at its first run; `retry-failed` lets it complete.
-HOPELESS = "hopeless"
-
-
-@dataclass(frozen=True)
-class Hit:
-    """What a fault did.
-
-    Args:
-        kind: the fault.
-        began, over: when, in seconds since 1970.
-        pids: processes whose jobs it may have cut short.
-        whose: other processes whose jobs it may have cut short: "", "node" or "all".
-    """
-
-    kind: str
-    began: float
-    over: float
-    pids: frozenset[int] = frozenset()
-    whose: str = ""
-
-    def explains(self, first: dict[str, Any], again: dict[str, Any]) -> bool:
-        """Whether this is why a job that ran, by its row ``first``, was started once more."""
-        if not (self.began <= again["at"] and first["at"] <= self.over):
-            return False
-        is_node = first["worker"] != "qctl"
-        return (
-            first["pid"] in self.pids or self.whose == "all" or (self.whose == "node" and is_node)
-        )
-
-
-class PythonProducer(threading.Thread):
-    """Adds jobs of all kinds with qctl's Queue until it is stopped.
-
-    Attributes:
-        ids: of the jobs that were acknowledged.
-        unsure: of a job that may have been added, because no reply came; at most one.
-    """
-
-    def __init__(self, url: str, chance: Random, every_s: float) -> None:
-        super().__init__(daemon=True)
-        self._queue = Queue(QUEUE, redis_url=url)
-        self._chance = chance
-        self._every_s = every_s
-        self._stopping = threading.Event()
-        self.ids: list[str] = []
-        self.unsure: set[str] = set()
-
-    def run(self) -> None:
-        number = 0
-        while not self._stopping.is_set():
-            number += 1
-            job_id = f"p{number}"
-            name, data, options = self._job()
-            self.unsure.add(job_id)
-            while not self._stopping.is_set():
-                # With its id, a job can be added again if the first reply was lost.
-                with contextlib.suppress(QctlError):
-                    self._queue.add(name, data, job_id=job_id, **options)
-                    self.ids.append(job_id)
-                    self.unsure.discard(job_id)
-                    break
-                self._stopping.wait(0.05)
-            self._stopping.wait(self._every_s)
-        self._queue.close()
-
-    def _job(self) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        # A few run so long that a drain waits for them.
-        ms = self._chance.choice([self._chance.randint(5, 150)] * 14 + [1500])
-        data: dict[str, Any] = {"ms": ms}
-        match self._chance.randrange(8):
-            case 0:
-                return "prioritized", data, {"priority": 5}
-            case 1:
-                return "delayed", data, {"delay": 0.4}
-            case 2:
-                return "flaky", {**data, "fail_times": 1}, {"attempts": 3, "backoff": "fixed:200ms"}
-            case 3:
-                return HOPELESS, {**data, "fail_times": 1}, {}
-            case _:
-                return "plain", data, {}
-
-    def stop(self) -> list[str]:
-        self._stopping.set()
-        if self.is_alive():
-            self.join(20)
-        return self.ids
-
-
-class Clock(threading.Thread):
-    """Notices when this machine stands still for so long that workers lose their locks.
-
-    Attributes:
-        gaps: from when to when it stood still, in seconds since 1970.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._stopping = threading.Event()
-        self.gaps: list[tuple[float, float]] = []
-
-    def run(self) -> None:
-        before = time.time()
-        while not self._stopping.wait(0.1):
-            now = time.time()
-            if now - before > STANDSTILL_S:
-                self.gaps.append((before, now))
-            before = now
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self.join(20)
 
 
 class Stage:
@@ -189,7 +72,7 @@ class Stage:
     @property
     def qctl_env(self) -> dict[str, str]:
         """What qctl needs to find its own workers."""
-        folder = str(Path(__file__).parent)
+        folder = str(Path(__file__).parents[3])
         # Not from the environment of this program: `qctl worker` shows where an app was started.
         return {"XDG_STATE_HOME": str(self.state), "PYTHONPATH": folder, **self.app_env}
 
@@ -214,7 +97,8 @@ class Stage:
         )
 
     def start_master(self) -> None:
-        words = ("worker", "start", "w", "chaos_app:worker", "--processes", str(CHILDREN))
+        app = "tests.chaos.driver.app:worker"
+        words = ("worker", "start", "w", app, "--processes", str(CHILDREN))
         done = self.lab.qctl(*words, env=self.qctl_env)
         if done.code:
             raise RuntimeError(f"qctl worker start: {done.err}")

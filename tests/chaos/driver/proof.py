@@ -1,4 +1,4 @@
-"""What must be so at the end of a round of bench/chaos.py, by Redis and by the ledger."""
+"""What must be so at the end of a round, by Redis and by the ledger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chaos_stage import HOPELESS, QUEUE, Hit, Stage
+from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.producers import HOPELESS, QUEUE
+from tests.chaos.driver.stage import Stage
 from tests.labs.drains import Running
 
 Row = dict[str, Any]
@@ -42,7 +44,7 @@ def check_round(
     ledger = stage.rows()
     hits = [*stage.hits, *stage.standstills]
     yield from _check_states(stage, ledger, acknowledged, ran)
-    yield from _check_starts(ledger, hits)
+    yield from check_starts(ledger, hits)
     strangers = ledger.keys() - set(acknowledged) - unsure
     if strangers:
         yield f"jobs ran that nobody added: {sorted(strangers)[:5]}"
@@ -90,7 +92,7 @@ def _is_hopeless(rows: list[Row]) -> bool:
     return bool(rows) and rows[-1]["name"] == HOPELESS and rows[-1]["ev"] == "fail"
 
 
-def _check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
+def check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
     """Each start after the first follows a failure, or a fault that cut the run before it short."""
     for job_id, rows in ledger.items():
         for first, again in itertools.pairwise(rows):
