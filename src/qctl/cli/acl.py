@@ -85,7 +85,7 @@ def _roles(words: Sequence[str]) -> list[Role]:
     Raises:
         UsageError: a word is no command, or the command uses no Redis that has users.
     """
-    from qctl.cli.program import COMMANDS, load_command  # noqa: PLC0415 - it loads this module
+    from qctl.cli.program import COMMANDS, load_command, writes  # noqa: PLC0415 - it loads this module
     from qctl.wire.acl import OPERATE, READ, ROLES  # noqa: PLC0415
 
     named = {role.name for role in ROLES}
@@ -105,19 +105,8 @@ def _roles(words: Sequence[str]) -> list[Role]:
         if word in named:
             found.add(word)
         else:
-            found.add(OPERATE.name if _writes(command) else READ.name)
+            found.add(OPERATE.name if writes(command) else READ.name)
     if OPERATE.name in found:
         # It includes all rights of the reading role.
         found.discard(READ.name)
     return [role for role in ROLES if role.name in found]
-
-
-def _writes(command: Any) -> bool:
-    """Whether a command changes queues: all that do, and no others, have --dry-run.
-
-    A group does if one of its commands does, unless the group itself is a command.
-    """
-    subcommands = getattr(command, "commands", {})
-    if subcommands and not command.invoke_without_command:
-        return any(map(_writes, subcommands.values()))
-    return any("--dry-run" in parameter.opts for parameter in command.params)

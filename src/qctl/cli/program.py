@@ -82,6 +82,17 @@ def load_command(name: str) -> click.Command:
     return app.build(name, line)
 
 
+def writes(command: Any) -> bool:
+    """Whether a command changes queues: all that do, and no others, have --dry-run.
+
+    A group does if one of its commands does, unless the group itself is a command.
+    """
+    subcommands = getattr(command, "commands", {})
+    if subcommands and not command.invoke_without_command:
+        return any(map(writes, subcommands.values()))
+    return any("--dry-run" in parameter.opts for parameter in command.params)
+
+
 def build() -> CommandGroup:
     """The whole command line; each command is loaded when it is used."""
     version = typer.core.TyperOption(

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from qctl.cli.options import COMMON_FLAGS
-from qctl.cli.program import load_command
+from qctl.cli.program import load_command, writes
 from qctl.errors import ExitStatus, UsageError
 
 # The highest ``limit`` that a tool accepts if it only reads.
@@ -63,8 +63,8 @@ class Tool:
 
     @property
     def writes(self) -> bool:
-        """Whether the command writes. All commands that write, and no others, have --dry-run."""
-        return any("--dry-run" in parameter.opts for parameter in self.command.params)
+        """Whether the command changes queues."""
+        return writes(self.command)
 
     @property
     def description(self) -> str:
