@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +14,7 @@ from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UsageError
 from qctl.output.text import visible, without_passwords
 from qctl.runtime.loop.connection import AsyncConnection
+from tests.fuzz.cases import answering
 from tests.labs.fuzzing import ANY_TEXT, TEXT, assert_clean, fuzz
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "valkey", "postgres")
@@ -89,36 +87,9 @@ REPLIES = st.lists(
 COMMANDS = (("GET", "x"), ("INFO",), ("SET", "a", "\udcff"))
 
 
-@contextlib.contextmanager
-def server(path: Path, data: bytes) -> Any:
-    """Sends the same bytes to whoever connects, and ends the connection."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen()
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                with connection, contextlib.suppress(OSError):
-                    connection.sendall(data)
-                    connection.shutdown(socket.SHUT_WR)
-                    while connection.recv(65_536):
-                        pass
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-
-
 @fuzz(data=REPLIES, password=st.none() | st.just("s3cret"))
 def test_replies_to_commands(data: bytes, password: str | None) -> None:
-    with TemporaryDirectory() as folder, server(Path(folder) / "s", data):
+    with TemporaryDirectory() as folder, answering(Path(folder) / "s", data):
         client = SocketClient(Address(unix_path=f"{folder}/s", password=password))
         try:
             for reply in (client.call("GET", "x"), *client.pipeline(COMMANDS)):
@@ -146,5 +117,5 @@ def test_replies_in_an_event_loop(data: bytes, password: str | None) -> None:
         # A map with a list as its key, which no Redis sends, ends the connection in another way.
         assert all("unhashable" in str(fault["exception"]) for fault in faults)
 
-    with TemporaryDirectory() as folder, server(Path(folder) / "s", data):
+    with TemporaryDirectory() as folder, answering(Path(folder) / "s", data):
         asyncio.run(ask(f"{folder}/s"))

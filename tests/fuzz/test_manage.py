@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xmlrpc import client as xmlrpc
@@ -34,7 +30,7 @@ from qctl.manage.tool import printable
 from qctl.ops.masters.listing import list_masters
 from qctl.ops.queues.status import ProcessStatus, StatusReport
 from qctl.output.status import masters_text, status_text
-from tests.fuzz.cases import POD, WORKLOAD, kubernetes_with
+from tests.fuzz.cases import POD, WORKLOAD, answering, kubernetes_with
 from tests.labs.fuzzing import (
     ANY_TEXT,
     JSON,
@@ -292,28 +288,3 @@ def test_answers_of_masters(answer: str) -> None:
             assert_shown(*Qctl(Path(home)).processes())
     assert_clean(masters_text(masters, 1_800_000_000, width=100, colour=False))
     assert_json(masters)
-
-
-@contextlib.contextmanager
-def answering(path: Path, data: bytes) -> Iterator[None]:
-    """A socket that gives every request this answer."""
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.bind(str(path))
-    server.listen()
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = server.accept()
-                with connection, contextlib.suppress(OSError):
-                    connection.recv(65_536)
-                    connection.sendall(data)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join()

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import resource
 import signal
 import threading
@@ -161,11 +160,6 @@ def assert_clean(*texts: str) -> None:
             if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
         }
         assert not foul, sorted(map(ascii, foul))
-
-
-def without_colours(text: str) -> str:
-    """A text without the colours that qctl itself writes."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _refused(constant: str) -> None:
