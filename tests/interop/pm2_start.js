@@ -5,7 +5,11 @@
 const readline = require("node:readline");
 const pm2 = require("pm2");
 
-pm2.connect(() => {
+pm2.connect((error) => {
+  if (error) {
+    console.log(JSON.stringify(String(error.message || error)));
+    process.exit(1);
+  }
   readline.createInterface({ input: process.stdin }).on("line", (file) =>
     pm2.start(file, (error) => console.log(JSON.stringify(error ? String(error.message || error) : null))),
   );

@@ -59,7 +59,7 @@ class ForkedQctl:
         self.returncode: int | None = None
         self._said = ""
         while "\n" not in self._said:
-            self._said += os.read(self._status, 64).decode()
+            self._read_status()
         self.pid = int(self._said.split()[0])
 
     def poll(self) -> int | None:
@@ -74,13 +74,16 @@ class ForkedQctl:
         while self._said.count("\n") < 2:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("qctl", timeout)
-            said = os.read(self._status, 64).decode()
-            assert said, "the process that qctl is forked from is gone"
-            self._said += said
+            self._read_status()
         if self.returncode is None:
             self.returncode = int(self._said.split()[1])
             os.close(self._status)
         return self.returncode
+
+    def _read_status(self) -> None:
+        said = os.read(self._status, 64).decode()
+        assert said, "the process that qctl is forked from is gone"
+        self._said += said
 
     def send_signal(self, number: int) -> None:
         # Its pid is reported as free before anybody else can get it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import shutil
 import subprocess
 import tempfile
@@ -113,6 +114,8 @@ class Pm2:
         assert self._starter.stdout is not None
         self._starter.stdin.write(f"{file}\n")
         self._starter.stdin.flush()
+        if not select.select([self._starter.stdout], [], [], 60)[0]:
+            pytest.fail("pm2 start: no answer within 60 s")
         answer = self._starter.stdout.readline()
         if answer != "null\n":
             pytest.fail(f"pm2 start failed: {answer}")
@@ -183,7 +186,11 @@ class Pm2:
     def kill(self) -> None:
         """End the daemon, its apps and their children, and remove its home."""
         if self._starter is not None:
-            self._starter.communicate(timeout=10)
+            try:
+                self._starter.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._starter.kill()
+                self._starter.communicate()
             self._starter = None
         family = self._family()
         if family:
