@@ -129,14 +129,21 @@ const ops = {
   },
   // Add jobs until ``stopProducer``: see producer.js for the settings.
   async startProducer({ name, prefix, handle, settings }) {
-    const producer = { ids: [], stopping: false };
+    const producer = { ids: [], times: [], stopping: false };
     producers.set(handle, producer);
-    const tell = (id) => producer.ids.push(id);
+    const tell = (id) => {
+      producer.ids.push(id);
+      producer.times.push(Date.now());
+    };
     producer.over = produce(queueOf(name, prefix), settings, producer, tell);
     producer.over.catch(note(`producer of ${name}`));
   },
   async produced({ handle }) {
     return producers.get(handle).ids;
+  },
+  // When each job was acknowledged.
+  async producedAt({ handle }) {
+    return producers.get(handle).times;
   },
   // Answers the ids of all jobs that it has added.
   async stopProducer({ handle }) {

@@ -11,6 +11,7 @@
 //   COUNT       stop after so many              (no limit)
 //   MIX         1: in turn plain, prioritised, delayed, and failing once before it succeeds
 //   DELAY_MS    delay of the delayed ones       (300)
+//   IDS         1: the jobs' ids are n1, n2 and so on, and a job that could not be added is added again
 
 const { sleep } = require("./processor");
 
@@ -27,8 +28,22 @@ async function produce(queue, settings, state, tell) {
   const { EVERY_MS: every = 100, COUNT: count = Infinity } = settings;
   const each = kinds(settings);
   for (let n = 0; n < count && !state.stopping; n += 1) {
-    tell((await queue.add(...each[n % each.length])).id);
+    const [name, data, options] = each[n % each.length];
+    if (settings.IDS) await addSurely(queue, name, data, { ...options, jobId: `n${n + 1}` }, state, tell);
+    else tell((await queue.add(name, data, options)).id);
     await sleep(every);
+  }
+}
+
+/** Adds a job, again after an error: with an id of its own, it is added once. */
+async function addSurely(queue, name, data, options, state, tell) {
+  while (!state.stopping) {
+    try {
+      tell((await queue.add(name, data, options)).id);
+      return;
+    } catch {
+      await sleep(50);
+    }
   }
 }
 
@@ -39,7 +54,7 @@ async function main() {
   const queue = new Queue(env.QUEUE || "q", { connection, prefix: env.PREFIX || "bull" });
   const state = { stopping: false };
   for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => (state.stopping = true));
-  const named = ["EVERY_MS", "JOB_MS", "COUNT", "MIX", "DELAY_MS"].filter((name) => env[name]);
+  const named = ["EVERY_MS", "JOB_MS", "COUNT", "MIX", "DELAY_MS", "IDS"].filter((name) => env[name]);
   const settings = Object.fromEntries(named.map((name) => [name, Number(env[name])]));
   await produce(queue, settings, state, (id) => process.stdout.write(`${id}\n`));
   await queue.close();

@@ -22,6 +22,9 @@
 //   READY           1: tell the manager "ready" once they have started
 //   CRASH_MS        throw after so long …
 //   CRASH_IF        … only when this file exists, as BOOT_IF
+//   EXIT_IF         after CRASH_MS, if this file exists at the start, exit with 0
+//   HANG_IF         while this file exists, ignore stop signals
+//   HANDLE_SIGUSR2  1: exit with 0 at once
 //   DIE_IF          if this file exists, throw once CLIENT LIST has shown the workers twice
 //   SOURCE_IP       the address to connect from, as a container has its own
 //   SECRET_TOKEN    not used: something that must never be shown
@@ -47,6 +50,9 @@ function applies(file) {
 }
 
 async function main() {
+  if (env.EXIT_IF && fs.existsSync(env.EXIT_IF)) {
+    setTimeout(() => process.exit(0), Number(env.CRASH_MS));
+  }
   if (env.CRASH_MS && applies(env.CRASH_IF)) {
     setTimeout(() => {
       throw new Error("crashing on purpose: a setting is missing");
@@ -78,7 +84,7 @@ async function main() {
 
   let closing = false;
   const close = async (signal) => {
-    if (closing) return;
+    if (closing || (env.HANG_IF && fs.existsSync(env.HANG_IF))) return;
     closing = true;
     console.log(`${signal}: closing`);
     await Promise.all(workers.map((worker) => worker.close()));
@@ -86,6 +92,7 @@ async function main() {
   };
   if (env.HANDLE_SIGINT === "1") process.on("SIGINT", close);
   if (env.HANDLE_SIGTERM === "1") process.on("SIGTERM", close);
+  if (env.HANDLE_SIGUSR2 === "1") process.on("SIGUSR2", () => process.exit(0));
 
   await Promise.all(workers.map((worker) => worker.waitUntilReady()));
   console.log(`ready ${process.pid}`);

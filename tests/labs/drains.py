@@ -267,6 +267,11 @@ class Producer:
     def ids(self) -> list[str]:
         return self._bull.produced(self._handle)
 
+    @property
+    def times(self) -> list[float]:
+        """When each of its jobs was acknowledged, in seconds since 1970."""
+        return self._bull.produced_at(self._handle)
+
     def wait_ids(self, count: int) -> None:
         wait_until(lambda: len(self.ids) >= count, f"a producer to add {count} jobs")
 

@@ -58,6 +58,7 @@ class ForkedQctl:
         self.stderr = os.fdopen(err, newline="\n")
         self.returncode: int | None = None
         self._said = ""
+        self._waiting = threading.Lock()
         while "\n" not in self._said:
             self._read_status()
         self.pid = int(self._said.split()[0])
@@ -70,15 +71,16 @@ class ForkedQctl:
 
     def wait(self, timeout: float) -> int:
         """Wait for its end."""
-        # Both lines may have come at once.
-        while self._said.count("\n") < 2:
-            if not select.select([self._status], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("qctl", timeout)
-            self._read_status()
-        if self.returncode is None:
-            self.returncode = int(self._said.split()[1])
-            os.close(self._status)
-        return self.returncode
+        with self._waiting:
+            # Both lines may have come at once.
+            while self._said.count("\n") < 2:
+                if not select.select([self._status], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired("qctl", timeout)
+                self._read_status()
+            if self.returncode is None:
+                self.returncode = int(self._said.split()[1])
+                os.close(self._status)
+            return self.returncode
 
     def _read_status(self) -> None:
         said = os.read(self._status, 64).decode()

@@ -246,6 +246,10 @@ class NodeBull:
         ids: list[str] = self.send("produced", handle=handle)
         return ids
 
+    def produced_at(self, handle: str) -> list[float]:
+        """When each of its jobs was acknowledged, in seconds since 1970."""
+        return [at / 1000 for at in self.send("producedAt", handle=handle)]
+
     def stop_producer(self, handle: str) -> list[str]:
         """The ids of all jobs that it has added."""
         ids: list[str] = self.send("stopProducer", handle=handle)

@@ -81,8 +81,14 @@ class Supervisord:
         self.config.write_text("".join([top, *(program.section() for program in programs)]))
         user = f"qctl:{password}@" if password else ""
         self.url = f"unix://{user}{self.home}/s.sock"
+        self.start()
+
+    def start(self) -> None:
+        """Start it; again, if it was killed."""
+        pid_file = self.home / "s.pid"
+        pid_file.unlink(missing_ok=True)
         subprocess.run([*_program("supervisord"), "-c", str(self.config)], check=True)
-        wait_until((self.home / "s.pid").exists, "supervisord to start")
+        wait_until(lambda: pid_file.exists() and pid_file.read_text(), "supervisord to start")
 
     @property
     def pid(self) -> int:
@@ -112,6 +118,10 @@ class Supervisord:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(family, timeout=15)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove its folder."""
         shutil.rmtree(self.home, ignore_errors=True)
 
 

@@ -1,5 +1,5 @@
 """qctl's workers in a round. They do with a job what tests/interop/processor.js does with
-it, and write the same rows into the file LEDGER."""
+it, and write the same rows into the file LEDGER. CRASH_IF and BOOT_IF are those of worker.js."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import asyncio
 import json
 import os
 import time
+from pathlib import Path
 
 from qctl import Job, Worker
+
+if Path(os.environ["CRASH_IF"]).exists():
+    raise RuntimeError("crashing on purpose: a setting is missing")
+if Path(os.environ["BOOT_IF"]).exists():
+    time.sleep(int(os.environ["BOOT_MS"]) / 1000)
 
 LEDGER = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

@@ -1,7 +1,8 @@
-"""What a fault did, and whose jobs it may have cut short."""
+"""What a fault did, and what it excuses."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +12,33 @@ class Hit:
     """What a fault did.
 
     Args:
-        kind: the fault.
-        began, over: when, in seconds since 1970.
+        began, over: when, in seconds since 1970. ``over`` includes the time in which it may still
+            cut runs short: add a lock's life if workers could not renew their locks.
         pids: processes whose jobs it may have cut short.
         whose: other processes whose jobs it may have cut short: "", "node" or "all".
+        forgets_s: Redis may have forgotten whatever it acknowledged since this time, in seconds
+            since 1970, and before ``over``: such jobs may be gone, or run again.
+        kind: the name of the fault; the round fills it in.
     """
 
-    kind: str
     began: float
     over: float
     pids: frozenset[int] = frozenset()
     whose: str = ""
+    forgets_s: float = math.inf
+    kind: str = ""
 
     def explains(self, first: dict[str, Any], again: dict[str, Any]) -> bool:
         """Whether this is why a job that ran, by its row ``first``, was started once more."""
+        if again["at"] >= self.began and self.may_forget(first["at"]):
+            return True
         if not (self.began <= again["at"] and first["at"] <= self.over):
             return False
         is_node = first["worker"] != "qctl"
         return (
             first["pid"] in self.pids or self.whose == "all" or (self.whose == "node" and is_node)
         )
+
+    def may_forget(self, at: float) -> bool:
+        """Whether what Redis acknowledged at this time may be gone."""
+        return self.forgets_s <= at <= self.over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from random import Random
 from typing import Any
 
@@ -19,7 +20,7 @@ class PythonProducer(threading.Thread):
     """Adds jobs of all kinds with qctl's Queue until it is stopped.
 
     Attributes:
-        ids: of the jobs that were acknowledged.
+        acknowledged: id → when, in seconds since 1970.
         unsure: of a job that may have been added, because no reply came; at most one.
     """
 
@@ -29,7 +30,7 @@ class PythonProducer(threading.Thread):
         self._chance = chance
         self._every_s = every_s
         self._stopping = threading.Event()
-        self.ids: list[str] = []
+        self.acknowledged: dict[str, float] = {}
         self.unsure: set[str] = set()
 
     def run(self) -> None:
@@ -43,7 +44,7 @@ class PythonProducer(threading.Thread):
                 # With its id, a job can be added again if the first reply was lost.
                 with contextlib.suppress(QctlError):
                     self._queue.add(name, data, job_id=job_id, **options)
-                    self.ids.append(job_id)
+                    self.acknowledged[job_id] = time.time()
                     self.unsure.discard(job_id)
                     break
                 self._stopping.wait(0.05)
@@ -66,8 +67,8 @@ class PythonProducer(threading.Thread):
             case _:
                 return "plain", data, {}
 
-    def stop(self) -> list[str]:
+    def stop(self) -> dict[str, float]:
         self._stopping.set()
         if self.is_alive():
             self.join(20)
-        return self.ids
+        return self.acknowledged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,17 +38,21 @@ class Ran:
 
 
 def check_round(
-    stage: Stage, acknowledged: list[str], unsure: set[str], ran: list[Ran]
+    stage: Stage, acknowledged: Mapping[str, float], unsure: set[str], ran: list[Ran]
 ) -> Iterator[str]:
     """The violations of a round."""
     ledger = stage.rows()
-    hits = [*stage.hits, *stage.standstills]
-    yield from _check_states(stage, ledger, acknowledged, ran)
+    hits = [*stage.hits, *stage.repairs, *stage.standstills]
+    forgotten = {
+        job_id for job_id, at in acknowledged.items() if any(hit.may_forget(at) for hit in hits)
+    }
+    yield from _check_states(stage, ledger, acknowledged, forgotten, ran)
     yield from check_starts(ledger, hits)
     strangers = ledger.keys() - set(acknowledged) - unsure
     if strangers:
         yield f"jobs ran that nobody added: {sorted(strangers)[:5]}"
-    for each in ran:
+    beside = (Ran(words, run, run.finish().code, True) for words, run in stage.beside)
+    for each in [*ran, *beside]:
         yield from _check_command(each)
         if report := _drain_report(each):
             for text in _check_report(report, each, ledger, hits):
@@ -57,7 +61,11 @@ def check_round(
 
 
 def _check_states(
-    stage: Stage, ledger: Ledger, acknowledged: list[str], ran: list[Ran]
+    stage: Stage,
+    ledger: Ledger,
+    acknowledged: Mapping[str, float],
+    forgotten: set[str],
+    ran: list[Ran],
 ) -> Iterator[str]:
     """Each acknowledged job is in exactly one state, and has completed once."""
     client, keys = stage.lab.client, stage.lab.keys(QUEUE)
@@ -69,6 +77,7 @@ def _check_states(
         for _, flat in events
         if (event := dict(zip(flat[::2], flat[1::2], strict=True)))["event"] == "completed"
     )
+    deleted = any(each.words[0] == "purge" or each.words[1] == "remove" for each in ran)
     for job_id in acknowledged:
         rows = ledger.get(job_id, [])
         if job_id in completed and job_id in failed:
@@ -81,7 +90,9 @@ def _check_states(
         elif job_id in failed:
             if not _is_hopeless(rows):
                 yield f"job {job_id} failed, and was meant to complete: {_history(rows)}"
-        elif not _is_hopeless(rows) or not any(each.words[0] == "purge" for each in ran):
+        elif job_id in forgotten or (_is_hopeless(rows) and deleted):
+            continue
+        else:
             exists = client.call("EXISTS", keys(job_id))
             hash_ = "its hash exists" if exists else "its hash is gone"
             yield f"job {job_id} is in no state, {hash_}: {_history(rows)}"
@@ -127,7 +138,7 @@ def _check_report(
 ) -> Iterator[str]:
     """The drain's report equals the ledger."""
     over = each.running.arrivals[-1]
-    if report["lost"]:
+    if report["lost"] and not any(hit.forgets_s <= over for hit in hits):
         yield f"{report['lost']} jobs reported as lost: {report['jobs']}"
     if each.code == 0 and report["outcome"] not in {"drained", "restarted"}:
         yield f"exit code 0 and outcome {report['outcome']}"

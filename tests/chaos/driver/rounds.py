@@ -3,131 +3,157 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from qctl.errors import QctlError
+from tests.chaos.driver import commands
+from tests.chaos.driver.commands import Words
 from tests.chaos.driver.faults import FAULTS
+from tests.chaos.driver.plans import Plan
 from tests.chaos.driver.producers import QUEUE
 from tests.chaos.driver.proof import Ran, check_round
 from tests.chaos.driver.stage import Stage, open_stage
 from tests.labs.drains import Running
-from tests.labs.pm2 import Pm2
-from tests.labs.servers import RedisServer, wait_until
+from tests.labs.servers import wait_until
 
-STEPS = ("plan", "paused", "waiting", "drained", "restarting", "ready", "resumed")
-BULK = (
-    ("jobs", "retry-failed", QUEUE, "--yes", "--json"),
-    ("jobs", "promote", QUEUE, "--yes", "--json"),
-    ("purge", QUEUE, "--state", "failed", "--yes", "--json"),
-)
+# Faults that hit nothing are tried again with the next command, up to this many.
+MAX_COMMANDS = 8
 COMMAND_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fault of a round.
+    """A fault of a command.
 
     Args:
         step: of the command during which it happens.
         delay_s: after that step.
+        seed: of what the fault itself leaves to chance.
     """
 
     kind: str
     step: str
     delay_s: float
+    seed: int
 
 
 @dataclass
-class Tally:
-    """What has happened so far."""
+class Outcome:
+    """What happened in a round."""
 
-    rounds: int = 0
     jobs: int = 0
+    took_s: float = 0.0
     commands: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    log: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
 
-def plan_faults(seed: int, number: int, faults: Sequence[str], chance: Random) -> list[Planned]:
-    """The faults of a round: one in its turn, so that none comes rarely, and perhaps others."""
-    turn, place = divmod(number - 1, len(faults))
-    order = Random(f"{seed}:{turn}").sample(list(faults), len(faults))
-    kinds = [order[place], *chance.choices(faults, k=chance.choice([0, 0, 1, 2]))]
-    planned = [Planned(kind, chance.choice(STEPS), chance.uniform(0, 0.4)) for kind in kinds]
-    return sorted(planned, key=lambda each: STEPS.index(each.step))
-
-
-def run_round(
-    pm2: Pm2, server: RedisServer, folder: Path, seed: int, number: int,
-    faults: Sequence[str], tally: Tally,
-) -> list[str]:  # fmt: skip
-    """One round; its violations."""
-    chance = Random(f"{seed}-{number}")
-    planned = plan_faults(seed, number, faults, chance)
+def play_round(plan: Plan, folder: Path, seed: str) -> Outcome:
+    """Play one round."""
+    chance = Random(seed)
     began = time.monotonic()
-    words = " ".join(f"{each.kind}@{each.step}" for each in planned)
-    print(f"round {number}: {words}", flush=True)
+    outcome = Outcome()
     try:
-        with open_stage(pm2, server, folder, chance, 6, 1) as stage:
-            jobs, ran, violations = play(stage, planned, chance)
+        with open_stage(plan.scene, folder, chance) as stage:
+            try:
+                _play(stage, plan.kinds, chance, outcome)
+            finally:
+                hits = [*stage.hits, *stage.standstills]
+                outcome.faults.update(hit.kind for hit in hits)
     except (Exception, pytest.fail.Exception):
         # What the round waits for in vain is a violation until somebody has understood it.
-        return [f"the round did not end: {traceback.format_exc()}"]
-    tally.rounds += 1
-    tally.jobs += jobs
-    tally.faults.update(hit.kind for hit in [*stage.hits, *stage.standstills])
-    tally.commands.update(each.words[0] for each in ran)
-    codes = " ".join(f"{each.words[0]}:{each.code}" for each in ran)
-    print(f"  {jobs} jobs, {codes}, {time.monotonic() - began:.1f} s", flush=True)
-    return violations
+        outcome.violations.append(f"the round did not end: {traceback.format_exc()}")
+    outcome.took_s = time.monotonic() - began
+    return outcome
 
 
-def play(
-    stage: Stage, planned: Sequence[Planned], chance: Random
-) -> tuple[int, list[Ran], list[str]]:
-    """How many jobs there were, the commands, and the violations."""
-    drain = ("drain", QUEUE, "--then-restart", "--target", "pm2:app", "--yes",
-             "--timeout", "20s", "--output", "ndjson")  # fmt: skip
-    ran = list(run_disturbed(stage, drain, planned, chance))
-    stage.heal()
-    lease = stage.lab.keys(QUEUE).lease
-    wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
-    if not {"qctl", "watchdog"} <= {hit.kind.partition("-")[2] for hit in stage.hits}:
-        wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed")
-    # If its watchdog died too, this drain takes over the pause.
-    last = stage.qctl(*drain)
-    ran.append(Ran(drain, last, wait_end(last), False))
+def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) -> None:
+    ran: list[Ran] = []
+    left = list(kinds)
+    for _ in range(MAX_COMMANDS):
+        if not left:
+            break
+        count = chance.choice([1, 2, 2, 3])
+        planned, left = [_plan(kind, chance) for kind in left[:count]], left[count:]
+        words = commands.choose(stage.app, stage.scene.instances, chance)
+        before = len(stage.hits)
+        missed = _disturb(stage, words, planned, chance, ran, outcome)
+        left += missed
+        _settle(stage, {hit.kind for hit in stage.hits[before:]}, ran, words)
+    last = commands.drain(stage.app.target)
+    running = stage.qctl(*last)
+    ran.append(Ran(last, running, running.finish().code, False))
     acknowledged, unsure = stage.acknowledged()
     wait_until(stage.is_idle, "all jobs to end", timeout_s=60, every_s=0.1)
     wait_until(lambda: not stage.lab.traces(), "qctl to remove its keys", timeout_s=20)
-    return len(acknowledged), ran, list(check_round(stage, acknowledged, unsure, ran))
+    outcome.jobs = len(acknowledged)
+    outcome.commands.update(f"{each.words[0]}:{each.code}" for each in ran)
+    outcome.violations += check_round(stage, acknowledged, unsure, ran)
 
 
-def run_disturbed(
-    stage: Stage, words: tuple[str, ...], planned: Sequence[Planned], chance: Random
-) -> Iterator[Ran]:
-    """Run a command and its faults, and perhaps a bulk command at the same time."""
+def _plan(kind: str, chance: Random) -> Planned:
+    step = chance.choice(FAULTS[kind].steps)
+    return Planned(kind, step, chance.uniform(0, 0.4), chance.randrange(2**32))
+
+
+def _disturb(
+    stage: Stage, words: Words, planned: Sequence[Planned], chance: Random, ran: list[Ran],
+    outcome: Outcome,
+) -> list[str]:  # fmt: skip
+    """Run a command and its faults, and perhaps a bulk command at the same time.
+
+    Returns:
+        the kinds that hit nothing.
+    """
+    outcome.log.append(
+        f"{' '.join(words)}: {' '.join(f'{each.kind}@{each.step}' for each in planned)}"
+    )
     running = stage.qctl(*words)
-    bulk_words = chance.choice(BULK)
+    bulk_words = chance.choice(commands.BULK)
     bulk = stage.qctl(*bulk_words)
-    for each in planned:
-        reach(running, each.step)
-        time.sleep(each.delay_s)
-        hit = FAULTS[each.kind](stage, running, chance)
-        if hit is not None:
+    missed: list[str] = []
+    failed: list[BaseException] = []
+
+    def happen(each: Planned) -> None:
+        try:
+            _reach(running, each.step)
+            time.sleep(each.delay_s)
+            hit = FAULTS[each.kind].inject(stage, running, Random(each.seed))
+        except QctlError:
+            # Another fault keeps it from Redis or from the manager.
+            hit = None
+        except (Exception, pytest.fail.Exception) as error:
+            failed.append(error)
+            return
+        if hit is None:
+            missed.append(each.kind)
+        else:
             stage.hits.append(dataclasses.replace(hit, kind=each.kind))
-    yield Ran(words, running, wait_end(running), bool(planned))
-    yield Ran(bulk_words, bulk, wait_end(bulk), bool(planned))
+
+    threads = [threading.Thread(target=happen, args=(each,), daemon=True) for each in planned]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    ran.append(Ran(words, running, running.finish().code, bool(planned)))
+    ran.append(Ran(bulk_words, bulk, bulk.finish().code, bool(planned)))
+    outcome.log.append(f"  exit codes {ran[-2].code} and {ran[-1].code}; missed: {missed}")
+    return missed
 
 
-def reach(running: Running, step: str) -> None:
+def _reach(running: Running, step: str) -> None:
     """Wait until a drain is at a step, or over."""
     wait_until(
         lambda: running.is_over or any(each["step"] == step for each in running.steps()),
@@ -136,5 +162,19 @@ def reach(running: Running, step: str) -> None:
     )
 
 
-def wait_end(running: Running) -> int:
-    return running.finish().code
+def _settle(stage: Stage, kinds: set[str], ran: list[Ran], words: Words) -> None:
+    """Repair what the faults of a command left behind, and wait until qctl has put it right."""
+    stage.heal()
+    lease = stage.lab.keys(QUEUE).lease
+    wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
+    if (commands.leaves_paused(words) and ran[-2].code == 0) or _is_of_others(kinds):
+        running = stage.qctl(*commands.RESUME, "--force")
+        ran.append(Ran((*commands.RESUME, "--force"), running, running.finish().code, False))
+    elif not {"qctl", "watchdog"} <= {kind.partition("-")[2] for kind in kinds}:
+        wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed")
+    # If its watchdog died too, the next drain takes over the pause.
+
+
+def _is_of_others(kinds: set[str]) -> bool:
+    """Whether another operator may have left the queue paused."""
+    return any(kind.startswith(("other-", "second-")) for kind in kinds)

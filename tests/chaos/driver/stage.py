@@ -8,16 +8,23 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from threading import Lock
 from typing import Any
 
 import psutil
 
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from tests.chaos.driver.clock import Clock
 from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.managers import MANAGERS, App
+from tests.chaos.driver.marks import mark, marked
 from tests.chaos.driver.producers import QUEUE, PythonProducer
+from tests.chaos.driver.scenes import Scene
 from tests.labs.drains import Lab, Running, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
@@ -26,39 +33,52 @@ from tests.labs.servers import RedisServer, wait_until
 # A job whose worker was killed runs again after at most the sum of these.
 LOCK_MS = 4000
 STALLED_MS = 1000
-# Redis forgets nothing that it has acknowledged.
-REDIS = ("--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes")
+LOCK_S = (LOCK_MS + STALLED_MS) / 1000
 CHILDREN = 2
+_COMMON = ("--enable-debug-command", "yes")
+# The kinds of Redis. "always" forgets nothing that it has acknowledged.
+REDIS: dict[str, tuple[str, ...]] = {
+    "always": ("--appendonly", "yes", "--appendfsync", "always", *_COMMON),
+}
+FLAGS = ("crash", "exit", "boot", "hang")
 
 
 class Stage:
     """All of a round.
 
-    Args:
-        version: of BullMQ, 5 or 6.
-        instances: of the Node app.
-
     Attributes:
+        app: the Node workers and their manager.
+        version: of BullMQ, 5 or 6.
         hits: what the faults did so far.
+        repairs: runs that the repair itself cut short.
+        beside: the words of other commands of qctl that ran beside those of the round, and each.
         stopped: processes that got SIGSTOP and no SIGCONT.
+        redis_turn: held by a fault that stops Redis, until it runs again.
     """
 
-    def __init__(self, lab: Lab, pm2: Pm2, chance: Random, version: int, instances: int) -> None:
+    def __init__(self, lab: Lab, scene: Scene, chance: Random, token: str) -> None:
         self.lab = lab
         self.server = lab.server
-        self.pm2 = pm2
-        self.chance = chance
-        self.version = version
-        self.instances = instances
+        self.scene = scene
+        self.version = scene.version
+        self.app: App = MANAGERS[scene.manager](lab, scene.instances)
         self.hits: list[Hit] = []
+        self.repairs: list[Hit] = []
+        self.beside: list[tuple[tuple[str, ...], Running]] = []
         self.stopped: set[int] = set()
+        self.redis_turn = Lock()
+        self._token = token
         self.ledger = lab.folder / "ledger"
         self.ledger.touch()
         # A socket's path must be short.
         self.state = Path(tempfile.mkdtemp(prefix="qc-", dir="/tmp"))
         self.clock = Clock()
         self.clock.start()
-        self._python = PythonProducer(lab.url, Random(chance.random()), 0.03)
+        self._python = PythonProducer(lab.url, Random(chance.random()), 0.06)
+
+    def flag(self, name: str) -> Path:
+        """The file that workers look for, one of FLAGS."""
+        return self.lab.folder / name
 
     @property
     def app_env(self) -> dict[str, str]:
@@ -67,34 +87,43 @@ class Stage:
             "LOCK_MS": str(LOCK_MS),
             "STALLED_MS": str(STALLED_MS),
             "MAX_STALLED": "1000",
+            "CRASH_MS": "150",
+            "CRASH_IF": str(self.flag("crash")),
+            "EXIT_IF": str(self.flag("exit")),
+            "BOOT_MS": "3000",
+            "BOOT_IF": str(self.flag("boot")),
+            "HANG_IF": str(self.flag("hang")),
         }
 
     @property
     def qctl_env(self) -> dict[str, str]:
-        """What qctl needs to find its own workers."""
+        """What qctl needs to find all workers."""
         folder = str(Path(__file__).parents[3])
         # Not from the environment of this program: `qctl worker` shows where an app was started.
-        return {"XDG_STATE_HOME": str(self.state), "PYTHONPATH": folder, **self.app_env}
+        own = {"XDG_STATE_HOME": str(self.state), "PYTHONPATH": folder}
+        return {**own, **self.app_env, **self.app.qctl_env()}
 
     def start(self) -> None:
         """Start the workers, then the producers."""
-        self.start_app()
+        self.app.start(
+            {
+                "BULLMQ": self.version,
+                "REDIS_PORT": self.server.port,
+                "QUEUES": QUEUE,
+                "CONCURRENCY": 3,
+                "HANDLE_SIGINT": 1,
+                "HANDLE_SIGTERM": 1,
+                "HANDLE_SIGUSR2": 1,
+                "RECONNECT_MS": 200,
+                **self.app_env,
+            }
+        )
         self.start_master()
-        self._node = self.lab.producer(version=self.version, EVERY_MS=60, JOB_MS=50, MIX=1)
+        wait_until(self._has_all_workers, "all workers to be up", timeout_s=60, every_s=0.1)
+        # With ids of their own, jobs are added once although a reply may be lost.
+        self._node = self.lab.producer(version=self.version, EVERY_MS=100, JOB_MS=50, MIX=1, IDS=1)
         self._node.wait_ids(1)
         self._python.start()
-
-    def start_app(self) -> None:
-        self.lab.app(
-            version=self.version,
-            instances=self.instances,
-            concurrency=3,
-            HANDLE_SIGINT=1,
-            HANDLE_SIGTERM=1,
-            RECONNECT_MS=200,
-            options={"kill_timeout": 10_000, "pmx": True},
-            **self.app_env,
-        )
 
     def start_master(self) -> None:
         app = "tests.chaos.driver.app:worker"
@@ -107,19 +136,25 @@ class Stage:
         """Start qctl with what it needs to find all workers."""
         return self.lab.start(*words, env=self.qctl_env)
 
-    def _has_all_workers(self) -> bool:
-        # A master that got SIGTERM ends when its jobs have.
-        if not self.master:
-            self.start_master()
-        return self.lab.count_workers(QUEUE) == self.instances + CHILDREN
+    def run_beside(self, *words: str) -> None:
+        """What another operator does with qctl, to its end."""
+        running = self.qctl(*words)
+        self.beside.append((words, running))
+        running.finish()
 
     @property
     def standstills(self) -> list[Hit]:
         """When the machine stood still, which cuts runs short as a fault does."""
-        late_s = (LOCK_MS + STALLED_MS) / 1000
         return [
-            Hit("standstill", began, over + late_s, whose="all") for began, over in self.clock.gaps
+            Hit(began, over + LOCK_S, whose="all", kind="standstill")
+            for began, over in self.clock.gaps
         ]
+
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[Client]:
+        """A connection of one's own to Redis."""
+        with contextlib.closing(connect(self.lab.url)[1]) as client:
+            yield client
 
     # Who runs
 
@@ -141,29 +176,52 @@ class Stage:
         return [pid for pid in found if is_alive(pid)]
 
     def workers(self) -> list[int]:
-        """The pids of the Node workers."""
-        return [row.pid for row in self.pm2.rows("app") if is_alive(row.pid)]
+        """The pids of the Node workers that their manager knows."""
+        return self.app.pids()
 
     # Its end
 
     def heal(self) -> None:
         """Undo all faults, and do what systemd or an operator would do: start what has ended."""
+        self._continue()
+        for name in FLAGS:
+            self.flag(name).unlink(missing_ok=True)
+        if not self.server.is_running:
+            self.lab.bring_redis_back()
+        if not self.app.daemon:
+            self._end_orphans()
+        wait_until(self._has_all_workers, "all workers to be up", timeout_s=60, every_s=0.2)
+
+    def _continue(self) -> None:
         for pid in self.stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
         self.stopped.clear()
-        if not self.server.is_running:
-            self.lab.bring_redis_back()
-        rows = self.pm2.rows("app")
-        if not rows:
-            self.start_app()
-        elif any(row.status in {"errored", "stopped"} for row in rows):
-            self.pm2.run("restart", "app")
-        wait_until(self._has_all_workers, "all workers to be up", timeout_s=60, every_s=0.1)
 
-    def acknowledged(self) -> tuple[list[str], set[str]]:
-        """Stop the producers; ids of all jobs that were added, and those that may have been."""
-        return [*self._python.stop(), *self._node.stop()], self._python.unsure
+    def _end_orphans(self) -> None:
+        """End the workers of a manager that was killed, as an operator would."""
+        began = time.time()
+        orphans = marked(self._token, lambda line: "worker.js" in line)
+        for process in orphans:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(orphans, 10)
+        pids = frozenset(process.pid for process in orphans)
+        self.repairs.append(Hit(began, time.time(), pids))
+
+    def _has_all_workers(self) -> bool:
+        # A master that got SIGTERM ends when its jobs have.
+        if not self.master:
+            self.start_master()
+        if len(self.app.pids()) < self.scene.instances:
+            self.app.repair()
+        return self.lab.count_workers(QUEUE) == self.scene.instances + CHILDREN
+
+    def acknowledged(self) -> tuple[dict[str, float], set[str]]:
+        """Stop the producers; when each job was acknowledged; those that may have been added."""
+        node_ids = self._node.stop()
+        found = dict(zip(node_ids, self._node.times, strict=True))
+        return {**self._python.stop(), **found}, {*self._python.unsure, f"n{len(node_ids) + 1}"}
 
     def is_idle(self) -> bool:
         """Whether no job waits, runs or is delayed."""
@@ -183,27 +241,34 @@ class Stage:
         """End what the lab does not end."""
         self._python.stop()
         self.clock.stop()
-        for pid in self.stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        self._continue()
+        self.app.close()
         if master := self.master:
             end_tree(master)
         shutil.rmtree(self.state, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def open_stage(
-    pm2: Pm2, server: RedisServer, folder: Path, chance: Random, version: int, instances: int
-) -> Iterator[Stage]:
-    """A stage on an empty Redis; closes all that was started on it."""
-    folder.mkdir()
-    with open_lab(pm2, server, folder) as lab:
+def open_stage(scene: Scene, folder: Path, chance: Random) -> Iterator[Stage]:
+    """A stage on a Redis of its own; ends all processes that were started on it."""
+    token = mark()
+    with contextlib.ExitStack() as stack:
+        stack.callback(_end_marked, token)
+        server = RedisServer(folder / "redis", *REDIS[scene.redis]).start()
+        stack.callback(server.stop)
+        pm2 = Pm2()
+        stack.callback(pm2.kill)
+        lab = stack.enter_context(open_lab(pm2, server, folder))
         # As an operator has it: new workers are watched for longer than in the other tests.
         lab.watch = "1s"
-        lab.client.call("FLUSHALL")
-        stage = Stage(lab, pm2, chance, version, instances)
-        try:
-            stage.start()
-            yield stage
-        finally:
-            stage.close()
+        stage = Stage(lab, scene, chance, token)
+        stack.callback(stage.close)
+        stage.start()
+        yield stage
+
+
+def _end_marked(token: str) -> None:
+    """End what is left: watchdogs try for a day to reach a Redis that is gone."""
+    for process in marked(token):
+        with contextlib.suppress(psutil.Error):
+            process.kill()

@@ -1,0 +1,75 @@
+"""Signals to the processes of qctl and to workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from random import Random
+
+from tests.chaos.driver.faults.base import STEPS, Fault, Inject
+from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.stage import Stage
+from tests.labs.drains import Running, is_alive
+
+
+def _pids(stage: Stage, running: Running, role: str) -> list[int]:
+    match role:
+        case "qctl":
+            return [] if running.is_over else [running.pid]
+        case "watchdog":
+            return running.watchdog_pids()
+        case "master":
+            return [stage.master] if stage.master else []
+        case "child":
+            return stage.children()
+        case _:
+            return stage.workers()
+
+
+def _send(role: str, number: signal.Signals, *, cuts: bool) -> Inject:
+    """Sends a signal to a process of a role; SIGSTOP ends before a lock does.
+
+    Args:
+        cuts: whether the process may leave jobs behind.
+    """
+
+    def inject(stage: Stage, running: Running, chance: Random) -> Hit | None:
+        pids = _pids(stage, running, role)
+        if not pids:
+            return None
+        pid = chance.choice(sorted(pids))
+        began = time.time()
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return None
+        if number == signal.SIGSTOP:
+            stage.stopped.add(pid)
+            time.sleep(chance.uniform(0.2, 1.5))
+            with contextlib.suppress(ProcessLookupError):
+                if is_alive(pid):
+                    os.kill(pid, signal.SIGCONT)
+            stage.stopped.discard(pid)
+        return Hit(began, time.time(), frozenset([pid] if cuts else []))
+
+    return inject
+
+
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+    "stop": signal.SIGSTOP,
+    "term": signal.SIGTERM,
+    "hup": signal.SIGHUP,
+}
+# When processes of a role run. A drain has a watchdog from its pause on.
+_ROLES = {"qctl": STEPS, "watchdog": STEPS[1:-1], "master": STEPS, "child": STEPS, "worker": STEPS}
+# The handlers of SIGTERM let jobs end. qctl's processes also handle SIGHUP; Node ends at once.
+_CUTS = {("kill", "worker"), ("kill", "child"), ("hup", "worker")}
+
+FAULTS: dict[str, Fault] = {
+    f"{word}-{role}": Fault(_send(role, number, cuts=(word, role) in _CUTS), steps)
+    for word, number in _SIGNALS.items()
+    for role, steps in _ROLES.items()
+}
