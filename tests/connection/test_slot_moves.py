@@ -69,8 +69,8 @@ def call(make: Callable[[QueueKeys], scripts.ScriptCall]) -> Act:
 
 def step(client: Client, keys: QueueKeys, wanted: int, *done: str) -> Any:
     """A worker's step: ``done`` jobs have completed, ``wanted`` are fetched."""
-    groups = (1, HELD_BY, "-1||", 1, "") if done else (0,)
-    jobs = [word for job_id in done for word in (job_id, "null", 1)]
+    groups = (1, HELD_BY, "-1||", 1, "", "", len(done)) if done else (0,)
+    jobs = [word for job_id in done for word in (job_id, "null")]
     fixed = (NOW, HELD_BY, 30_000, wanted, 0, *worker_calls.step_options("", None, None))
     return client.call(*worker_calls.step_head(keys), *fixed, *groups, *jobs)
 

@@ -44,7 +44,7 @@ class EndlessQueue:
         return [], ""
 
     def send(self, command: tuple[Any, ...], callback: Callable[[Any], None]) -> None:
-        self.settled.append((len(command) - GROUPS - 1 - 4 * command[GROUPS]) // 3)
+        self.settled.append((len(command) - GROUPS - 1 - 6 * command[GROUPS]) // 2)
         jobs: list[Any] = []
         for _ in range(command[WANTED]):
             self._ids += 1

@@ -69,6 +69,7 @@ class Job(Generic[D, S]):
         "fields",
         "id",
         "is_ending",
+        "is_usual",
         "link",
         "lost_lock",
         "name",
@@ -85,7 +86,14 @@ class Job(Generic[D, S]):
         __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(
-        self, job_id: str, fields: dict[str, str], token: str, link: Link, now: float
+        self,
+        job_id: str,
+        fields: dict[str, str],
+        token: str,
+        link: Link,
+        now: float,
+        *,
+        is_usual: bool = False,
     ) -> None:
         self.fields = fields
         self.link = link
@@ -96,6 +104,8 @@ class Job(Generic[D, S]):
         self.policy: JobPolicy = policy_of(fields.get("opts", ""))
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
+        # Whether the hash had only the fields that every job gets; makes it faster to complete.
+        self.is_usual = is_usual
         self.lost_lock = False
         # Whether the outcome is being sent to Redis: the run has ended, or the job must not run.
         self.is_ending = False

@@ -176,14 +176,15 @@ class Engine:
 
     def _send_step(self, settling: int, wanted: int) -> None:
         """Send a step that settles ``settling`` completed jobs and fetches at most ``wanted``."""
-        batch = [self._completed.popleft() for _ in range(settling)]
         # Jobs that share these values form a group, so that the values are sent only once.
-        groups: dict[tuple[str, str, int, str], int] = {}
-        jobs: list[Any] = []
-        for job, value in batch:
+        groups: dict[tuple[str, str, int, str, str], list[Completed]] = {}
+        for _ in range(settling):
+            job, value = self._completed.popleft()
             rule = job.policy.keep_completed or self.options.keep_completed
-            group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
-            jobs += (job.id, value, groups.setdefault(group, len(groups) + 1))
+            usual = "1" if job.is_usual else ""
+            group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""), usual)
+            groups.setdefault(group, []).append((job, value))
+        batch = [*chain.from_iterable(groups.values())]
         # ``_free`` no longer counts the batch's jobs as running, but they occupy their places until
         # they are settled.
         occupied = self.options.concurrency - self._free + settling
@@ -198,7 +199,8 @@ class Engine:
                 *self._step_head,
                 int(time.time() * 1000), token, self._lock_ms, wanted, places_kept,
                 *self._step_options,
-                len(groups), *chain.from_iterable(groups), *jobs,
+                len(groups), *chain.from_iterable((*g, len(jobs)) for g, jobs in groups.items()),
+                *chain.from_iterable((job.id, value) for job, value in batch),
             ),
             partial(self._on_reply, batch, wanted, token),
         )  # fmt: skip
@@ -232,7 +234,7 @@ class Engine:
                 self.last_fetch_at = now
                 self._on_fetched(reason, int(detail))
         jobs = [
-            Job(job_id, worker_calls.job_fields(row), token, self.link, now)
+            Job(job_id, worker_calls.job_fields(row), token, self.link, now, is_usual=len(row) > 1)
             for job_id, row in zip(fetched[::2], fetched[1::2], strict=True)
         ]
         if jobs and self.is_stopping:

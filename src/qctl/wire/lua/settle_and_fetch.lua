@@ -7,10 +7,10 @@
 --         fill at most this many of these places; the worker that has waited longest gets the others.
 -- ARGV[6] worker name, or ""             ARGV[7] maximum of the worker's own rate limit, jobs, or ""
 -- ARGV[8] that limit's window, ms, or "" ARGV[9] minutes of metrics kept, or ""
--- ARGV[10] how many groups the completed jobs form; then four values for each group, the same for all jobs of
---          the group: lock token, keep rule "count|age s|limit", attempts made (this one included),
---          deduplication id or ""
--- then three values for each completed job, at most 250: id, return value as JSON, number of its group
+-- ARGV[10] how many groups the completed jobs form; then six values for each group, the same for all its jobs:
+--          lock token, keep rule "count|age s|limit", attempts made (this one included), deduplication id or "",
+--          "1" if the jobs had only the usual fields when they were fetched or "", how many jobs the group has
+-- then two values for each completed job, at most 250, one group after the other: id, return value as JSON
 --
 -- Answers {codes, jobs, reason, ms}. codes: position, code, position, code … for jobs that did not complete.
 -- Positions count from 1; a code is one of wire format 5, or the text of an error. jobs, reason and ms: the
@@ -20,16 +20,18 @@
 --@include fetch
 
 local base, now, meta = KEYS[1], ARGV[1], read_meta(KEYS[1])
-local groups_by_number, first = {}, 11
-for i = 1, tonumber(ARGV[10]) do
-  groups_by_number[tostring(i)] = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]),
-    attempts_made = ARGV[first + 2], dedup_id = ARGV[first + 3]}
-  first = first + 4
-end
 local ids, values, groups, count = {}, {}, {}, 0
-for i = first, #ARGV, 3 do
-  count = count + 1
-  ids[count], values[count], groups[count] = ARGV[i], ARGV[i + 1], groups_by_number[ARGV[i + 2]]
+-- A fetch adds processedOn, ats and, if the worker has a name, pb to the usual six fields.
+local usual_fields = ARGV[6] == "" and 8 or 9
+local at = 11 + 6 * ARGV[10]
+for first = 11, at - 1, 6 do
+  local group = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]), attempts_made = ARGV[first + 2],
+    dedup_id = ARGV[first + 3], fields = ARGV[first + 4] == "1" and usual_fields}
+  for i = count + 1, count + ARGV[first + 5] do
+    ids[i], values[i], groups[i] = ARGV[at], ARGV[at + 1], group
+    at = at + 2
+  end
+  count = #ids
 end
 
 local codes, refused = {}, 0

@@ -56,12 +56,10 @@ end
 
 -- Moves ids to active, and answers them. wanted: how many at most. Drops markers of old BullMQ versions ("0:…").
 local function take_ids(base, wanted)
-  local ids = {}
-  local popped = call("RPOP", base .. "wait", wanted) or {}
-  for i = 1, #popped do
-    local id = popped[i]
-    if string.byte(id) ~= 48 or string.sub(id, 1, 2) ~= "0:" then
-      ids[#ids + 1] = id
+  local ids = call("RPOP", base .. "wait", wanted) or {}
+  for i = #ids, 1, -1 do
+    if string.byte(ids[i]) == 48 and string.sub(ids[i], 1, 2) == "0:" then
+      table.remove(ids, i)
     end
   end
   if #ids < wanted then

@@ -1,5 +1,5 @@
--- End jobs, many at once (wire format 5.8 without the fetch). An ordinary job costs three commands: one reads
--- its parent, one writes its fields, one writes its event. Everything else is done once for the batch, or only
+-- End jobs, many at once (wire format 5.8 without the fetch). An ordinary job costs three commands: one counts
+-- its fields, one writes its fields, one writes its event. Everything else is done once for the batch, or only
 -- for jobs that need it.
 --@include events
 --@include seldom
@@ -12,36 +12,42 @@ local CODES = {missing = -1, no_lock = -2, not_active = -3, children = -4, other
 
 -- A batch consists of parallel arrays, which are faster than one table for each job. ids and keys: the ids of
 -- the jobs, and the keys of their hashes. groups: values that several jobs have in common, {token =, keep =,
--- attempts_made =, dedup_id =}; for failed jobs also attempts and stacktrace. codes: nil, or the code for why
--- the job cannot end. "To mark a job" means to set its code.
+-- attempts_made =, dedup_id =, fields =}; for failed jobs also attempts and stacktrace. fields: if the jobs had only
+-- the usual fields when they were fetched, how many fields they have had since then. plain: true if the job's hash
+-- still has that number of fields, so nobody has given it a parent or a child that failed. codes: nil, or the code
+-- for why the job cannot end. "To mark a job" means to set its code.
 
--- Marks jobs whose hash is gone.
-local function check_existence(batch)
-  if call("EXISTS", unpack(batch.keys)) == #batch.keys then
-    return
-  end
+-- Marks jobs whose hash is gone, and finds the plain jobs.
+local function check_hashes(batch)
   for i, key in ipairs(batch.keys) do
-    if call("EXISTS", key) == 0 then
+    local count = redis.pcall("HLEN", key)
+    if count == 0 then
       batch.codes[i] = CODES.missing
+    elseif count == batch.groups[i].fields then
+      batch.plain[i] = true
     end
   end
 end
 
--- Marks jobs whose children have not ended, or have failed: such jobs must not complete.
+-- Marks jobs whose children have not ended, or have failed: such jobs must not complete. The failure of a child also
+-- sets the field defa of its parent. So if a plain job has a set of failed children, they were the children of
+-- a deleted job with the same id, and do not count.
 local function check_children(batch)
-  local keys, job_keys = {}, batch.keys
+  local keys, job_keys, plain = {}, batch.keys, batch.plain
   for i = 1, #job_keys do
-    keys[2 * i - 1] = job_keys[i] .. ":dependencies"
-    keys[2 * i] = job_keys[i] .. ":unsuccessful"
+    keys[#keys + 1] = job_keys[i] .. ":dependencies"
+    if not plain[i] then
+      keys[#keys + 1] = job_keys[i] .. ":unsuccessful"
+    end
   end
   if call("EXISTS", unpack(keys)) == 0 then
     return
   end
-  for i = 1, #batch.keys do
+  for i, key in ipairs(job_keys) do
     local is_unmarked = not batch.codes[i]
-    if is_unmarked and call("EXISTS", keys[2 * i - 1]) == 1 then
+    if is_unmarked and call("EXISTS", key .. ":dependencies") == 1 then
       batch.codes[i] = CODES.children
-    elseif is_unmarked and call("EXISTS", keys[2 * i]) == 1 then
+    elseif is_unmarked and not plain[i] and call("EXISTS", key .. ":unsuccessful") == 1 then
       batch.codes[i] = CODES.failed_children
     end
   end
@@ -114,15 +120,15 @@ end
 local function settle(base, now_text, kind, ids, values, groups, max_metrics, max_len)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"
-  local keys, codes = {}, {}
+  local keys, codes, plain = {}, {}, {}
   for i = 1, #ids do
     keys[i] = base .. ids[i]
   end
-  local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
+  local batch = {ids = ids, groups = groups, keys = keys, plain = plain, codes = codes}
   -- If a key has a wrong type, the script fails here, before anything is written.
   trim_events(base, max_len)
   call("ZCARD", base .. kind)
-  check_existence(batch)
+  check_hashes(batch)
   if kind == "completed" then
     check_children(batch)
   end
@@ -134,7 +140,7 @@ local function settle(base, now_text, kind, ids, values, groups, max_metrics, ma
       local key, value, group, keep = keys[i], values[i], groups[i], groups[i].keep
       -- The parent is read now, because a flow may have given the job a parent while it ran.
       if kind == "completed" and group.dedup_id == "" and keep.count ~= 0
-          and not redis.pcall("HGET", key, "parentKey") then
+          and (plain[i] or not redis.pcall("HGET", key, "parentKey")) then
         call("HSET", key, field, value, "finishedOn", now_text, "atm", group.attempts_made)
         call("XADD", events, "*", "event", kind, "jobId", id, field, value, "prev", "active")
       else
