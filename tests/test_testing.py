@@ -243,15 +243,19 @@ def test_handles_on_the_fake() -> None:
             sent = await queue.add("welcome", {"user": 7}, remove_on_complete=True)
             broken = await queue.add("broken")
             waiting = asyncio.gather(sent.result(10), broken.result(10), return_exceptions=True)
-            events = queue.events()
-            first = asyncio.ensure_future(anext(events))
-            await asyncio.sleep(0.05)
+            events = queue.events(after="0-0")
+
+            async def first_completed() -> str | None:
+                ids = (event.job_id async for event in events if event.name == "completed")
+                return await anext(ids)
+
+            completed = asyncio.create_task(first_completed())
             await fake.arun(emails)
             result, error = await waiting
             assert result == {"sent": 7}
             assert isinstance(error, JobFailedError)
             assert error.reason == "no such address"
-            assert (await first).job_id == sent
+            assert await completed == sent
             await events.aclose()
             assert (await queue.counts()).failed == 1
             assert await broken.cancel() is False

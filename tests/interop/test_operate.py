@@ -32,7 +32,7 @@ from qctl.wire.events import last_event_id
 from tests.labs.build import Q, scores
 from tests.labs.cli import run
 from tests.labs.node import NodeBull, runs
-from tests.labs.servers import wait_until
+from tests.labs.servers import wait_for_readers, wait_until
 
 HOUR_MS = 3_600_000
 
@@ -64,7 +64,7 @@ class InBackground(threading.Thread):
         self._target = target
         self.report: WaitReport | None = None
         self.start()
-        wait_until(lambda: "cmd=xread" in client.call("CLIENT", "LIST"), "the wait to begin")
+        wait_for_readers(client)
 
     def run(self) -> None:
         self.report = end(self._target)

@@ -54,6 +54,14 @@ def wait_until(
         time.sleep(every_s)
 
 
+def wait_for_readers(client: Client, count: int = 1) -> None:
+    """Wait until this many connections follow the events of queues."""
+    wait_until(
+        lambda: client.call("CLIENT", "LIST").count("cmd=xread") == count,
+        f"{count} reader(s) of events",
+    )
+
+
 def free_port() -> int:
     while True:
         with socket.socket() as probe:

@@ -14,7 +14,7 @@ from qctl.errors import UsageError
 from qctl.runtime.api.queue import AsyncQueue, Queue
 from qctl.wire.events import Event
 from tests.labs.build import Q
-from tests.labs.servers import RedisServer, wait_until
+from tests.labs.servers import RedisServer, wait_for_readers, wait_until
 
 
 def emit(client: Client, name: str, job_id: str, **fields: str) -> None:
@@ -23,9 +23,6 @@ def emit(client: Client, name: str, job_id: str, **fields: str) -> None:
 
 
 def test_events_on_a_loop_and_in_a_thread(redis_url: str, client: Client) -> None:
-    def readers() -> int:
-        return int(client.call("CLIENT", "LIST").count("cmd=xread"))
-
     def in_thread(found: list[Event]) -> None:
         with Queue("q", redis_url=redis_url, prefix="bull") as queue:
             for event in queue.events():
@@ -47,7 +44,7 @@ def test_events_on_a_loop_and_in_a_thread(redis_url: str, client: Client) -> Non
                         return
 
             reader = asyncio.create_task(read())
-            await asyncio.to_thread(wait_until, lambda: readers() == 2, "both readers")
+            await asyncio.to_thread(wait_for_readers, client, 2)
             emit(client, "completed", "one", returnvalue='{"sent": [1]}', prev="active")
             await asyncio.to_thread(wait_until, lambda: len(seen) == len(found) == 1, "the event")
             # A connection that breaks loses no event.
@@ -102,10 +99,10 @@ def test_a_restart_of_redis(start_redis: Callable[..., RedisServer]) -> None:
             with contextlib.closing(connect(server.url)[1]) as client:
                 client.call("SAVE")
                 emit(client, "progress", handle, data="50")
-            assert (await anext(events)).values == {"data": 50}
-            following = asyncio.ensure_future(anext(events))
-            waiter = asyncio.create_task(handle.result(30))
-            await asyncio.sleep(0.1)
+                assert (await anext(events)).values == {"data": 50}
+                following = asyncio.ensure_future(anext(events))
+                waiter = asyncio.create_task(handle.result(30))
+                await asyncio.to_thread(wait_for_readers, client, 2)
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
             with contextlib.closing(connect(server.url)[1]) as client:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, RefusedError, UsageError
 from qctl.runtime.api.handle import AsyncJobHandle, JobHandle
 from qctl.runtime.api.queue import AsyncQueue, Queue
@@ -24,7 +25,7 @@ from qctl.wire.options import Backoff, Parent
 from qctl.wire.write.adding import NewJob
 from tests.labs.build import Q, job, put
 from tests.labs.forks import exit_code, forked
-from tests.labs.servers import wait_until
+from tests.labs.servers import wait_for_readers, wait_until
 
 
 def a_worker(url: str, gate: asyncio.Event) -> Worker:
@@ -117,12 +118,8 @@ def test_results(redis_url: str, client: Client) -> None:
             waiting.append(
                 asyncio.create_task(asyncio.to_thread(blocking.handle(gated).result, 20))
             )
-            before = client.call("CLIENT", "LIST").count("cmd=xread")
-            await asyncio.to_thread(
-                wait_until,
-                lambda: client.call("CLIENT", "LIST").count("cmd=xread") == 2,
-                f"one reader for the loop and one for the thread, not {before}",
-            )
+            # One for the loop and one for the thread.
+            await asyncio.to_thread(wait_for_readers, client, 2)
             gate.set()
             assert await asyncio.gather(*waiting) == ["at last"] * 4
         # A failure that is retried is none.
@@ -134,9 +131,7 @@ def test_results(redis_url: str, client: Client) -> None:
         # Without an end, without a trace, and with an end whose result is gone.
         later = await queue.add("double", 1, delay=60)
         doomed = asyncio.create_task(later.result())
-        await asyncio.to_thread(
-            wait_until, lambda: "cmd=xread" in client.call("CLIENT", "LIST"), "the reader"
-        )
+        await asyncio.to_thread(wait_for_readers, client)
         assert await later.remove()
         for handle in (doomed, later.result(5), queue.handle("9999").result(5)):
             with pytest.raises(JobRemovedError):
@@ -166,7 +161,7 @@ def test_results_in_a_thread(redis_url: str, client: Client) -> None:
                 found: list[Any] = []
                 waiter = threading.Thread(target=lambda: found.append(gated.result(20)))
                 waiter.start()
-                wait_until(lambda: "cmd=xread" in client.call("CLIENT", "LIST"), "the reader")
+                wait_for_readers(client)
                 # While a thread waits, the others use the queue.
                 assert queue.add("double", 1).result(10) == 2
                 loop.call_soon_threadsafe(gate.set)
@@ -192,7 +187,7 @@ def test_a_change_without_an_event_is_noticed(
                     asyncio.create_task(handle.result(20)),
                     asyncio.create_task(asyncio.to_thread(blocking.handle(handle).result, 20)),
                 ]
-                await asyncio.sleep(0.1)
+                await asyncio.to_thread(wait_for_readers, client, 2)
                 client.call("LREM", Q("wait"), 0, handle)
                 client.call("HSET", Q(handle), "returnvalue", "7")
                 client.call("ZADD", Q("completed"), 1, handle)
@@ -203,7 +198,8 @@ def test_a_change_without_an_event_is_noticed(
                     Queue("q", prefix="bull", client=client).handle("9").result(1)
                 # Closing the queue ends a wait on its event loop.
                 waiter = asyncio.create_task(queue.handle("9").result())
-                await asyncio.sleep(0.1)
+                while "9" not in queue._access.endings.get()._waiters:
+                    await asyncio.sleep(0.005)
         with pytest.raises(UsageError, match="closed"):
             await waiter
 
@@ -313,11 +309,7 @@ def test_connections_closed_by_the_server(redis_url: str, client: Client) -> Non
                     asyncio.create_task(handle.result(20)),
                     asyncio.create_task(asyncio.to_thread(blocking.handle("a").result, 20)),
                 ]
-                await asyncio.to_thread(
-                    wait_until,
-                    lambda: client.call("CLIENT", "LIST").count("cmd=xread") == 2,
-                    "both readers",
-                )
+                await asyncio.to_thread(wait_for_readers, client, 2)
                 kill()
                 assert blocking.handle("a").status() == await handle.status() == "waiting"
                 kill()
@@ -339,6 +331,6 @@ async def _leave(url: str) -> int:
     queue = AsyncQueue("q", redis_url=url, prefix="bull")
     handle = await queue.add("x")
     waiter = asyncio.create_task(handle.result())
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_for_readers, connect(url)[1])
     assert not waiter.done()
     return 0

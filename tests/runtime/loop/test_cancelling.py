@@ -21,7 +21,7 @@ from qctl.runtime.job.job import Job, SyncJob
 from qctl.runtime.loop.running import JobRunner
 from qctl.wire.write import cancelling
 from tests.labs.build import Q, job, put
-from tests.labs.servers import wait_until
+from tests.labs.servers import wait_for_readers, wait_until
 
 
 def hang(job: SyncJob) -> None:
@@ -201,12 +201,14 @@ def test_jobs_that_have_not_started(store: Client, monkeypatch: pytest.MonkeyPat
     assert store.call("EXISTS", Q.cancel_requests) == 0
 
 
-def test_a_wait_for_a_job_that_is_cancelled_before_it_starts(redis_url: str) -> None:
+def test_a_wait_for_a_job_that_is_cancelled_before_it_starts(
+    redis_url: str, client: Client
+) -> None:
     async def main() -> None:
         async with asyncio.timeout(20), AsyncQueue("q", redis_url=redis_url) as queue:
             handle = await queue.add("a")
             waiter = asyncio.create_task(handle.result())
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(wait_for_readers, client)
             assert await handle.cancel()
             with pytest.raises(JobRemovedError):
                 await waiter
