@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from qctl.runtime.api.access import Access, AsyncAccess
 from qctl.runtime.api.jobs import cancel_job, promote_job, read_job, remove_job
 from qctl.runtime.api.results import await_result, wait_for_result
 
+_A = TypeVar("_A", Access, AsyncAccess)
 
-class JobHandle(str):
-    """The id of a job of a ``Queue``: a ``str`` that also has the methods below.
 
-        handle = queue.add("resize", {"file": 7})
-        print(handle.result(timeout_s=30))
-
-    A pickled or copied handle is a plain ``str``; ``Queue.handle(id)`` makes a handle of it.
-    """
-
+class _Handle(str, Generic[_A]):
     __slots__ = ("_access",)
-    _access: Access
+    _access: _A
 
     @classmethod
-    def of(cls, ids: Iterable[str], access: Access) -> list[Self]:
+    def of(cls, ids: Iterable[str], access: _A) -> list[Self]:
         """The handles of jobs; only a queue makes handles."""
         # A loop, because a constructor of our own would cost 3 % of a bulk add.
         handles = []
@@ -35,6 +29,18 @@ class JobHandle(str):
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
+
+
+class JobHandle(_Handle[Access]):
+    """The id of a job of a ``Queue``: a ``str`` that also has the methods below.
+
+        handle = queue.add("resize", {"file": 7})
+        print(handle.result(timeout_s=30))
+
+    A pickled or copied handle is a plain ``str``; ``Queue.handle(id)`` makes a handle of it.
+    """
+
+    __slots__ = ()
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait until the job has ended, and return what its handler returned.
@@ -92,7 +98,7 @@ class JobHandle(str):
         return self._access.call_alone(cancel_job, self, reason)
 
 
-class AsyncJobHandle(str):
+class AsyncJobHandle(_Handle[AsyncAccess]):
     """The id of a job of an ``AsyncQueue``: a ``str`` that also has the methods of ``JobHandle``.
 
         handle = await queue.add("resize", {"file": 7})
@@ -101,22 +107,7 @@ class AsyncJobHandle(str):
     In one event loop, all handles that wait for results share one connection for the events.
     """
 
-    __slots__ = ("_access",)
-    _access: AsyncAccess
-
-    @classmethod
-    def of(cls, ids: Iterable[str], access: AsyncAccess) -> list[Self]:
-        """The handles of jobs; only a queue makes handles."""
-        # A loop, because a constructor of our own would cost 3 % of a bulk add.
-        handles = []
-        for job_id in ids:
-            handle = cls(job_id)
-            handle._access = access
-            handles.append(handle)
-        return handles
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, (str(self),)
+    __slots__ = ()
 
     async def result(self, timeout_s: float | None = None) -> Any:
         """Wait until the job has ended; see ``JobHandle.result``."""
