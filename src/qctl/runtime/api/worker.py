@@ -352,13 +352,14 @@ class Worker:
                 raise
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
             children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
-            self._engine = engine = Engine(keys, address, options, owner)
-            resources.push_async_callback(engine.close)
+            engine = Engine(keys, address, options, owner)
             if lifespan is not None:
                 engine.link.set_state(lifespan.state)
             self._runner = JobRunner(engine, self._calls(threads, children))
             renewal = Renewal(engine, client, self._tasks, self._runner.cancel)
             renewal.start()
+            self._engine = engine
+            resources.push_async_callback(engine.close)
             resources.callback(renewal.stop)
             await engine.open(self._runner.start, self._runner.fail_refused)
             self._resources = resources.pop_all()

@@ -7,6 +7,8 @@ Python's global interpreter lock. The thread logs which job blocks the event loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import threading
 import time
@@ -50,7 +52,11 @@ class Renewal:
         self._thread: RenewalThread
 
     def start(self) -> None:
-        """Begin to renew, in a thread for all engines of this Redis on the running event loop."""
+        """Begin to renew, in a thread for all engines of this Redis on the running event loop.
+
+        Raises:
+            RuntimeError: the system allows no more threads. The client is closed.
+        """
         loop, address = asyncio.get_running_loop(), self.engine.connection.address
         # The queues of a cluster may be on different servers, so each has a thread of its own.
         redis = self.engine.keys("") if address.mode == "cluster" else ""
@@ -58,9 +64,14 @@ class Renewal:
         with _guard:
             thread = _threads.get(key)
             if thread is None:
-                thread = _threads[key] = RenewalThread(key)
+                thread = RenewalThread(key)
                 thread.renewals.append(self)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self.client.close()
+                    raise
+                _threads[key] = thread
             else:
                 thread.renewals.append(self)
                 thread.changed.set()
@@ -77,20 +88,32 @@ class Renewal:
     def check(self, client: Client) -> None:
         """Renew the locks that are due, and answer requests to cancel jobs; log what fails.
 
+        Other errors than the one below are only logged: the thread must go on for other workers.
+
         Raises:
             UnreachableError: Redis is away.
         """
         try:
             self._renew(client)
             self._requests.look(client)
+            self._is_failing = False
         except QctlError as error:
-            if not self._is_failing:
+            if not self._fails_again():
                 self.engine.log.error("locks cannot be renewed", why=error.why or error.what)
-            self._is_failing = True
             if isinstance(error, UnreachableError):
                 raise
-        else:
-            self._is_failing = False
+        except Exception as error:
+            # Replies may be left that the next worker would take for its own.
+            client.close()
+            if not self._fails_again():
+                self.engine.log.with_traceback(
+                    logging.ERROR, "renewing locks failed unexpectedly", error
+                )
+
+    def _fails_again(self) -> bool:
+        """Note a failure, and return whether the last check failed, too."""
+        before, self._is_failing = self._is_failing, True
+        return before
 
     def _renew(self, client: Client) -> None:
         engine = self.engine
@@ -147,13 +170,12 @@ class RenewalThread(threading.Thread):
             if self.changed.wait(min(renewal.pause_s for renewal in renewals)):
                 self.changed.clear()
                 continue
-            self._watch_loop(renewals)
-            try:
+            # After an UnreachableError, the other renewals would have to wait for the same Redis.
+            # Another error can only come from the app's logging. The next turn does not log again.
+            with contextlib.suppress(Exception):
+                self._watch_loop(renewals)
                 for renewal in renewals:
                     renewal.check(renewals[0].client)
-            except UnreachableError:
-                # The other renewals would have to wait for the same Redis.
-                continue
 
     def _next_renewals(self) -> list[Renewal]:
         """Close the clients of ended renewals, and return the others; [] ends the thread."""
@@ -163,7 +185,8 @@ class RenewalThread(threading.Thread):
             if not renewals:
                 del _threads[self._key]
         for renewal in ended:
-            renewal.client.close()
+            with contextlib.suppress(Exception):
+                renewal.client.close()
         return renewals
 
     def _watch_loop(self, renewals: list[Renewal]) -> None:
