@@ -71,20 +71,14 @@ def _check_states(
     client, keys = stage.lab.client, stage.lab.keys(QUEUE)
     completed = Counter(client.call("ZRANGE", keys("completed"), 0, -1))
     failed = set(client.call("ZRANGE", keys("failed"), 0, -1))
-    events = client.call("XRANGE", keys("events"), "-", "+")
-    ends = Counter(
-        event["jobId"]
-        for _, flat in events
-        if (event := dict(zip(flat[::2], flat[1::2], strict=True)))["event"] == "completed"
-    )
     deleted = any(each.words[0] == "purge" or each.words[1] == "remove" for each in ran)
     for job_id in acknowledged:
         rows = ledger.get(job_id, [])
         if job_id in completed and job_id in failed:
             yield f"job {job_id} is both completed and failed"
         elif job_id in completed:
-            if ends[job_id] != 1:
-                yield f"job {job_id} completed {ends[job_id]} times"
+            if stage.completions[job_id] != 1:
+                yield f"job {job_id} completed {stage.completions[job_id]} times"
             if not any(row["ev"] == "end" for row in rows):
                 yield f"job {job_id} is completed, and its handler never ended: {_history(rows)}"
         elif job_id in failed:

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -80,6 +80,11 @@ def play_round(plan: Plan, folder: Path, seed: str) -> Outcome:
 def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) -> None:
     ran: list[Ran] = []
     left = list(kinds)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        outcome.log.append(f"{time.monotonic() - began:5.1f} s  {text}")
+
     for _ in range(MAX_COMMANDS):
         if not left:
             break
@@ -87,15 +92,18 @@ def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) 
         planned, left = [_plan(kind, chance) for kind in left[:count]], left[count:]
         words = commands.choose(stage.app, stage.scene.instances, chance)
         before = len(stage.hits)
-        missed = _disturb(stage, words, planned, chance, ran, outcome)
+        missed = _disturb(stage, words, planned, chance, ran, say)
         left += missed
         _settle(stage, {hit.kind for hit in stage.hits[before:]}, ran, words)
     last = commands.drain(stage.app.target)
+    say(" ".join(last))
     running = stage.qctl(*last)
     ran.append(Ran(last, running, running.finish().code, False))
     acknowledged, unsure = stage.acknowledged()
     wait_until(stage.is_idle, "all jobs to end", timeout_s=60, every_s=0.1)
     wait_until(lambda: not stage.lab.traces(), "qctl to remove its keys", timeout_s=20)
+    say("all jobs have ended")
+    stage.read_events()
     outcome.jobs = len(acknowledged)
     outcome.commands.update(f"{each.words[0]}:{each.code}" for each in ran)
     outcome.violations += check_round(stage, acknowledged, unsure, ran)
@@ -108,16 +116,14 @@ def _plan(kind: str, chance: Random) -> Planned:
 
 def _disturb(
     stage: Stage, words: Words, planned: Sequence[Planned], chance: Random, ran: list[Ran],
-    outcome: Outcome,
+    say: Callable[[str], None],
 ) -> list[str]:  # fmt: skip
     """Run a command and its faults, and perhaps a bulk command at the same time.
 
     Returns:
         the kinds that hit nothing.
     """
-    outcome.log.append(
-        f"{' '.join(words)}: {' '.join(f'{each.kind}@{each.step}' for each in planned)}"
-    )
+    say(f"{' '.join(words)}: {' '.join(f'{each.kind}@{each.step}' for each in planned)}")
     running = stage.qctl(*words)
     bulk_words = chance.choice(commands.BULK)
     bulk = stage.qctl(*bulk_words)
@@ -149,7 +155,7 @@ def _disturb(
         raise failed[0]
     ran.append(Ran(words, running, running.finish().code, bool(planned)))
     ran.append(Ran(bulk_words, bulk, bulk.finish().code, bool(planned)))
-    outcome.log.append(f"  exit codes {ran[-2].code} and {ran[-1].code}; missed: {missed}")
+    say(f"exit codes {ran[-2].code} and {ran[-1].code}; missed: {' '.join(missed) or 'none'}")
     return missed
 
 
@@ -165,6 +171,7 @@ def _reach(running: Running, step: str) -> None:
 def _settle(stage: Stage, kinds: set[str], ran: list[Ran], words: Words) -> None:
     """Repair what the faults of a command left behind, and wait until qctl has put it right."""
     stage.heal()
+    stage.read_events()
     lease = stage.lab.keys(QUEUE).lease
     wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
     if (commands.leaves_paused(words) and ran[-2].code == 0) or _is_of_others(kinds):

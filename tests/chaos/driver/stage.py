@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -53,6 +54,7 @@ class Stage:
         repairs: runs that the repair itself cut short.
         beside: the words of other commands of qctl that ran beside those of the round, and each.
         stopped: processes that got SIGSTOP and no SIGCONT.
+        completions: how many events say that a job has completed, as far as they are read.
         redis_turn: held by a fault that stops Redis, until it runs again.
     """
 
@@ -67,6 +69,8 @@ class Stage:
         self.beside: list[tuple[tuple[str, ...], Running]] = []
         self.stopped: set[int] = set()
         self.redis_turn = Lock()
+        self.completions: Counter[str] = Counter()
+        self._last_event = "-"
         self._token = token
         self.ledger = lab.folder / "ledger"
         self.ledger.touch()
@@ -222,6 +226,15 @@ class Stage:
         node_ids = self._node.stop()
         found = dict(zip(node_ids, self._node.times, strict=True))
         return {**self._python.stop(), **found}, {*self._python.unsure, f"n{len(node_ids) + 1}"}
+
+    def read_events(self) -> None:
+        """Read the events since the last time: BullMQ keeps about 10,000."""
+        key = self.lab.keys(QUEUE)("events")
+        for event_id, flat in self.lab.client.call("XRANGE", key, self._last_event, "+"):
+            self._last_event = f"({event_id}"
+            event = dict(zip(flat[::2], flat[1::2], strict=True))
+            if event["event"] == "completed":
+                self.completions[event["jobId"]] += 1
 
     def is_idle(self) -> bool:
         """Whether no job waits, runs or is delayed."""
