@@ -87,6 +87,7 @@ class Supervisord:
         """Start it; again, if it was killed."""
         pid_file = self.home / "s.pid"
         pid_file.unlink(missing_ok=True)
+        (self.home / "s.sock").unlink(missing_ok=True)
         subprocess.run([*_program("supervisord"), "-c", str(self.config)], check=True)
         wait_until(lambda: pid_file.exists() and pid_file.read_text(), "supervisord to start")
 

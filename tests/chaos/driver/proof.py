@@ -10,8 +10,11 @@ from typing import Any
 
 from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.producers import HOPELESS, QUEUE
-from tests.chaos.driver.stage import Stage
+from tests.chaos.driver.stage import CHILDREN, Stage
 from tests.labs.drains import Running
+
+# Managers and Redis; watchdogs stay for a minute after a resume that a failover may undo.
+MAY_RUN = {"ops.drain.watchdog", "pm2_start.js", "God Daemon", "supervisord", "redis-server"}
 
 Row = dict[str, Any]
 Ledger = dict[str, list[Row]]
@@ -195,3 +198,16 @@ def _check_leftovers(stage: Stage) -> Iterator[str]:
             if lab.client.call("EXISTS", lab.keys(QUEUE)(place))]  # fmt: skip
     if left:
         yield f"jobs are left in {left}"
+    processes = stage.processes()
+    wanted = {
+        "worker.js": stage.scene.instances,
+        "runtime.processes.background": 1,
+        "runtime.processes.child": CHILDREN,
+        # Besides the process that commands are forked from, those that have not ended.
+        "forked_qctl.py": 1,
+        "bull.js": 1,
+    }
+    if wrong := {name: n for name, n in processes.items() if n != wanted.get(name, n)}:
+        yield f"processes run: {wrong}, and should be {wanted}"
+    if unknown := processes.keys() - wanted.keys() - MAY_RUN:
+        yield f"unknown processes are left: {unknown}"

@@ -124,6 +124,7 @@ def _disturb(
         the kinds that hit nothing.
     """
     say(f"{' '.join(words)}: {' '.join(f'{each.kind}@{each.step}' for each in planned)}")
+    before = len(stage.hits)
     running = stage.qctl(*words)
     bulk_words = chance.choice(commands.BULK)
     bulk = stage.qctl(*bulk_words)
@@ -153,8 +154,13 @@ def _disturb(
         thread.join()
     if failed:
         raise failed[0]
-    ran.append(Ran(words, running, running.finish().code, bool(planned)))
-    ran.append(Ran(bulk_words, bulk, bulk.finish().code, bool(planned)))
+    for each_words, each_running in ((words, running), (bulk_words, bulk)):
+        code = each_running.finish().code
+        ran.append(Ran(each_words, each_running, code, len(stage.hits) > before))
+        if code > 0:
+            steps = each_running.steps() if "ndjson" in each_words else []
+            why = steps[-1].get("error") if steps else each_running.remarks.strip()
+            say(f"{each_words[0]}: exit code {code}: {why}")
     say(f"exit codes {ran[-2].code} and {ran[-1].code}; missed: {' '.join(missed) or 'none'}")
     return missed
 

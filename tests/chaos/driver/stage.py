@@ -26,7 +26,7 @@ from tests.chaos.driver.managers import MANAGERS, App
 from tests.chaos.driver.marks import mark, marked
 from tests.chaos.driver.producers import QUEUE, PythonProducer
 from tests.chaos.driver.scenes import Scene
-from tests.labs.drains import Lab, Running, is_alive, open_lab
+from tests.labs.drains import Lab, Running, cmdline, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
@@ -140,11 +140,11 @@ class Stage:
         """Start qctl with what it needs to find all workers."""
         return self.lab.start(*words, env=self.qctl_env)
 
-    def run_beside(self, *words: str) -> None:
-        """What another operator does with qctl, to its end."""
+    def start_beside(self, *words: str) -> Running:
+        """Start what another operator does with qctl."""
         running = self.qctl(*words)
         self.beside.append((words, running))
-        running.finish()
+        return running
 
     @property
     def standstills(self) -> list[Hit]:
@@ -182,6 +182,16 @@ class Stage:
     def workers(self) -> list[int]:
         """The pids of the Node workers that their manager knows."""
         return self.app.pids()
+
+    def processes(self) -> Counter[str]:
+        """How many processes of each part of the stage run."""
+        parts = ("worker.js", "runtime.processes.background", "runtime.processes.child",
+                 "ops.drain.watchdog", "bull.js", "pm2_start.js", "God Daemon", "supervisord",
+                 "redis-server", "forked_qctl.py")  # fmt: skip
+        return Counter(
+            next((part for part in parts if part in line), line)
+            for line in (" ".join(cmdline(process)) for process in marked(self._token))
+        )
 
     # Its end
 

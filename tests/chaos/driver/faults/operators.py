@@ -31,7 +31,7 @@ def _qctl(*lines: str) -> Inject:
     def inject(stage: Stage, _: Running, chance: Random) -> Hit:
         began = time.time()
         for line in lines:
-            stage.run_beside(*line.split())
+            stage.start_beside(*line.split()).finish()
             time.sleep(chance.uniform(0.1, 1))
         return Hit(began, time.time())
 

@@ -8,6 +8,7 @@ import signal
 import time
 from random import Random
 
+from tests.chaos.driver.commands import BULK
 from tests.chaos.driver.faults.base import STEPS, Fault, Inject
 from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.stage import Stage
@@ -57,6 +58,23 @@ def _send(role: str, number: signal.Signals, *, cuts: bool) -> Inject:
     return inject
 
 
+def _send_to_bulk(number: signal.Signals) -> Inject:
+    """Starts a bulk command and sends it a signal, at any moment of its short life."""
+
+    def inject(stage: Stage, _: Running, chance: Random) -> Hit | None:
+        words = chance.choice(BULK)
+        began = time.time()
+        bulk = stage.start_beside(*words)
+        time.sleep(chance.uniform(0, 0.12))
+        if bulk.is_over:
+            return None
+        bulk.signal(number)
+        bulk.finish()
+        return Hit(began, time.time())
+
+    return inject
+
+
 _SIGNALS = {
     "kill": signal.SIGKILL,
     "stop": signal.SIGSTOP,
@@ -72,4 +90,8 @@ FAULTS: dict[str, Fault] = {
     f"{word}-{role}": Fault(_send(role, number, cuts=(word, role) in _CUTS), steps)
     for word, number in _SIGNALS.items()
     for role, steps in _ROLES.items()
+}
+FAULTS |= {
+    "kill-bulk": Fault(_send_to_bulk(signal.SIGKILL)),
+    "term-bulk": Fault(_send_to_bulk(signal.SIGTERM)),
 }
