@@ -277,7 +277,8 @@ def test_no_step_is_sent_before_its_database_is_chosen(
     @worker.task("call")
     async def call(job: Job) -> None:
         engine = engine_of(worker)
-        connection, send = engine.connection, engine.connection._future
+        connection = engine.connection._connection
+        send = connection._future
         # Else the step's loss is what opens the connection again.
         while engine._steps_in_flight:
             await asyncio.sleep(0.01)

@@ -34,11 +34,11 @@ from qctl.connection.address import Address
 from qctl.errors import QctlError, ReplyError
 from qctl.runtime.job.job import Job
 from qctl.runtime.logs import Log
-from qctl.runtime.loop.connection import AsyncConnection
 from qctl.runtime.loop.link import RetryingLink
 from qctl.runtime.loop.listener import Listener
 from qctl.runtime.loop.options import WorkerOptions
 from qctl.runtime.loop.recovery import Recovery
+from qctl.runtime.loop.shared_connection import SharedConnection
 from qctl.runtime.loop.sharing import Places
 from qctl.runtime.loop.step_size import StepSize
 from qctl.wire.keys import QueueKeys
@@ -78,7 +78,7 @@ class Engine:
         self.owner = owner or str(uuid.uuid4())
         self.options = options
         self.log = Log("worker", queue=keys.name)
-        self.connection = AsyncConnection(address, key=keys(""))
+        self.connection = SharedConnection(address, key=keys(""))
         self.link = RetryingLink(keys, self.connection)
         self.in_hand: dict[str, Job] = {}
         self.completed_count = 0

@@ -9,7 +9,8 @@ from typing import Any
 from qctl.connection import slot_moves
 from qctl.connection.address import Arg
 from qctl.errors import ReplyError, UnreachableError, UsageError, is_outage
-from qctl.runtime.loop.connection import AsyncConnection, reconnect_pauses
+from qctl.runtime.loop.connection import reconnect_pauses
+from qctl.runtime.loop.shared_connection import SharedConnection
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 
@@ -24,7 +25,7 @@ class RetryingLink:
     until Redis replies, an error is permanent, or the connection is closed.
     """
 
-    def __init__(self, keys: QueueKeys, connection: AsyncConnection) -> None:
+    def __init__(self, keys: QueueKeys, connection: SharedConnection) -> None:
         self.keys = keys
         self._connection = connection
         self._state: Any = _NO_STATE

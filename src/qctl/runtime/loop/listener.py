@@ -16,6 +16,7 @@ from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.loop.connection import AsyncConnection, reconnect_pauses
 from qctl.runtime.loop.options import WorkerOptions
+from qctl.runtime.loop.shared_connection import SharedConnection
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
@@ -33,7 +34,7 @@ class Fetcher(Protocol):
     keys: QueueKeys
     log: Log
     # Takes commands while the listener's own connection blocks.
-    connection: AsyncConnection
+    connection: SharedConnection
 
     @property
     def has_room(self) -> bool: ...

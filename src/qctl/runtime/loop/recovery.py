@@ -12,9 +12,9 @@ from qctl.runtime.logs import Log
 from qctl.runtime.loop.connection import (
     MAX_RECONNECT_PAUSE_S,
     MIN_RECONNECT_PAUSE_S,
-    AsyncConnection,
     reconnect_pauses,
 )
+from qctl.runtime.loop.shared_connection import SharedConnection
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import value_or
 from qctl.wire.scripts import source
@@ -36,7 +36,7 @@ class Recovery:
     def __init__(
         self,
         keys: QueueKeys,
-        connection: AsyncConnection,
+        connection: SharedConnection,
         log: Log,
         *,
         owner: str,
