@@ -47,6 +47,8 @@ class ManagedProcess:
         cpu_percent, rss_bytes: as the manager measures them; None when not measured.
         last_start_ms: like ``started_at_ms``, but kept when the process ends; None if unknown.
         starts_again: whether the manager restarts the process after every exit, whatever the code.
+        came_back: whether the manager made the last start because the process had ended by itself;
+            False if unknown.
         crash_until_ms: until when (epoch ms) an exit counts as a crash; None if never or unknown.
         tree_kill: whether stopping the process also stops its children.
         script: the app's program; distinguishes two apps with one name.
@@ -79,6 +81,7 @@ class ManagedProcess:
     rss_bytes: int | None
     last_start_ms: int | None = None
     starts_again: bool = True
+    came_back: bool = False
     crash_until_ms: int | None = None
     tree_kill: bool = True
     script: str = field(default="", repr=False)

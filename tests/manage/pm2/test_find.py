@@ -39,6 +39,18 @@ def test_a_row_with_settings() -> None:
     assert process.kill_timeout_ms == 1600
 
 
+def test_a_start_without_a_command() -> None:
+    """PM2 starts a process within ``kill_timeout`` and a moment after a command."""
+    for after_ms, came_back in ((0, False), (14_000, False), (16_000, True)):
+        (found,) = processes(
+            row(0, "app", created_at=1_700_000_000_000 - after_ms, kill_timeout=5000)
+        )
+        assert found.came_back is came_back
+    # As after PM2 gave the app up.
+    (unknown,) = processes(row(0, "app", created_at=None))
+    assert not unknown.came_back
+
+
 def test_secrets_of_a_row_are_not_kept() -> None:
     (process,) = processes(row(0, "worker"))
     fields = {name: getattr(process, name) for name in ManagedProcess.__dataclass_fields__}

@@ -347,6 +347,28 @@ def test_an_app_that_pm2_gave_up_is_found_in_any_case(client: Client, run: Run) 
     assert finding.commands == ("pm2 logs 1", "pm2 restart 1")
 
 
+def test_an_app_that_may_crash_again_and_again(run: Run) -> None:
+    now_ms = round(time.time() * 1000)
+    looping = replace(APP, restarts=31, came_back=True, last_start_ms=now_ms - 4000)
+    others = [
+        replace(looping, key="1", came_back=False),
+        replace(looping, key="2", restarts=9),
+        replace(looping, key="3", restarts=None),
+        replace(looping, key="4", last_start_ms=now_ms - 61_000),
+        replace(looping, key="5", last_start_ms=None),
+        replace(looping, key="6", status="stopped", pid=None, started_at_ms=None),
+    ]
+    assert of(run(*others), "crash-loops") == []
+    (finding,) = of(run(*others, looping), "crash-loops")
+    assert (finding.severity, finding.subject.name) == ("warning", "pm2:app")
+    assert "31 times: it may crash again" in finding.what
+    assert finding.evidence["processes"] == ["0"]
+    assert finding.commands == ("pm2 logs 0",)
+    between = replace(looping, status="waiting restart", pid=None, started_at_ms=None)
+    assert len(of(run(between), "crash-loops")) == 1
+    assert result(run(), "crash-loops").status == "skipped"
+
+
 def test_where_workers_cannot_be_listed_nobody_says_that_there_is_none(
     client: Client, redis_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ _KILL_TIMEOUT_MS = 1600
 _LISTEN_TIMEOUT_MS = 3000
 _MIN_UPTIME_MS = 1000
 _MAX_RESTARTS = 16
+# How long after a command PM2 may start a process, beyond the time for the old one to stop.
+_START_MS = 10_000
 # PM2's default. PM2_KILL_SIGNAL in the daemon's environment changes it, but neither a row nor a
 # harmless call shows the change.
 STOP_SIGNAL = "SIGINT"
@@ -55,6 +57,7 @@ def to_process(row: object) -> ManagedProcess | None:
         rss_bytes=whole_number(monit.get("memory")),
         last_start_ms=whole_number(env.get("pm_uptime")),
         starts_again=_starts_again(env),
+        came_back=_came_back(env),
         crash_until_ms=_crash_until_ms(env) if pid else None,
         tree_kill=env.get("treekill") is not False,
         script=_text(env.get("pm_exec_path")),
@@ -68,6 +71,21 @@ def _starts_again(env: Mapping[str, object]) -> bool:
         return False
     # With max_restarts 0, PM2 gives up at the first exit.
     return whole_number(env.get("max_restarts")) != 0
+
+
+def _came_back(env: Mapping[str, object]) -> bool:
+    """Whether the last start followed no command: PM2 notes the time of the last command.
+
+    PM2's restarts by cron, by a changed file and at a memory limit count as commands.
+    """
+    started_ms, commanded_ms = (
+        whole_number(env.get("pm_uptime")),
+        whole_number(env.get("created_at")),
+    )
+    if started_ms is None or commanded_ms is None:
+        return False
+    stop_ms = whole_number(env.get("kill_timeout")) or _KILL_TIMEOUT_MS
+    return started_ms - commanded_ms > stop_ms + _START_MS
 
 
 def _crash_until_ms(env: Mapping[str, object]) -> int | None:

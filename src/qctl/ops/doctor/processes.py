@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from qctl.durations import duration
 from qctl.grouping import grouped
 from qctl.manage.kinds import words_of
 from qctl.ops.doctor.examination import Examination, read_once
@@ -40,6 +42,9 @@ MIN_RUNS = 5
 _QUANTILE = 0.95
 # The kill_timeout to recommend, in multiples of the p95.
 _HEADROOM = 1.5
+# A process that came back so recently, after so many restarts, may be in a loop of crashes.
+_LOOP_S = 60
+_LOOP_RESTARTS = 10
 # A manager's words for a process that may be about to run again.
 _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
@@ -377,6 +382,40 @@ def _what(exam: Examination, app: _App, waiting: Sequence[QueueSnapshot], *, is_
     if is_known:
         return f"{text}; by [targets] of the config, it serves {names}"
     return f"{text}; it is unknown whether it served {names}"
+
+
+def crash_loops(exam: Examination) -> Iterator[Finding]:
+    """Apps that may crash again and again, but too slowly for PM2 to give them up."""
+    processes = exam.all_processes if exam.chosen is None else exam.chosen
+    now_ms = time.time() * 1000
+    for target, own in grouped(processes, lambda each: each.target).items():
+        looping = [each for each in own if _may_loop(each, now_ms)]
+        if not looping:
+            continue
+        latest = max(looping, key=lambda each: each.last_start_ms or 0)
+        ago = duration(max(now_ms - (latest.last_start_ms or 0), 0) / 1000)
+        yield Finding(
+            severity="warning",
+            subject=Subject("process", target),
+            what=f"it ended by itself, came back {ago} ago, and has been restarted "
+            f"{latest.restarts} times: it may crash again and again",
+            evidence={
+                "processes": [each.key for each in looping][:MAX_EXAMPLES],
+                "restarts": latest.restarts,
+                "started_at": utc_datetime(latest.last_start_ms),
+            },
+            commands=(remedy(latest, "log"),),
+        )
+
+
+def _may_loop(process: ManagedProcess, now_ms: float) -> bool:
+    return (
+        process.came_back
+        and process.last_start_ms is not None
+        and now_ms - process.last_start_ms < _LOOP_S * 1000
+        and (process.restarts or 0) >= _LOOP_RESTARTS
+        and (process.runs or process.status in _RESTARTING)
+    )
 
 
 def _down(exam: Examination) -> list[_App]:

@@ -88,6 +88,7 @@ CHECKS: tuple[Check, ...] = (
     processes.treekill,
     processes.process_names,
     processes.stopped_apps,
+    processes.crash_loops,
     growth.event_streams,
     growth.kept_finished_jobs,
     trends.growing_backlog,
