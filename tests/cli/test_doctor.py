@@ -101,7 +101,7 @@ def test_many_findings_of_one_kind_are_summed_up(server: RedisServer, client: Cl
     ran = doctor(server)
     assert ran.out.count("[legacy-paused]") == 10
     assert "15 more of legacy-paused (error): --json lists all" in ran.out
-    assert "25 errors" in ran.out.splitlines()[-1]
+    assert "50 errors" in ran.out.splitlines()[-1]
     assert len(json.loads(doctor(server, "--json").out)["findings"]) >= 25
 
 
@@ -221,16 +221,16 @@ def test_status_mentions_the_errors_of_the_last_run(
     assert file.stat().st_mode & 0o777 == 0o600
     assert "cret" not in file.name + file.read_text()
     errors = json.loads(status("--json").out)["doctor_errors"]
-    assert (errors["count"], len(errors["first"])) == (4, 3)
+    assert (errors["count"], len(errors["first"])) == (8, 3)
     assert errors["first"][0].startswith("a: 1 job is in BullMQ 5's list of paused jobs")
     assert 0 <= errors["age_s"] < 60
     for terminal in (False, True):
         ran = status("a", terminal=terminal, NO_COLOR="1")
         lines = ran.out.splitlines()
-        at = next(n for n, line in enumerate(lines) if line.startswith("doctor   found 4 errors "))
+        at = next(n for n, line in enumerate(lines) if line.startswith("doctor   found 8 errors "))
         shown = " ".join(lines[at:]).partition("qctl doctor")[0]
         assert " ago: a: 1 job is in BullMQ 5's list" in shown
-        assert "; 2 more" in " ".join(shown.split())
+        assert "; 6 more" in " ".join(shown.split())
         assert "    qctl doctor" in lines
 
     # Another server at the address, and an old record.
@@ -242,7 +242,7 @@ def test_status_mentions_the_errors_of_the_last_run(
     monkeypatch.setattr("qctl.ops.doctor_errors.time.time", lambda: now_s + 3601)
     assert json.loads(status("--json").out)["doctor_errors"] is None
     monkeypatch.undo()
-    for hostile in ("", "[]", record.replace('"count": 4', '"count": "x"'), record[:-9]):
+    for hostile in ("", "[]", record.replace('"count": 8', '"count": "x"'), record[:-9]):
         file.write_text(hostile)
         assert json.loads(status("--json").out)["doctor_errors"] is None
     file.write_text(record)

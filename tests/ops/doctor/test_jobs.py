@@ -54,11 +54,12 @@ def test_an_active_id_without_a_job_is_not_told_as_one_to_retry(client: Client) 
 def test_stalled_jobs_that_a_worker_will_notice(client: Client, worker: Client) -> None:
     put(client, "1", "active")
     (finding,) = found(client, "stalled")
-    assert finding.severity == "warning"
+    assert finding.severity == "error"
     assert "whether a worker notices is unknown" in finding.what
     client.call("SET", Q("stalled-check"), round(time.time() * 1000), "PX", 30_000)
     (finding,) = found(client, "stalled")
     assert "workers check for stalls every 30 s" in finding.what
+    assert finding.severity == "warning"
 
 
 def test_jobs_of_a_worker_that_is_not_connected(client: Client, worker: Client) -> None:

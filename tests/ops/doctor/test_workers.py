@@ -42,7 +42,7 @@ def test_jobs_wait_and_no_worker_is_connected(
     assert found(client, "no-workers") == []
     put(client, "2")
     (finding,) = found(client, "no-workers")
-    assert finding.severity == "warning"
+    assert finding.severity == "error"
     assert finding.what == "1 job waits, and no worker is connected"
     connected("w")
     assert found(client, "no-workers") == []

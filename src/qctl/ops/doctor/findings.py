@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from qctl.errors import FailedError, ReplyError
 
 if TYPE_CHECKING:
+    from qctl.ops.queues.advice import Note
     from qctl.wire.read.server import ServerFacts
 
 Severity = Literal["error", "warning", "info"]
@@ -28,6 +29,13 @@ class Subject:
 
     kind: Literal["queue", "process", "redis", "check"]
     name: str
+
+
+def severity_of(note: Note) -> Severity:
+    """The severity of a problem that `qctl status` reports, too; a warning if it is uncertain."""
+    if note.severity is None or note.severity == "unknown":
+        return "warning"
+    return note.severity
 
 
 def redis(server: ServerFacts) -> Subject:

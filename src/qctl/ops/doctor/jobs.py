@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from qctl.errors import ReplyError
 from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, read_once
-from qctl.ops.doctor.findings import MAX_EXAMPLES, CannotCheckError, Finding, Subject, examples
+from qctl.ops.doctor.findings import (
+    MAX_EXAMPLES,
+    CannotCheckError,
+    Finding,
+    Subject,
+    examples,
+    severity_of,
+)
 from qctl.ops.jobs.retry_stalled import worker_is_absent
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -68,7 +75,7 @@ def stalled(exam: Examination) -> Iterator[Finding]:
         note = advice.stalled(snapshot, workers)
         if note is not None:
             yield Finding(
-                severity="error" if workers == 0 else "warning",
+                severity=severity_of(note),
                 subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
                 evidence=examples("stalled", ids) | {"workers": workers},

@@ -14,6 +14,7 @@ from qctl.ops.doctor.findings import (
     NothingToCheckError,
     Subject,
     examples,
+    severity_of,
 )
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -38,11 +39,16 @@ def no_workers(exam: Examination) -> Iterator[Finding | str]:
         yield f"{unnamed(exam.workers.any_queue)}; queues without another worker were not examined"
     for snapshot in exam.snapshots:
         if note := unserved_note(exam, snapshot):
+            is_known = note.severity != "unknown"
             yield Finding(
-                severity="warning",
+                severity=severity_of(note),
                 subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
-                evidence={"waiting": snapshot.backlog, "overdue": snapshot.overdue, "workers": 0},
+                evidence={
+                    "waiting": snapshot.backlog,
+                    "overdue": snapshot.overdue,
+                    "workers": 0 if is_known else None,
+                },
                 remedy="start its workers; if they run, compare their Redis, database and prefix "
                 "with those of this call; a worker whose name has a space or is not ASCII is not "
                 "listed",

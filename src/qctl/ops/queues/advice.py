@@ -157,7 +157,7 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
     text = f"workers check for stalls every {duration(interval_ms / 1000)}, and the second check "
     text += "puts it back" if found == 1 else "puts them back"
-    return Note(f"{count} stalled; {text}", commands, "stalled", "error", found)
+    return Note(f"{count} stalled; {text}", commands, "stalled", "warning", found)
 
 
 def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> Note | None:
