@@ -282,7 +282,8 @@ class _Assessor:
                     scope=scope,
                     queues=queues,
                     interrupted=worst,
-                    probably_interrupted=best if handles and is_timed else None,
+                    interrupted_if_handled=best if is_timed else None,
+                    handles_signal=handles,
                     # Read the queues again only if no job is known to be in danger.
                     moved=() if worst or is_gapless else self._moved(),
                     resumers=self._or_remark(

@@ -57,8 +57,9 @@ class Facts:
 
     Args:
         interrupted: the jobs that a restart now interrupts, in the worst case.
-        probably_interrupted: the same in the best case; None if it is unknown whether the workers
-            finish their jobs, or if it is unknown when SIGKILL comes.
+        interrupted_if_handled: the same in the best case; None if it is unknown when SIGKILL comes.
+        handles_signal: whether the workers are known to finish their jobs on the stop signal, so
+            that the best case is probable.
         moved: queues that looked idle although a job moved while they were read.
         resumers: the paused queues that the target resumes when it starts, and when that was seen.
         masters: the facts about each master; None if INFO is denied.
@@ -70,7 +71,8 @@ class Facts:
     scope: Scope
     queues: Sequence[QueueImpact]
     interrupted: Sequence[JobAtRisk]
-    probably_interrupted: Sequence[JobAtRisk] | None
+    interrupted_if_handled: Sequence[JobAtRisk] | None
+    handles_signal: bool
     moved: Sequence[QueueKeys]
     resumers: Mapping[QueueKeys, Resumer]
     downtime: Downtime
@@ -164,11 +166,12 @@ def _reasons_against(facts: Facts, *, is_drain_needed: bool) -> Iterator[str]:
 
 def _dangers(facts: Facts) -> Iterator[str]:
     """Why a plain restart harms jobs, or may harm them."""
-    interrupted, probably = facts.interrupted, facts.probably_interrupted
-    if interrupted and probably is None:
-        yield f"a plain restart would interrupt {_harm(interrupted)}"
-    elif probably:
-        yield f"a plain restart would probably interrupt {_harm(probably)}"
+    interrupted, at_best = facts.interrupted, facts.interrupted_if_handled
+    if at_best is None or not facts.handles_signal:
+        if interrupted:
+            yield f"a plain restart would interrupt {_harm(interrupted, at_best)}"
+    elif at_best:
+        yield f"a plain restart would probably interrupt {_harm(at_best)}"
     elif interrupted:
         jobs = counted(len(interrupted), "job is", "jobs are")
         yield f"{jobs} running, and will probably, but not certainly, end before the kill"
@@ -225,11 +228,14 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
         yield f"it is unknown when the next delayed job of {name} is due"
 
 
-def _harm(jobs: Sequence[JobAtRisk]) -> str:
+def _harm(jobs: Sequence[JobAtRisk], at_best: Sequence[JobAtRisk] | None = None) -> str:
+    """How many jobs are interrupted, in the best case only ``at_best``, and how many then fail."""
     count, failing = len(jobs), sum(job.fails_for_good for job in jobs)
-    text = counted(count, "job")
+    text, up_to = counted(count, "job"), ""
+    if at_best is not None and len(at_best) < count:
+        text, up_to = f"{len(at_best):,} to {text}", "up to "
     if failing:
-        one = "it would fail" if count == 1 else f"{failing:,} of them would fail"
+        one = "it would fail" if count == 1 else f"{up_to}{failing:,} of them would fail"
         text += f", and {one} for good"
     return text
 
