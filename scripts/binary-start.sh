@@ -7,10 +7,17 @@ if [ -z "$cache" ]; then
   echo "try: XDG_CACHE_HOME=FOLDER, a folder that no other user can write to" >&2
   exit 1
 fi
+# Another user who could write here would choose what this user runs.
+if [ -e "$cache/qctl" ] && ! [ -O "$cache/qctl" ]; then
+  echo "error: $cache/qctl belongs to another user" >&2
+  echo "try: XDG_CACHE_HOME=FOLDER, a folder that no other user can write to" >&2
+  exit 1
+fi
 folder=$cache/qctl/@HASH@
 if [ ! -e "$folder/qctl" ]; then
   draft=$folder.$$
-  if ! { mkdir -p "$draft" && tail -n +@LINES@ "$0" | tar -xzf - -C "$draft"; }; then
+  if ! { (umask 077 && mkdir -p "$draft") && chmod 700 "$cache/qctl" &&
+    tail -n +@LINES@ "$0" | tar -xzf - -C "$draft"; }; then
     rm -rf "$draft"
     echo "error: qctl cannot be unpacked into $folder" >&2
     echo "try: XDG_CACHE_HOME=FOLDER, with 100 MB free" >&2

@@ -17,7 +17,7 @@ MAX_LINES = 500
 
 # Of each room its floor: a room imports only from floors below its own.
 FLOORS = {
-    **dict.fromkeys(("errors", "extras", "grouping", "locks", "plurals", "similar"), 0),
+    **dict.fromkeys(("errors", "extras", "grouping", "plurals", "private", "similar"), 0),
     **dict.fromkeys(("connection", "durations"), 1),
     "config": 2,
     **dict.fromkeys(("wire", "manage"), 3),

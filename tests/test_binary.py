@@ -9,6 +9,7 @@ import ast
 import gzip
 import io
 import os
+import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -101,6 +102,22 @@ def test_the_first_start_unpacks_and_later_ones_do_not(small_binary: Path, tmp_p
         program.write_text('#!/bin/sh\necho "$0" "$@"\nexit 4\n# kept')
     assert program.read_text().endswith("# kept")
     assert [path.name for path in program.parents[1].iterdir()] == ["abc"]
+
+
+def test_nobody_else_can_change_what_was_unpacked(small_binary: Path, tmp_path: Path) -> None:
+    top = tmp_path / "cache/qctl"
+    umask = os.umask(0)
+    try:
+        assert start(small_binary, XDG_CACHE_HOME=str(top.parent)).returncode == 4
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(top.stat().st_mode) == 0o700
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    os.chown(top, 12345, -1)
+    ran = start(small_binary, XDG_CACHE_HOME=str(top.parent))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"{top} belongs to another user" in ran.stderr
 
 
 def test_starts_at_once_do_not_disturb_each_other(small_binary: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def bare_image(engine: Engine, binary: Path, programs: Sequence[str]) -> None:
 def test_status_and_drain_in_a_container_without_python(
     binary: Path, pm2: Pm2, redis_server: RedisServer, client: Client, tmp_path: Path
 ) -> None:
-    programs = ("sh", "env", "tail", "tar", "gzip", "mkdir", "mv", "rm", "sleep")
+    programs = ("sh", "env", "tail", "tar", "gzip", "chmod", "mkdir", "mv", "rm", "sleep")
     engine = Engine()
     try:
         bare_image(engine, binary, programs)

@@ -19,6 +19,8 @@ import fakeredis  # type: ignore[import-untyped,unused-ignore]
 import hiredis
 from redis import exceptions
 
+from qctl.private import bind
+
 # The Redis that fakeredis imitates.
 _REDIS_VERSION = "7.0.0"
 # These commands send more than one reply, or switch to protocol 3.
@@ -63,6 +65,9 @@ class _Server(socketserver.ThreadingUnixStreamServer):
         self.ids = itertools.count(1)
         self.connections: dict[int, _Connection] = {}
         super().__init__(path, _Connection)
+
+    def server_bind(self) -> None:
+        bind(self.socket, Path(str(self.server_address)))
 
 
 class _Connection(socketserver.BaseRequestHandler):

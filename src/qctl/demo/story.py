@@ -56,7 +56,7 @@ class _Story:
         self._producer = producer
         self._keys = QueueKeys(stage.prefix, QUEUE)
         self._file = stage.folder / record.RECORD_FILE
-        self._file.touch()
+        self._file.touch(mode=0o600)
         self._killed_pid = 0
 
     def run(self) -> Proof:

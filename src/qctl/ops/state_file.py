@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from qctl.config.prefixes import Prefixes
 from qctl.connection.address import Address
+from qctl.private import make_folder, open_file
 
 # A file's name is cut to this many bytes: file systems allow 255, and suffixes are added.
 _MAX_FILE_NAME = 150
@@ -33,6 +34,7 @@ class StateFile:
         self._about = [str(address), str(prefixes)]
         name = quote(" ".join(self._about), safe="", errors="surrogateescape")
         self.path = state_home / folder / name[-_MAX_FILE_NAME:]
+        self._state_home = state_home
 
     def read(self) -> dict[str, Any] | None:
         """The object; None if there is none, or if it cannot be read."""
@@ -42,15 +44,23 @@ class StateFile:
                 return record
         return None
 
+    def make_folder(self) -> None:
+        """Create the folder of the file.
+
+        Raises:
+            OSError: the folder cannot be created, or belongs to another user.
+        """
+        make_folder(self.path.parent, self._state_home)
+
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace the object.
 
         Raises:
             OSError: the file cannot be written.
         """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_folder()
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        descriptor = open_file(draft, os.O_TRUNC | os.O_WRONLY)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump({"about": self._about, **record}, file)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qctl.errors import UnreachableError
 from qctl.extras import install_command
+from qctl.private import open_file
 
 LOG_FILE = "redis.log"
 _STOP_TIMEOUT_S = 10.0
@@ -38,13 +39,13 @@ class Server:
         options = {
             "--port": "0",
             "--unixsocket": str(socket),
-            "--unixsocketperm": "700",
+            "--unixsocketperm": "600",
             "--dir": str(folder),
             "--save": "",
             "--appendonly": "yes" if appendonly else "no",
             "--daemonize": "no",
         }
-        with (folder / LOG_FILE).open("wb") as log:
+        with os.fdopen(open_file(folder / LOG_FILE, os.O_WRONLY | os.O_TRUNC), "wb") as log:
             self._process = subprocess.Popen(
                 [executable, *(word for option in options.items() for word in option)],
                 stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from qctl.connection.address import EMBEDDED, Address, Client, parse_url
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError, UsageError
-from qctl.locks import try_lock
+from qctl.private import make_folder, open_file, try_lock
 
 # A kept server ends after this time without a client.
 IDLE_S = 300.0
@@ -280,7 +281,7 @@ def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
 def _prepared(folder: Path) -> Path:
     folder = folder.expanduser().absolute()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         os.close(_open_lock(folder))
     except OSError as error:
         raise UsageError(
@@ -288,11 +289,17 @@ def _prepared(folder: Path) -> Path:
             why=error.strerror or str(error),
             hint="name a folder that you can write to: embedded:PATH",
         ) from error
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise UsageError(
+            f"{folder} cannot be the folder of a Redis",
+            why="every user can write to it",
+            hint=f"name a folder that does not exist yet, or: chmod o-w {folder}",
+        )
     return folder
 
 
 def _open_lock(folder: Path) -> int:
-    return os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    return open_file(folder / LOCK_FILE, os.O_RDWR)
 
 
 def _try_lock(folder: Path) -> int | None:

@@ -22,9 +22,9 @@ from types import UnionType
 from typing import Any
 
 from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
-from qctl.locks import try_lock
 from qctl.manage.host import is_running
 from qctl.manage.numbers import MAX_NUMBER
+from qctl.private import make_folder, open_file, try_lock
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 # The longest path of a unix socket on macOS; Linux allows more.
@@ -133,8 +133,7 @@ class MasterFolder:
                 hint="set XDG_STATE_HOME to a shorter path",
             )
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)
+            make_folder(self.path, self.path.parents[1])
         except OSError as error:
             raise FailedError(
                 f"the state folder {self.path} cannot be created", why=error.strerror or str(error)
@@ -147,7 +146,7 @@ class MasterFolder:
     def write(self, state: MasterState) -> None:
         """Write the state file."""
         draft = self.path / "state.json.new"
-        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        descriptor = open_file(draft, os.O_TRUNC | os.O_WRONLY)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(state), file)
             file.flush()

@@ -27,8 +27,8 @@ from qctl.config.prefixes import Prefixes, parse_prefixes
 from qctl.connection.address import Address, Client
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
-from qctl.locks import try_lock
 from qctl.ops.state_file import StateFile
+from qctl.private import try_lock
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import survey
 
@@ -139,7 +139,7 @@ class QueueNameCache:
     def scan_in_background(self) -> None:
         """Start a process that scans, unless such a process is running."""
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file.make_folder()
             lock = self._try_lock()
             if lock is None:
                 return

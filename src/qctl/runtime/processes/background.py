@@ -22,6 +22,7 @@ from qctl.config.settings import state_home
 from qctl.errors import QctlError
 from qctl.manage.host import read_birth_s
 from qctl.manage.qctl.state import MasterFolder, MasterState
+from qctl.private import open_file
 from qctl.runtime import logs
 from qctl.runtime.processes import control
 from qctl.runtime.processes.master import Master
@@ -41,7 +42,7 @@ def launch(
         environ: the whole environment of the master, with the URL and prefix of Redis.
         lock: descriptor of the folder's lock, which the master keeps until it ends.
     """
-    descriptor = os.open(folder.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    descriptor = open_file(folder.log, os.O_APPEND | os.O_WRONLY)
     with contextlib.closing(os.fdopen(descriptor, "ab")) as log:
         return subprocess.Popen(
             # -P: the master imports no modules from the app's folder.
@@ -106,7 +107,7 @@ async def _trim_log(log: Path) -> None:
         with contextlib.suppress(OSError):
             if log.stat().st_size > MAX_LOG_BYTES:
                 older = log.with_name("log.1")
-                older.touch(mode=0o600)
+                os.close(open_file(older, os.O_WRONLY))
                 shutil.copyfile(log, older)
                 os.truncate(log, 0)
 

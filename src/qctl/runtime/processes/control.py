@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qctl.private import bind
 from qctl.runtime.processes.master import Master
 from qctl.runtime.processes.slots import NotReadyError, Slot
 
@@ -24,10 +26,11 @@ _READ_TIMEOUT_S = 5.0
 
 
 async def serve(master: Master, path: Path) -> asyncio.Server:
-    """Answer requests on a socket, from every user who may enter the socket's folder."""
-
+    """Answer requests on a socket that only this user may open."""
     path.unlink(missing_ok=True)
-    return await asyncio.start_unix_server(partial(answer, master), path)
+    listener = socket.socket(socket.AF_UNIX)
+    bind(listener, path)
+    return await asyncio.start_unix_server(partial(answer, master), sock=listener)
 
 
 async def answer(
