@@ -61,6 +61,7 @@ def check_round(
             for text in _check_report(report, each, ledger, hits):
                 yield f"{each.name}: {text}"
     yield from _check_leftovers(stage)
+    yield from _check_doctor(stage)
 
 
 def _check_states(
@@ -149,6 +150,7 @@ def _check_report(
         wanted = {"completed": "end", "failed": "fail", "retried": "fail"}.get(job["result"])
         if wanted and not any(row["ev"] == wanted for row in before):
             yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"
+    yield from _check_active(report, each, ledger)
     interrupted = {job["id"] for job in report["jobs"] if job["result"] == "interrupted"}
     if interrupted and not hits:
         yield f"jobs {sorted(interrupted)} are reported as interrupted, and there was no fault"
@@ -163,12 +165,29 @@ def _check_report(
             )
 
 
+def _check_active(report: dict[str, Any], each: Ran, ledger: Ledger) -> Iterator[str]:
+    """Each job that ran during the whole pause of a drain is in its report."""
+    times = _times(each)
+    if report["outcome"] not in {"drained", "restarted"} or not {"plan", "paused"} <= times.keys():
+        return
+    told = {job["id"] for job in report["jobs"]}
+    for job_id, rows in ledger.items():
+        for first, last in itertools.pairwise(rows):
+            whole = first["at"] < times["plan"] and times["paused"] < last["at"]
+            is_one_run = first["ev"] == "start" != last["ev"] and first["pid"] == last["pid"]
+            if whole and is_one_run and job_id not in told:
+                yield f"job {job_id} was active, and is not reported: {_history(rows)}"
+
+
+def _times(each: Ran) -> dict[str, float]:
+    """When a command printed each step; the last time of each."""
+    pairs = zip(each.running.steps(), each.running.arrivals, strict=False)
+    return {step["step"]: at for step, at in pairs}
+
+
 def _cut_while_paused(each: Ran, ledger: Ledger, hits: list[Hit]) -> set[str]:
     """The jobs that the killed processes had in hand between a drain's pause and its resume."""
-    times = {
-        step["step"]: at
-        for step, at in zip(each.running.steps(), each.running.arrivals, strict=False)
-    }
+    times = _times(each)
     if not {"paused", "resumed"} <= times.keys():
         return set()
     found = set()
@@ -183,6 +202,14 @@ def _cut_while_paused(each: Ran, ledger: Ledger, hits: list[Hit]) -> set[str]:
             if cut and after and after[0]["ev"] == "start":
                 found.add(job_id)
     return found
+
+
+def _check_doctor(stage: Stage) -> Iterator[str]:
+    """qctl itself finds no error in the queue."""
+    done = stage.qctl("doctor", QUEUE, "--full", "--json").finish()
+    for finding in done.json["findings"]:
+        if finding["severity"] == "error":
+            yield f"doctor: {finding['check']}: {finding['what']} {finding['evidence']}"
 
 
 def _check_leftovers(stage: Stage) -> Iterator[str]:

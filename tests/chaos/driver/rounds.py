@@ -83,7 +83,7 @@ def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) 
     began = time.monotonic()
 
     def say(text: str) -> None:
-        outcome.log.append(f"{time.monotonic() - began:5.1f} s  {text}")
+        outcome.log.append(f"{time.monotonic() - began:5.1f} s  {text.replace(chr(10), ' / ')}")
 
     for _ in range(MAX_COMMANDS):
         if not left:

@@ -139,6 +139,13 @@ class Ledger:
         if event.name == "active":
             self._started(job, event.at_ms)
             return
+        if event.name == "added":
+            # An event of before the job was read as active: its ``active`` event is still to come.
+            self._running.discard(job)
+            return
+        if event.name == "delayed" and job not in self._running:
+            # Where the job waited before its run; a failed attempt has the same event.
+            return
         left_active = event.fields.get("prev") == "active"
         result = _RESULTS.get(event.name)
         if event.name == "waiting":

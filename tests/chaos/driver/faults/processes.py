@@ -62,15 +62,15 @@ def _send_to_bulk(number: signal.Signals) -> Inject:
     """Starts a bulk command and sends it a signal, at any moment of its short life."""
 
     def inject(stage: Stage, _: Running, chance: Random) -> Hit | None:
-        words = chance.choice(BULK)
         began = time.time()
-        bulk = stage.start_beside(*words)
-        time.sleep(chance.uniform(0, 0.12))
-        if bulk.is_over:
-            return None
-        bulk.signal(number)
-        bulk.finish()
-        return Hit(began, time.time())
+        for _ in range(5):
+            bulk = stage.start_beside(*chance.choice(BULK))
+            time.sleep(chance.uniform(0, 0.12))
+            if not bulk.is_over:
+                bulk.signal(number)
+                bulk.finish()
+                return Hit(began, time.time())
+        return None
 
     return inject
 

@@ -586,6 +586,19 @@ def test_idle_is_the_longest_wait_while_nothing_ran(
     assert ledger.active_at_start == 1
 
 
+@pytest.mark.parametrize("is_at_start", [True, False])
+def test_events_from_before_the_run_that_was_read_are_no_end(is_at_start: bool) -> None:
+    ledger = RollLedger()
+    ledger.begin([active("1")] if is_at_start else [], backlog=0, at_ms=500)
+    if not is_at_start:
+        ledger.add_jobs([(Q, "1")])
+    ledger.follow(
+        [at(100, "added", "1"), at(100, "delayed", "1"), at(400, "waiting", "1", "delayed")]
+    )
+    ledger.follow([at(401, "active", "1"), at(900, "completed", "1", "active")])
+    assert [(row.id, row.result) for row in ledger.outcomes()] == [("1", "completed")]
+
+
 def test_jobs_that_come_and_go_are_not_kept() -> None:
     ledger = RollLedger()
     ledger.begin([active("1")], backlog=0, at_ms=0)
