@@ -58,7 +58,8 @@ end
 local function take_ids(base, wanted)
   local ids = call("RPOP", base .. "wait", wanted) or {}
   for i = #ids, 1, -1 do
-    if string.byte(ids[i]) == 48 and string.sub(ids[i], 1, 2) == "0:" then
+    -- Only ids that begin with "0", or a character before it, are less than "1".
+    if ids[i] < "1" and string.sub(ids[i], 1, 2) == "0:" then
       table.remove(ids, i)
     end
   end
@@ -103,25 +104,25 @@ local function read_job(job_key)
   return {fields}, starts, must_fail
 end
 
--- Locks a job that has moved to active. Answers the job as it was before, and whether it must fail without running.
--- For an id that has no job, answers nil and takes the id out of active.
-local function activate(base, events, id, now_text, token, lock_ms, worker_name)
-  local job_key = base .. id
-  local job, starts, must_fail = read_job(job_key)
-  if not job then
-    call("LREM", base .. "active", 1, id)
-    return nil
+-- Locks jobs that have moved to active, and records their start. starts: how often each job was started before, as
+-- text. One loop for each command, because Redis runs one command many times faster than different ones in turn.
+local function start_jobs(base, ids, keys, starts, now_text, token, lock_ms, worker_name)
+  local events = base .. "events"
+  for i = 1, #ids do
+    call("PSETEX", keys[i] .. ":lock", lock_ms, token)
   end
-  -- It is slow to pass numbers to Redis, so this is text.
-  starts = starts == "0" and "1" or string.format("%.0f", (tonumber(starts) or 0) + 1)
-  call("PSETEX", job_key .. ":lock", lock_ms, token)
-  call("XADD", events, "*", "event", "active", "jobId", id, "prev", "waiting")
-  if worker_name == "" then
-    call("HSET", job_key, "processedOn", now_text, "ats", starts)
-  else
-    call("HSET", job_key, "processedOn", now_text, "ats", starts, "pb", worker_name)
+  for i = 1, #ids do
+    -- It is slow to pass numbers to Redis, so this is text.
+    local ats = starts[i] == "0" and "1" or string.format("%.0f", (tonumber(starts[i]) or 0) + 1)
+    if worker_name == "" then
+      call("HSET", keys[i], "processedOn", now_text, "ats", ats)
+    else
+      call("HSET", keys[i], "processedOn", now_text, "ats", ats, "pb", worker_name)
+    end
   end
-  return job, must_fail
+  for i = 1, #ids do
+    call("XADD", events, "*", "event", "active", "jobId", ids[i], "prev", "waiting")
+  end
 end
 
 -- Answers the next delayed job and its score, or {} if no job is delayed.
@@ -145,31 +146,36 @@ local function fetch(base, now_text, meta, token, lock_ms, wanted, worker_name, 
   if allowed[1] == 0 then
     return {{}, allowed[2], allowed[3]}
   end
-  local jobs, last, counted, events = {}, 0, 0, base .. "events"
-  local ids = take_ids(base, allowed[1])
-  for i = 1, #ids do
-    local id = ids[i]
-    local job, must_fail = activate(base, events, id, now_text, token, lock_ms, worker_name)
+  local popped = take_ids(base, allowed[1])
+  local ids, keys, starts, jobs, count, counted = {}, {}, {}, {}, 0, 0
+  for i = 1, #popped do
+    local id = popped[i]
+    local key = base .. id
+    local job, started, must_fail = read_job(key)
     if job then
-      last = last + 2
-      jobs[last - 1], jobs[last] = id, job
+      count = count + 1
+      ids[count], keys[count], starts[count] = id, key, started
+      jobs[2 * count - 1], jobs[2 * count] = id, job
       counted = counted + (must_fail and 0 or 1)
+    else
+      call("LREM", base .. "active", 1, id)
     end
   end
+  start_jobs(base, ids, keys, starts, now_text, token, lock_ms, worker_name)
   local max_jobs = allowed[4]
   if max_jobs and counted > 0 and call("INCRBY", base .. "limiter", counted) == counted then
     -- As in BullMQ, if the queue and the worker both set a limit, the queue's maximum and the worker's window hold.
     local window = math.floor(math.abs(limiter_ms or allowed[5] or 0))
     call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
-  if #ids > 0 then
+  if #popped > 0 then
     -- The marker that means "there may be a job now" (P5): there may be more jobs, so the next idle worker wakes up.
     call("ZADD", base .. "marker", "0", "0")
   end
-  if #ids == wanted then
+  if #popped == wanted then
     return {jobs, "", 0}
   end
-  if #ids == allowed[1] then
+  if #popped == allowed[1] then
     -- The queue's concurrency or a rate limit ended the fetch. The next call answers how long the limit lasts.
     return {jobs, allowed[2] == "blocked" and "blocked" or "more", 0}
   end
