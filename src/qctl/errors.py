@@ -146,7 +146,7 @@ def without_secret(text: str, secret: str) -> str:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether Redis is away or cannot serve at present, so that trying again later may help.
+    """Whether Redis is away or cannot serve at present; trying again later may then help.
 
     The one definition of "Redis is away". Do not use it for the first connection: a wrong password
     or the address of a replica looks the same.
@@ -249,7 +249,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
-# For errors without their own code: a part of the text → the same as above. The first match counts.
+# For errors without their own code: a part of the text → the same as above. The first match wins.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
     # Redis 7 omits the code NOPERM inside a script.

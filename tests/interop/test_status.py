@@ -129,7 +129,7 @@ def test_stalled_jobs_that_no_worker_looks_for(
     assert row.fate.outcome == "held"
     assert "1 active job belongs to a worker that is not connected: it stalls " in notes(client)
     client.call("DEL", f"bull:q:{job_id}:lock")
-    assert "whether a worker notices is unknown" in notes(client)
+    assert "it is unknown whether a worker notices" in notes(client)
     (row,) = jobs(client, "stalled")
     assert row.fate is not None
     assert row.fate.outcome == "unknown"

@@ -64,8 +64,8 @@ def add(
         typer.Option(
             "--dedup",
             metavar="ID[:TTL]",
-            help="Add nothing if an unfinished job has this dedup id. With a TTL, add nothing "
-            "for that time: user-7:5s",
+            help="Add nothing if an unfinished job has this dedup id. With a TTL (user-7:5s), add "
+            "nothing if a job with this dedup id was added in the last 5 s",
         ),
     ] = None,
     create: Annotated[

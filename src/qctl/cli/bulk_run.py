@@ -110,7 +110,7 @@ _STOPPING = "stopping after the current step"
 
 
 def _needs_count(selection: Selection, queues: Sequence[BulkQueue]) -> bool:
-    """Whether only a scan shows how many jobs will be changed."""
+    """Whether the number of jobs to change is unknown until a scan has counted them."""
     is_filtered = selection.only.is_set and not selection.named_count
     return is_filtered and any(queue.total for queue in queues)
 
@@ -187,7 +187,7 @@ def _show(
     several: bool,
 ) -> None:
     if env.output == "ndjson" and several:
-        # Each report was printed at the end of its queue.
+        # Each queue's report was printed when that queue was done.
         return
     if env.output != "table":
         env.emit_json({"queues": reports} if several else reports[0])

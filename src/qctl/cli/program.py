@@ -230,7 +230,8 @@ def _write_lines(streams: Streams, lines: Sequence[str], *, colour: bool = False
     try:
         for line in lines:
             text = visible(without_passwords(line))
-            # Commands are not wrapped, so that they can be copied, and pointers stay in place.
+            # Lines with a command are not wrapped, so that the command can be copied. Lines that
+            # begin with a space are not wrapped either, so that a caret stays below its character.
             is_prose = streams.stderr_is_terminal and not text.startswith(("try:", " "))
             parts = list(wrapped(text, streams.terminal_width, cut=False)) if is_prose else [text]
             for label, style in (("error:", "bold red"), ("try:", "bold")):
@@ -239,7 +240,8 @@ def _write_lines(streams: Streams, lines: Sequence[str], *, colour: bool = False
             streams.stderr.writelines(f"{part}\n" for part in parts)
         streams.stderr.flush()
     except OSError:
-        # Nobody reads stderr any more. If the reader was a terminal, nobody reads stdout either.
+        # Nobody reads stderr any more. If stderr was a terminal that is now closed, nobody reads
+        # stdout on that terminal either.
         _discard_stdout()
 
 

@@ -51,7 +51,7 @@ def run_sequence(
     Args:
         targets: as the operator named them.
         queues: the queues that the operator named.
-        is_guessed: whether qctl itself found the targets, so that the operator must confirm them.
+        is_guessed: whether qctl itself found the targets. If so, the operator must confirm them.
 
     Returns:
         the exit code.

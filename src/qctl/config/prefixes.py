@@ -128,7 +128,8 @@ def _regex(pattern: str, name: str) -> re.Pattern[str]:
         else:
             parts[-1] += special_parts[text] if special else re.escape(text)
     first, *others = parts
-    # Between two stars, the first place that fits is as good as any other: without the atomic
-    # groups, a pattern of several stars would try all combinations of places.
+    # The text between two stars is matched at the first place where it fits, because a later place
+    # is never better. The atomic groups keep that place. Without them, a pattern with several stars
+    # would try all combinations of places.
     found = [first, *(f"(?>.*?{part})" for part in others[:-1]), *(f".*{p}" for p in others[-1:])]
     return re.compile("".join(found), re.DOTALL)

@@ -2,8 +2,9 @@
 
 Docker sends the signal to PID 1 alone. The kernel gives PID 1 no default action: without a handler,
 PID 1 ignores the signal. Seen with Docker 20.10, Debian's dash, npm 9 and tini: dash as PID 1
-ignores the signal. npm, and dash below tini, end without passing the signal on, so the worker is
-killed at once. If PID 1 is an init, qctl does not examine the handlers of its child.
+ignores the signal. dash as a child of tini exits without passing the signal on, and so does npm;
+the worker is then killed at once. If PID 1 is an init, qctl does not examine the handlers of its
+child.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def trouble_of(words: Sequence[str], stop_signal: str, pid: int | None) -> str:
     """Why a container's stop signal may not reach its workers; "" if it should reach them.
 
     Args:
-        words: the container's command with its arguments. Only the program's name is repeated,
-            because arguments may be secrets.
+        words: the container's command with its arguments. The returned text shows only the
+            program's name, because arguments may be secrets.
         pid: the pid that the container's PID 1 has on this host; None if it runs on another host.
             With a ``pid``, the command line of that process is used instead of ``words``.
     """

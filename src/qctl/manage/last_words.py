@@ -42,7 +42,10 @@ class LogWatch:
         self._size = log_size(process)
 
     def last_words(self) -> list[str]:
-        """The last error since this watch began, as from ``error_first``; [] if it is unknown."""
+        """The result of ``error_first`` for the lines logged since this watch began.
+
+        The list is empty if the log cannot be read.
+        """
         if not isinstance(self._manager, LogSource):
             return last_words(self._process, self._size)
         with contextlib.suppress(QctlError):
@@ -59,7 +62,7 @@ def log_size(process: ManagedProcess) -> int:
 
 
 def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
-    """The last error in the process's error log, as from ``error_first``; empty without a log.
+    """The result of ``error_first`` for the process's error log; [] if there is no such log.
 
     Args:
         since: a result of ``log_size``; lines that the log had at that time are ignored.
@@ -68,7 +71,7 @@ def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
 
 
 def error_first(lines: Sequence[str]) -> list[str]:
-    """The last error, with the message first, in at most 10 lines; without an error, the last 10.
+    """The last error in at most 10 lines, its message first. If there is none, the last 10 lines.
 
     Args:
         lines: the end of the log, oldest first.

@@ -130,12 +130,13 @@ class _Totals:
                 ):
                     if now is not None:
                         key = (queue.name, queue.prefix, result)
-                        # Reinsert each total at the end: then those not seen for long come first.
+                        # Reinsert each total at the end: the totals seen longest ago come first.
                         total, last = self._seen.pop(key, (0, 0))
                         total += now - last if now >= last else now
                         self._seen[key] = (total, now)
                         samples.append((key, total))
-            # Keep a limited number of queues that are unreadable now and may be readable later.
+            # Forget the totals seen longest ago. ``_MAX_GONE`` totals of queues that are unreadable
+            # now are kept, because these queues may be readable later.
             for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
         return _counter(

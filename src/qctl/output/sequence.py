@@ -21,7 +21,7 @@ def heading(turn: TurnBegins) -> str:
 
 
 def summary_lines(report: SequenceReport, targets: Sequence[str]) -> Iterator[str]:
-    """One line for each target, and how to continue, for pipes.
+    """The summary for a pipe: one line for each target, and how to continue.
 
     Args:
         targets: all targets, as the operator named them.

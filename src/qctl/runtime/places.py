@@ -7,9 +7,10 @@ from pathlib import Path
 
 
 def place_in_app(error: BaseException) -> str:
-    """The last line of the app in an error's traceback, as ``app.py:12``; "" if there is none.
+    """The place in the app's code that comes last in an error's traceback, as ``app.py:12``.
 
-    The app's code is the code below the working folder, without installed packages.
+    "" if the traceback has no such place. The app's code is the code below the working
+    folder, without installed packages.
     """
     here = Path.cwd()
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -48,8 +48,8 @@ class Dedup:
         replace: the new job replaces a delayed job with this id.
         keep_last_if_active: if jobs are added while a job with this id runs, keep the last of
             them, and add it when the running job ends.
-        reschedule: each attempt to add another job with this id changes the delay of a delayed job
-            with this id (BullMQ 6).
+        reschedule: while a job with this id is delayed, each attempt to add another job with this
+            id gives the delayed job the other job's delay (BullMQ 6).
     """
 
     id: str

@@ -55,7 +55,7 @@ def test_stalled_jobs_that_a_worker_will_notice(client: Client, worker: Client) 
     put(client, "1", "active")
     (finding,) = found(client, "stalled")
     assert finding.severity == "error"
-    assert "whether a worker notices is unknown" in finding.what
+    assert "it is unknown whether a worker notices" in finding.what
     client.call("SET", Q("stalled-check"), round(time.time() * 1000), "PX", 30_000)
     (finding,) = found(client, "stalled")
     assert "workers check for stalls every 30 s" in finding.what

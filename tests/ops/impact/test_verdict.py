@@ -86,7 +86,7 @@ def test_a_parent_starts_when_its_last_child_has_ended_elsewhere(
     told = ask(client, "q").verdict
     assert told.word == "drain first"
     assert told.reasons == (
-        "1 job waits in q for its children; one may start at any moment, as soon as its last "
+        "1 job waits in q for its children; a parent may start at any moment, as soon as its last "
         "child has ended",
     )
     client.call("HSET", Q("meta"), "paused", 1)

@@ -105,7 +105,7 @@ def test_pauses_are_problems_if_jobs_wait_and_apart_by_who_paused(client: Client
     }
     assert set(paused) == {("a", "b"), ("c",)}
     assert paused["a", "b"].startswith(f"2 queues with 3 jobs ready are paused by {holder}, since ")
-    assert paused["c",] == "c: paused, and not through qctl, since when is unknown; 3 jobs wait"
+    assert paused["c",] == "c: paused, and not through qctl, since an unknown time; 3 jobs wait"
 
 
 def test_unknown_workers_are_unknown(client: Client, redis_url: str) -> None:

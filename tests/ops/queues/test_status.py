@@ -231,7 +231,7 @@ def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_ur
     worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
     # Those that skip the stalled check never notice.
     ((text, shown),) = remarks(client)
-    assert text.startswith("2 jobs have stalled, and whether a worker notices is unknown: no ")
+    assert text.startswith("2 jobs have stalled, and it is unknown whether a worker notices: no ")
     assert shown == commands
     for interval_ms, words in ((30_000, "30 s"), (600_000, "10 min")):
         client.call("SET", "bull:q:stalled-check", round(time.time() * 1000), "PX", interval_ms)
@@ -286,7 +286,7 @@ def test_jobs_that_nobody_reads(client: Client) -> None:
 def test_who_paused_it(client: Client, verb: str, text: str) -> None:
     make_queue(client, "q")
     client.call("HSET", "bull:q:meta", "paused", "1")
-    text_of_unknown = "paused, and not through qctl, since when is unknown"
+    text_of_unknown = "paused, and not through qctl, since an unknown time"
     assert remarks(client) == [(text_of_unknown, ("qctl resume q",))]
     assert (one(client).paused_by, one(client).paused_at) == (None, None)
     holder = this_process(verb)
@@ -318,7 +318,7 @@ def test_since_when_a_queue_is_paused_by_its_events(client: Client) -> None:
     for number in range(600):
         client.call("XADD", "bull:q:events", "*", "event", "added", "jobId", number)
     assert one(client).paused_at is None
-    assert "since when is unknown" in remarks(client)[0][0]
+    assert "since an unknown time" in remarks(client)[0][0]
 
 
 def test_a_drain_at_work_is_not_an_abandoned_one(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Apps whose status and restart are commands of the operator, in ``[commands.NAME]``."""
+"""The manager for ``command:`` targets: the operator's own commands check and restart the app."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.manage.tool import ToolFailedError, run_tool
 
 TIMEOUT_S = 10.0
-# A shell exits with 126 if it cannot run a command, and with 127 if it finds none.
+# A shell exits with 127 if it does not find a command, and with 126 if it cannot run the command.
 _NOT_RUN = frozenset({126, 127})
 # A ``status`` may print a count instead of pids. 0 and 1 are no app's pid, so they are counts.
 _MIN_PID = 2
 
 
 class Command:
-    """The apps with ``[commands.NAME]``.
+    """The apps that have a table ``[commands.NAME]`` in the config.
 
     Args:
         apps: the commands of each app.
@@ -154,6 +154,6 @@ def _process(
 
 
 def _toml(words: Sequence[str]) -> str:
-    import json  # noqa: PLC0415 - a list of strings is the same in JSON
+    import json  # noqa: PLC0415 - JSON and TOML write a list of strings in the same way
 
     return json.dumps(list(words), ensure_ascii=False)

@@ -1,6 +1,7 @@
-"""The manager for ``qctl:`` targets: masters, qctl's background processes that run workers.
+"""The manager for ``qctl:`` targets: masters and their processes.
 
-In a restart, the new process takes jobs before the old process exits.
+A master is a background process of qctl; its processes run workers. In a restart, the new
+process takes jobs before the old process exits.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Qctl:
         return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
 
     def stopped(self) -> Sequence[tuple[str, str]]:
-        """Name and start command of each stopped master; of its flags, only --processes is kept."""
+        """Name and start command of each stopped master; --processes is the command's only flag."""
         found = [
             (name, self._start_command(name))
             for name in master_names(self._home)

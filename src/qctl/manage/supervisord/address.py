@@ -115,7 +115,7 @@ def _is_socket(path: Path) -> bool:
 
 
 def _configured(config: Path) -> Path | None:
-    """The socket in a configuration file of supervisord; None if it names none or is unreadable."""
+    """The socket that a supervisord config file names; None if unreadable or without a socket."""
     text = ""
     with contextlib.suppress(OSError, ValueError):
         text = config.read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ from pathlib import Path
 from qctl.manage.systemd.names import SUFFIX
 
 # Services that run other programs: qctl must not restart such a service as if it were an app. PM2,
-# supervisord and container engines are process managers with targets of their own. Their services
-# are listed here because qctl may lack the rights to ask the manager.
+# supervisord and container engines are process managers, and their programs have targets of their
+# own. qctl may lack the rights to ask these managers, so their services are listed here by name.
 # Programs started by cron, at or sshd stay in the control groups of these services.
 _OTHERS = {
     "atd",

@@ -135,8 +135,8 @@ class Systemd:
     def _forget_starts(self, unit: str) -> None:
         """Reset systemd's count of starts, which also counts starts by hand.
 
-        At its limit (StartLimitBurst), systemd would stop the old process and start no new one. An
-        error is ignored here, because the request that follows then fails too.
+        If the count is at its limit (StartLimitBurst), systemd stops the old process but starts no
+        new one. An error is ignored here, because the next request to systemd then fails too.
         """
         with contextlib.suppress(ManagerUnreachableError):
             argv = self._systemctl("reset-failed", "--", unit)

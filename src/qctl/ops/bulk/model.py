@@ -34,7 +34,7 @@ class BulkContext:
         state: the state in which the jobs must be; empty for any.
         just_seen: whether the jobs were found in ``state`` a moment ago.
         foresight: what a dry run would have changed so far; None if later jobs do not depend on it.
-        below_count: how many jobs below the chosen jobs, in flows, have been deleted so far.
+        below_count: how many descendants of the chosen jobs (in flows) have been deleted so far.
     """
 
     client: Client
@@ -79,7 +79,7 @@ class BulkReport:
         moved_on_count: how many of the skipped jobs had left the state; 0 without a state.
         sample: ids of the first jobs that were changed or, in a dry run, would be changed.
         below_count: see ``BulkContext``; not included in the other numbers.
-        complete: False if the run ended before it had read all jobs or reached its limit.
+        complete: True if the run read all jobs, or ended at its limit; False if it ended earlier.
         error: the error that ended the run; None if there is none.
     """
 

@@ -59,8 +59,8 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
         if kept.bounded or not count % _ROUND:
             continue
         option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-        # If all jobs ended in the last 24 hours, do not estimate a rate for a whole day from them:
-        # they may be a single burst.
+        # ``last_day`` is None if all kept jobs ended in the last 24 hours. They may be a single
+        # burst, so no rate for a whole day is estimated from them.
         pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
         age_ms = 0 if kept.oldest_ms is None else exam.now_ms - kept.oldest_ms
         if kept.last_day is None and age_ms > 0:

@@ -204,7 +204,7 @@ def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
 
 
 def treekill(exam: Examination) -> Iterator[Finding]:
-    """Apps whose child processes survive a kill, so that a sandboxed job goes on and runs twice."""
+    """Apps whose child processes survive a kill, so a sandboxed job goes on and runs twice."""
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:

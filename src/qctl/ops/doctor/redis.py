@@ -85,7 +85,8 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
         yield (
             "error",
             what,
-            "read the server's log: is the disk full, may the server write its folder?",
+            "read the server's log: is the disk full, or does the server lack permission to "
+            "write to its folder?",
             _INFO,
         )
     if server.aof_enabled:
@@ -266,7 +267,8 @@ def _has_saved(server: ServerFacts) -> bool:
     """
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Both times are in whole seconds, so a save time up to 5 s after the start proves no save.
+    # Both times are in whole seconds. With a wide margin, only a save time more than 5 s after the
+    # start counts as a save.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 

@@ -78,7 +78,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
 
 
 def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """Several schedulers that make the same job at the same times, so that it runs twice."""
+    """Several schedulers that make the same job at the same times, so the job runs twice."""
     registrations, scope = _registrations(exam)
     groups = grouped((each for each in registrations if each.pending and each.timing), _job)
     for (keys, name, timing, data), found in groups.items():

@@ -92,7 +92,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
 
 
 def worker_names(exam: Examination) -> Iterator[Finding]:
-    """Workers of one queue that share a name, so that it is unknown which of them has a job."""
+    """Workers of one queue that share a name, so it is unknown which of them has a job."""
     for snapshot in exam.snapshots:
         workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
         if exam.address.mode == "cluster":
@@ -121,7 +121,7 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
 
 
 def unnamed_workers(exam: Examination) -> Iterator[Finding]:
-    """Workers without a name, so that it is unknown which of them has a job."""
+    """Workers without a name, so it is unknown which of them has a job."""
     for snapshot in exam.snapshots:
         workers = exam.workers_of(snapshot.keys)
         unnamed = sum(not worker.worker_name for worker in workers)

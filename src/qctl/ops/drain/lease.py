@@ -110,7 +110,8 @@ class Leases:
 
         Args:
             watch_s: how many seconds the watchdog still runs, to resume queues that a failover
-                pauses again. The time starts anew after each such resume. 0: it ends at once.
+                pauses again. The time starts anew after each such resume. If 0, the watchdog ends
+                at once.
         """
         self._send({"goodbye": True, "watch_s": watch_s})
         if watch_s:

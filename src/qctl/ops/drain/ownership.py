@@ -26,7 +26,7 @@ class Pauses:
         times_paused_again: how often we paused each queue again during the whole drain.
         resumed_at_start: queues that were resumed because a target, or new workers, started; each
             with that target or those workers.
-        lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
+        lost_by_redis: queues that were paused again, because Redis had lost their pause.
         disowned: queues whose pause is no longer ours, because somebody else also paused them.
         to_disown: disowned queues whose pause note in Redis still names this drain.
         began_ms: Redis' time of our first pause.

@@ -55,8 +55,8 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
         "take over" if keys in context.plan.left_behind else "",
         use_list=keys in context.plan.mixed,
     )
-    # If somebody else has paused the queue, there is no event id. The events after ``before`` are
-    # followed then.
+    # If somebody else has paused the queue, there is no event id. In that case, the drain follows
+    # the events that come after the event ``before``.
     tracker.cursors[keys] = done.event_id or before
     if done.changed:
         tracker.pauses.paused(keys, tracker.cursors[keys])

@@ -57,16 +57,16 @@ class DrainPlan:
         target: the processes to restart; None without a restart, or with an operator's command.
         connections: the connected workers; None if no target was looked up.
         durations: how long the last jobs of the queues took.
-        guessed: what qctl chose, for the operator to confirm: the target, or the target and the
-            queues; "" if qctl did not choose the target.
+        guessed: what qctl itself chose, as text: a target, or a target with its queues. The
+            operator must confirm it. "" if qctl did not choose the target.
         strategy: ``pause`` (all queues, until the end) or ``roll`` (one process after another).
-        mixed: queue → warning, if the queue may be paused although BullMQ 5 and 6 both serve it.
+        mixed: queues that are paused although BullMQ 5 and 6 both serve them, each with a warning.
         left_behind: queues left paused by a drain that no longer runs. This drain takes them over.
         unchecked_user: the Redis user, if its rights are unknown; "" for the default user.
         not_restarted: the target that the operator named, if it is not restarted; else "".
         command: restarts the workers; either the operator's command or the rollout of the target.
         others: queues outside the drain that the workers also serve. The drain ignores their jobs.
-        foreign: descriptions of the queues in other databases that the workers also serve.
+        foreign: descriptions of the queues that the workers also serve in other databases.
         max_unavailable: how many processes of the target are replaced at the same time.
     """
 
@@ -109,7 +109,7 @@ class DrainPlan:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """How messages name the queues outside the drain whose jobs a restart may interrupt."""
+        """The names of the queues outside the drain. A restart may interrupt these queues' jobs."""
         return (*map(self.label, self.others), *self.foreign)
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
@@ -389,7 +389,7 @@ def _long_stops(target: Target) -> Iterable[str]:
 
 
 def not_restarted(label: str) -> str:
-    """The note that the target named by the operator is not restarted."""
+    """The note on a target that the operator named, but that is not restarted."""
     return f"{label} is not restarted: that needs --then-restart"
 
 

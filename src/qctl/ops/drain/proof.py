@@ -133,7 +133,7 @@ def _settle(client: Client, tracker: Tracker) -> None:
             # The job's hash still exists, so ``prove`` decides whether the job is lost.
             continue
         if job[0] in tracker.missed:
-            # The job may have ended and been removed: an event that shows this may be trimmed.
+            # The job may have ended and been removed: its event may be among the missed ones.
             ledger.settle(job, "unknown")
         elif left == DELETED and (queue := tracker.inventory.queues.get(job[0])) and queue.cleaned:
             ledger.settle(job, "removed")

@@ -134,7 +134,7 @@ def confirm_up(context: DrainContext, restarted: Restarted) -> Generator[Step, N
 
 
 def failure(error: QctlError) -> dict[str, str | None]:
-    """The fields of a ``ProcessResult`` that failed."""
+    """The fields that mark a ``ProcessResult`` as failed because of this error."""
     return {"result": "failed", "error": error_text(error)}
 
 
@@ -259,8 +259,8 @@ class _Phase:
             self._note(in_doubt=(*self.done.in_doubt, *more))
             return
         self._note(in_the_way=overdue)
-        # Record that these jobs ran now. This is certain only if no process of the plan has ended:
-        # a job whose process has ended stays active until its lock expires, but does not run.
+        # Record that these jobs are running at this time, unless a process of the plan has ended:
+        # the jobs of an ended process stay active until their locks expire, but do not run.
         now_ms = clock_ms(self._context.client)
         found = [self._target.restarter.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]

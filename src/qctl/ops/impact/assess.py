@@ -81,7 +81,8 @@ class Impact:
             databases. The jobs of these queues were not read.
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
-        interrupted_if_handled: the same in the best case; None if the kill timeout is unknown.
+        interrupted_if_handled: the jobs of ``interrupted`` that a restart interrupts even if the
+            app finishes its jobs until it is killed; None if the kill timeout is unknown.
         fails_for_good: the jobs of ``interrupted`` that would fail for good.
         fails_if_handled: the jobs of ``interrupted_if_handled`` that would fail for good.
         unattributed: jobs of ``interrupted`` that may belong to another worker.

@@ -132,7 +132,7 @@ def best_time(
     """When to restart.
 
     Args:
-        found: the throughput of each queue in ``last_hours``.
+        found: the throughput of each queue, for the hours that ``last_hours`` gives.
         needed_s: how long a restart takes.
         usual_s: how long jobs run, by queue and job name; 0 for names that are missing.
         prefix: the prefix that is left out of the queues' names.
@@ -223,7 +223,13 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
 
 
 def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
-    """When the hours from slot ``start`` begin next; if they are going on, when they began."""
+    """When the series of hours begins next; if it is going on now, when it began.
+
+    Args:
+        start: the slot of the first hour.
+        length: the number of hours in the series.
+        size: the number of slots: 24 for a day, or ``WEEK_HOURS`` for a week.
+    """
     at = local(now_ms)
     slot = (at.tm_wday * 24 if size == WEEK_HOURS else 0) + at.tm_hour
     hour = last_hours(now_ms, local)[-1] + HOUR_MS

@@ -55,8 +55,8 @@ class JobAtRisk:
             (wire format 5.13).
         interrupted: whether a restart now interrupts the job if the app exits at once; False if
             all processes of the target are qctl's own, which finish their jobs.
-        interrupted_if_handled: the same if the app finishes its jobs until it is killed; None if
-            the time until the kill is unknown.
+        interrupted_if_handled: whether a restart now interrupts the job even if the app finishes
+            its jobs until it is killed; None if the time until the kill is unknown.
         fails_for_good: whether the job's next stall, for whatever reason, fails it for good.
     """
 

@@ -21,7 +21,7 @@ class DataSafety:
             it would lose everything, or if unknown.
         rdb_age_s, rdb_changes: seconds and changes since the last snapshot.
         replica_lag_s: the longest time since a replica was last in contact, in seconds.
-        is_writable: False if Redis refuses writes, so that nothing can be drained.
+        is_writable: False if Redis refuses writes; nothing can be drained then.
         replica_of: the master's ``host:port`` if this is a replica, whose data may be old.
         hazards: the problems, each in one clause.
     """

@@ -57,11 +57,13 @@ class Facts:
 
     Args:
         interrupted: the jobs that a restart now interrupts, in the worst case.
-        interrupted_if_handled: the same in the best case; None if it is unknown when SIGKILL comes.
-        handles_signal: whether the workers are known to finish their jobs on the stop signal, so
-            that the best case is probable.
+        interrupted_if_handled: the jobs of ``interrupted`` that are still running when SIGKILL
+            comes, if the workers let their jobs finish on the stop signal; None if it is unknown
+            when SIGKILL comes.
+        handles_signal: whether the workers are known to let their jobs finish on the stop signal.
         moved: queues that looked idle although a job moved while they were read.
-        resumers: the paused queues that the target resumes when it starts, and when that was seen.
+        resumers: paused queue that the target resumes at the target's start → the record of a
+            drain that saw this.
         masters: the facts about each master; None if INFO is denied.
         is_gapless: whether the manager replaces a process without interrupting its jobs.
         refusal: why qctl would refuse the drain; None if it would not, as far as is known.
@@ -113,8 +115,8 @@ def judge(facts: Facts) -> Verdict:
         again = () if keep else (command_on([keys], "pause") for keys in resumers)
         return Verdict(DRAIN_FIRST, dangers, (*_drain_commands(facts, *keep), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # If jobs are active, they run in workers outside the target. The target may run the next
-    # attempts of these jobs.
+    # No active job is in danger, so all active jobs run in workers outside the target. The target
+    # may run the next attempts of these jobs.
     is_active = any(q.active for q in queues)
     running = "no job of the target is running" if is_active else "no job is running"
     reason = f"{running}, and no job is known that could start at this moment"
@@ -216,8 +218,8 @@ def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
         jobs = counted(parents, "job waits", "jobs wait")
         whose = "its" if parents == 1 else "their"
         yield (
-            f"{jobs} in {name} for {whose} children; one may start at any moment, as soon as its "
-            "last child has ended"
+            f"{jobs} in {name} for {whose} children; a parent may start at any moment, as soon as "
+            "its last child has ended"
         )
     elif queue.next_due_at is not None:
         left = queue.next_due_at - facts.now
@@ -325,7 +327,7 @@ def _restart(facts: Facts, target: Target) -> tuple[Callable[..., str], Sequence
     if chosen or target.configured:
         others = sorted(served.difference(chosen))
         return partial(command, prefix, "restart", target.label), others
-    # ``restart`` could not find out which queues to drain.
+    # ``restart`` would not find out which queues to drain, so type a drain that names the queues.
     queues = [queue.keys for queue in facts.queues if queue.keys in served or not served]
     drain = partial(command_on, queues, "drain", "--then-restart", "--target", target.label)
     return drain, sorted(served.difference(queues))

@@ -32,7 +32,7 @@ MAX_HELD = 1000
 _MAX_VALUE = 200
 # The value of --by → the field of --where.
 _FIELDS = {"reason": "shape", "name": "name"}
-# A part of the payload, without the characters that have a meaning in --where.
+# A field of the payload, e.g. data.user.id. Characters with a meaning in --where are not allowed.
 _DATA_FIELD = re.compile(r"data(\.[^\s.()\"'=!<>~\[]+)+")
 
 
@@ -44,11 +44,12 @@ class FailureGroup:
         value: the shape of their reason (None: no reason), their name, or the value of the field.
         where: the ``--where`` that holds for exactly these jobs. None for the group of all values
             that ``--where`` cannot name: objects, arrays and long texts.
-        is_least: whether ``count`` is a lower bound, and ``first_at`` may be too late.
+        is_least: whether earlier jobs of the group may be in "other". If so, ``count`` is a lower
+            bound, and the first of the group may have failed before ``first_at``.
         share: of all counted jobs, between 0 and 1.
         first_at, last_at: when the first and the last of them failed, by the workers' clocks.
         example_id: the id of the last one.
-        command: retries exactly this group; None without ``where``, or if qctl only reads the
+        command: retries exactly this group; None if ``where`` is None, or if qctl only reads the
             queue.
     """
 

@@ -32,7 +32,7 @@ class Job:
         data: the payload; the raw text if it is not JSON.
         lock_ttl_ms: None if there is no lock, or if the lock never expires.
         runtime_s: how long the job has run so far, or how long it ran.
-        missing: whether the job's hash is gone from Redis, so that only its id is left.
+        missing: whether the job's hash is gone from Redis; only the job's id is left.
         fate: set by ``add_fates`` if the job is stalled, or if its worker is not connected.
     """
 

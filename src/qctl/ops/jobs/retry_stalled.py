@@ -1,4 +1,4 @@
-"""Puts stalled jobs back, so that they run next; a worker would need two stalled checks for this.
+"""Puts stalled jobs back to run next. A worker would need two stalled checks for this.
 
 On request, also puts back jobs that failed for stalling too often, or one job chosen by its id.
 """

@@ -12,7 +12,7 @@ from functools import lru_cache
 # Limits in characters: how much of a reason is examined, and how long a shape is.
 _MAX_EXAMINED = 2000
 MAX_SHAPE = 200
-# At each place of the text, the first pattern that matches counts. The name of its group is the
+# At each place of the text, the first matching pattern wins. The name of its group is the
 # placeholder.
 _VARIABLE = re.compile(
     r"""
@@ -50,7 +50,7 @@ _VARIABLE = re.compile(
     | (?P<number>
           (?:(?<=[\s(=:])-)?(?<![0-9a-zA-Z])\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?![0-9a-zA-Z]))?
       )
-    # A word is kept. It is consumed as a whole, because no other pattern can begin inside it.
+    # A word is kept. No other pattern can begin inside a word, so the word is skipped as a whole.
     | [a-zA-Z]++\s*+
     """,
     re.VERBOSE,
@@ -60,8 +60,8 @@ _VARIABLE = re.compile(
 def shape_of(reason: str | None) -> str | None:
     """The shape of a failure reason on one line, at most ``MAX_SHAPE`` characters.
 
-    Replaced are quoted text and, outside of it, URLs, paths, addresses, times, uuids, hexadecimal
-    numbers, ids and numbers. None if there is no reason.
+    Quoted text is replaced. Outside of quoted text, URLs, paths, addresses, times, uuids,
+    hexadecimal numbers, ids and numbers are replaced. None if there is no reason.
     """
     return None if reason is None else _shape(reason[:_MAX_EXAMINED])
 

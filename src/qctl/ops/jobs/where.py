@@ -130,9 +130,9 @@ def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
     A field that a job does not have equals only ``null``. A number in the expression equals the
-    same number in a job. It equals text in a job only if the text is written in the same way:
-    ``id = 1`` matches the id ``1``, but not ``01``. With ``<`` and ``>``, a number is also compared
-    with text that is a number.
+    same number in a job. The number equals text in a job only if both are written in the same way:
+    ``id = 1`` matches the id ``1``, but not ``01``. If ``<`` or ``>`` compares a number with text
+    in a job, and the text is a number, the text counts as that number.
 
     Raises:
         UsageError: the text is not an expression; the message points at the place.
@@ -306,7 +306,7 @@ class _Parser:
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error("this number is too large; put text in quotation marks", token)
         if isinstance(value, bool | None) and op.text in _ORDERINGS:
-            raise self._error(f"{token.text} cannot be compared with {op.text}", token)
+            raise self._error(f"{op.text} needs a number or text, not {token.text}", token)
         return _Value(value, token.text)
 
     def _error(self, problem: str, token: _Token, *, more: str = "") -> UsageError:

@@ -317,7 +317,7 @@ class LiveReader:
         return tuple(sorted(found, key=lambda job: job.state != "stalled"))
 
     def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
-        """The result of ``read``; if Redis refuses, None and a remark that begins with ``what``."""
+        """The result of ``read``. If Redis refuses, add a remark "WHAT: error" and return None."""
         try:
             return read()
         except QctlError as error:

@@ -45,7 +45,7 @@ def known_holders(
         return holders(client, workers, processes), ()
     except Exception as error:
         # psutil raises errors of many kinds, for example if the system denies access.
-        return {}, (f"which process holds which worker is unknown: {error}",)
+        return {}, (f"it is unknown which process holds which worker: {error}",)
 
 
 def _by_heartbeat(

@@ -211,7 +211,7 @@ def _located(
         owners = pids_by_endpoint()
     except Exception as error:
         # psutil raises errors of many kinds, for example if the system denies access.
-        return (), (f"which process holds which worker is unknown: {error}",)
+        return (), (f"it is unknown which process holds which worker: {error}",)
     pids = {owners[address] for address in unknown if address in owners}
     hosts = {host_of(address) for address in unknown if address not in owners}
     found, remarks = _ask([(kind, partial(each.holding, pids, hosts)) for kind, each in locators])

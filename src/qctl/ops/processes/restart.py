@@ -32,8 +32,8 @@ from qctl.wire.read.info import run_ids
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
-# If the next reading comes later than this, for example because Redis is away, the deadline of the
-# new process moves by the time in excess of this.
+# Expected time from one reading to the next, at most. If it takes longer, for example because Redis
+# is away, the new process gets the excess as extra time.
 READING_S = 1.0
 # Each old process gets at least this time to stop, even if the drain's time limit is shorter.
 # Nearly all kill timeouts are shorter than this.
@@ -281,7 +281,8 @@ class Restart:
         started = self._started
 
         def is_settled() -> bool:
-            # After a crash, the new process must stay up with its workers connected.
+            # After a crash, it is not enough that the process is up: its workers must be connected
+            # for as long.
             since_s = started.connected_s if started.crashes else started.up_s
             return since_s >= SETTLE_S
 

@@ -50,8 +50,8 @@ NO_CHECK = (
     "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
     "none will"
 )
-# What follows "paused by NAME" in a text if NAME is from a pause note whose pause may be over. If
-# that pause is over, somebody else has paused the queue again.
+# For the text "paused by NAME, or …". NAME is from a pause note, but NAME's pause may have ended.
+# If so, somebody else has paused the queue again.
 LATER_PAUSE = "by somebody else since then (the queue's events do not show which of the two)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -101,7 +101,7 @@ def paused(queue: QueueSnapshot) -> Note | None:
     if since is not None:
         text += f", since {since:%Y-%m-%d %H:%M:%S} UTC"
     elif queue.uncertain_note is None:
-        text += ", since when is unknown"
+        text += ", since an unknown time"
     commands = (_command(queue, "resume"),)
     if not (queue.backlog or queue.overdue):
         return Note(text, commands)
@@ -120,7 +120,7 @@ def grouped(queue: QueueSnapshot) -> Note | None:
 
 
 def resumer_text(resumer: Resumer) -> str:
-    """Which app resumes the queue when the app starts, and when a drain last saw that."""
+    """Which app resumes the queue at the app's start, and the time when a drain last saw this."""
     seen_at = utc_datetime(resumer.at_ms)
     seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
     return f"{resumer.target} resumes the queue when the app starts{seen}"
@@ -152,7 +152,7 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
         return Note(text, commands, "stalled", "error", found)
     clock = queue.stalled_clock
     if not clock.ran_recently:
-        text = f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}"
+        text = f"{count} stalled, and it is unknown whether a worker notices: {NO_CHECK}"
         return Note(text, commands, "stalled", "error", found)
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
     text = f"workers check for stalls every {duration(interval_ms / 1000)}, and the second check "
@@ -249,7 +249,7 @@ def limited(queue: QueueSnapshot) -> Note | None:
     if queue.backlog:
         problem = ("rate_limited", "info", queue.backlog)
     if limit.holds is None:
-        # Whether the limit is reached is unknown: report it only if jobs wait.
+        # It is unknown whether the limit is reached: report it only if jobs wait.
         if not queue.backlog:
             return None
         used = "some jobs are"

@@ -28,7 +28,7 @@ class PauseResult:
         paused: whether the queue is paused now.
         changed: whether this command paused or resumed the queue, or would in a dry run.
         active: how many jobs were active at that time; a pause does not stop them.
-        stalled: how many of them had no lock, so that their worker has died or is stuck.
+        stalled: how many of them had no lock: their worker has died or is stuck.
         moved: how many jobs a resume moved back from BullMQ 5's paused list.
         warnings: what the operator must pay attention to.
     """

@@ -109,7 +109,7 @@ class QueueStatus:
         rate_limit: the current window of the rate limit; None without a window.
         concurrency: how many jobs may run at once in the queue; None if unlimited or broken.
         is_maxed: whether at least ``concurrency`` jobs are active.
-        is_broken: whether the stored concurrency is not a number, so that BullMQ's scripts fail.
+        is_broken: whether the stored concurrency is not a number; BullMQ's scripts then fail.
         overdue: number of delayed jobs that are due, but that no worker has fetched yet.
         notes: what deserves attention, with the commands to type.
     """

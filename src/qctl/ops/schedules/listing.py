@@ -55,15 +55,16 @@ class Schedule:
             ``running``: the pending job is active, and its worker makes the next job;
             ``overdue``: the pending job was due more than 5 s ago, and no worker has fetched it;
             ``ended``: no job is pending, because the limit or the end date is reached;
-            ``dead``: no job is pending for another reason, so no more jobs are made;
+            ``dead``: no job is pending although neither the limit nor the end date is reached, so
+            no more jobs are made;
             ``unknown``: the pending job was not found, but may exist.
         next_at: when the pending job is or was due; None if its score is not a time.
         pending_id, pending_state: the pending job's id and state; the state is None if the job is
             in no state.
         iterations: jobs made so far; None for a legacy repeatable.
         limit: the maximum number of jobs; None without a limit.
-        last_run_at: when its latest job started; None if no job has started, or if the scheduler
-            was changed after that.
+        last_run_at: when the scheduler's latest job started; None if no job has started since the
+            scheduler was made or last changed.
         skipped: how many due times have passed since the pending job was due. No job runs for these
             times. At most 1,000 are counted; None if unknown.
         data, opts: the template of its jobs; for a legacy repeatable, the data and options of its
@@ -101,7 +102,7 @@ class ScheduleDetail(Schedule):
     """A scheduler in full.
 
     Args:
-        upcoming_at: the next due times of its jobs, if no worker is ever late.
+        upcoming_at: the next due times of its jobs, assuming that no worker is late.
     """
 
     upcoming_at: tuple[datetime, ...]
@@ -187,7 +188,7 @@ def describe(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         return record.get(field) or repeat.get(field) or legacy.get(field) or None
 
     every_ms = to_int(stored("every"))
-    # In JSON, they may be of any type.
+    # The pattern and the time zone may come from JSON, where they can be of any type.
     pattern, tz = (None if stored(f) is None else str(stored(f)) for f in ("pattern", "tz"))
     limit, end_ms = to_int(stored("limit")), to_int(stored("endDate"))
     count = to_int(repeat.get("count"))

@@ -41,8 +41,8 @@ class MigratedRepeatable:
         key: the repeatable's key.
         id: the id of the scheduler that replaces it; None if it is skipped.
         next_at: when the scheduler's first job is due; None if it is skipped.
-        outcome: ``migrated``; ``planned`` (a dry run, or before the answer to the question); or
-            ``skipped``: it was left as it is.
+        outcome: ``migrated``, ``planned`` (nothing is written yet) or ``skipped`` (the repeatable
+            is left as it is).
         why: why it is skipped.
         command: what to type if the repeatable is skipped; may be empty.
     """
@@ -160,9 +160,10 @@ def _plan_queue(client: Client, keys: QueueKeys, now_ms: int) -> list[MigratedRe
 
 
 def _new_id(row: Schedule, *, is_alone: bool, taken: set[str]) -> str:
-    """The job's name; with the beginning of a hash if other schedules have this name.
+    """The id of the new scheduler: the job's name.
 
-    The hash is that of the repeatable's key, so a repeated call chooses the same id.
+    If another schedule has this name or id, the beginning of a hash is added. The hash is made from
+    the repeatable's key, so a repeated call chooses the same id.
     """
     name = row.name.replace(":", "-") or "repeatable"
     if is_alone and name not in taken:
@@ -240,7 +241,7 @@ def _new_scheduler(
     except UsageError as error:
         raise _SkippedError(f"{error.what}: {error.why}".removesuffix(": "), "") from None
     if entry.pending.state not in {*migration.PENDING, "active"}:
-        # The last job has ended without a next one, but still has the data.
+        # The last job has ended, and there is no next job. The last job still has the data.
         if following is None:
             raise _SkippedError("its pattern is never due again", remove)
         next_ms = following

@@ -78,7 +78,7 @@ def _stalls_after_last_restart(impact: Impact) -> Iterator[str]:
     if impact.handles_signal or not past:
         return
     ago = duration((impact.asked_at - max(each.restarted_at for each in past)).total_seconds())
-    # A job that stalled after the restarts of two instances is listed only once.
+    # Several processes' last restarts may name the same job; it is listed once.
     ids = tuple(
         dict.fromkeys(JobRef(each.queue, job_id) for each in past for job_id in each.interrupted)
     )

@@ -81,7 +81,7 @@ class Actions(Protocol):
         Args:
             group: its ``where`` must be known.
             width: of the lines, in cells.
-            exact: whether all failed jobs were counted, so that the group's count is right.
+            exact: whether all failed jobs were counted. If so, the group's count is exact.
         """
         ...
 

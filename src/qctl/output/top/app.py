@@ -165,7 +165,7 @@ class TopApp(App[int]):
 
     def _view(self) -> View:
         queues, jobs = self._panels["queues"], self._panels["jobs"]
-        # Rows are sorted by figures, so the figures of all rows are needed.
+        # To sort the rows by a figure, the figures of all rows are needed.
         keys = queues.keys if self._sorts_by_figures else queues.visible_keys
         return View(
             queues=tuple(key[0] for key in keys),
@@ -299,13 +299,16 @@ class TopApp(App[int]):
             old = f"figures are {short_duration(self.age_s)} old"
         what = visible(without_passwords(what))
         text = shortened(f" {old}: {what}", self.size.width * 2)
-        # Blanks up to the edge of the screen, because only text is reversed.
+        # Add blanks up to the edge of the screen, because reverse video shows only behind text.
         self._banner.update(text + " " * (-cells(text) % max(self.size.width, 1)))
 
     # Keys
 
     def action_leave(self, code: int) -> None:
-        """Stop a running action, then exit. A drain undoes its changes; other actions finish."""
+        """Exit. If an action is running, first ask it to stop, and wait until it has ended.
+
+        A drain that is asked to stop undoes its changes. Other actions run to their end.
+        """
         progress = self._progress
         if progress is None or progress.ended.is_set():
             self.exit(int(code))
@@ -349,7 +352,7 @@ class TopApp(App[int]):
             self.run_worker(self._retry_group(name))
 
     async def _retry_group(self, name: str) -> None:
-        """Show the failed jobs in groups, until one is chosen to be retried."""
+        """Show the failed jobs in groups. If a group is chosen, begin the retry of its jobs."""
         chosen = await self.push_screen_wait(Groups(self._details, name))
         if chosen is not None:
             group, exact = chosen
@@ -412,7 +415,10 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare an action, ask, carry it out. One at a time: actions share a connection."""
+        """Prepare an action, ask the operator, and carry the action out.
+
+        Only one action runs at a time, because actions share a connection.
+        """
         self._busy = True
         try:
             while (proposal := await self._prepared(prepare)) is not None:
@@ -446,9 +452,14 @@ class TopApp(App[int]):
         return ConfirmByName(proposal, proposal.name, proposal.lines)
 
     async def _is_named(self, proposal: Proposal) -> bool:
-        """Whether the name has been typed, if the proposal wants one."""
+        """Ask for the name that confirms a proposal with variants; False if it is not typed.
+
+        True if the proposal needs no name, or has no variants. Without variants, the first window
+        has already asked for the name.
+        """
         if proposal.name is None or not proposal.variants:
             return True
-        # With variants, letters are keys, so the name has a window of its own.
+        # In the window with the variants, each letter is a key that chooses a variant. The name is
+        # therefore typed in a second window.
         window = ConfirmByName(proposal, proposal.name, ())
         return await self.push_screen_wait(window) == "yes"

@@ -69,7 +69,7 @@ async def follow_async(access: AsyncAccess, after: str | None) -> AsyncGenerator
 
 
 def _events(follower: Follower, last_id: str, reply: Any, checks: Sequence[Any]) -> Iterator[Event]:
-    """The next events; a gap becomes an event that has the id of the event before it."""
+    """The next events. A gap becomes a ``missed`` event, with the id of the previous event."""
     for event in follower.advance(reply, checks):
         if isinstance(event, Gap):
             yield Event(last_id, MISSED, {"why": event.why})

@@ -30,7 +30,7 @@ _KEPT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
-    """A job as it was when it was read. Times are epoch milliseconds; None if not reached.
+    """A job as it was when it was read. Times are epoch milliseconds; None if not set.
 
     Args:
         state: ``waiting``, ``active``, ``stalled`` (active, but its worker is gone), ``delayed``,
@@ -117,8 +117,8 @@ def read_counts(client: Client, keys: QueueKeys) -> Counts:
     if snapshot is None:
         raise NotFoundError(
             f"there is no queue {keys.name!r}",
-            why=f"no key begins with {keys('')}: no job was ever added, or the prefix or the Redis "
-            "is another one",
+            why=f"no key begins with {keys('')}: no job was ever added, or the queue is under "
+            "another prefix or in another Redis",
             hint="check redis_url= and prefix=",
         )
     return snapshot.counts

@@ -37,7 +37,8 @@ class LoopConnections:
         connection = self._make_connection()
         until_end = _until_loop_ends(connection)
         self._entries[loop] = connection, until_end
-        # Before ``asyncio.run`` closes its loop, it closes the async generators started there.
+        # Start the generator in this loop. Before ``asyncio.run`` closes a loop, it closes the
+        # async generators that were started in that loop.
         await anext(until_end)
         return connection
 

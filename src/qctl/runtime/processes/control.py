@@ -97,7 +97,7 @@ async def _answer(master: Master, request: Any) -> dict[str, Any]:
 
 
 async def _replace(master: Master, number: Any) -> dict[str, Any]:
-    # By type, too: 0.0 and False are equal to the number of the first slot.
+    # Check the type, because 0.0 and False are equal to 0, the number of the first slot.
     is_number = type(number) is int
     slots = [s for s in master.slots if number is None or (is_number and s.number == number)]
     if not slots:

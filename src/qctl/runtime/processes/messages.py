@@ -1,10 +1,11 @@
 """The messages between a master and its children: JSON lines over a socket pair.
 
-A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` every second, ``changed``
-(``--reload``), ``leaving`` (it has begun to stop) and, if it ends with an error, ``failed``. The
-master sends ``stop`` and ``hurry`` (give the jobs back now). When the master dies, the child reads
-the end of the stream, and stops. After an upgrade of qctl, new children have newer code than their
-master, until the master is restarted. So each side ignores messages and fields unknown to it.
+A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` (every second),
+``changed`` (with ``--reload``: files of the app have changed), ``leaving`` (it has begun to stop)
+and ``failed`` (it ends with an error). The master sends ``stop`` and ``hurry`` (give the jobs back
+now). When the master dies, the child reads the end of the stream, and stops. After an upgrade of
+qctl, new children have newer code than their master, until the master is restarted. So each side
+ignores messages and fields unknown to it.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, read_groups, to_int, value_or
 from qctl.wire.states import is_marker
 
-# One search reads about this many ids from the ``wait`` lists of all queues together, and as many
-# from their ``paused`` lists and from their ``active`` lists.
+# About how many ids one search reads of each kind of list (``wait``, ``paused``, ``active``), from
+# all queues together.
 MAX_WAITING = 20_000
 # Suffixes of keys that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
@@ -132,7 +132,11 @@ def _unlisted(
 
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
-    """The fields of each job that is in no sorted set, and how many of ``jobs`` are jobs at all."""
+    """The fields of the jobs that are in no sorted set, and the number of all jobs.
+
+    Args:
+        jobs: keys that may be a job's hash; the other keys are not counted.
+    """
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads)
     states = {
@@ -184,7 +188,8 @@ def _classify(
         head, _, rest = suffix.partition(":")
         if head == "de":
             dedups.append((keys, rest))
-        # A ``dn`` key holds a job that BullMQ adds when the owner of the deduplication id ends.
+        # A ``dn`` key is not a job's hash: it stores a job that BullMQ adds later, when the job
+        # that has the deduplication id ends.
         elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
             jobs.append((keys, suffix))
     return jobs, dedups

@@ -13,7 +13,7 @@ from qctl.wire.replies import checked, read_groups, value_or
 
 # About how many parents are checked in all queues together.
 MAX_PARENTS = 2000
-# At most and at least this many parents of each queue are checked.
+# The upper and the lower limit for the number of parents that are checked in each queue.
 _MAX_PER_QUEUE, _MIN_PER_QUEUE = 200, 5
 # At most this many children of each parent are checked.
 _CHILDREN = 20

@@ -57,7 +57,7 @@ class Registration:
         return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
 
     def has_ended(self, now_ms: int) -> bool:
-        """Whether the limit or end date is reached, so that no more jobs are made (format 6.4)."""
+        """Whether the limit or end date is reached; no more jobs are made then (format 6.4)."""
         return schedule_has_ended(
             *self._rule,
             limit=self.limit,

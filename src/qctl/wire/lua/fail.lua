@@ -1,5 +1,5 @@
--- Make a job fail, without another attempt. Wire format 5.8 without the fetch, which is part of the worker's
--- next step.
+-- Make a job fail for good: the job gets no further attempt. See wire format 5.8. This script does not fetch the
+-- next job: the worker does that in its next step.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms         ARGV[2] job id          ARGV[3] lock token

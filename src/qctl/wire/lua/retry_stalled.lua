@@ -1,15 +1,16 @@
--- Put jobs whose worker is gone back into the queue, where they run next. Each job is checked again: it is put
--- back only if it is still in active and its lock is the one that the caller saw. Unlike in the stalled check
--- (wire format 5.13), a prioritised job keeps its priority, and the caller decides whether a stall is counted.
+-- For jobs that have lost their worker: put each job back into the queue, to run next. Each job is checked again:
+-- it is put back only if it is still in active and its lock is the one that the caller saw. Unlike in the
+-- stalled check (wire format 5.13), a prioritised job keeps its priority, and the caller decides whether a stall
+-- is counted.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] "" to forget all stalls of the jobs. Otherwise each job gets one more stall, and ARGV[1] is the number
 --         of stalls that a job may have (maxStalledCount).
 -- ARGV[2] the failure reason of a job that stalls too often
--- ARGV[3], ARGV[4] … id, expected lock token or "" for no lock; at most 500 pairs
+-- ARGV[3], ARGV[4] … pairs of a job id and the lock token that the job must have ("" for no lock); at most 500
 --
--- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "retried",
--- "locked" (its lock has changed), "inactive" (it has left active), "missing" (its hash is gone).
+-- Answers {took, words}. took: how many microseconds the call took; "" if unknown. words: one for each job:
+-- "retried", "locked" (its lock has changed), "inactive" (it has left active), "missing" (its hash is gone).
 --@include clock
 --@include ready
 --@include events

@@ -3,8 +3,9 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
--- ARGV[5] used only if the queue has a global concurrency; each completed job then frees a place. This worker may
---         fill at most this many of these places; the worker that has waited longest gets the others.
+-- ARGV[5] ignored if the queue has no global concurrency. Else each completed job frees a place, and ARGV[5] is the
+--         maximum number of these places that this worker may fill. The worker that has waited longest gets the
+--         others.
 -- ARGV[6] worker name, or ""             ARGV[7] maximum of the worker's own rate limit, jobs, or ""
 -- ARGV[8] that limit's window, ms, or "" ARGV[9] minutes of metrics kept, or ""
 -- ARGV[10] how many groups the completed jobs form; then six values for each group, the same for all its jobs:
@@ -48,7 +49,8 @@ if count > 0 then
   end
 end
 
--- A job that must not complete because of its children keeps its place in the worker until it has failed.
+-- If a job must not complete because of its children, the worker must still fail the job. Until then, the job
+-- takes a place in the worker, so this call fetches one job less.
 local wanted = tonumber(ARGV[4]) - refused
 local fetched = {{}, "", 0}
 if wanted > 0 then
@@ -65,8 +67,8 @@ if wanted > 0 then
     fetched = {{}, "failed", text}
   end
 end
--- Whether the queue may count as drained. After a fetch, the queue counts as drained only if the fetch answered
--- "empty": no job is delayed either. Without a fetch, delayed jobs do not matter (5.8 step 16).
+-- Whether the queue may count as drained. After a fetch: only if it answered "empty", which means that no job is
+-- delayed either. Without a fetch: always, because then delayed jobs do not matter (5.8 step 16).
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then

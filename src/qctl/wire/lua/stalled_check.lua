@@ -5,9 +5,10 @@
 -- ARGV[1] now, epoch ms   ARGV[2] interval between checks, ms   ARGV[3] how many stalls a job may have
 -- ARGV[4] the failure reason of a job that stalls too often
 --
--- Answers {ids, left}: the ids that were put back, and 1 if marked ids are left for the next check, otherwise 0.
+-- One call checks at most 1,000 of the jobs that the last check has marked.
+-- Answers {ids, left}: ids of the jobs that were put back; left is 1 if the last check had marked more jobs than
+-- this call has checked, otherwise 0.
 -- Answers {{}, -1} if a worker has made the check within the interval.
--- One call checks at most 1,000 marked ids.
 --@include ready
 --@include events
 --@include is_job

@@ -95,8 +95,9 @@ def read_ids(
 def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
     """Those of ``jobs`` that are in no list and no sorted set, and what is left of each.
 
-    A job that moves during the search may be returned by mistake, so search again for the jobs that
-    are returned. What is left is ``DELETED``, ``ENDED`` or ``STRAY``.
+    A job that moves during the search may be returned by mistake, so a caller that must be sure
+    passes the returned jobs to this function again. What is left is ``DELETED``, ``ENDED`` or
+    ``STRAY``.
     """
     wanted: dict[QueueKeys, set[str]] = {}
     for keys, job_id in jobs:

@@ -30,8 +30,8 @@ class Child:
 
     Args:
         job: the child's queue and id; None if the key has another prefix than the parent's.
-        has_this_parent: whether the hash names this parent. If not, the child has been deleted, and
-            another job may have its key.
+        has_this_parent: whether the child's hash names this parent. If not, the child has been
+            deleted, and another job may have its key.
         has_children: whether the child has or had children itself.
         is_locked: whether a worker holds the child's lock.
     """
@@ -55,10 +55,11 @@ def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[
 
 
 def child_keys(client: Client, parent_key: str) -> Iterator[tuple[str, list[str]]]:
-    """The keys of all children that a job lists, in parts: the name of a list, and keys in it.
+    """The keys of all children that a job lists.
 
-    The lists are ``dependencies``, ``unsuccessful``, ``failed`` and ``processed``, in this order.
-    A scan may repeat a key.
+    Each yielded part is the name of a list, and some of the keys in that list. The lists are
+    ``dependencies``, ``unsuccessful``, ``failed`` and ``processed``, in this order. A scan may
+    repeat a key.
     """
     for suffix, command in _SCANS.items():
         for found in _scan(client, f"{parent_key}:{suffix}", command):

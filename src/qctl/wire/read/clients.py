@@ -276,7 +276,7 @@ def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
 
 
 def _is_master(client: Client) -> bool:
-    """Whether this is a master, so that an empty list of workers proves that there are none."""
+    """Whether this is a master. If so, an empty list of workers proves that there are none."""
     (role,) = client.masters()[0].pipeline([INFO_REPLICATION])
     return is_master(role)
 

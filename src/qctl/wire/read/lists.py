@@ -55,7 +55,7 @@ def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[
 
 
 def scored(flat: Sequence[str]) -> list[Entry]:
-    """The entries in the reply to a command ``WITHSCORES``."""
+    """The entries in the reply to a command that has the option ``WITHSCORES``."""
     return [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
 
 

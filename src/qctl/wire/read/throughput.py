@@ -106,7 +106,7 @@ def _by_hour(
 ) -> dict[int, int]:
     """The number of jobs per hour, from per-minute counts, which are sorted newest first.
 
-    A minute that is newer than all these counts adds 0 jobs.
+    Minutes after ``head_ms`` have no count yet, so their jobs are missing from the result.
     """
     jobs = {hour: 0 for hour in hours if hour >= since_ms}
     # In some time zones, hours do not begin at full hours of UTC.

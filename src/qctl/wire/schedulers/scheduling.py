@@ -1,8 +1,8 @@
 """Job schedulers, which make jobs at an interval or by a cron pattern (wire format 6).
 
-This module sends nothing to Redis. A scheduler has one pending job: the worker that fetches that
-job makes the next one (``next_iteration_call``). So workers in Python and in Node can share a
-scheduler.
+This module builds the calls that change schedulers, but does not send them; it also reads
+schedulers. A scheduler has one pending job: the worker that fetches that job makes the next one
+(``next_iteration_call``). So workers in Python and in Node can share a scheduler.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def upsert_call(
     Args:
         name: the name of the jobs; None for the scheduler's id.
         keeps_due: if nothing has changed, leave the scheduler and its waiting job as they are. If
-            other fields have changed, but not the pattern, the new job keeps the waiting job's due
-            time. By default, as in BullMQ, a job for the pattern's next time replaces the waiting
-            job, even if the waiting job is due.
+            something has changed, but neither the pattern nor its time zone, the new job gets the
+            due time of the waiting job. If False, a job for the pattern's next time replaces the
+            waiting job, even if the waiting job is due; BullMQ does the same.
         package: the Python package whose code has the scheduler; stored in the record. "" for none.
         kept: stored options of the jobs, used for the options that ``options`` does not set.
 
@@ -194,7 +194,8 @@ def remove_call(
     """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
     Args:
-        id_prefix: for a legacy repeatable job, the part of its jobs' ids before the due time.
+        id_prefix: for a legacy repeatable job, the part of its jobs' ids that precedes the due
+            time.
         package: remove the scheduler only if the code of this Python package made it.
     """
     prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix

@@ -9,17 +9,18 @@ from qctl.wire.keys import OWN_KEYS, QueueKeys
 from qctl.wire.read.whole_queue import scan_queue
 from qctl.wire.replies import read_checked
 
-# qctl finds a queue by these keys. They are deleted last, so that an interrupted deletion can be
-# started again.
+# qctl finds a queue by these keys. All other keys of BullMQ are deleted before them, so that an
+# interrupted deletion can be started again.
 _LAST = ("events", "id", "meta")
 
 
 def delete_queue(client: Client, keys: QueueKeys) -> Iterator[int]:
-    """Delete all keys of a queue, and yield after each step how many keys it has deleted.
+    """Delete all keys of a queue. After each step, yield the number of keys that the step deleted.
 
     The lists and sorted sets are deleted first, so that no worker takes a job whose record is gone.
-    The jobs follow. qctl's own notes about the queue are deleted last. Redis frees large values in
-    the background, so every command is short.
+    Then the jobs are deleted, then the keys by which qctl finds the queue, and at the end qctl's
+    own notes about the queue, which are not counted. Redis frees large values in the background, so
+    every command is short.
     """
     yield _delete(client, [keys(name) for name in sorted(OWN_KEYS - {*_LAST})])
     for suffixes in scan_queue(client, keys):

@@ -12,7 +12,7 @@ TARGET_S = 0.00075
 # The target for a pipeline of short commands. The client measures this time, so it includes the
 # network.
 READING_S = 0.01
-# How many jobs the first call has, and how many any call has at most.
+# How many jobs the first call has, and the maximum for every call.
 FIRST_SIZE = 10
 MAX_SIZE = 500
 _PINGS = 3

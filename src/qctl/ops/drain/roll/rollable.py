@@ -1,9 +1,9 @@
 """Whether the processes of a target can be replaced one after another.
 
 qctl's own processes always can, because their parent process starts a new one before it stops the
-old one. PM2 stops the old process first, so another process must take the jobs meanwhile. PM2 also
-kills a process that takes long to stop, so qctl itself sends the stop signal. That signal must
-reach the workers.
+old one. PM2 stops the old process first, so another process must take the jobs meanwhile. A restart
+by PM2 also kills a process that takes long to stop. So qctl requests no restart, only the stop
+signal: PM2 does not kill after it. This works only if the signal reaches the workers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def require_rollable(target: Target, connections: Connections, at_once: int = 1)
         raise RefusedError(
             f"{target.label} cannot be rolled",
             why=why,
-            hint=f"{fewer}use --strategy pause, which needs none of this",
+            hint=f"{fewer}use --strategy pause, which has no such limit",
         )
 
 

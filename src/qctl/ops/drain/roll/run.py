@@ -42,7 +42,7 @@ def roll(context: DrainContext) -> Generator[Step, None, Restarted]:
     Returns:
         which processes were replaced, and in ``ended_by`` why the roll ended early:
             TimedOut: a process still runs jobs; it exits once they end.
-            Interrupted: the operator wants to stop; a process already asked to exit still exits.
+            Interrupted: the operator wants to stop. If a process was asked to exit, it still exits.
             RefusedError: another drain has taken a lease.
             QctlError: for example, jobs were interrupted, or a new process is not ready.
     """
@@ -81,7 +81,7 @@ def _take_turns(context: DrainContext, target: Target, turns: list[Turn]) -> Ite
 
 
 def _await_room(context: DrainContext, target: Target, processes: Sequence[ManagedProcess]) -> None:
-    """Wait until ``processes`` can be stopped: at most ``max_unavailable`` are then down in total.
+    """Wait until a stop of ``processes`` leaves at most ``max_unavailable`` processes down.
 
     Raises:
         FailedError: other processes do not come up.
@@ -129,7 +129,7 @@ def _replace(
         results = [*(yield from together(context, [turn.run(left, batch) for turn in batch]))]
     if left.is_any_gone:
         yield from left.find()
-        # Put back the jobs that were left behind. If ``job`` is None, it is in its queue already.
+        # Put back the jobs that were left behind, except those already back in their queue (None).
         locks = {key: job.lock_token or "" for key, job in left.jobs.items() if job is not None}
         ledger.add_jobs(left.jobs)
         ledger.note_interrupted(left.jobs)

@@ -11,11 +11,12 @@ local CODES = {missing = -1, no_lock = -2, not_active = -3, children = -4, other
   failed_children = -9}
 
 -- A batch consists of parallel arrays, which are faster than one table for each job. ids and keys: the ids of
--- the jobs, and the keys of their hashes. groups: values that several jobs have in common, {token =, keep =,
--- attempts_made =, dedup_id =, fields =}; for failed jobs also attempts and stacktrace. fields: if the jobs had only
--- the usual fields when they were fetched, how many fields they have had since then. plain: true if the job's hash
--- still has that number of fields, so nobody has given it a parent or a child that failed. codes: nil, or the code
--- for why the job cannot end. "To mark a job" means to set its code.
+-- the jobs, and the keys of their hashes. groups: for each job, a table {token =, keep =, attempts_made =,
+-- dedup_id =, fields =}, for failed jobs also with attempts and stacktrace; jobs with equal values share one table.
+-- fields: how many fields the hash has had since the fetch, if it had only the usual fields before; else false or
+-- nil. plain: true if the hash still has that number of fields; then nobody has given the job a parent, and none of
+-- its children has failed. codes: for each job, nil or the code for why it cannot end. "To mark a job" means to
+-- set its code.
 
 -- Marks jobs whose hash is gone, and finds the plain jobs.
 local function check_hashes(batch)
@@ -88,8 +89,8 @@ local function unlock(base, batch)
   return ids
 end
 
--- Takes the unmarked jobs out of active; ids: their ids. Usually the oldest active jobs end, and they are at the
--- tail of the list.
+-- Takes the unmarked jobs out of active, and marks each job that is not there. ids: the ids of the unmarked jobs.
+-- The jobs that end are usually the oldest in active. These are the tail of the list, which one LTRIM removes.
 local function leave_active_together(base, batch, ids)
   local active, count = base .. "active", #ids
   if count > 1 then
@@ -116,10 +117,10 @@ local function leave_active_together(base, batch, ids)
   end
 end
 
--- now_text: epoch ms. kind: "completed" or "failed"; at most 250 jobs. max_metrics: minutes of metrics kept, or nil.
--- max_len: see max_events. Answers a table with, for each job that has not ended, its position and why: a code of
--- wire format 5, or the text of an error. After an error, the job is back in active without a lock, so that the
--- stalled check makes it run again.
+-- now_text: epoch ms. kind: "completed" or "failed". ids: of at most 250 jobs. max_metrics: minutes of metrics
+-- kept, or nil. max_len: see max_events. Answers a table. Its keys are the positions in ids of the jobs that have
+-- not ended. Its values are the reasons: a code of wire format 5, or the text of an error. After an error, the job
+-- is back in active without a lock; the stalled check then makes the job run again.
 local function settle(base, now_text, kind, ids, values, groups, max_metrics, max_len)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"
