@@ -146,6 +146,7 @@ def test_a_job_without_a_record_has_null_everywhere() -> None:
         ("data. = 5", 1, "no such field"),
         ("state.x = 5", 1, "no such field"),
         ("id = 'x", 6, "quotation mark"),
+        ("id = 'x" + r"\"" * 50_000, 6, "quotation mark"),
         ("id = 5 and", 11, "a field"),
         ("and = 5", 1, "a field"),
         ("id < true", 6, "< needs a number or text, not true"),

@@ -50,7 +50,8 @@ _TOKEN = re.compile(
     r"""(?:
       (?P<op>!=|<=|>=|==|=|<|>|~)
     | (?P<paren>[()])
-    | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    | (?P<text>"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')
+    | (?P<unclosed>["'].*)  # The rest, so that it is not searched again at each quotation mark.
     | (?P<word>[^\s()"'=!<>~]+)
     | (?P<bad>\S)
     )""",
@@ -299,7 +300,7 @@ class _Parser:
             text = re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
             return _Value(text, text)
         if token.kind != "word" or token.text.lower() in _KEYWORDS:
-            if token.kind == "bad" and token.text in "\"'":
+            if token.kind == "unclosed":
                 raise self._error("this quotation mark is not closed", token)
             raise self._error("expected a value here", token)
         value = _literal(token.text)
