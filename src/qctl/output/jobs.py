@@ -204,8 +204,9 @@ def facts(job: JobDetail, now: datetime, prefix: str) -> Iterator[tuple[str, str
     yield "priority", str(job.priority) if job.priority else None
     yield "worker", job.worker
     if job.held_by is not None:
-        of = f", {job.held_by.process}" if job.held_by.process else ""
-        yield "process", f"pid {job.held_by.pid} on {job.held_by.host}{of}"
+        held = job.held_by
+        of = f", {held.process}" if held.process else ""
+        yield "process", f"pid {'?' if held.pid is None else held.pid} on {held.host}{of}"
     if job.lock_token is not None:
         left = "" if job.lock_ttl_ms is None else f", {job.lock_ttl_ms / 1000:.1f} s left"
         yield "lock", f"{job.lock_token}{left}"

@@ -356,7 +356,7 @@ WORKERS: tuple[Column[WorkerStatus], ...] = (
     Column("CPU", lambda w: if_known(_percent, w.cpu_percent), right=True),
     Column("MEMORY", lambda w: if_known(size, w.rss_bytes), right=True, short="MEM"),
     Column("JOBS", lambda w: if_known(len, w.jobs), right=True),
-    Column("AGE", lambda w: short_duration(w.age_s), right=True),
+    Column("AGE", lambda w: if_known(short_duration, w.age_s) or "?", right=True),
 )
 
 

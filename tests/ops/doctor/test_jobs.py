@@ -80,6 +80,8 @@ def test_a_worker_of_qctls_own_whose_process_has_died(client: Client, worker: Cl
     put(client, "1", "active", lock="own-1:3", pb="w2")
     heartbeats.beat(client, beat, 1)
     assert found(client, "gone-workers")[0].severity == "info"
+    client.call("HSET", "qctl:worker:own-1", "pid", "unreadable")
+    assert found(client, "gone-workers")[0].severity == "info"
     heartbeats.beat(client, replace(beat, pid=ended.pid), 1)
     (finding,) = found(client, "gone-workers")
     assert finding.severity == "warning"

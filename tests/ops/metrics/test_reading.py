@@ -150,6 +150,9 @@ def test_own_workers_by_queue_and_target(client: Client, most: int) -> None:
         OwnWorkers("q00", "bull", "qctl:w", 2, 10, 3, 24),
         OwnWorkers(last.name, last.prefix, "", 1, 5, 3, 12),
     }
+    client.call("HDEL", "qctl:worker:b", "busy", "failed")
+    one = next(row for row in read(client, QueueLabels(most)).own_workers if row.target)
+    assert (one.workers, one.slots, one.busy, one.done) == (2, 10, None, None)
 
 
 def test_own_workers_that_may_not_be_seen_are_not_called_absent(

@@ -66,6 +66,16 @@ def test_one_that_is_leaving_is_shown_with_its_jobs(
     row = report.workers[1]
     assert (row.address, row.jobs, row.quiet, row.pid) == (None, ("1",), True, 4712)
     assert "(leaving)" in workers_text(report, width=200, colour=False)
+    # What cannot be read is unknown.
+    client.call("HSET", "qctl:worker:own-2", "pid", "x", "started", "", "quiet", "2", "failed", "y")
+    report = look(client, redis_url, "q")
+    row = report.workers[1]
+    assert (row.pid, row.age_s, row.started_at, row.quiet, row.jobs_done) == (None,) * 5
+    shown = workers_text(report, width=200, colour=False)
+    assert next(line for line in shown.splitlines() if "far-4712-0" in line).split()[-1] == "?"
+    held = show_job(client, Q, "1").held_by
+    assert held is not None
+    assert (held.host, held.pid) == ("far", None)
 
 
 def test_names_that_several_have_are_not_guessed(

@@ -57,6 +57,8 @@ def test_rubbish_is_no_worker(store: Client) -> None:
     store.call("HSET", "qctl:worker:partial", "host", "h", "pid", "no number")
     found = {beat.owner: beat for beat in read_all(store, "my prefix")}
     assert set(found) == {BEAT.owner, "partial"}
-    assert (found["partial"].host, found["partial"].pid) == ("h", 0)
+    partial = found["partial"]
+    assert (partial.host, partial.pid, partial.busy, partial.quiet) == ("h", None, None, None)
+    assert partial.jobs_done is None
     store.call("SET", "qctl:workers:bull", "x")
     assert owner_of(None) == owner_of("") == ""

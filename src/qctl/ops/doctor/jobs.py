@@ -339,5 +339,5 @@ def _of_dead_workers(exam: Examination, jobs: Sequence[ActiveJob]) -> list[Activ
         # This Redis user may read the queues, but perhaps not qctl's keys.
         return []
     here = [beat for beat in beats.values() if beat.host == socket.gethostname()]
-    dead = {beat.owner for beat in here if read_birth_s(beat.pid) is None}
+    dead = {beat.owner for beat in here if beat.pid is not None and read_birth_s(beat.pid) is None}
     return [job for job in jobs if heartbeats.owner_of(job.lock_token) in dead]

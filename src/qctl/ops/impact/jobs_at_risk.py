@@ -169,7 +169,7 @@ def _lives_here(beat: Heartbeat) -> bool:
     A container may have the host's name but its own pids, so the pid alone proves nothing. The
     process that has this pid on this host must also have started just before the worker.
     """
-    if beat.host != socket.gethostname():
+    if beat.host != socket.gethostname() or beat.pid is None or beat.started_ms is None:
         return False
     import psutil  # noqa: PLC0415 - only where qctl's workers run
 

@@ -135,10 +135,13 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class HeldBy:
-    """Where a qctl worker runs a job; ``process`` is a target such as ``qctl:mail``, or None."""
+    """Where a qctl worker runs a job; ``process`` is a target such as ``qctl:mail``, or None.
+
+    ``pid`` is None if unknown.
+    """
 
     host: str
-    pid: int
+    pid: int | None
     process: str | None
 
 

@@ -69,15 +69,17 @@ class OwnWorkers:
         slots: how many jobs the workers can run at once.
         busy: how many jobs the workers run now.
         done: how many jobs have ended in these workers.
+
+    These figures are None if they are unknown of one of the workers.
     """
 
     queue: str
     prefix: str
     target: str
     workers: int
-    slots: int
-    busy: int
-    done: int
+    slots: int | None
+    busy: int | None
+    done: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,9 +299,19 @@ def _own_workers(beats: Sequence[Heartbeat], labels: QueueLabels) -> tuple[OwnWo
             prefix=label.prefix,
             target=target,
             workers=len(group),
-            slots=sum(beat.concurrency for beat in group),
-            busy=sum(beat.busy for beat in group),
-            done=sum(beat.completed + beat.failed for beat in group),
+            slots=_total(beat.concurrency for beat in group),
+            busy=_total(beat.busy for beat in group),
+            done=_total(beat.jobs_done for beat in group),
         )
         for (label, target), group in sorted(groups.items())
     )
+
+
+def _total(numbers: Iterable[int | None]) -> int | None:
+    """A sum; None if one of the numbers is unknown."""
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total

@@ -61,7 +61,7 @@ def _by_heartbeat(
     return {
         (QueueKeys(beat.prefix, beat.queue), beat.name): processes[beat.pid]
         for beat in beats
-        if beat.host == host and beat.pid in processes
+        if beat.host == host and beat.pid is not None and beat.pid in processes
     }
 
 

@@ -50,7 +50,8 @@ class WorkerStatus:
         cpu_percent: of that managed process.
         rss_bytes: from the heartbeat; without a heartbeat, of that managed process.
         jobs: ids of the worker's active jobs; None if unknown.
-        age_s: seconds since the worker connected; without a connection, since the worker started.
+        age_s: seconds since the worker connected; without a connection, since the worker started;
+            None if unknown.
         host, started_at, quiet, jobs_done: only for qctl's own workers: where the worker runs, when
             it started, whether it has stopped taking jobs, and how many jobs it has ended.
     """
@@ -64,7 +65,7 @@ class WorkerStatus:
     cpu_percent: float | None = None
     rss_bytes: int | None = None
     jobs: tuple[str, ...] | None = None
-    age_s: int = 0
+    age_s: int | None = None
     host: str | None = None
     started_at: datetime | None = None
     quiet: bool | None = None
@@ -162,7 +163,9 @@ def inspect_workers(
             )
         rows.append(_add_heartbeat(row, beat) if beat else row)
     for beat in unconnected:
-        age_s = max(int(time.time() - beat.started_ms / 1000), 0)
+        age_s = None
+        if beat.started_ms is not None:
+            age_s = max(int(time.time() - beat.started_ms / 1000), 0)
         row = WorkerStatus(
             queue=beat.queue,
             prefix=beat.prefix,
@@ -207,7 +210,7 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
         host=beat.host,
         started_at=utc_datetime(beat.started_ms),
         quiet=beat.quiet,
-        jobs_done=beat.completed + beat.failed,
+        jobs_done=beat.jobs_done,
     )
 
 

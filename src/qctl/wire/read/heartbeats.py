@@ -32,6 +32,8 @@ _TEXTS = {"host", "process", "prefix", "queue", "name"}
 class Heartbeat:
     """One of qctl's workers as it was at its last beat, at most 15 seconds ago.
 
+    A number that cannot be read is None.
+
     Args:
         owner: the first part of all lock tokens of the worker; a colon follows.
         host, pid: host name and pid of the worker's process.
@@ -46,18 +48,25 @@ class Heartbeat:
 
     owner: str
     host: str
-    pid: int
+    pid: int | None
     target: str
     prefix: str
     queue: str
     name: str
-    started_ms: int
-    concurrency: int
-    busy: int
-    quiet: bool
-    completed: int
-    failed: int
-    rss_bytes: int
+    started_ms: int | None
+    concurrency: int | None
+    busy: int | None
+    quiet: bool | None
+    completed: int | None
+    failed: int | None
+    rss_bytes: int | None
+
+    @property
+    def jobs_done(self) -> int | None:
+        """How many jobs ended in this worker."""
+        if self.completed is None or self.failed is None:
+            return None
+        return self.completed + self.failed
 
 
 def beat(client: Client, heartbeat: Heartbeat, now_ms: int) -> None:
@@ -68,7 +77,7 @@ def beat(client: Client, heartbeat: Heartbeat, now_ms: int) -> None:
     """
     owner, *values = astuple(heartbeat)
     key, index = worker_heartbeat(owner), worker_index(heartbeat.prefix)
-    fields = dict(zip(_FIELDS, values, strict=True)) | {"quiet": int(heartbeat.quiet)}
+    fields = dict(zip(_FIELDS, values, strict=True)) | {"quiet": int(bool(heartbeat.quiet))}
     commands: list[tuple[Arg, ...]] = [
         ("HSET", key, *chain.from_iterable(fields.items())),
         ("EXPIRE", key, TTL_S),
@@ -107,9 +116,9 @@ def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
         if row[0] is None:
             continue
         values: dict[str, Any] = {
-            field: (text or "") if field in _TEXTS else to_int(text) or 0
+            field: (text or "") if field in _TEXTS else to_int(text)
             for field, text in zip(_FIELDS, row, strict=True)
         }
-        values["quiet"] = values["quiet"] == 1
+        values["quiet"] = {0: False, 1: True}.get(values["quiet"])
         found[owner] = Heartbeat(owner, *values.values())
     return found
