@@ -254,6 +254,8 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
     # Redis 7 omits the code NOPERM inside a script.
     "The user executing the script can't": _EXPLANATIONS["NOPERM"],
+    # Before AUTH, Redis refuses long commands without a look at them.
+    "Protocol error: unauthenticated": _EXPLANATIONS["NOAUTH"],
     "unknown command 'SENTINEL'": (
         "the server is a Redis, not a sentinel",
         "name the sentinels (usually port 26379), or use redis://HOST:PORT/DB",

@@ -220,6 +220,10 @@ def test_passwords(start_redis: Callable[..., RedisServer]) -> None:
         assert caught.value.code == code
         assert caught.value.exit_status == ExitStatus.UNREACHABLE
         assert "s3cretive" not in "".join(traceback.format_exception(caught.value))
+    # Redis refuses a long command before it looks for the password.
+    for command in (("MGET", *"abcdefghijkl"), ("SET", "a", "b" * 3_000_000)):
+        with open_client(server.url) as client, pytest.raises(ReplyError, match="for a password"):
+            client.call(*command)
 
 
 def test_a_unix_socket(start_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
