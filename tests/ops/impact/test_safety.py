@@ -33,6 +33,13 @@ def test_a_good_one() -> None:
     assert answer.replica_of is None
 
 
+@pytest.mark.parametrize(
+    ("fsync", "loss_s"), [("always", 0.0), ("everysec", 1.0), ("no", 30.0), ("other", None)]
+)
+def test_how_much_each_way_of_writing_loses(fsync: str, loss_s: float | None) -> None:
+    assert told(aof_fsync=fsync).loss_s == loss_s
+
+
 def test_snapshots_lose_what_came_after_them() -> None:
     answer = told(aof_enabled=False, clock_ahead_ms=5000)
     assert (answer.persistence, answer.loss_s, answer.rdb_changes) == ("rdb", 95.0, 7)
