@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,41 @@ def open_to_others(*tops: Path) -> dict[str, str]:
     assert found
     modes = {str(path): stat.S_IMODE(path.lstat().st_mode) for path in found}
     return {path: oct(mode) for path, mode in modes.items() if mode & 0o077}
+
+
+# Calls that create something with the rights that the umask leaves.
+MAKERS = {"mkdir", "makedirs", "write_text", "write_bytes", "touch", "mkfifo", "mknod", "bind"}
+# The reference is written into a checkout; the other is inspect.Signature.bind.
+EXEMPT = {"private.py", "cli/reference.py", "runtime/api/lifespan.py"}
+
+
+def test_nothing_else_creates_files() -> None:
+    """All that creates a file, folder or socket is in ``qctl.private``."""
+    src = Path(private.__file__).parent
+    found = []
+    for path in sorted(src.rglob("*.py")):
+        name = path.relative_to(src).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())) if name not in EXEMPT else ():
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if (called and node.func.attr in MAKERS) or _creates(node):
+                found.append(f"{name}:{node.lineno}")
+    assert found == []
+
+
+def _creates(node: ast.AST) -> bool:
+    """``os.O_CREAT``; ``open`` with a mode that writes; a server on the path of a socket."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "O_CREAT"
+    if not isinstance(node, ast.Call):
+        return False
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    if name == "start_unix_server":
+        return not any(each.arg == "sock" for each in node.keywords)
+    modes = [each.value for each in node.args if isinstance(each, ast.Constant)]
+    return name == "open" and any(
+        isinstance(mode, str) and re.fullmatch("[wax+][bt+]*|r[bt]*[+][bt]*", mode)
+        for mode in modes
+    )
 
 
 def test_what_commands_write_with_no_umask(

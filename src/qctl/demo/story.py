@@ -17,6 +17,7 @@ from qctl.demo.record import SCHEDULER, Proof, Run
 from qctl.demo.stage import Stage
 from qctl.errors import FailedError
 from qctl.ops.processes.suggest import quoted
+from qctl.private import open_file
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -56,7 +57,7 @@ class _Story:
         self._producer = producer
         self._keys = QueueKeys(stage.prefix, QUEUE)
         self._file = stage.folder / record.RECORD_FILE
-        self._file.touch(mode=0o600)
+        os.close(open_file(self._file, os.O_WRONLY))
         self._killed_pid = 0
 
     def run(self) -> Proof:

@@ -32,6 +32,7 @@ from qctl.connection.embedded.server import LOCK_FILE, START_TIMEOUT_S, STATE_FI
 from qctl.connection.info import parse_info, product
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UnreachableError
+from qctl.private import open_file
 
 # The path of a unix socket may have 104 bytes on macOS, 108 on Linux.
 _MAX_SOCKET_PATH_BYTES = 100
@@ -169,7 +170,9 @@ class Keeper:
 
     def _publish(self) -> None:
         draft = self._folder / f"{STATE_FILE}.new"
-        draft.write_text(json.dumps(self._record), encoding="utf-8")
+        descriptor = open_file(draft, os.O_TRUNC | os.O_WRONLY)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(self._record, file)
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:

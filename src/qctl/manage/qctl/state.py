@@ -165,7 +165,8 @@ class MasterFolder:
         if raw is None:
             self._state.unlink(missing_ok=True)
         else:
-            self._state.write_bytes(raw)
+            with os.fdopen(open_file(self._state, os.O_TRUNC | os.O_WRONLY), "wb") as file:
+                file.write(raw)
 
     def read(self) -> MasterState | None:
         """The state of the master that runs or ran last; None without a readable state file."""
