@@ -32,6 +32,7 @@ from qctl.connection.embedded.server import (
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import UnreachableError, UsageError
 from tests.labs.jobs import discovered
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 
 
@@ -360,9 +361,7 @@ def test_folders_that_cannot_be(path: str, tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "redis-server"
-    script.write_text("#!/bin/sh\necho no memory for you\nexit 1\n")
-    script.chmod(0o755)
+    write_script(tmp_path / "redis-server", "echo no memory for you\nexit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     for start, hint in (
         (partial(start_kept, tmp_path / "d"), f"see {tmp_path / 'd/redis.log'}"),

@@ -15,6 +15,7 @@ from tests.labs.docker_engine import Engine
 from tests.labs.drains import SECRET, Done, Lab, Running, is_alive, open_lab
 from tests.labs.node import HERE, node
 from tests.labs.pm2 import Pm2
+from tests.labs.scripts import write_script
 from tests.labs.servers import RedisServer
 
 
@@ -161,7 +162,7 @@ def test_a_shell_as_pid_1(docker: Containers, lab: Lab) -> None:
 
 def test_a_docker_that_hangs(docker: Containers, lab: Lab) -> None:
     docker.worker()
-    script(lab.folder / "docker", "sleep 60")
+    write_script(lab.folder / "docker", "sleep 60")
     path = f"{lab.folder}{os.pathsep}{lab.env['PATH']}"
     status = docker.qctl("status", "--json", env={"PATH": path})
     assert status.code == 0
@@ -175,7 +176,7 @@ def test_an_engine_on_another_host(docker: Containers, lab: Lab) -> None:
     """Its pids mean nothing here, so the end of the old process would not be seen."""
     docker.worker()
     real = shutil.which("docker")
-    script(lab.folder / "docker", f'{real} "$@" | sed \'s/"pid":[0-9]*/"pid":1/\'')
+    write_script(lab.folder / "docker", f'{real} "$@" | sed \'s/"pid":[0-9]*/"pid":1/\'')
     path = f"{lab.folder}{os.pathsep}{lab.env['PATH']}"
     done = docker.qctl("drain", "q", "--then-restart", "--target", "docker:worker",
                        env={"PATH": path})  # fmt: skip
@@ -188,12 +189,6 @@ def test_the_environment_never_leaves_docker(docker: Containers) -> None:
     answer = docker.engine.docker("inspect", "--format", TEMPLATE, "secret")
     assert to_container(answer).process.name == "secret"
     assert SECRET not in answer
-
-
-def script(file: Path, command: str) -> None:
-    """Write a program for a folder of PATH."""
-    file.write_text(f"#!/bin/sh\n{command}\n")
-    file.chmod(0o755)
 
 
 def test_a_roll_of_an_app_that_ignores_the_signal(docker: Containers, lab: Lab) -> None:

@@ -24,6 +24,7 @@ from tests.labs.drains import Done, Lab, Running
 from tests.labs.kubernetes_stub import Cluster
 from tests.labs.node import HERE, MODULES, node
 from tests.labs.recipes import QUEUE, Recipe, path_with, recipe
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 from tests.labs.systemd_container import Machine
 
@@ -325,9 +326,7 @@ def shop(lab: Lab, tmp_path: Path) -> Path:
         (folder / "worker.js").write_text(script)
     (root / "current").symlink_to("releases/41")
     (root / "bin").mkdir()
-    pm2 = root / "bin/pm2"
-    pm2.write_text(f'#!/bin/sh\nexec {" ".join(node())} {MODULES}/pm2/bin/pm2 "$@"\n')
-    pm2.chmod(0o755)
+    write_script(root / "bin/pm2", f'exec {" ".join(node())} {MODULES}/pm2/bin/pm2 "$@"')
     scripts = recipe("Capistrano and other symlink deployments")
     scripts.write_scripts(root / "bin", {"/srv/shop": str(root)})
     env = {"REDIS_PORT": lab.server.port, "QUEUES": QUEUE, "CONCURRENCY": 5}
@@ -385,9 +384,9 @@ def test_a_release_that_crashes_is_rolled_back(lab: Lab, shop: Path) -> None:
 def checkout(lab: Lab) -> Path:
     """A checkout with a `deploy.sh` that restarts the workers."""
     lab.app(queues=QUEUE, concurrency=5, instances=2)
-    script = lab.folder / "deploy.sh"
-    script.write_text(f"#!/bin/sh\nexec {' '.join(node())} {MODULES}/pm2/bin/pm2 restart app\n")
-    script.chmod(0o755)
+    write_script(
+        lab.folder / "deploy.sh", f"exec {' '.join(node())} {MODULES}/pm2/bin/pm2 restart app"
+    )
     return lab.folder
 
 

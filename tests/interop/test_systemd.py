@@ -11,6 +11,7 @@ import pytest
 from tests.labs.docker_engine import worker_command
 from tests.labs.drains import Done, Lab, is_alive
 from tests.labs.managed_by_systemd import SystemdApp
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 from tests.labs.systemd_container import Machine
 
@@ -125,9 +126,7 @@ def test_a_user_manager_that_does_not_run(machine: Machine, lab: Lab) -> None:
 def test_a_systemctl_that_hangs(app: SystemdApp, machine: Machine, lab: Lab) -> None:
     app.unit("one", {})
     lab.wait_workers()
-    script = lab.folder / "systemctl"
-    script.write_text("#!/bin/sh\nexec sleep 100\n")
-    script.chmod(0o755)
+    write_script(lab.folder / "systemctl", "exec sleep 100")
     env = {"QCTL_REDIS_URL": lab.url, "PATH": f"{lab.folder}:/usr/bin:/bin", "XDG_RUNTIME_DIR": ""}
     done = machine.qctl("status", env=env)
     assert done.returncode == 0, done.stderr

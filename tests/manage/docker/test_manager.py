@@ -13,6 +13,7 @@ from qctl.errors import ManagerUnreachableError, NotFoundError, RefusedError
 from qctl.manage.docker.manager import Docker
 from qctl.manage.tool import ToolFailedError
 from tests.labs.docker_rows import ROW
+from tests.labs.scripts import write_script
 
 ID = ROW["id"]
 LISTED = f"{ID}\tshop-worker-2,web/alias\tshop\tworker\tFalse\n"
@@ -29,11 +30,10 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
         (tmp_path / "ps").write_text(listed)
         text = inspected if isinstance(inspected, str) else json.dumps(inspected) + "\n"
         (tmp_path / "inspect").write_text(text)
-        script = tmp_path / "docker"
-        script.write_text(
-            f'#!/bin/sh\ncd {tmp_path}\nif [ "$1" = inspect ]; then :; {before}\nfi\ncat "$1"\n'
+        write_script(
+            tmp_path / "docker",
+            f'cd {tmp_path}\nif [ "$1" = inspect ]; then :; {before}\nfi\ncat "$1"',
         )
-        script.chmod(0o755)
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     return write

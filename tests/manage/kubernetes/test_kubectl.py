@@ -8,6 +8,7 @@ import pytest
 from qctl.errors import ManagerUnreachableError
 from qctl.manage.kubernetes.manager import Kubernetes
 from tests.labs.drains import SECRET
+from tests.labs.scripts import write_script
 
 LOG = "E1130 16:25:03.123456     123 memcache.go:265] couldn't get current server API group list"
 
@@ -22,8 +23,7 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def error_of(
     script: Path, text: str, context: str = "", **options: float
 ) -> ManagerUnreachableError:
-    script.write_text(f"#!/bin/sh\n{text}\n")
-    script.chmod(0o700)
+    write_script(script, text)
     with pytest.raises(ManagerUnreachableError) as caught:
         Kubernetes(context, **options).find("deploy/emails")
     assert caught.value.hint

@@ -20,6 +20,7 @@ from qctl.manage.pm2.rpc import encode
 from tests.labs.node import MODULES, node
 from tests.labs.pm2 import Pm2 as RealPm2
 from tests.labs.pm2_rows import HIDDEN, answering, read_request
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 
 Start = Callable[[Callable[[socket.socket], None]], Path]
@@ -31,9 +32,7 @@ def pm2_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts a shell script named ``pm2`` on PATH."""
 
     def put(script: str) -> None:
-        command = tmp_path / "pm2"
-        command.write_text(f"#!/bin/sh\n{script}\n")
-        command.chmod(0o755)
+        write_script(tmp_path / "pm2", script)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     return put

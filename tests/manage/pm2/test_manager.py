@@ -19,6 +19,7 @@ from qctl.manage.pm2.manager import Pm2
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from tests.labs.pm2 import Pm2 as RealPm2
 from tests.labs.pm2_rows import answering, processes, row
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 
 HIDDEN = "hunter2-secret"
@@ -262,8 +263,7 @@ def test_a_daemon_that_ends_during_a_restart(real_pm2: RealPm2) -> None:
 def test_no_daemon_and_none_is_started(short_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = short_home / "bin"
     commands.mkdir()
-    (commands / "pm2").write_text("#!/bin/sh\n: > $PM2_HOME/ran\n")
-    (commands / "pm2").chmod(0o755)
+    write_script(commands / "pm2", ": > $PM2_HOME/ran")
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     manager = Pm2(short_home)
     (process,) = processes(row(0, "a"))

@@ -16,6 +16,7 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.manage.systemd.calls import RestartJob
 from qctl.manage.systemd.manager import Systemd
 from qctl.manage.systemd.presence import is_present
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 
 Script = Callable[[str], None]
@@ -31,9 +32,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts a shell script named ``systemctl`` on PATH."""
 
     def put(script: str) -> None:
-        command = tmp_path / "systemctl"
-        command.write_text(f"#!/bin/sh\n{script}\n")
-        command.chmod(0o755)
+        write_script(tmp_path / "systemctl", script)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     return put

@@ -24,6 +24,7 @@ from qctl.wire.read.clients import client_name
 from qctl.wire.read.discovery import Survey
 from tests.labs.clients import Counting
 from tests.labs.jobs import make_queue
+from tests.labs.scripts import write_script
 from tests.labs.servers import wait_until
 
 ADDRESS = Address()
@@ -286,12 +287,11 @@ def test_a_scan_in_the_background_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     task, go, done = tmp_path / "task", tmp_path / "go", tmp_path / "done"
-    slow = tmp_path / "python"
-    slow.write_text(
-        f"#!/bin/sh\ncat > {task}.new && mv {task}.new {task}\n"
-        f"until test -e {go} || test $((i += 1)) -gt 300; do sleep 0.1; done\ntouch {done}\n"
+    slow = write_script(
+        tmp_path / "python",
+        f"cat > {task}.new && mv {task}.new {task}\n"
+        f"until test -e {go} || test $((i += 1)) -gt 300; do sleep 0.1; done\ntouch {done}",
     )
-    slow.chmod(0o755)
     monkeypatch.setattr(known.sys, "executable", str(slow))
     cache = QueueNameCache(tmp_path, ADDRESS, only("bull"))
     cache.scan_in_background()
