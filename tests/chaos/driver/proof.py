@@ -148,6 +148,9 @@ def _check_report(
         rows = ledger.get(job["id"], [])
         before = [row for row in rows if row["at"] <= over]
         wanted = {"completed": "end", "failed": "fail", "retried": "fail"}.get(job["result"])
+        if job["result"] == "retried" and not _had_started(each, rows):
+            # Its worker was not told that it got the job, and has given it back.
+            continue
         if wanted and not any(row["ev"] == wanted for row in before):
             yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"
     yield from _check_active(report, each, ledger)
@@ -183,6 +186,12 @@ def _times(each: Ran) -> dict[str, float]:
     """When a command printed each step; the last time of each."""
     pairs = zip(each.running.steps(), each.running.arrivals, strict=False)
     return {step["step"]: at for step, at in pairs}
+
+
+def _had_started(each: Ran, rows: list[Row]) -> bool:
+    """Whether a job had started when a drain had paused its queue."""
+    paused = _times(each).get("paused", each.running.arrivals[0])
+    return any(row["at"] <= paused for row in rows)
 
 
 def _cut_while_paused(each: Ran, ledger: Ledger, hits: list[Hit]) -> set[str]:

@@ -30,16 +30,27 @@ from tests.labs.drains import Lab, Running, cmdline, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
+from tests.labs.unsteady_proxy import UnsteadyProxy
 
 # A job whose worker was killed runs again after at most the sum of these.
 LOCK_MS = 4000
 STALLED_MS = 1000
 LOCK_S = (LOCK_MS + STALLED_MS) / 1000
 CHILDREN = 2
-_COMMON = ("--enable-debug-command", "yes")
-# The kinds of Redis. "always" forgets nothing that it has acknowledged.
+# qctl's commands have a user of their own, whose rights can be taken away.
+QCTL_USER = "qctl"
+_COMMON = (
+    *("--enable-debug-command", "yes"),
+    *("--user", QCTL_USER, "on", ">pw", "~*", "&*", "+@all"),
+)
+_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always", *_COMMON)
+# The kinds of Redis. "always" forgets nothing that it has acknowledged, "everysec" what it was sent
+# in the last two seconds, "none" everything. Of "proxied", qctl and its workers use a proxy.
 REDIS: dict[str, tuple[str, ...]] = {
-    "always": ("--appendonly", "yes", "--appendfsync", "always", *_COMMON),
+    "always": _ALWAYS,
+    "everysec": ("--appendonly", "yes", "--appendfsync", "everysec", *_COMMON),
+    "none": _COMMON,
+    "proxied": _ALWAYS,
 }
 FLAGS = ("crash", "exit", "boot", "hang")
 
@@ -55,6 +66,7 @@ class Stage:
         beside: the words of other commands of qctl that ran beside those of the round, and each.
         stopped: processes that got SIGSTOP and no SIGCONT.
         completions: how many events say that a job has completed, as far as they are read.
+        proxy: between Redis and qctl with its workers; None if there is none.
         redis_turn: held by a fault that stops Redis, until it runs again.
     """
 
@@ -76,6 +88,7 @@ class Stage:
         self.ledger.touch()
         # A socket's path must be short.
         self.state = Path(tempfile.mkdtemp(prefix="qc-", dir="/tmp"))
+        self.proxy = UnsteadyProxy(self.server.port) if scene.redis == "proxied" else None
         self.clock = Clock()
         self.clock.start()
         self._python = PythonProducer(lab.url, Random(chance.random()), 0.06)
@@ -105,7 +118,15 @@ class Stage:
         folder = str(Path(__file__).parents[3])
         # Not from the environment of this program: `qctl worker` shows where an app was started.
         own = {"XDG_STATE_HOME": str(self.state), "PYTHONPATH": folder}
-        return {**own, **self.app_env, **self.app.qctl_env()}
+        url = {"QCTL_REDIS_URL": self._url(QCTL_USER, "pw")}
+        return {**own, **url, **self.app_env, **self.app.qctl_env()}
+
+    def _url(self, user: str = "", password: str = "") -> str:
+        """The URL that qctl uses."""
+        url = self.server.url_for(user, password)
+        return (
+            url if not self.proxy else url.replace(f":{self.server.port}/", f":{self.proxy.port}/")
+        )
 
     def start(self) -> None:
         """Start the workers, then the producers."""
@@ -132,7 +153,7 @@ class Stage:
     def start_master(self) -> None:
         app = "tests.chaos.driver.app:worker"
         words = ("worker", "start", "w", app, "--processes", str(CHILDREN))
-        done = self.lab.qctl(*words, env=self.qctl_env)
+        done = self.lab.qctl(*words, env={**self.qctl_env, "QCTL_REDIS_URL": self._url()})
         if done.code:
             raise RuntimeError(f"qctl worker start: {done.err}")
 
@@ -266,6 +287,8 @@ class Stage:
         self.clock.stop()
         self._continue()
         self.app.close()
+        if self.proxy:
+            self.proxy.close()
         if master := self.master:
             end_tree(master)
         shutil.rmtree(self.state, ignore_errors=True)

@@ -26,7 +26,15 @@ alone, so that a seed repeats them.
 
 from __future__ import annotations
 
-from tests.chaos.driver.faults import apps, managers, operators, processes, redis
+from tests.chaos.driver.faults import (
+    apps,
+    managers,
+    network,
+    operators,
+    processes,
+    redis,
+    refusals,
+)
 from tests.chaos.driver.faults.base import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -35,4 +43,6 @@ FAULTS: dict[str, Fault] = {
     **apps.FAULTS,
     **operators.FAULTS,
     **redis.FAULTS,
+    **refusals.FAULTS,
+    **network.FAULTS,
 }
