@@ -213,7 +213,10 @@ class Running:
 
     def finish(self) -> Done:
         """Wait for its end."""
-        code = self._process.wait(QCTL_TIMEOUT_S)
+        try:
+            code = self._process.wait(QCTL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"qctl did not end within {QCTL_TIMEOUT_S:g} s: {self.said}{self.remarks}")
         self._join()
         done = Done(code, "".join(self._out), "".join(self._err))
         assert SECRET not in done.out + done.err
