@@ -40,7 +40,8 @@ def test_under_pm2_they_are_known_to_finish(master_lab: MasterLab, pm2: Pm2) -> 
         kill_timeout=35_000,
     )
     have_run(master_lab, 5)
-    ids = master_lab.add(2, s=4)
+    # Longer than `qctl impact` takes on a machine that is busy.
+    ids = master_lab.add(2, s=8)
     master_lab.wait_started(*ids)
     told = ask(master_lab, PM2_HOME=str(pm2.home))
     assert (told["target"], told["handles_signal"], told["kill_after_s"]) == (
