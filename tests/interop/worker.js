@@ -24,6 +24,7 @@
 //   CRASH_IF        … only when this file exists, as BOOT_IF
 //   EXIT_IF         after CRASH_MS, if this file exists at the start, exit with 0
 //   HANG_IF         while this file exists, ignore stop signals
+//   CLOCK_STEP      while this file exists, Date.now is wrong by the milliseconds in it
 //   HANDLE_SIGUSR2  1: exit with 0 at once
 //   DIE_IF          if this file exists, throw once CLIENT LIST has shown the workers twice
 //   SOURCE_IP       the address to connect from, as a container has its own
@@ -39,6 +40,16 @@ if (env.SOURCE_IP) {
   const net = require("node:net");
   const connect = net.createConnection;
   net.createConnection = (to, ...more) => connect({ ...to, localAddress: env.SOURCE_IP }, ...more);
+}
+if (env.CLOCK_STEP) {
+  const now = Date.now;
+  Date.now = () => {
+    try {
+      return now() + Number(fs.readFileSync(env.CLOCK_STEP, "utf8"));
+    } catch {
+      return now();
+    }
+  };
 }
 const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
 const connection = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };

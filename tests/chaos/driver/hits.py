@@ -39,6 +39,11 @@ class Hit:
             first["pid"] in self.pids or self.whose == "all" or (self.whose == "node" and is_node)
         )
 
+    @property
+    def forgets(self) -> bool:
+        """Whether Redis may have forgotten something."""
+        return self.forgets_s < math.inf
+
     def may_forget(self, at: float) -> bool:
         """Whether what Redis acknowledged at this time may be gone."""
         return self.forgets_s <= at <= self.over

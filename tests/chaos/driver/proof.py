@@ -45,11 +45,17 @@ def check_round(
 ) -> Iterator[str]:
     """The violations of a round."""
     ledger = stage.rows()
+    client, keys = stage.lab.client, stage.lab.keys(QUEUE)
+    gone = {
+        job_id: at
+        for job_id, at in acknowledged.items()
+        if job_id not in ledger and not client.call("EXISTS", keys(job_id))
+    }
     hits = [*stage.hits, *stage.repairs, *stage.standstills]
     forgotten = {
         job_id for job_id, at in acknowledged.items() if any(hit.may_forget(at) for hit in hits)
     }
-    yield from _check_states(stage, ledger, acknowledged, forgotten, ran)
+    yield from _check_states(stage, ledger, acknowledged, forgotten, ran, hits)
     yield from check_starts(ledger, hits)
     strangers = ledger.keys() - set(acknowledged) - unsure
     if strangers:
@@ -59,6 +65,8 @@ def check_round(
         yield from _check_command(each)
         if report := _drain_report(each):
             for text in _check_report(report, each, ledger, hits):
+                yield f"{each.name}: {text}"
+            for text in _check_forgotten(report, each, gone, hits):
                 yield f"{each.name}: {text}"
     yield from _check_leftovers(stage)
     yield from _check_doctor(stage)
@@ -70,6 +78,7 @@ def _check_states(
     acknowledged: Mapping[str, float],
     forgotten: set[str],
     ran: list[Ran],
+    hits: list[Hit],
 ) -> Iterator[str]:
     """Each acknowledged job is in exactly one state, and has completed once."""
     client, keys = stage.lab.client, stage.lab.keys(QUEUE)
@@ -81,8 +90,10 @@ def _check_states(
         if job_id in completed and job_id in failed:
             yield f"job {job_id} is both completed and failed"
         elif job_id in completed:
-            if stage.completions[job_id] != 1:
-                yield f"job {job_id} completed {stage.completions[job_id]} times"
+            times = stage.completions.get(job_id, [])
+            kept = [at for at in times if not any(hit.may_forget(at) for hit in hits)]
+            if not times or len(kept) > 1:
+                yield f"job {job_id} completed {len(times)} times, at {times}"
             if not any(row["ev"] == "end" for row in rows):
                 yield f"job {job_id} is completed, and its handler never ended: {_history(rows)}"
         elif job_id in failed:
@@ -136,7 +147,9 @@ def _check_report(
 ) -> Iterator[str]:
     """The drain's report equals the ledger."""
     over = each.running.arrivals[-1]
-    if report["lost"] and not any(hit.forgets_s <= over for hit in hits):
+    begun = each.running.arrivals[0]
+    forgot = [hit for hit in hits if hit.forgets and hit.began <= over and begun <= hit.over]
+    if report["lost"] and not forgot:
         yield f"{report['lost']} jobs reported as lost: {report['jobs']}"
     if each.code == 0 and report["outcome"] not in {"drained", "restarted"}:
         yield f"exit code 0 and outcome {report['outcome']}"
@@ -153,11 +166,16 @@ def _check_report(
             continue
         if wanted and not any(row["ev"] == wanted for row in before):
             yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"
-    yield from _check_active(report, each, ledger)
+    if not forgot:
+        yield from _check_active(report, each, ledger)
     interrupted = {job["id"] for job in report["jobs"] if job["result"] == "interrupted"}
     if interrupted and not hits:
         yield f"jobs {sorted(interrupted)} are reported as interrupted, and there was no fault"
-    if report["interrupted"] is not None and report["outcome"] in {"drained", "restarted"}:
+    if (
+        report["interrupted"] is not None
+        and report["outcome"] in {"drained", "restarted"}
+        and not forgot
+    ):
         missing = _cut_while_paused(each, ledger, hits) - interrupted
         if missing:
             told = {job["id"]: job["result"] for job in report["jobs"]}
@@ -166,6 +184,29 @@ def _check_report(
                 f"{_history(ledger[job_id])}"
                 for job_id in sorted(missing)
             )
+
+
+def _check_forgotten(
+    report: dict[str, Any], each: Ran, gone: Mapping[str, float], hits: list[Hit]
+) -> Iterator[str]:
+    """If Redis forgot jobs between the pause of a drain and its end, no drain says "lost 0".
+
+    Args:
+        gone: jobs that have never run and are gone → when they were acknowledged.
+    """
+    times = _times(each)
+    if report["lost"] != 0 or not {"paused", "drained"} <= times.keys():
+        return
+    forgetting = [hit for hit in hits if hit.forgets]
+    for hit in forgetting:
+        if not times["paused"] <= hit.began <= times["drained"]:
+            continue
+        # If a later fault forgot too, it may be the one that these jobs did not survive.
+        if hit.forgets_s and len(forgetting) > 1:
+            continue
+        held = [job_id for job_id, at in gone.items() if at < times["plan"] and hit.may_forget(at)]
+        if len(held) > report["proof"]["deleted"]:
+            yield f"Redis forgot {len(held)} waiting jobs ({hit.kind}), reported is {report}"
 
 
 def _check_active(report: dict[str, Any], each: Ran, ledger: Ledger) -> Iterator[str]:

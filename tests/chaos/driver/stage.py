@@ -52,7 +52,7 @@ REDIS: dict[str, tuple[str, ...]] = {
     "none": _COMMON,
     "proxied": _ALWAYS,
 }
-FLAGS = ("crash", "exit", "boot", "hang")
+FLAGS = ("crash", "exit", "boot", "hang", "clock")
 
 
 class Stage:
@@ -65,7 +65,8 @@ class Stage:
         repairs: runs that the repair itself cut short.
         beside: the words of other commands of qctl that ran beside those of the round, and each.
         stopped: processes that got SIGSTOP and no SIGCONT.
-        completions: how many events say that a job has completed, as far as they are read.
+        completions: when each job has completed by its events, in seconds since 1970, as far as
+            they are read.
         proxy: between Redis and qctl with its workers; None if there is none.
         redis_turn: held by a fault that stops Redis, until it runs again.
     """
@@ -81,7 +82,7 @@ class Stage:
         self.beside: list[tuple[tuple[str, ...], Running]] = []
         self.stopped: set[int] = set()
         self.redis_turn = Lock()
-        self.completions: Counter[str] = Counter()
+        self.completions: dict[str, list[float]] = {}
         self._last_event = "-"
         self._token = token
         self.ledger = lab.folder / "ledger"
@@ -110,6 +111,7 @@ class Stage:
             "BOOT_MS": "3000",
             "BOOT_IF": str(self.flag("boot")),
             "HANG_IF": str(self.flag("hang")),
+            "CLOCK_STEP": str(self.flag("clock")),
         }
 
     @property
@@ -265,7 +267,8 @@ class Stage:
             self._last_event = f"({event_id}"
             event = dict(zip(flat[::2], flat[1::2], strict=True))
             if event["event"] == "completed":
-                self.completions[event["jobId"]] += 1
+                at_ms = int(event_id.partition("-")[0])
+                self.completions.setdefault(event["jobId"], []).append(at_ms / 1000)
 
     def is_idle(self) -> bool:
         """Whether no job waits, runs or is delayed."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from tests.chaos.driver.faults import (
     apps,
+    clocks,
     managers,
     network,
     operators,
@@ -41,6 +42,7 @@ FAULTS: dict[str, Fault] = {
     **processes.FAULTS,
     **managers.FAULTS,
     **apps.FAULTS,
+    **clocks.FAULTS,
     **operators.FAULTS,
     **redis.FAULTS,
     **refusals.FAULTS,
