@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2.0, help="start no round after that")
     parser.add_argument("--rounds", type=int, default=0, help="so many rounds, however long")
     parser.add_argument("--round", type=int, default=0, help="only the round with this number")
-    parser.add_argument("--lanes", type=int, default=2, help="rounds at the same time")
+    parser.add_argument("--lanes", type=int, default=4, help="rounds at the same time")
     parser.add_argument("--faults", default="", help=f"some of {','.join(FAULTS)}")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -111,7 +111,7 @@ class ByCommand(Pm2App):
 class SupervisordApp:
     """The app under supervisord."""
 
-    can_roll = False
+    can_roll = True
     kill_after_s = KILL_AFTER_S
 
     def __init__(self, _: Lab, instances: int) -> None:

@@ -13,7 +13,7 @@ from tests.chaos.driver.managers import MANAGERS
 from tests.chaos.driver.scenes import Scene
 from tests.chaos.driver.stage import REDIS
 
-FAULTS_A_ROUND = 8
+FAULTS_A_ROUND = 12
 
 
 @dataclass(frozen=True)

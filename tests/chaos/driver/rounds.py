@@ -26,7 +26,7 @@ from tests.labs.drains import Running
 from tests.labs.servers import wait_until
 
 # Faults that hit nothing are tried again with the next command, up to this many.
-MAX_COMMANDS = 8
+MAX_COMMANDS = 10
 COMMAND_TIMEOUT_S = 90.0
 
 
@@ -88,7 +88,7 @@ def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) 
     for _ in range(MAX_COMMANDS):
         if not left:
             break
-        count = chance.choice([1, 2, 2, 3])
+        count = chance.choice([1, 1, 2, 3, 4])
         planned, left = [_plan(kind, chance) for kind in left[:count]], left[count:]
         words = commands.choose(stage.app, stage.scene.instances, chance)
         before = len(stage.hits)
