@@ -131,7 +131,9 @@ def _check_command(each: Ran) -> Iterator[str]:
     said = each.running.remarks.strip()
     if "Traceback" in said:
         yield f"{each.name}: a traceback: {said[-1500:]}"
-    if each.code not in {0, 1, 3, 4, 5, 6, 7, 130, -9}:
+    # A signal may come before its handler is there, and then nothing has happened yet.
+    is_early = each.code == -15 and not said and not each.running.said
+    if each.code not in {0, 1, 3, 4, 5, 6, 7, 130, -9} and not is_early:
         yield f"{each.name}: exit code {each.code}: {said}"
     if not each.disturbed and each.code != 0:
         yield f"{each.name}: exit code {each.code} without a fault: {said}"

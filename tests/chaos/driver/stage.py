@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from threading import Lock
@@ -37,6 +37,8 @@ LOCK_MS = 4000
 STALLED_MS = 1000
 LOCK_S = (LOCK_MS + STALLED_MS) / 1000
 CHILDREN = 2
+# If its connection is cut while it closes, a worker of BullMQ often never exits.
+STUCK_S = 12.0
 # qctl's commands have a user of their own, whose rights can be taken away.
 QCTL_USER = "qctl"
 _COMMON = (
@@ -227,7 +229,15 @@ class Stage:
             self.lab.bring_redis_back()
         if not self.app.daemon:
             self._end_orphans()
+        until = time.monotonic() + STUCK_S
+        while not self._has_all_workers() and time.monotonic() < until:
+            time.sleep(0.2)
+        if self._count_node_workers() < self.scene.instances:
+            self._end(self.app.pids())
         wait_until(self._has_all_workers, "all workers to be up", timeout_s=60, every_s=0.2)
+
+    def _count_node_workers(self) -> int:
+        return self.lab.count_workers(QUEUE) - len(self.children())
 
     def _continue(self) -> None:
         for pid in self.stopped:
@@ -237,14 +247,17 @@ class Stage:
 
     def _end_orphans(self) -> None:
         """End the workers of a manager that was killed, as an operator would."""
+        self._end(
+            [process.pid for process in marked(self._token, lambda line: "worker.js" in line)]
+        )
+
+    def _end(self, pids: Sequence[int]) -> None:
         began = time.time()
-        orphans = marked(self._token, lambda line: "worker.js" in line)
-        for process in orphans:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(orphans, 10)
-        pids = frozenset(process.pid for process in orphans)
-        self.repairs.append(Hit(began, time.time(), pids))
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_alive, pids)), "killed workers to be gone")
+        self.repairs.append(Hit(began, time.time(), frozenset(pids)))
 
     def _has_all_workers(self) -> bool:
         # A master that got SIGTERM ends when its jobs have.

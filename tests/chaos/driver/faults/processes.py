@@ -11,7 +11,7 @@ from random import Random
 from tests.chaos.driver.commands import BULK
 from tests.chaos.driver.faults.base import STEPS, Fault, Inject
 from tests.chaos.driver.hits import Hit
-from tests.chaos.driver.stage import Stage
+from tests.chaos.driver.stage import LOCK_S, Stage
 from tests.labs.drains import Running, is_alive
 
 
@@ -58,6 +58,27 @@ def _send(role: str, number: signal.Signals, *, cuts: bool) -> Inject:
     return inject
 
 
+def _freeze(role: str) -> Inject:
+    """Stops a worker for longer than its locks last; then it goes on with jobs that others have."""
+
+    def inject(stage: Stage, running: Running, chance: Random) -> Hit | None:
+        pids = _pids(stage, running, role)
+        if not pids:
+            return None
+        pid = chance.choice(sorted(pids))
+        began = time.time()
+        stage.stopped.add(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(chance.uniform(LOCK_S, LOCK_S + 1.5))
+            os.kill(pid, signal.SIGCONT)
+        stage.stopped.discard(pid)
+        # It may have been given a job in the meantime, which it starts now.
+        return Hit(began, time.time() + 1, frozenset([pid]))
+
+    return inject
+
+
 def _send_to_bulk(number: signal.Signals) -> Inject:
     """Starts a bulk command and sends it a signal, at any moment of its short life."""
 
@@ -92,6 +113,8 @@ FAULTS: dict[str, Fault] = {
     for role, steps in _ROLES.items()
 }
 FAULTS |= {
+    "freeze-worker": Fault(_freeze("worker")),
+    "freeze-child": Fault(_freeze("child")),
     "kill-bulk": Fault(_send_to_bulk(signal.SIGKILL)),
     "term-bulk": Fault(_send_to_bulk(signal.SIGTERM)),
 }
