@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = App()
 
-# They connect to no Redis, or only to one of their own.
+# These commands connect to no Redis, or only to a Redis that they start themselves.
 _WITHOUT_REDIS = {"acl", "completion", "config", "contexts", "demo", "help"}
 
 
@@ -80,10 +80,13 @@ def _connection(env: Environment) -> tuple[str, int]:
 
 
 def _roles(words: Sequence[str]) -> list[Role]:
-    """The roles of commands as they are typed, each once. The names of roles are allowed, too.
+    """The roles that the typed words need, without duplicates.
+
+    Args:
+        words: names of commands, with or without a subcommand, and names of roles.
 
     Raises:
-        UsageError: a word is no command, or the command uses no Redis that has users.
+        UsageError: a word is neither a command nor a role, or a command needs no Redis user.
     """
     from qctl.cli.program import COMMANDS, load_command, writes  # noqa: PLC0415 - it loads this module
     from qctl.wire.acl import OPERATE, READ, ROLES  # noqa: PLC0415
@@ -107,6 +110,6 @@ def _roles(words: Sequence[str]) -> list[Role]:
         else:
             found.add(OPERATE.name if writes(command) else READ.name)
     if OPERATE.name in found:
-        # It includes all rights of the reading role.
+        # The role ``operate`` includes all rights of the role ``read``.
         found.discard(READ.name)
     return [role for role in ROLES if role.name in found]

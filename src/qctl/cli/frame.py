@@ -145,7 +145,8 @@ def _with_environment(
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
     own = [option for parameter in declared for option in _options_of(parameter)]
-    # For a command on one queue, find the queue's prefix here, and limit the settings to it.
+    # The name of the parameter for the queue, if the command works on one queue. Before such a
+    # command runs, ``_choose_queue`` finds the queue's prefix and limits the settings to it.
     one_queue = next((p.name for p in own if p.annotation == Queue), "")
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:
@@ -200,7 +201,7 @@ def _with_environment(
 
 
 def _including_earlier(ctx: typer.Context, options: CommonOptions) -> CommonOptions:
-    """The options of a command, with those that stand before it or before its group.
+    """The options typed after a command, plus the options typed before the command or its group.
 
     Raises:
         UsageError: an option has two different values.

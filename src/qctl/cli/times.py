@@ -1,4 +1,4 @@
-"""Points in time as options take them."""
+"""Reads the points in time that are given as values of options."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _redraw(env: Environment, inspect: Inspect, interval_s: float) -> None:
     last: Inspection | None = None
     read_at = due = time.monotonic()
     trouble = ""
-    # When Redis stopped answering, or first answered with an outage; None while it answers.
+    # When the outage began: Redis stopped answering, or a reading failed. None without an outage.
     away_since: float | None = None
     with Live(console=env.console(env.streams.stdout), auto_refresh=False) as live:
         while True:
@@ -152,7 +152,7 @@ class _Reader:
         self.is_reading = False
 
     def begin(self) -> None:
-        """Begin a reading; the one before has ended."""
+        """Begin a reading. The previous reading must have ended."""
         self.is_reading = True
         # A daemon thread does not delay the exit if Redis hangs.
         threading.Thread(target=self._read, daemon=True).start()

@@ -115,10 +115,11 @@ class Layer:
         return table
 
     def require_own(self, what: str, table: str) -> None:
-        """Refuse to run the commands in ``what`` if somebody other than the user may have set them.
+        """Raise an error if somebody other than the user may have written commands in this file.
 
         Args:
-            table: the table for these commands in the user's own config; only for the message.
+            what: the name of the table or key that holds the commands; for the message.
+            table: where to put the commands in the user's own config; for the message.
 
         Raises:
             UsageError: the file is a project's, or other users can change it.
@@ -169,7 +170,8 @@ def read_layers(env: Mapping[str, str]) -> list[Layer]:
     """The project's config file, then the user's, if they exist.
 
     Raises:
-        UsageError: a file is not TOML or cannot be read, so a guard in the file could be missed.
+        UsageError: a file is not TOML or cannot be read. Without this error, qctl would miss a
+            guard in the file.
     """
     project, user = project_config_path(), user_config_path(env)
     layers = []
@@ -364,8 +366,8 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
     if layer.origins is None and any(_holds_password(table.get("url")) for table in tables):
         files.add(layer.path)
     for path in sorted(files):
-        # A missing password file is an error only when a command connects; so is a name with a NUL,
-        # which raises a ValueError.
+        # Ignore a missing password file (OSError) and a file name with a NUL (ValueError): they are
+        # errors only when a command connects.
         with suppress(OSError, ValueError):
             status = path.stat()
             if status.st_mode & stat.S_IROTH:

@@ -95,8 +95,8 @@ def _other_contexts(
     """The contexts other than ``chosen`` that have a guard and name the Redis at ``url``.
 
     A context is left out if its ``url`` and the chosen context's ``url`` are set in the same file:
-    the author of the file gave two contexts one Redis on purpose. If the ``url`` in use comes from
-    a flag, a variable or another file, it may name this Redis by mistake.
+    the author of the file gave two contexts one Redis on purpose. The context is kept if the
+    ``url`` in use comes from a flag, a variable or another file: that ``url`` may be a mistake.
     """
     origin = lookup.origins["redis.url"]
     for name in context_names(files):

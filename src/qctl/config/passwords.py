@@ -112,7 +112,10 @@ class PasswordSource:
 
 
 def _stderr_to_show(stderr: bytes, stdout: bytes) -> str:
-    """The last lines of stderr; "" if stderr repeats a line of stdout, perhaps the password."""
+    """The last lines of stderr; "" if stderr repeats a line of stdout.
+
+    The repeated line may be the password.
+    """
     text = stderr[-_MAX_STDERR_BYTES:].decode(errors="replace").strip()
     secrets = [line.strip() for line in stdout.splitlines() if line.strip()]
     if any(secret in stderr for secret in secrets):

@@ -131,7 +131,7 @@ def judge(
     by_job: dict[str, list[Run]] = {job_id: [] for job_id in added}
     for run in runs:
         by_job.setdefault(run.job_id, []).append(run)
-    # Interrupted runs, counted for ``Proof.killed`` (True) and ``Proof.interrupted`` (False).
+    # How many runs the kill interrupted (True), and how many something else interrupted (False).
     interrupted: Counter[bool] = Counter()
     tally: Counter[str] = Counter()
     lost: list[str] = []

@@ -2,9 +2,9 @@
 
 Docker sends the signal to PID 1 alone. The kernel gives PID 1 no default action: without a handler,
 PID 1 ignores the signal. Seen with Docker 20.10, Debian's dash, npm 9 and tini: dash as PID 1
-ignores the signal. dash as a child of tini exits without passing the signal on, and so does npm;
-the worker is then killed at once. If PID 1 is an init, qctl does not examine the handlers of its
-child.
+ignores the signal. dash as a child of tini exits without passing the signal on. npm does the same.
+After such an exit, the worker is killed at once. If PID 1 is an init, qctl does not examine the
+handlers of its child.
 """
 
 from __future__ import annotations

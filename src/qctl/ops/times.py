@@ -70,7 +70,8 @@ def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since")
 def _local(now: datetime, days_ago: int, clock: time) -> datetime:
     """The moment when local clocks showed ``clock``, ``days_ago`` days before ``now``."""
     day = now.astimezone().date() - timedelta(days=days_ago)
-    # Without an offset, astimezone takes local time, with the offset of that day.
+    # The combined datetime has no offset, so astimezone() reads it as local time, with the offset
+    # that local time has on that day.
     return datetime.combine(day, clock).astimezone(UTC)
 
 

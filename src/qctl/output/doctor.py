@@ -45,7 +45,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """The findings; those that say the same become one that names all their subjects.
+    """The findings. Findings with the same text are merged into one that names all subjects.
 
     A finding with commands stays alone, because its commands name its subject.
     """

@@ -1,8 +1,8 @@
 """The least rights of a Redis user, by role: Redis commands, and patterns of keys.
 
 The tables were found by running every command of a role on a Redis, and by reading the scripts that
-these commands run. ``tests/cli/test_acl.py`` does both again: it fails if a command is missing from
-a role, and if no command of the role needs it.
+these commands run. ``tests/cli/test_acl.py`` does both again. The test fails if a role lacks a
+Redis command that it needs, or has a Redis command that it does not need.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qctl.config.prefixes import Prefixes, tokens
 
 # The keys that ``wire/keys.py`` makes outside the queues.
 OWN_KEYS = "qctl:*"
-# Special in a pattern of Redis, outside of brackets.
+# The characters that are special in a Redis pattern, outside of brackets.
 _SPECIAL = re.compile(r"[*?\[\\]")
 # These become "?", which matches any one character: Redis refuses patterns with blanks, and
 # redis-cli interprets quotes.
@@ -26,7 +26,8 @@ _READS = (
     *("lpos", "lrange", "ping", "pttl", "scan", "scard", "sismember", "srandmember", "sscan"),
     *("time", "type", "xinfo|stream", "xlen", "xrange", "xread", "xrevrange", "zcard", "zcount"),
     *("zrange", "zrangebyscore", "zrank", "zrevrange", "zrevrangebyscore", "zscan", "zscore"),
-    # Without one of these, qctl reports as unknown what it would have read (docs/acl.md).
+    # If the user lacks the right to one of these commands, qctl still works, and reports the values
+    # that the command would return as unknown (docs/acl.md).
     *("client|list", "config|get", "info", "memory|usage"),
 )
 _CHANGES = (
@@ -93,8 +94,7 @@ class Rule:
 
     Args:
         role: the names of the roles, with ``+`` between them.
-        keys: patterns as Redis reads them, each with ``~``, or with ``%R~`` (Redis 7) if the user
-            only reads.
+        keys: Redis patterns. Each begins with ``~``, or with ``%R~`` (Redis 7) if no role writes.
         channels: patterns of channels; qctl uses none.
         rule: the command for redis-cli, with a placeholder for the password.
     """
@@ -113,7 +113,7 @@ def rule(
     """The rights that exactly suffice for these roles together.
 
     Args:
-        mode, db: of the ``Address`` in use. A connection to another database needs ``SELECT``.
+        mode, db: of the ``Address`` in use. A ``db`` other than 0 needs the right to ``SELECT``.
     """
     names = {name for role in roles for name in role.commands} | {*_CONNECTION.get(mode, ())}
     commands = tuple(sorted(names | ({"select"} if db else set())))
@@ -130,7 +130,7 @@ def rule(
 
 
 def _key_pattern(prefix: str) -> str:
-    """Redis's pattern for the keys of all queues under a prefix of ``config.prefixes``."""
+    """The Redis pattern for the keys of all queues under ``prefix``, a pattern of ``Prefixes``."""
     parts = (
         (text if text in "*?" else "*") if special else _SPECIAL.sub(r"\\\g<0>", text)
         for text, special in tokens(prefix)

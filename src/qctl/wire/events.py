@@ -96,7 +96,8 @@ class Stream:
         oldest_id: None if there are no events.
         is_cut: whether events have been trimmed or deleted. Always True before Redis 7, which is
             the first version to report this.
-        last_id: the highest id that an event of the stream has had, kept or not.
+        last_id: the highest id that any event of the stream has had, even if Redis no longer has
+            that event.
     """
 
     length: int
@@ -231,7 +232,11 @@ def read_events(
 
 
 def _read_command(ids: Mapping[str, str], block_ms: int, count: int) -> tuple[Arg, ...]:
-    """The command that reads the events after an id of each stream (key → id)."""
+    """The command that reads new events of several streams.
+
+    Args:
+        ids: the key of each stream → the id after which to read.
+    """
     block = ("BLOCK", block_ms) if block_ms > 0 else ()
     return ("XREAD", "COUNT", count, *block, "STREAMS", *ids, *ids.values())
 

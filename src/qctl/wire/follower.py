@@ -70,7 +70,7 @@ class Follower:
         """The events in the reply to ``read_command``, perhaps after a gap.
 
         Args:
-            checks: the replies to ``check_commands``; None if Redis went away before them.
+            checks: the replies to ``check_commands``; None if Redis went away before it replied.
 
         Raises:
             ReplyError: Redis refused one of the checks.

@@ -40,10 +40,10 @@ class Pm2:
         return next((process for process in self.processes() if process.key == key), None)
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
-        """All instances of the app ``name``, or the process with this pm_id.
+        """All instances of the app ``name``, or the process whose pm_id is ``name``.
 
-        Unlike in PM2's own commands, a name never means a namespace. Raises like ``Manager.find``;
-        raises ``RefusedError`` also if one app has this name and another app has this pm_id.
+        Unlike in PM2's own commands, a name never means a namespace. Raises like ``Manager.find``,
+        and ``RefusedError`` if ``name`` is one app's name and the pm_id of another app's process.
         """
         return select(self.processes(), name)
 

@@ -4,9 +4,9 @@ A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, 
 payload: ``s:`` and text, ``j:`` and JSON, or raw bytes. A request is ``[j:{"type": "call",
 "method": …, "args": […]}, s:id]``; its reply is ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
-Replies contain the apps' whole environment, including secrets. From a reply, an
-exception may quote only PM2's error message. The exception's context must not quote more either, so
-errors are raised outside the ``except`` block of their cause.
+Replies contain the apps' whole environment, including secrets. Therefore, an exception quotes
+nothing of a reply except PM2's error message. A parser's exception contains the text of the reply:
+it must not become the context of our exception, so ours is raised outside the ``except`` block.
 """
 
 from __future__ import annotations

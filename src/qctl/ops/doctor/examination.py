@@ -118,7 +118,7 @@ class Examination:
         return command(self.settings.prefix if self.is_alone else None, "restart", target)
 
     def label(self, keys: QueueKeys) -> str:
-        """How findings about processes call a queue."""
+        """The name of a queue in findings about processes."""
         return keys.name if self.is_alone else keys.full_name
 
     # Workers

@@ -106,9 +106,8 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
 def outdated_schedulers(exam: Examination) -> Iterator[Finding | str]:
     """Several schedulers that make the same job at different times.
 
-    If somebody changed the times, the job may still be made at the old times as well.
-
-    A scheduler with a new id, or a repeatable with a new pattern, does not replace the old one.
+    Perhaps somebody changed the times by adding a scheduler with a new id, or a repeatable with a
+    new pattern. The old one stays, so the job is made at the old times as well.
     """
     registrations, scope = _registrations(exam)
     running = [
@@ -119,7 +118,8 @@ def outdated_schedulers(exam: Examination) -> Iterator[Finding | str]:
     for (keys, name), named in grouped(running, lambda each: _job(each)[:2]).items():
         legacy = [each for each in named if each.is_legacy]
         alike = [each for each in named if not each.is_legacy]
-        # A repeatable is older than a scheduler. Its data is unknown, so it is not compared.
+        # Schedulers are newer than repeatables. The data of a repeatable is unknown, so only the
+        # times are compared.
         others = [each for each in legacy if all(each.timing != new.timing for new in alike)]
         if alike and others:
             yield _outdated(

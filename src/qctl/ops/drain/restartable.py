@@ -18,7 +18,7 @@ def default_strategy(target: Target) -> str:
 def require_restartable(
     target: Target, connections: Connections, strategy: str, at_once: int = 1
 ) -> tuple[str, ...]:
-    """Make sure that a drain can restart all processes of a target, and see the restart.
+    """Make sure that a drain can restart all processes of a target and can observe the restart.
 
     Args:
         at_once: how many processes are replaced at the same time.
@@ -28,7 +28,8 @@ def require_restartable(
 
     Raises:
         RefusedError: the target cannot be restarted, or its processes run on another host.
-        UsageError: the config lacks the command.
+        UsageError: the config has no restart command for the target, or the command's program does
+            not exist.
         UnreachableError: the manager does not answer.
     """
     manager = target.manager

@@ -7,9 +7,10 @@ resumes the queues that the drain paused and deletes the leases. If Redis is awa
 tries again. A note in Redis names the owner of a pause, so the watchdog leaves other pauses alone.
 
 The messages on the pipe are lines of JSON. The first has ``url`` and ``leases``: for each queue its
-prefix, its name, and its lease, written as JSON. ``{"stopping": […]}`` comes before processes are
-restarted together, and names all of them. The last is ``{"goodbye": true}``. Its ``watch_s`` is how
-long the watchdog goes on: if a failover brings a pause back, the watchdog resumes the queue again.
+prefix, its name, and the JSON text of its lease. ``{"stopping": […]}`` names all processes that are
+restarted together, or the command that restarts them: the watchdog waits for their end before it
+resumes queues. The last is ``{"goodbye": true}``. Its ``watch_s`` is how long the watchdog goes on:
+if a failover brings a pause back, the watchdog resumes the queue again.
 The Redis URL may hold a password, so it is sent through the pipe: no process list shows it.
 
 SIGTERM, SIGINT and SIGHUP make the watchdog hurry, but it still undoes the drain before it ends. If
@@ -81,7 +82,7 @@ class Watchdog:
         self._is_in_a_hurry = False
 
     def hurry(self) -> None:
-        """Once qctl has ended, limit each wait to ``HURRY_S``, and do not ``watch``."""
+        """Shorten the work after qctl's end: no wait exceeds ``HURRY_S``, and ``watch`` ends."""
         self._is_in_a_hurry = True
 
     def run(self, pipe: int) -> None:
@@ -151,12 +152,16 @@ class Watchdog:
                 except QctlError as error:
                     if not is_outage(error):
                         return
-                    # After the outage, another master may lack the resume.
+                    # After the outage, another Redis may be the master, and may not have received
+                    # our resume. Therefore, start the time again.
                     until = time.monotonic() + watch_s
             time.sleep(WATCH_EVERY_S)
 
     def _await_stopped(self) -> None:
-        """Wait until the processes that are being stopped have ended, so they take no more jobs."""
+        """Wait until the processes that are being stopped have ended.
+
+        If a queue were resumed earlier, these processes could take jobs from it.
+        """
         if not self._stopping:
             return
         from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed

@@ -148,7 +148,8 @@ def start_id(client: Client, since: str) -> str:
                 why="an id begins with the time of the event, in milliseconds since 1970",
                 hint="--since 10m, or the `id` of an event in --output ndjson",
             )
-        # An id without a second part stands for all events of its millisecond, so begin before it.
+        # An id without a second part stands for all events of its millisecond, so begin before the
+        # first of these events.
         return since if "-" in since else previous_id(f"{ms}-0")
     at = parse_time(since, from_epoch_ms(clock_ms(client)))
     return previous_id(f"{max(to_epoch_ms(at), 0)}-0")

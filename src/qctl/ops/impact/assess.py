@@ -70,8 +70,8 @@ class Impact:
         target: what would be restarted; None for all workers of these queues.
         prefix: the key prefix of all queues; None if they have several.
         processes: the target's processes.
-        stop_signal: the stop signal that the operator named; None if they named none, or if the
-            processes have their own.
+        stop_signal: the stop signal that the operator named; None if the operator named none. The
+            stop signal of each process is in ``processes``.
         handles_signal: True if the workers finish their jobs on the stop signal; None if unknown.
         kill_after_s: the time from the stop signal until the process is killed; None if unknown,
             or if there is no limit.
@@ -81,8 +81,8 @@ class Impact:
             databases. The jobs of these queues were not read.
         jobs: the active jobs.
         interrupted: jobs that a plain restart now interrupts, in the worst case.
-        interrupted_if_handled: the jobs of ``interrupted`` that a restart interrupts even if the
-            app finishes its jobs until it is killed; None if the kill timeout is unknown.
+        interrupted_if_handled: the jobs of ``interrupted`` that the kill interrupts even if the app
+            lets jobs run on after the stop signal; None if the kill timeout is unknown.
         fails_for_good: the jobs of ``interrupted`` that would fail for good.
         fails_if_handled: the jobs of ``interrupted_if_handled`` that would fail for good.
         unattributed: jobs of ``interrupted`` that may belong to another worker.
@@ -90,7 +90,7 @@ class Impact:
         away_s: how long no worker runs, as assumed for ``schedules``.
         schedules, data, best_time: None if they cannot be read.
         schedules_unread: how many schedulers are not in ``schedules``: repeatables of old versions,
-            those without a record, and those beyond the first 200 of a queue; None if unknown.
+            schedulers without a record, and all after the first 200 of a queue; None if unknown.
         unread: names of queues that cannot be read.
         bull: names of queues of Bull 3/4, whose jobs were not read.
     """
@@ -339,7 +339,10 @@ class _Assessor:
         return None
 
     def _remark_on_rights(self) -> None:
-        """Add a remark if this Redis user may not make a drain; another user may be allowed to."""
+        """Add a remark if this Redis user lacks a right that a drain needs.
+
+        This is only a remark, because the operator can drain as another Redis user.
+        """
         try:
             require_rights(self._client, self._keys, rights.DRAIN, what="a drain")
         except RefusedError as error:

@@ -3,7 +3,7 @@
 A worker makes a stalled check when it starts, and then once every interval. A check is effective
 only if the key ``stalled-check`` has expired; the check then sets the key again, for one interval.
 A check just before the key expires has no effect, so two effective checks are one to two intervals
-apart. After the last renewal of the job's lock, the first effective check marks the job. A later
+apart. The first effective check after the last renewal of the job's lock marks the job. A later
 effective check puts the job back, if the lock has run out by then.
 """
 
@@ -121,9 +121,9 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[in
     """A lock's duration, and the shortest time left on a lock when the process ends, in ms.
 
     A worker renews a lock when half of its duration has passed (wire format 7.4), so at least half
-    is left. (Less may be left if the worker's event loop is busy.) The duration is at most twice
-    the time left, and at most the job's runtime plus the time left. BullMQ's default is assumed if
-    it is within these bounds.
+    is always left. (Less may be left if the worker's event loop is busy.) So the duration is at
+    most twice the time left now, and at most the job's runtime plus the time left now. If BullMQ's
+    default is a possible duration, the default is assumed.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

@@ -21,9 +21,9 @@ class ScheduleImpact:
         pattern: the cron pattern; None if the scheduler has an interval.
         next_at: when the pending job is or was due; None if its score in Redis is not a time.
         runs_late_s: how late the pending job runs; None if it becomes due while workers run.
-        skipped: how many due times (up to 1,000) pass without a job, because BullMQ makes the next
-            job only when a worker takes the pending one; 0 if ``runs_late_s`` is None. None if qctl
-            does not understand the pattern, the time zone or the pending job's score.
+        skipped: how many due times pass without a job, at most 1,000: BullMQ makes the next job
+            only when a worker takes the pending one. None if qctl does not understand the pattern,
+            the time zone or the pending job's score; else 0 if ``runs_late_s`` is None.
     """
 
     queue: str

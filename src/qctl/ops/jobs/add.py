@@ -23,8 +23,8 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
-# Python cannot read a number of more than 4,300 digits. A worker reads a number of far fewer digits
-# as Infinity already.
+# Python cannot read a number of more than 4,300 digits. This limit costs nothing: a Node.js worker
+# reads any number of more than 309 digits as Infinity.
 _MAX_DIGITS = 4000
 
 

@@ -34,9 +34,9 @@ class FlowTree:
         queue, prefix, id: the job in question.
         nodes: how many jobs are in ``root`` and below it.
         is_cut: whether a job has children that are left out because of a limit.
-        above: the key of the parent of ``root``; None if ``root`` has no parent. The parent is left
-            out because it is gone, its key can be read in several ways, or there are too many
-            levels.
+        above: the key of the parent of ``root``; None if ``root`` has no parent. The tree does not
+            include this parent, because the parent is gone, its queue and id are unknown, the
+            parents form a loop, or there are too many levels.
     """
 
     queue: str
@@ -94,7 +94,7 @@ def read_parent(
 
 
 def read_children(client: Client, job: JobKey, limit: int) -> tuple[FlowNode, ...]:
-    """At most ``limit`` children of a job, those that have not completed first."""
+    """At most ``limit`` children of a job; completed children come last."""
     return tuple(node.result() for node in _children(client, [job], limit, set(), {})[job])
 
 
@@ -108,7 +108,8 @@ def read_tree(
     """The flow that an existing job belongs to, from the root.
 
     Args:
-        max_nodes: how many jobs to read at most, apart from those above the job in question.
+        max_nodes: how many jobs to read at most. The job in question and its ancestors are read
+            even beyond this limit.
         max_depth: how many levels to read at most; if the job is further down, its nearest
             ancestors are read.
 
@@ -125,7 +126,7 @@ def read_tree(
     count, seen, level = 1, {root_job}, [root]
     for _ in range(max_depth - 1):
         parents = {node.job: node for node in level if node.job and node.more}
-        # The job in question and the jobs above it come first, so that the limit spares them.
+        # The ancestor of the job in question comes first, so that the limit cuts other branches.
         order = sorted(parents, key=lambda job: job not in below)
         listed = _children(client, order, max_nodes - count, seen, below)
         level = []

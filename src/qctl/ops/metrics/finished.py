@@ -84,7 +84,8 @@ class FinishedJobs:
         """Count the new events of ``queues``, and forget all other queues, which are gone.
 
         Raises:
-            QctlError: Redis is away or refuses a command. The next poll continues from there.
+            QctlError: Redis is away or refuses a command. The next poll continues where this one
+                stopped.
         """
         existing = list(queues)
         self._forget_all_but(set(existing))

@@ -142,7 +142,10 @@ def _form(kind: str) -> str:
 
 
 def _nearest(settings: Settings, text: str) -> str:
-    """A hint with the target most similar to ``text``, of any manager; "" if none is similar."""
+    """A hint with the target, among those of all managers, that is most similar to ``text``.
+
+    "" if none is similar.
+    """
     known = known_targets(settings)
     _, separator, name = text.partition(":")
     # The name may be right, although the manager is wrong or missing.

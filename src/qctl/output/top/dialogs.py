@@ -1,4 +1,4 @@
-"""The windows of an action: a choice, the question, the running action; and the keys."""
+"""The windows of an action (choice, question, progress), and the text of the help window."""
 
 from __future__ import annotations
 
@@ -158,7 +158,11 @@ class Progress(Window):
             self.dismiss(answer)
 
     def action_stop(self) -> None:
-        """Ask the action to stop: a drain undoes its changes, other actions finish."""
+        """Ask the action to stop.
+
+        A drain undoes its changes, another long action ends early, and a short action runs to its
+        end.
+        """
         if not self.ended.is_set():
             self._stop.set()
             self._update()

@@ -78,7 +78,7 @@ class Window(ModalScreen[str]):
             yield self._foot_text
 
     def fields(self) -> Sequence[Widget]:
-        """What stands between the text and the foot, a line each."""
+        """The widgets between the text and the foot. Each widget is one line high."""
         return ()
 
     def on_mount(self) -> None:
@@ -94,7 +94,7 @@ class Window(ModalScreen[str]):
         self.draw()
 
     def draw(self) -> None:
-        """Show the present text, and make the scrolled part as high as there is room."""
+        """Show the present text. The part that scrolls may take all lines that the rest leaves."""
         if not self._text.is_attached:
             return
         room = window_room(self.size.width)

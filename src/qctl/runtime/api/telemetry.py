@@ -29,7 +29,7 @@ class Telemetry(Protocol):
 
 @contextmanager
 def traced(telemetry: Telemetry, queue: str, jobs: Sequence[J]) -> Iterator[Sequence[J]]:
-    """Yield copies of ``jobs`` with the trace of ``telemetry``, to be added in their place."""
+    """Yield the jobs to add instead of ``jobs``: copies that carry the trace of ``telemetry``."""
     with telemetry.adding(queue, jobs) as metadata:
         yield [_with_trace(job, metadata) for job in jobs] if metadata else jobs
 

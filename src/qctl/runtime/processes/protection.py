@@ -47,7 +47,7 @@ class Protection(Protocol):
 
     @property
     def renew_s(self) -> float | None:
-        """How often to repeat ``set(True)`` while it holds, in seconds; None for never."""
+        """How many seconds to wait between repeated calls of ``set(True)``; None for no repeat."""
         ...
 
     def set(self, busy: bool) -> None:
@@ -157,7 +157,7 @@ class Protector:
         # Unknown at first: a master before this one may have died with the protection on.
         self._is_on: bool | None = None
         self._set_at = 0.0
-        # The last request, even if it failed or its answer is not known.
+        # What the last request asked for, even if the request failed or its answer is not known.
         self._last_wanted = False
         # One thread, so that requests never overtake each other.
         self._thread = ThreadPoolExecutor(1, "protection")

@@ -1,4 +1,5 @@
--- Replace a legacy repeatable with a scheduler, together with its pending job, in one step. Wire format 6.6.
+-- In one step, replace a legacy repeatable and its pending job with a scheduler and the scheduler's first job. Wire
+-- format 6.6.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] the repeatable's key   ARGV[2] its score, as it was read   ARGV[3] id of its pending job, as it was read

@@ -11,7 +11,7 @@
 -- ARGV[3] "claim" to make the pause of a drain ours; "take over" to do the same only if nobody has paused or
 --         resumed the queue after the drain paused it; "again" to pause a queue that was resumed, but only if
 --         the note is still ours; else ""
--- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
+-- ARGV[4] "list" to move ready jobs to the paused list even if the last Queue object is of BullMQ 6; else ""
 -- ARGV[5] how many jobs this call moves at most
 --
 -- Answers {word, event}: event is the id of our pause's event, or "". The words: "paused" (by this call);
@@ -59,7 +59,8 @@ if redis.call("HEXISTS", meta, "paused") == 1 then
     return {"ours", holder.event}
   elseif not is_ours and not is_claimed(holder) then
     if mode == "claim" then
-      -- The command qctl pause uses "claim". As in BullMQ, it writes an event even if the queue is paused.
+      -- The command qctl pause uses "claim". Like BullMQ's pause, this command writes an event even if the
+      -- queue is already paused.
       emit(base, "paused")
     end
     return {"others", ""}

@@ -1,5 +1,5 @@
--- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state. A parent that waited only for a deleted
--- job becomes ready to run (soft, P17).
+-- Delete jobs: single jobs as in wire format 5.18, a whole state as in 5.19 (clean). A parent that waited only
+-- for a deleted job becomes ready to run (a soft detach, P17).
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or ""
@@ -31,8 +31,9 @@ local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
 local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
 -- Active comes first, because it is never long.
 local LISTS = {"active", "wait", "paused"}
--- The end where LREM begins its search. 1: at the head, because a caller that deletes a whole state begins
--- there. -1: at the tail, because a job that the caller names by its id usually runs soon.
+-- The end of the list where LREM begins its search. 1: at the head, because a caller that deletes a whole state
+-- deletes from the head on. -1: at the tail, where the jobs that run next are, because a job that the caller
+-- names by its id is usually one of them.
 local DIRECTION = place == "" and -1 or 1
 -- At most this many levels of a flow are deleted together with the job above them.
 local MAX_LEVELS = 100

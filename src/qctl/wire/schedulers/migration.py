@@ -1,7 +1,8 @@
 """Replaces a legacy repeatable job with a job scheduler (wire format 6.6).
 
-The scheduler takes over the times, data and options. Its first job is due when the repeatable's
-pending job was. One script does it, so that the schedule is never missing and never there twice.
+The scheduler takes over the times, data and options. The scheduler's first job gets the due time of
+the repeatable's pending job. One script makes the whole replacement, so that the schedule is never
+missing and never there twice.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from qctl.wire.schedulers.scheduling import lasting_options
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.states import DELAY_FACTOR
 
-# Of the delayed jobs that are due in the same millisecond as the pending job, at most this many are
-# read to find the pending job.
+# A search for a pending job reads at most this many delayed jobs, all due in the same millisecond.
 _MAX_SEARCHED = 1000
-# States of a pending job that waits. An ``unknown`` job may wait: the script looks for it.
+# States of a pending job that still waits. In the state ``unknown`` this is not certain, so the
+# script looks for the job.
 PENDING = frozenset({"delayed", "waiting", "prioritized", "unknown"})
 
 
@@ -31,7 +32,7 @@ class NewScheduler:
     """The scheduler that replaces a repeatable. Times are epoch milliseconds.
 
     Args:
-        pattern, every_ms: one of both is set.
+        pattern, every_ms: exactly one of the two is set.
         next_ms: when its first job is due.
     """
 
@@ -47,9 +48,10 @@ class NewScheduler:
 
 
 def with_pending_job(client: Client, keys: QueueKeys, entry: Registered) -> Registered:
-    """The entry. If its pending job has no hash, look for that job among the delayed jobs.
+    """Return the entry, if possible with a pending job whose hash exists.
 
-    A pending job without a hash may have another id, because the id in the entry may be a guess.
+    The pending job's id in the entry may be a wrong guess. So if no hash has this id, look for the
+    job among the delayed jobs. If that finds nothing, the entry stays as it is.
     """
     if entry.pending.fields or entry.next_ms is None:
         return entry

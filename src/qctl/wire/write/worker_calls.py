@@ -19,7 +19,7 @@ from qctl.wire.scripts import ScriptCall, sha
 
 # One call settles, fetches or gives back at most this many jobs, so it takes less than 5 ms.
 MAX_BATCH = 250
-# In the key ``limiter``, this number of started jobs exceeds every rate limit (wire format 5.22).
+# The key ``limiter`` counts started jobs. This count exceeds every rate limit (wire format 5.22).
 NO_MORE_JOBS = "9007199254740991"
 
 # The fields that every job gets when it is added. A step answers their values in this order.
@@ -38,7 +38,11 @@ CODE_TEXTS = {
 
 
 def why_not(code: int | str) -> str:
-    """Why a script left a job alone, from its answer: a code or the text of an error."""
+    """Why a script left a job alone.
+
+    Args:
+        code: the script's answer for the job: a code, or the text of an error.
+    """
     return CODE_TEXTS.get(code, str(code)) if isinstance(code, int) else code
 
 
@@ -119,7 +123,11 @@ def retry(
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
-    """The call that puts jobs (id, lock token) back to run next, in order. It counts no attempt."""
+    """The call that puts active jobs back into the queue. It counts no attempt.
+
+    Args:
+        jobs: id and lock token of each job. These jobs run next, in the order of ``jobs``.
+    """
     return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
@@ -131,7 +139,8 @@ def wait_children(keys: QueueKeys, job_id: str, token: str, now_ms: int) -> Scri
 def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
     """The call that renews a job's lock. Send ``forget_marks`` for the renewed jobs afterwards.
 
-    The lock is the script's only key, so that it is renewed even while a cluster moves the queue.
+    The lock is the script's only key, so that the script succeeds even while a cluster moves the
+    queue.
     """
     return ScriptCall("renew", (keys.lock(job_id),), (lock_ms, token))
 

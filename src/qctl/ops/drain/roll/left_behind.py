@@ -12,14 +12,16 @@ from qctl.ops.processes.restart import Interrupted
 from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 
-# How often the jobs that are waited for are shown.
+# How often the pending jobs are shown.
 SHOW_EVERY_S = 1.0
 # A lock must be renewed or expire within its remaining time plus this.
 LOCK_GRACE_S = 5.0
 
 
 class LeftBehind:
-    """The jobs that the processes of a batch, which exit at the same time, have left behind.
+    """The jobs that the processes of a batch have left behind.
+
+    The processes of a batch exit at the same time.
 
     Args:
         orphans: jobs that had no worker before the processes were asked to exit.
@@ -39,9 +41,9 @@ class LeftBehind:
         self._tracker = context.tracker
         self._ledger = ledger
         self._orphans = orphans
-        # The names of the workers of the processes that have exited; None if any has no name.
+        # The names of the workers in exited processes; None if any of these workers has no name.
         self._names: frozenset[str] | None = frozenset()
-        # Each job that was read as active after an exit, as it was at its latest reading.
+        # The latest reading of each job that was active after any of the exits.
         self._active: dict[JobKey, ActiveJob] = {}
         self.is_any_gone = False
         self.jobs: dict[JobKey, ActiveJob | None] = {}

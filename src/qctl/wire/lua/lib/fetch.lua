@@ -1,7 +1,7 @@
 -- Move jobs from wait and prioritized to active, many at once (wire format 5.6).
 --@include seldom
 
-local call = redis.call  -- faster, as the functions of this file run for every job
+local call = redis.call  -- a local is faster, and the functions of this file run for every job
 
 -- Reads the fields of a queue's meta that a step needs; a field that is not set is false.
 local function read_meta(base)
@@ -13,10 +13,11 @@ end
 -- reason is "blocked" if the queue's concurrency determines the number, else "". If no job may start, answers
 -- {0, "blocked", 0} (the queue is paused, or its concurrency is reached) or {0, "limited", ms until the rate
 -- limit ends}.
--- A queue's concurrency sets how many jobs may run at once. The workers share these places: else the first
--- worker would keep them all. kept: how many places this worker may fill because its own jobs have just ended.
--- Without kept, the worker may fill a quarter of the free places. Then it waits for a marker. The workers take
--- turns, because BZPOPMIN gives a marker to the client that has waited longest.
+-- A queue's concurrency sets how many jobs may run at once. The workers must share these places, because
+-- otherwise the first worker would keep them all. If jobs of this worker have just ended, kept is the maximum
+-- number of places that the worker may fill. Without kept, the worker may fill a quarter of the free places, but
+-- at least one, and then waits for a marker. The workers take turns, because BZPOPMIN gives a marker to the client
+-- that has waited longest.
 local function allowance(base, meta, wanted, limiter_max, kept)
   local max_jobs = tonumber(meta.max or "") or limiter_max
   local limit_ms = tonumber(meta.duration or "")
@@ -58,7 +59,7 @@ end
 local function take_ids(base, wanted)
   local ids = call("RPOP", base .. "wait", wanted) or {}
   for i = #ids, 1, -1 do
-    -- Only ids that begin with "0", or a character before it, are less than "1".
+    -- The first test is fast and true for few ids: those whose first character sorts before "1".
     if ids[i] < "1" and string.sub(ids[i], 1, 2) == "0:" then
       table.remove(ids, i)
     end
@@ -105,7 +106,7 @@ local function read_job(job_key)
 end
 
 -- Locks jobs that have moved to active, and records their start. starts: how often each job was started before, as
--- text. One loop for each command, because Redis runs one command many times faster than different ones in turn.
+-- text. Each command has its own loop, because Redis is faster if calls of the same command follow each other.
 local function start_jobs(base, ids, keys, starts, now_text, token, lock_ms, worker_name)
   local events = base .. "events"
   for i = 1, #ids do
@@ -169,7 +170,7 @@ local function fetch(base, now_text, meta, token, lock_ms, wanted, worker_name, 
     call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
   if #popped > 0 then
-    -- The marker that means "there may be a job now" (P5): there may be more jobs, so the next idle worker wakes up.
+    -- There may be more jobs, so wake the next idle worker. This marker means "there may be a job now" (P5).
     call("ZADD", base .. "marker", "0", "0")
   end
   if #popped == wanted then
