@@ -412,7 +412,7 @@ class Lab:
     def add(self, *ms: int, queue: str = "q", version: int = 6) -> list[str]:
         """Add one job for each duration, in one transaction; their ids."""
         jobs = [{"name": "job", "data": {"ms": each}, "opts": {}} for each in ms]
-        return self.bull(version).add_bulk(queue, jobs, prefix=self.keys(queue).prefix)
+        return self._add(jobs, queue, version)
 
     def hold(self, count: int = 1, *, queue: str = "q", version: int = 6) -> list[str]:
         """Add jobs that run until ``release``, and wait until they do; their ids.
@@ -420,10 +420,12 @@ class Lab:
         However slowly qctl starts, it finds them running.
         """
         job = {"name": "job", "data": {"held": True}, "opts": {}}
-        prefix = self.keys(queue).prefix
-        held = self.bull(version).add_bulk(queue, [job] * count, prefix=prefix)
+        held = self._add([job] * count, queue, version)
         self.wait_started(*held, queue=queue)
         return held
+
+    def _add(self, jobs: list[dict[str, Any]], queue: str, version: int) -> list[str]:
+        return self.bull(version).add_bulk(queue, jobs, prefix=self.keys(queue).prefix)
 
     def release(self, queue: str = "q") -> None:
         """Let the held jobs end."""
@@ -492,14 +494,18 @@ class Lab:
             if self.client.call(command, keys(name), job_id) is not None
         ]
 
+    def runs(self, queue: str = "q") -> list[dict[str, Any]]:
+        """What the handlers wrote about this queue's jobs, in order: see processor.js."""
+        return runs(self.client, queue)
+
     def rows(self, job_id: str, queue: str = "q") -> list[dict[str, Any]]:
-        return [row for row in runs(self.client, queue) if row["id"] == job_id]
+        return [row for row in self.runs(queue) if row["id"] == job_id]
 
     def wait_started(self, *ids: str, queue: str = "q") -> None:
         """Wait until these jobs have started."""
 
         def started() -> bool:
-            rows = runs(self.client, queue)
+            rows = self.runs(queue)
             return set(ids) <= {row["id"] for row in rows if row["ev"] == "start"}
 
         wait_until(started, f"jobs {ids} to start")
@@ -533,7 +539,7 @@ class Lab:
     def prove_runs(self, queue: str = "q", *, again: Sequence[str] = ()) -> None:
         """No job has started a second time without having failed, or been cut short, first."""
         runs_of: dict[str, str] = {}
-        for row in runs(self.client, queue):
+        for row in self.runs(queue):
             history = runs_of[row["id"]] = runs_of.get(row["id"], "") + row["ev"][0]
             if row["ev"] == "start":
                 assert row["ats"] == history.count("s"), row

@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ MAX_PIPELINE = 25_000
 REPLY_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 _READ_SIZE = 65_536
+# For SO_LINGER: on, and 0 s.
+_LINGER_0_S = struct.pack("ii", 1, 0)
 
 
 def encode(arg: Arg) -> bytes:
@@ -65,6 +68,18 @@ def _pack_one(command: Sequence[Arg]) -> bytes:
         words = tuple(map(encode, command))
         packed = hiredis.pack_command(words)
     return packed
+
+
+_IS_OFF = "start it, or name another Redis with --redis URL or QCTL_REDIS_URL"
+_IS_SILENT = (
+    "check that it runs, and that no network or firewall between here and there drops packets; or "
+    "name another Redis with --redis URL"
+)
+
+
+def no_answer(limit_s: float) -> TimeoutError:
+    """The error after a time limit."""
+    return TimeoutError(f"no answer for {limit_s:g} s")
 
 
 def _reason(error: OSError | UnicodeError) -> str:
@@ -134,9 +149,11 @@ class SocketClient:
         return hiredis.Reader(encoding="utf-8", errors="surrogateescape")
 
     def _exchange(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
+        limit_s = CONNECT_TIMEOUT_S
         try:
             sock = self._usable_socket() or self._connect()
-            sock.settimeout(REPLY_TIMEOUT_S + timeout_s)
+            limit_s = REPLY_TIMEOUT_S + timeout_s
+            sock.settimeout(limit_s)
             sock.sendall(_pack(commands))
             get = self._reader.gets
             replies = [
@@ -150,10 +167,11 @@ class SocketClient:
             # Python raises UnicodeError for a host name that is not valid in DNS.
             refusal = self._read_refusal()
             self.close()
+            is_silent = isinstance(error, TimeoutError)
             raise refusal or UnreachableError(
                 f"Redis at {self.address} cannot be reached",
-                why=_reason(error),
-                hint="start it, or name another Redis with --redis URL or QCTL_REDIS_URL",
+                why=str(no_answer(limit_s)) if is_silent else _reason(error),
+                hint=_IS_SILENT if is_silent else _IS_OFF,
             ) from error
         except (hiredis.ProtocolError, MemoryError, TypeError) as error:
             # MemoryError: the answer claims to have a billion parts. TypeError: it has a set of
@@ -226,7 +244,7 @@ class SocketClient:
             self._socket = sock
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                set_up_tcp(sock)
         if address.tls:
             self._socket = sock = self._wrap_tls(sock)
         self._pid = os.getpid()
@@ -265,6 +283,20 @@ class SocketClient:
             hint="check the host and port in --redis URL or QCTL_REDIS_URL; "
             "a Redis with TLS needs rediss://",
         )
+
+
+def set_up_tcp(sock: Any) -> None:
+    """Set the options of a TCP connection to Redis.
+
+    When the socket is closed, or its process dies, the system must discard what it has not sent.
+    Otherwise, after a network partition, Redis would carry out a command long after the caller got
+    an error: for example, a pause that arrives after the resume.
+
+    Args:
+        sock: a socket, or asyncio's wrapper of one.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0_S)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def tls_context(address: Address) -> ssl.SSLContext:

@@ -71,7 +71,7 @@ class PatientClient(ForwardingClient):
 
     Args:
         stop: called between attempts; once it returns True, a call is repeated for at most
-            ``STOPPING_S``.
+            ``STOPPING_S``, and if Redis is still away then, no other call is tried.
         pulse: shows whether Redis answers.
 
     Attributes:
@@ -79,6 +79,8 @@ class PatientClient(ForwardingClient):
         outages: how many attempts have failed so far. If it grows during a call, the call may have
             been carried out more than once.
         away_s: the length of all outages that have ended, in seconds.
+        has_given_up: whether calls fail at once, without an attempt. An attempt can take 10 s if a
+            network drops packets, and the end of an operation makes many calls.
     """
 
     def __init__(
@@ -93,7 +95,15 @@ class PatientClient(ForwardingClient):
         self.patience_s = 0.0
         self.outages = 0
         self.away_s = 0.0
+        self.has_given_up = False
         self._away_since: float | None = None
+        # The error of the last attempt that failed.
+        self._trouble: QctlError | None = None
+
+    def give_up(self) -> None:
+        """Let every call fail at once, if Redis is away now."""
+        self.patience_s = 0.0
+        self.has_given_up = self._away_since is not None
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
@@ -134,6 +144,8 @@ class PatientClient(ForwardingClient):
         Raises:
             QctlError: the error is not an outage, or the outage is longer than ``patience_s``.
         """
+        if self.has_given_up and self._trouble is not None:
+            raise self._trouble
         began = time.monotonic()
         pause_s, longest_s = _PAUSE_S
         while True:
@@ -146,10 +158,14 @@ class PatientClient(ForwardingClient):
                     self.pulse.answered("Redis")
                     raise
                 self.outages += 1
+                self._trouble = error
                 if self._away_since is None:
                     self._away_since = tried
-                patience_s = min(self.patience_s, STOPPING_S) if self._stop() else self.patience_s
+                is_stopping = self._stop()
+                patience_s = min(self.patience_s, STOPPING_S) if is_stopping else self.patience_s
                 if time.monotonic() - began >= patience_s:
+                    away_s = time.monotonic() - self._away_since
+                    self.has_given_up = is_stopping and away_s >= STOPPING_S
                     raise
             else:
                 self.pulse.answered("Redis")

@@ -41,7 +41,7 @@ def together(
                     results[number] = ending
                     if isinstance(ending, QctlError) and is_outage(ending):
                         # Redis was away for too long, so the other tasks do not wait for it.
-                        context.client.patience_s = 0.0
+                        context.client.give_up()
                 if number in results:
                     del running[number]
             if running:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 
 from qctl.connection.address import Client
-from qctl.errors import FailedError, RefusedError
+from qctl.errors import FailedError, RefusedError, ReplyError
 from qctl.ops.drain.watchdog import READY, Stopping
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
@@ -66,9 +66,11 @@ class Leases:
             self.renew()
             self._start_watchdog()
         except BaseException:
-            for keys in self._leases:
-                with contextlib.suppress(Exception):
-                    free_lease(self._client, keys, self._holder.owner)
+            # If Redis is away, do not try every queue: the leases expire.
+            with contextlib.suppress(Exception):
+                for keys in self._leases:
+                    with contextlib.suppress(ReplyError):
+                        free_lease(self._client, keys, self._holder.owner)
             raise
 
     def renew(self) -> None:

@@ -81,7 +81,8 @@ def drain(
         pauses = context.tracker.pauses
         has_changed = pauses.own_pause_ids or restarted.has_stopped_workers
         # Do not record a drain that changed nothing.
-        if succeeded or outcome.name == "timeout" or has_changed:
+        is_worth_a_record = succeeded or outcome.name == "timeout" or has_changed
+        if is_worth_a_record and not context.client.has_given_up:
             record_result(client, context.tracker, report, outcome.error)
             record_starts(context.client, plan, pauses, complete=outcome.name == "restarted")
         yield report
@@ -144,7 +145,7 @@ def _outcome(context: DrainContext, ended_by: Exception | None) -> Outcome:
         if not is_outage(ended_by):
             return Outcome("aborted", ended_by)
         # Wait no longer for Redis: it was away for too long, or the operator wants to stop.
-        context.client.patience_s = 0.0
+        context.client.give_up()
         error = InterruptedByUserError("interrupted") if context.stop() else ended_by
         return Outcome("aborted", error)
     return Outcome("restarted" if context.plan.restarts else "drained")

@@ -95,9 +95,7 @@ class Watchdog:
         while True:
             ready, _, _ = select.select([pipe], [], [], RENEW_S)
             if not ready:
-                for keys, holder in self._leases.items():
-                    with contextlib.suppress(QctlError):
-                        hold_lease(self._client, keys, holder)
+                self._renew()
                 continue
             chunk = os.read(pipe, 65_536)
             if not chunk:
@@ -115,6 +113,18 @@ class Watchdog:
             if self._has_sentinel or can_lose_writes(self._client):
                 self.watch(WATCH_S)
 
+    # If packets are dropped, an attempt takes seconds. So a round ends at the first queue that
+    # cannot be reached. The next round tries that queue last, because others may be on other nodes.
+
+    def _renew(self) -> None:
+        for keys, holder in self._leases.items():
+            try:
+                hold_lease(self._client, keys, holder)
+            except QctlError as error:
+                if is_outage(error):
+                    self._leases[keys] = self._leases.pop(keys)
+                    return
+
     def undo(self) -> None:
         """Resume the queues that the drain paused, and delete the leases, once Redis answers."""
         began = time.monotonic()
@@ -126,9 +136,11 @@ class Watchdog:
                     resume(self._client, keys, owner=holder.owner)
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
-                    if not is_outage(error):
-                        # Redis would refuse again. `qctl status` will show the pause.
-                        del pending[keys]
+                    del pending[keys]
+                    if is_outage(error):
+                        pending[keys] = holder
+                        break
+                    # Otherwise, Redis would refuse again. `qctl status` will show the pause.
                 else:
                     del pending[keys]
             if pending:
@@ -155,6 +167,8 @@ class Watchdog:
                     # After the outage, another Redis may be the master, and may not have received
                     # our resume. Therefore, start the time again.
                     until = time.monotonic() + watch_s
+                    self._leases[keys] = self._leases.pop(keys)
+                    break
             time.sleep(WATCH_EVERY_S)
 
     def _await_stopped(self) -> None:

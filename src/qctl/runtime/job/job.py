@@ -59,8 +59,9 @@ class Job(Generic[D, S]):
         link: sends the job's calls to Redis.
         fields: the job's hash as it was when this worker fetched it (wire format 3.1).
         attempts_made: how many attempts were counted before this run.
-        lost_lock: whether this worker has lost the lock. Another worker may then run the job, and
-            the result of this run is not stored.
+        lost_lock: whether this worker has lost the lock, or could not renew it in time because
+            Redis does not answer. Another worker may then run the job, and the result of this run
+            is probably not stored.
     """
 
     __slots__ = (

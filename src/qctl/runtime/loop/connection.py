@@ -25,7 +25,9 @@ from qctl.connection.socket_client import (
     CONNECT_TIMEOUT_S,
     REPLY_TIMEOUT_S,
     encode,
+    no_answer,
     server_name,
+    set_up_tcp,
     tls_context,
 )
 from qctl.errors import NOT_THE_MASTER, ReplyError, UnreachableError, UsageError
@@ -137,8 +139,10 @@ class AsyncConnection:
                         await self._connect()
                     self.is_open = self._transport is not None
                 except (OSError, TimeoutError, UnicodeError) as error:
-                    self.drop(error)
-                    raise self._unreachable(error) from error
+                    is_silent = isinstance(error, TimeoutError)
+                    why = no_answer(CONNECT_TIMEOUT_S) if is_silent else error
+                    self.drop(why)
+                    raise self._unreachable(why) from error
                 except BaseException:
                     self.drop(ConnectionError("the connection was not accepted"))
                     raise
@@ -256,7 +260,7 @@ class AsyncConnection:
         if sock is not None:
             self._poll.register(sock.fileno(), select.POLLIN)
         if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            set_up_tcp(sock)
         self._silence_check = loop.call_later(self._max_silence_s, self._check_silence)
 
     def receive(self, data: bytes) -> None:
@@ -378,7 +382,7 @@ class AsyncConnection:
         since = self._heard_at if self._unanswered else loop.time()
         left_s = since + self._max_silence_s - loop.time()
         if left_s <= 0:
-            self.drop(TimeoutError(f"no answer for {self._max_silence_s:g} s"))
+            self.drop(no_answer(self._max_silence_s))
             return
         self._silence_check = loop.call_later(left_s, self._check_silence)
 

@@ -115,6 +115,8 @@ class Engine:
         # Set while a rate limit pauses fetching.
         self._limit_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        # Set by ``stop_fetching``: disconnects the listener.
+        self._leaving: asyncio.Task[None]
         # Set when a condition of ``wait_idle`` or ``wait_queue_empty`` may have become true.
         self._changed = asyncio.Event()
         self._start: Callable[[Job], None]
@@ -390,7 +392,7 @@ class Engine:
         self.is_stopping = True
         for task in self._tasks:
             task.cancel()
-        self._tasks.append(self._loop.create_task(self._listener.leave()))
+        self._leaving = self._loop.create_task(self._listener.leave())
         self._changed.set()
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
@@ -435,5 +437,8 @@ class Engine:
         await self._recovery.close()
         if self._limit_timer is not None:
             self._limit_timer.cancel()
-        await asyncio.wait(self._tasks)
+        # Redis may be away: do not wait for it.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait([self._leaving, *self._tasks])
         await self.connection.close()

@@ -26,6 +26,8 @@ from qctl.wire.write import worker_calls
 MAX_BLOCK_S, MIN_BLOCK_S = 10.0, 0.002
 # In ``leave``: how long Redis may take to end the blocking command, or to notice the disconnect.
 LEAVE_S = 0.2
+# How long ``leave`` takes at most, if Redis does not answer. The end of a worker waits for it.
+MAX_LEAVE_S = 2.0
 
 
 class Fetcher(Protocol):
@@ -82,7 +84,7 @@ class Listener:
         self._is_wanted.set()
 
     async def leave(self) -> None:
-        """Stop waiting and disconnect, when the engine stops.
+        """Stop waiting and disconnect, when the engine stops; takes ``MAX_LEAVE_S`` at most.
 
         Disconnecting alone could lose a marker. Until Redis notices the disconnect, Redis may send
         a marker to this connection; then no other worker is woken for that job.
@@ -92,6 +94,15 @@ class Listener:
             return
         self._is_leaving = True
         self._is_wanted.set()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MAX_LEAVE_S):
+                    await self._leave_in_order(task)
+        finally:
+            task.cancel()
+            await self._connection.close()
+
+    async def _leave_in_order(self, task: asyncio.Task[None]) -> None:
         commands = self._fetcher.connection
         with contextlib.suppress(QctlError):
             if self._connection.client_id:
@@ -105,7 +116,6 @@ class Listener:
             await asyncio.sleep(LEAVE_S)
             with contextlib.suppress(QctlError):
                 await commands.call(*worker_calls.put_marker(self._fetcher.keys, "0", "0"))
-        await self._connection.close()
 
     async def _run(self) -> None:
         pauses = reconnect_pauses()

@@ -102,6 +102,7 @@ class Renewal:
                 self.engine.log.error("locks cannot be renewed", why=error.why or error.what)
             if isinstance(error, UnreachableError):
                 raise
+            self.note_expired()
         except Exception as error:
             # Replies may be left that the next worker would take for its own.
             client.close()
@@ -114,6 +115,18 @@ class Renewal:
         """Note a failure, and return whether the last check failed, too."""
         before, self._is_failing = self._is_failing, True
         return before
+
+    def note_expired(self) -> None:
+        """Mark the jobs whose locks have expired, unless a renewal arrived without its reply."""
+        engine = self.engine
+        oldest = time.monotonic() - engine.options.lock_ttl_s
+        for job in list(engine.in_hand.values()):
+            if job.renewed_at < oldest and not job.lost_lock:
+                job.lost_lock = True
+                engine.log.error(
+                    "lock not renewed in time: another worker may run the job now",
+                    job=job.id, name=job.name,
+                )  # fmt: skip
 
     def _renew(self, client: Client) -> None:
         engine = self.engine
@@ -134,6 +147,9 @@ class Renewal:
                 client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
+                if is_held:
+                    # A renewal whose reply was lost had arrived, see ``note_expired``.
+                    job.lost_lock = False
                 # A settled job has no lock, and a job that is ending may have just been settled.
                 if not is_held and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
@@ -162,7 +178,8 @@ class RenewalThread(threading.Thread):
         self.renewals: list[Renewal] = []
         self.ended: list[Renewal] = []
         self.changed = threading.Event()
-        self._beat_at = time.monotonic()
+        # When the event loop was asked for a sign of life that it has not given; None if it has.
+        self._asked_at: float | None = None
         self._has_warned = False
 
     def run(self) -> None:
@@ -170,12 +187,19 @@ class RenewalThread(threading.Thread):
             if self.changed.wait(min(renewal.pause_s for renewal in renewals)):
                 self.changed.clear()
                 continue
-            # After an UnreachableError, the other renewals would have to wait for the same Redis.
-            # Another error can only come from the app's logging. The next turn does not log again.
+            # An error can only come from the app's logging. The next turn does not log again.
             with contextlib.suppress(Exception):
                 self._watch_loop(renewals)
-                for renewal in renewals:
-                    renewal.check(renewals[0].client)
+                self._check(renewals)
+
+    def _check(self, renewals: list[Renewal]) -> None:
+        try:
+            for renewal in renewals:
+                renewal.check(renewals[0].client)
+        except UnreachableError:
+            # The other renewals would have to wait for the same Redis.
+            for renewal in renewals:
+                renewal.note_expired()
 
     def _next_renewals(self) -> list[Renewal]:
         """Close the clients of ended renewals, and return the others; [] ends the thread."""
@@ -190,17 +214,22 @@ class RenewalThread(threading.Thread):
         return renewals
 
     def _watch_loop(self, renewals: list[Renewal]) -> None:
-        def beat() -> None:
-            self._beat_at = time.monotonic()
+        def answer() -> None:
+            self._asked_at = None
 
-        blocked_s = time.monotonic() - self._beat_at
+        # Not the time since the last answer: this thread may have waited for Redis since then.
+        asked_at, now = self._asked_at, time.monotonic()
+        blocked_s = 0.0 if asked_at is None else now - asked_at
         if blocked_s < min(renewal.engine.options.blocked_after_s for renewal in renewals):
             self._has_warned = False
         elif not self._has_warned:
             self._has_warned = True
             self._warn(renewals, blocked_s)
+        if asked_at is not None:
+            return
+        self._asked_at = now
         try:
-            self._loop.call_soon_threadsafe(beat)
+            self._loop.call_soon_threadsafe(answer)
         except RuntimeError:
             # The event loop is closed.
             for renewal in renewals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qctl.ops.drain.context import DrainContext
 from qctl.ops.drain.roll.ledger import RollLedger
@@ -24,7 +24,7 @@ class LeftBehind:
     The processes of a batch exit at the same time.
 
     Args:
-        orphans: jobs that had no worker before the processes were asked to exit.
+        before: the active jobs before the processes were asked to exit.
 
     Attributes:
         is_any_gone: whether any of the processes has exited.
@@ -35,16 +35,19 @@ class LeftBehind:
         self,
         context: DrainContext,
         ledger: RollLedger,
-        orphans: frozenset[JobKey] = frozenset(),
+        before: Sequence[ActiveJob] = (),
     ) -> None:
         self._context = context
         self._tracker = context.tracker
         self._ledger = ledger
-        self._orphans = orphans
+        # Jobs that had no worker then.
+        self._orphans = frozenset(job.key for job in before if job.is_orphan)
         # The names of the workers in exited processes; None if any of these workers has no name.
         self._names: frozenset[str] | None = frozenset()
         # The latest reading of each job that was active after any of the exits.
         self._active: dict[JobKey, ActiveJob] = {}
+        # The name of the worker that each of these jobs had.
+        self._workers = {job.key: job.worker for job in before}
         self.is_any_gone = False
         self.jobs: dict[JobKey, ActiveJob | None] = {}
 
@@ -64,6 +67,9 @@ class LeftBehind:
     def find(self) -> Iterator[Step]:
         """Find the active jobs that no longer have a worker, and put them into ``jobs``.
 
+        Jobs of workers with other names are left out: another host may have been cut off from
+        Redis at the same time, for example.
+
         If a job's lock expires, its process left the job behind. If the job ends, or the worker
         that holds the lock renews any lock or takes another job, the worker is alive.
 
@@ -73,11 +79,12 @@ class LeftBehind:
         context = self._context
         pending: dict[JobKey, ActiveJob] = {}
         for job in self._active.values():
-            if job.is_orphan:
-                if job.key not in self._orphans:
-                    self.jobs[job.key] = job
-            elif self._names is None or job.worker in self._names:
+            if not self._may_be_own(job.worker):
+                continue
+            if not job.is_orphan:
                 pending[job.key] = job
+            elif job.key not in self._orphans:
+                self.jobs[job.key] = job
         tokens = {job.lock_token for job in self._active.values()}
         longest_ms = max((job.lock_ttl_ms or 0 for job in pending.values()), default=0)
         until = time.monotonic() + longest_ms / 1000 + LOCK_GRACE_S
@@ -102,7 +109,13 @@ class LeftBehind:
             )
         self._tracker.catch_up()
         for key in self._ledger.take_stalled() - self._orphans:
-            self.jobs[key] = None
+            # By now, another worker may have the job.
+            if key not in self._workers or self._may_be_own(self._workers[key]):
+                self.jobs[key] = None
+
+    def _may_be_own(self, worker: str | None) -> bool:
+        """Whether the worker with this name may belong to the processes."""
+        return self._names is None or worker in self._names
 
     def _settle(
         self,

@@ -122,10 +122,8 @@ def _replace(
         left.note_exit()
         results: list[object] = [error]
     else:
-        jobs = read_active(context.client, context.queues)
-        orphans = frozenset(job.key for job in jobs if job.is_orphan)
         ledger.take_stalled()  # forget the stalled jobs of earlier batches
-        left = LeftBehind(context, ledger, orphans)
+        left = LeftBehind(context, ledger, read_active(context.client, context.queues))
         results = [*(yield from together(context, [turn.run(left, batch) for turn in batch]))]
     if left.is_any_gone:
         yield from left.find()
