@@ -225,9 +225,8 @@ class RenewalThread(threading.Thread):
         elif not self._has_warned:
             self._has_warned = True
             self._warn(renewals, blocked_s)
-        if asked_at is not None:
-            return
-        self._asked_at = now
+        if asked_at is None:
+            self._asked_at = now
         try:
             self._loop.call_soon_threadsafe(answer)
         except RuntimeError:
