@@ -38,7 +38,8 @@ def test_all_kinds_are_planned_equally_often() -> None:
 
 def rows(*events: tuple[str, float, int]) -> list[dict[str, Any]]:
     return [
-        {"ev": ev, "at": at, "pid": pid, "worker": "", "name": "plain"} for ev, at, pid in events
+        {"ev": ev, "at": at, "pid": pid, "worker": "", "name": "plain", "ats": 1, "atm": 0}
+        for ev, at, pid in events
     ]
 
 

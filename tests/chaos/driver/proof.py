@@ -123,7 +123,8 @@ def check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
 
 
 def _history(rows: list[Row]) -> str:
-    return ", ".join(f"{r['ev']} {r['at']:.3f} pid {r['pid']}" for r in rows) or "it never started"
+    runs = (f"{r['ev']} {r['at']:.3f} pid {r['pid']} attempt {r['ats']}/{r['atm']}" for r in rows)
+    return ", ".join(runs) or "it never started"
 
 
 def _check_command(each: Ran) -> Iterator[str]:

@@ -18,6 +18,7 @@ from qctl.errors import QctlError
 from tests.chaos.driver import commands
 from tests.chaos.driver.commands import Words
 from tests.chaos.driver.faults import FAULTS
+from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.plans import Plan
 from tests.chaos.driver.producers import QUEUE
 from tests.chaos.driver.proof import Ran, check_round
@@ -63,16 +64,21 @@ def play_round(plan: Plan, folder: Path, seed: str) -> Outcome:
     chance = Random(seed)
     began = time.monotonic()
     outcome = Outcome()
+    hits: list[Hit] = []
     try:
         with open_stage(plan.scene, folder, chance) as stage:
             try:
                 _play(stage, plan.kinds, chance, outcome)
             finally:
-                hits = [*stage.hits, *stage.standstills]
+                hits += [*stage.hits, *stage.standstills]
                 outcome.faults.update(hit.kind for hit in hits)
     except (Exception, pytest.fail.Exception):
         # What the round waits for in vain is a violation until somebody has understood it.
         outcome.violations.append(f"the round did not end: {traceback.format_exc()}")
+    if outcome.violations:
+        outcome.log += (
+            f"{hit.began:.3f} to {hit.over:.3f}: {hit.kind} {sorted(hit.pids)}" for hit in hits
+        )
     outcome.took_s = time.monotonic() - began
     return outcome
 
@@ -180,7 +186,7 @@ def _settle(stage: Stage, kinds: set[str], ran: list[Ran], words: Words) -> None
     stage.read_events()
     lease = stage.lab.keys(QUEUE).lease
     wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
-    if (commands.leaves_paused(words) and ran[-2].code == 0) or _is_of_others(kinds):
+    if (commands.leaves_paused(words) and ran[-2].code == 0) or _may_leave_paused(kinds):
         running = stage.qctl(*commands.RESUME, "--force")
         ran.append(Ran((*commands.RESUME, "--force"), running, running.finish().code, False))
     elif not {"qctl", "watchdog"} <= {kind.partition("-")[2] for kind in kinds}:
@@ -188,6 +194,9 @@ def _settle(stage: Stage, kinds: set[str], ran: list[Ran], words: Words) -> None
     # If its watchdog died too, the next drain takes over the pause.
 
 
-def _is_of_others(kinds: set[str]) -> bool:
-    """Whether another operator may have left the queue paused."""
-    return any(kind.startswith(("other-", "second-")) for kind in kinds)
+def _may_leave_paused(kinds: set[str]) -> bool:
+    """Whether the queue may still be paused, because of another operator or a right taken away.
+
+    qctl does not try again what Redis refused: it names the command that resumes the queue.
+    """
+    return any(kind.startswith(("other-", "second-", "acl")) for kind in kinds)
