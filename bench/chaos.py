@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def parse() -> argparse.Namespace:
 
 def play_one(seed: int, number: int, faults: list[str], as_json: bool) -> int:
     """Play a round in this process; its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("the round took too long"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     install_node_modules()
     plan = plan_round(seed, number, faults)
@@ -122,17 +124,22 @@ def play_many(seed: int, options: argparse.Namespace) -> dict[str, Any]:
 def play_apart(seed: int, number: int, faults: str) -> dict[str, Any]:
     """Play a round in a process of its own."""
     words = ["--seed", str(seed), "--round", str(number), "--faults", faults, "--json"]
-    done = subprocess.run(
-        [sys.executable, __file__, *words],
-        stdout=subprocess.PIPE, text=True, timeout=ROUND_TIMEOUT_S, check=False,
-    )  # fmt: skip
-    outcome: dict[str, Any] = {
+    process = subprocess.Popen(
+        [sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        said, _ = process.communicate(timeout=ROUND_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        # It then ends its processes.
+        process.terminate()
+        said, _ = process.communicate()
+    if said.startswith("{"):
+        outcome: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return outcome
+    return {
         "scene": "unknown", "jobs": 0, "took_s": 0, "faults": {}, "commands": {}, "log": [],
-        "violations": [f"the round ended with exit code {done.returncode}: {done.stdout}"],
+        "violations": [f"the round ended with exit code {process.returncode}: {said}"],
     }  # fmt: skip
-    if done.stdout.startswith("{"):
-        outcome = json.loads(done.stdout.splitlines()[-1])
-    return outcome
 
 
 def describe(number: int, outcome: dict[str, Any]) -> str:

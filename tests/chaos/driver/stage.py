@@ -232,7 +232,7 @@ class Stage:
         until = time.monotonic() + STUCK_S
         while not self._has_all_workers() and time.monotonic() < until:
             time.sleep(0.2)
-        if self._count_node_workers() < self.scene.instances:
+        if time.monotonic() > until and self._count_node_workers() < self.scene.instances:
             self._end(self.app.pids())
         wait_until(self._has_all_workers, "all workers to be up", timeout_s=60, every_s=0.2)
 
