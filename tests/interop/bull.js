@@ -4,15 +4,15 @@
 // {seq, ok} or {seq, error}. Commands run side by side; each answer carries its seq.
 
 const readline = require("node:readline");
-const Redis = require("ioredis");
+const { clientOf, connectionTo } = require("./connection");
 const { makeProcessor, running } = require("./processor");
 const { produce } = require("./producer");
 const { makeTelemetry } = require("./telemetry");
 
 const [version, port] = process.argv.slice(2);
 const { Queue, Worker, QueueEvents, FlowProducer, getNextMillis } = require(`bullmq${version}`);
-const connection = { host: "127.0.0.1", port: Number(port) };
-const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
+const connection = connectionTo({ host: "127.0.0.1", port: Number(port) });
+const redis = clientOf(connection);
 
 const queues = new Map();
 const flows = new Map();

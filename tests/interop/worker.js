@@ -5,6 +5,7 @@
 //   BULLMQ          5 or 6                         (6)
 //   REDIS_HOST      address of Redis               (127.0.0.1)
 //   REDIS_PORT      its port                       (6379)
+//   REDIS_NODES     sentinels or a cluster instead, see connection.js
 //   QUEUES          queue names, comma separated   (q)
 //   PREFIX          key prefix; $QUEUE in it is the queue's name  (bull)
 //   CONCURRENCY     jobs at a time for each queue  (1)
@@ -31,7 +32,7 @@
 //   SECRET_TOKEN    not used: something that must never be shown
 
 const fs = require("node:fs");
-const Redis = require("ioredis");
+const { clientOf, connectionTo } = require("./connection");
 const { makeProcessor, sleep } = require("./processor");
 
 const env = process.env;
@@ -52,8 +53,9 @@ if (env.CLOCK_STEP) {
   };
 }
 const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
-const connection = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
-if (env.RECONNECT_MS) connection.retryStrategy = () => Number(env.RECONNECT_MS);
+const server = { host: env.REDIS_HOST || "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
+if (env.RECONNECT_MS) server.retryStrategy = () => Number(env.RECONNECT_MS);
+const connection = connectionTo(server);
 
 /** Whether a file of BOOT_IF or CRASH_IF exists, or none is named. */
 function applies(file) {
@@ -70,7 +72,7 @@ async function main() {
     }, Number(env.CRASH_MS));
   }
   if (env.BOOT_MS && applies(env.BOOT_IF)) await sleep(Number(env.BOOT_MS));
-  const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
+  const redis = clientOf(connection);
   redis.on("error", (error) => console.error(error.message));
   const options = { connection };
   options.concurrency = Number(env.CONCURRENCY || 1);

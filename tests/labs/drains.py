@@ -7,6 +7,7 @@ qctl reports.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -476,7 +477,8 @@ class Lab:
 
         Except the record of drains, and the heartbeats of qctl's workers.
         """
-        return sorted(self.client.call("KEYS", "qctl:[^dw]*"))
+        found = [node.call("KEYS", "qctl:[^dw]*") for node in self.client.masters()]
+        return sorted(itertools.chain.from_iterable(found))
 
     def dump(self) -> dict[str, bytes]:
         """All keys with their contents, except what workers write to find stalled jobs."""

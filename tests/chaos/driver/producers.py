@@ -24,9 +24,9 @@ class PythonProducer(threading.Thread):
         unsure: of a job that may have been added, because no reply came; at most one.
     """
 
-    def __init__(self, url: str, chance: Random, every_s: float) -> None:
+    def __init__(self, url: str, prefix: str, chance: Random, every_s: float) -> None:
         super().__init__(daemon=True)
-        self._queue = Queue(QUEUE, redis_url=url)
+        self._queue = Queue(QUEUE, redis_url=url, prefix=prefix)
         self._chance = chance
         self._every_s = every_s
         self._stopping = threading.Event()

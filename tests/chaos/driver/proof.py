@@ -272,7 +272,8 @@ def _check_leftovers(stage: Stage) -> Iterator[str]:
         yield "the queue is left paused"
     if traces := lab.traces():
         yield f"qctl left keys: {traces}"
-    if locks := lab.client.call("KEYS", lab.keys(QUEUE).lock("*")):
+    nodes = lab.client.masters()
+    if locks := [lock for node in nodes for lock in node.call("KEYS", lab.keys(QUEUE).lock("*"))]:
         yield f"locks are left: {locks[:5]}"
     left = [place for place in ("wait", "paused", "active", "prioritized", "delayed")
             if lab.client.call("EXISTS", lab.keys(QUEUE)(place))]  # fmt: skip

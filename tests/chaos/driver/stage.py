@@ -26,6 +26,7 @@ from tests.chaos.driver.managers import MANAGERS, App
 from tests.chaos.driver.marks import mark, marked
 from tests.chaos.driver.producers import QUEUE, PythonProducer
 from tests.chaos.driver.scenes import Scene
+from tests.chaos.driver.servers import CLUSTER_PREFIX, SEVERAL, Several
 from tests.labs.drains import Lab, Running, cmdline, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
@@ -53,7 +54,11 @@ REDIS: dict[str, tuple[str, ...]] = {
     "everysec": ("--appendonly", "yes", "--appendfsync", "everysec", *_COMMON),
     "none": _COMMON,
     "proxied": _ALWAYS,
+    "sentinel": _ALWAYS,
+    "cluster": _ALWAYS,
 }
+# Those of one server, which no other server watches.
+ALONE = frozenset({"always", "everysec", "none", "proxied"})
 FLAGS = ("crash", "exit", "boot", "hang", "clock")
 
 
@@ -73,9 +78,12 @@ class Stage:
         redis_turn: held by a fault that stops Redis, until it runs again.
     """
 
-    def __init__(self, lab: Lab, scene: Scene, chance: Random, token: str) -> None:
+    def __init__(
+        self, lab: Lab, scene: Scene, chance: Random, token: str, several: Several | None
+    ) -> None:
         self.lab = lab
         self.server = lab.server
+        self._several = several
         self.scene = scene
         self.version = scene.version
         self.app: App = MANAGERS[scene.manager](lab, scene.instances)
@@ -94,7 +102,7 @@ class Stage:
         self.proxy = UnsteadyProxy(self.server.port) if scene.redis == "proxied" else None
         self.clock = Clock()
         self.clock.start()
-        self._python = PythonProducer(lab.url, Random(chance.random()), 0.06)
+        self._python = PythonProducer(lab.url, lab.prefix, Random(chance.random()), 0.06)
 
     def flag(self, name: str) -> Path:
         """The file that workers look for, one of FLAGS."""
@@ -122,12 +130,12 @@ class Stage:
         folder = str(Path(__file__).parents[3])
         # Not from the environment of this program: `qctl worker` shows where an app was started.
         own = {"XDG_STATE_HOME": str(self.state), "PYTHONPATH": folder}
-        url = {"QCTL_REDIS_URL": self._url(QCTL_USER, "pw")}
+        url = {"QCTL_REDIS_URL": self._url(f"{QCTL_USER}:pw@"), "QCTL_PREFIX": self.lab.prefix}
         return {**own, **url, **self.app_env, **self.app.qctl_env()}
 
-    def _url(self, user: str = "", password: str = "") -> str:
-        """The URL that qctl uses."""
-        url = self.server.url_for(user, password)
+    def _url(self, user: str = "") -> str:
+        """The URL that qctl uses, with a user and its password."""
+        url = self.lab.url.replace("://", f"://{user}")
         return (
             url if not self.proxy else url.replace(f":{self.server.port}/", f":{self.proxy.port}/")
         )
@@ -138,6 +146,8 @@ class Stage:
             {
                 "BULLMQ": self.version,
                 "REDIS_PORT": self.server.port,
+                "REDIS_NODES": self._several.node_env if self._several else "",
+                "PREFIX": self.lab.prefix,
                 "QUEUES": QUEUE,
                 "CONCURRENCY": 3,
                 "HANDLE_SIGINT": 1,
@@ -179,10 +189,17 @@ class Stage:
             for began, over in self.clock.gaps
         ]
 
+    @property
+    def several(self) -> Several:
+        """The servers of this round that watch each other."""
+        assert self._several is not None, "the scene has one Redis"
+        return self._several
+
     @contextlib.contextmanager
     def admin(self) -> Iterator[Client]:
-        """A connection of one's own to Redis."""
-        with contextlib.closing(connect(self.lab.url)[1]) as client:
+        """A connection of one's own to the Redis that has the queue."""
+        server = self._several.in_charge() if self._several else self.server
+        with contextlib.closing(connect(server.url)[1]) as client:
             yield client
 
     # Who runs
@@ -225,7 +242,10 @@ class Stage:
         self._continue()
         for name in FLAGS:
             self.flag(name).unlink(missing_ok=True)
-        if not self.server.is_running:
+        if self._several:
+            self._several.heal()
+            self.lab.client.close()
+        elif not self.server.is_running:
             self.lab.bring_redis_back()
         if not self.app.daemon:
             self._end_orphans()
@@ -265,7 +285,10 @@ class Stage:
             self.start_master()
         if len(self.app.pids()) < self.scene.instances:
             self.app.repair()
-        return self.lab.count_workers(QUEUE) == self.scene.instances + CHILDREN
+        connected = self.lab.count_workers(QUEUE, self.lab.prefix)
+        wanted = self.scene.instances + CHILDREN
+        # In a cluster, a worker of BullMQ has connections to several nodes.
+        return connected >= wanted if self.scene.redis == "cluster" else connected == wanted
 
     def acknowledged(self) -> tuple[dict[str, float], set[str]]:
         """Stop the producers; when each job was acknowledged; those that may have been added."""
@@ -316,14 +339,25 @@ def open_stage(scene: Scene, folder: Path, chance: Random) -> Iterator[Stage]:
     token = mark()
     with contextlib.ExitStack() as stack:
         stack.callback(_end_marked, token)
-        server = RedisServer(folder / "redis", *REDIS[scene.redis]).start()
-        stack.callback(server.stop)
+        several = None
+        options = REDIS[scene.redis]
+        if scene.redis in SEVERAL:
+            several = stack.enter_context(SEVERAL[scene.redis](folder, options))
+            server, url = several.in_charge(), several.url
+            # For the clients of BullMQ that the lab starts.
+            os.environ["REDIS_NODES"] = several.node_env
+        else:
+            server = RedisServer(folder / "redis", *options).start()
+            stack.callback(server.stop)
+            url = server.url
         pm2 = Pm2()
         stack.callback(pm2.kill)
-        lab = stack.enter_context(open_lab(pm2, server, folder))
+        lab = stack.enter_context(open_lab(pm2, server, folder, url))
+        if scene.redis == "cluster":
+            lab.prefix = CLUSTER_PREFIX
         # As an operator has it: new workers are watched for longer than in the other tests.
         lab.watch = "1s"
-        stage = Stage(lab, scene, chance, token)
+        stage = Stage(lab, scene, chance, token, several)
         stack.callback(stage.close)
         stage.start()
         yield stage

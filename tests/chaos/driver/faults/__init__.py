@@ -29,6 +29,7 @@ from __future__ import annotations
 from tests.chaos.driver.faults import (
     apps,
     clocks,
+    failovers,
     managers,
     network,
     operators,
@@ -43,6 +44,7 @@ FAULTS: dict[str, Fault] = {
     **managers.FAULTS,
     **apps.FAULTS,
     **clocks.FAULTS,
+    **failovers.FAULTS,
     **operators.FAULTS,
     **redis.FAULTS,
     **refusals.FAULTS,

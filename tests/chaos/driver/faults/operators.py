@@ -18,7 +18,7 @@ def _bullmq(*methods: str) -> Inject:
     def inject(stage: Stage, _: Running, chance: Random) -> Hit:
         began = time.time()
         for method in methods:
-            stage.lab.bull(stage.version).queue(QUEUE, method)
+            stage.lab.bull(stage.version).queue(QUEUE, method, prefix=stage.lab.prefix)
             time.sleep(chance.uniform(0.1, 1.5))
         return Hit(began, time.time())
 

@@ -11,7 +11,7 @@ from random import Random
 from qctl.errors import QctlError
 from tests.chaos.driver.faults.base import Fault, Inject
 from tests.chaos.driver.hits import Hit
-from tests.chaos.driver.stage import LOCK_S, Stage
+from tests.chaos.driver.stage import ALONE, LOCK_S, Stage
 from tests.labs.drains import Running
 
 
@@ -88,14 +88,17 @@ def _flush(stage: Stage, _: Running, __: Random) -> Hit:
     return Hit(began, time.time() + 0.5, whose="all", forgets_s=0)
 
 
+# What Redis forgets then was waited for, or was counted by a drain.
+_COUNTED = ("paused", "waiting", "drained")
+
 FAULTS: dict[str, Fault] = {
     "client-kill": Fault(_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")),
     "client-pause": Fault(_command("CLIENT", "PAUSE", "MS", "ALL")),
     "debug-sleep": Fault(_command("DEBUG", "SLEEP", "S")),
     "kill-redis": Fault(_kill, redis=frozenset({"always", "proxied"})),
-    "cut-power": Fault(_cut_power, redis=frozenset({"everysec"})),
-    "kill-unsaved": Fault(_kill_without_file, redis=frozenset({"none"})),
-    "shutdown": Fault(_shut_down),
+    "cut-power": Fault(_cut_power, _COUNTED, redis=frozenset({"everysec"})),
+    "kill-unsaved": Fault(_kill_without_file, _COUNTED, redis=frozenset({"none"})),
+    "shutdown": Fault(_shut_down, redis=ALONE),
     # A round without a memory proves less, so it happens only where Redis forgets anyway.
-    "flushall": Fault(_flush, redis=frozenset({"none"})),
+    "flushall": Fault(_flush, _COUNTED, redis=frozenset({"none"})),
 }

@@ -12,7 +12,7 @@ from qctl.errors import QctlError
 from qctl.wire.acl import OPERATE
 from tests.chaos.driver.faults.base import Fault, Inject
 from tests.chaos.driver.hits import Hit
-from tests.chaos.driver.stage import LOCK_S, QCTL_USER, Stage
+from tests.chaos.driver.stage import ALONE, LOCK_S, QCTL_USER, Stage
 from tests.labs.drains import Running
 from tests.labs.servers import wait_until
 
@@ -86,9 +86,9 @@ def _command(client: Client, chance: Random) -> tuple[str, ...]:
 
 
 FAULTS: dict[str, Fault] = {
-    "max-clients": Fault(_for_a_while(_connections, whose="")),
+    "max-clients": Fault(_for_a_while(_connections, whose=""), redis=ALONE),
     # What ends a job, and what renews its lock, is refused.
-    "out-of-memory": Fault(_for_a_while(_memory, whose="all")),
-    "read-only": Fault(_for_a_while(_writes, whose="all")),
-    "acl": Fault(_for_a_while(_command, whose="")),
+    "out-of-memory": Fault(_for_a_while(_memory, whose="all"), redis=ALONE),
+    "read-only": Fault(_for_a_while(_writes, whose="all"), redis=ALONE),
+    "acl": Fault(_for_a_while(_command, whose=""), redis=ALONE),
 }
