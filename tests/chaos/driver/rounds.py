@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -157,7 +158,11 @@ def _disturb(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(5)
+            # A failover may take so long that BullMQ trims events.
+            with contextlib.suppress(QctlError):
+                stage.read_events()
     if failed:
         raise failed[0]
     for each_words, each_running in ((words, running), (bulk_words, bulk)):

@@ -26,7 +26,7 @@ from tests.chaos.driver.managers import MANAGERS, App
 from tests.chaos.driver.marks import mark, marked
 from tests.chaos.driver.producers import QUEUE, PythonProducer
 from tests.chaos.driver.scenes import Scene
-from tests.chaos.driver.servers import CLUSTER_PREFIX, SEVERAL, Several
+from tests.chaos.driver.servers import SEVERAL, Several
 from tests.labs.drains import Lab, Running, cmdline, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
@@ -55,7 +55,6 @@ REDIS: dict[str, tuple[str, ...]] = {
     "none": _COMMON,
     "proxied": _ALWAYS,
     "sentinel": _ALWAYS,
-    "cluster": _ALWAYS,
 }
 # Those of one server, which no other server watches.
 ALONE = frozenset({"always", "everysec", "none", "proxied"})
@@ -285,10 +284,7 @@ class Stage:
             self.start_master()
         if len(self.app.pids()) < self.scene.instances:
             self.app.repair()
-        connected = self.lab.count_workers(QUEUE, self.lab.prefix)
-        wanted = self.scene.instances + CHILDREN
-        # In a cluster, a worker of BullMQ has connections to several nodes.
-        return connected >= wanted if self.scene.redis == "cluster" else connected == wanted
+        return self.lab.count_workers(QUEUE, self.lab.prefix) == self.scene.instances + CHILDREN
 
     def acknowledged(self) -> tuple[dict[str, float], set[str]]:
         """Stop the producers; when each job was acknowledged; those that may have been added."""
@@ -299,7 +295,9 @@ class Stage:
     def read_events(self) -> None:
         """Read the events since the last time: BullMQ keeps about 10,000."""
         key = self.lab.keys(QUEUE)("events")
-        for event_id, flat in self.lab.client.call("XRANGE", key, self._last_event, "+"):
+        with contextlib.closing(connect(self.lab.url)[1]) as client:
+            events = client.call("XRANGE", key, self._last_event, "+")
+        for event_id, flat in events:
             self._last_event = f"({event_id}"
             event = dict(zip(flat[::2], flat[1::2], strict=True))
             if event["event"] == "completed":
@@ -353,8 +351,6 @@ def open_stage(scene: Scene, folder: Path, chance: Random) -> Iterator[Stage]:
         pm2 = Pm2()
         stack.callback(pm2.kill)
         lab = stack.enter_context(open_lab(pm2, server, folder, url))
-        if scene.redis == "cluster":
-            lab.prefix = CLUSTER_PREFIX
         # As an operator has it: new workers are watched for longer than in the other tests.
         lab.watch = "1s"
         stage = Stage(lab, scene, chance, token, several)
