@@ -80,6 +80,34 @@ def test_when_the_operator_wants_to_stop_it_tries_little_longer() -> None:
     assert time.monotonic() - began < 30
 
 
+def test_after_a_long_attempt_at_the_end_no_other_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If packets are dropped, each attempt takes seconds, and the end of a drain makes many."""
+    monkeypatch.setattr("qctl.ops.patience.STOPPING_S", 0.0)
+    is_over = False
+    client = patient(AWAY, AWAY, stop=lambda: is_over)
+    assert client.call("GET", "x") == "done"
+    is_over = True
+    client = patient(AWAY, stop=lambda: is_over)
+    for _ in range(2):
+        with pytest.raises(UnreachableError):
+            client.call("GET", "x")
+    assert (client.outages, client.has_given_up) == (1, True)
+
+
+def test_who_gives_up_during_an_outage_does_not_try_again() -> None:
+    client = patient()
+    client.give_up()
+    # Redis was not away.
+    assert client.call("GET", "x") == "done"
+    client = patient(AWAY)
+    with client.at_most(0.0), pytest.raises(UnreachableError):
+        client.call("GET", "x")
+    client.give_up()
+    with pytest.raises(UnreachableError):
+        client.call("GET", "x")
+    assert client.outages == 1
+
+
 def test_a_master_of_a_cluster_is_asked_for_anew(start_redis: Callable[..., RedisServer]) -> None:
     """Another may have taken over its slots."""
     old, new = connect(start_redis().url)[1], connect(start_redis().url)[1]

@@ -21,6 +21,7 @@ from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.host import read_birth_s
 from qctl.ops.drain import watchdog
 from qctl.ops.drain.watchdog import Watchdog
+from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, events, holder, is_paused, put
 from tests.labs.servers import wait_until
@@ -195,6 +196,26 @@ def test_it_tries_again_while_the_trouble_may_pass(drained: Client, error: Excep
     Watchdog(Shaky(drained, error, error), {Q: ME}).undo()  # type: ignore[arg-type]
     assert not is_paused(drained)
     assert drained.call("KEYS", "qctl:*") == []
+
+
+def test_a_queue_that_cannot_be_reached_stands_in_no_other_ones_way(drained: Client) -> None:
+    """An attempt may take seconds, so there is one a round; a queue on a dead node comes last."""
+    other = QueueKeys("bull", "other")
+    tried: list[str] = []
+
+    class HalfAway(ForwardingClient):
+        def call(self, *command: Any, timeout_s: float = 0.0) -> Any:
+            tried.append("other" if other.lease in command else "q")
+            if tried[-1] == "other":
+                raise UnreachableError("away")
+            return super().call(*command, timeout_s=timeout_s)
+
+    watchdog = Watchdog(HalfAway(drained), {other: ME, Q: ME})
+    drained.call("PEXPIRE", Q.lease, 1000)
+    for _ in "12":
+        watchdog._renew()
+    assert tried == ["other", "q", "other"]
+    assert drained.call("PTTL", Q.lease) > 1000
 
 
 def test_it_gives_up_when_trying_is_no_help(drained: Client) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from qctl.connection.address import Client, parse_url
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError
 from qctl.runtime.loop import connection as module
 from qctl.runtime.loop.connection import AsyncConnection
@@ -139,6 +142,24 @@ def test_a_move_fails_no_other_command_in_flight() -> None:
 
     asyncio.run(main())
     assert len(served) == 2
+
+
+def test_what_a_closed_connection_has_not_sent_is_discarded(redis_url: str) -> None:
+    """See ``set_up_tcp``; what it is for, ``tests/chaos/test_partition.py`` shows."""
+
+    def linger(sock: Any) -> tuple[int, ...]:
+        return struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+
+    async def main() -> None:
+        async with connected(redis_url) as connection:
+            await connection.open()
+            assert connection._transport is not None
+            assert linger(connection._transport.get_extra_info("socket")) == (1, 0)
+
+    asyncio.run(main())
+    with contextlib.closing(SocketClient(parse_url(redis_url))) as client:
+        client.call("PING")
+        assert linger(client._socket) == (1, 0)
 
 
 BROKEN = {

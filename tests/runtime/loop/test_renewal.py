@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from qctl import Worker
 from qctl.connection.address import Client
+from qctl.errors import UnreachableError
 from qctl.runtime.loop.cancelling import CancelRequests
 from qctl.runtime.loop.renewal import RenewalThread
+from qctl.wire import scripts
 from tests.labs.servers import wait_until
 
 # A lock that is renewed has this TTL again.
@@ -89,6 +92,42 @@ def test_workers_share_a_thread_and_connections(redis_url: str, client: Client) 
         thread.join(10)
     assert not threads()
     wait_until(lambda: connections() == 0, "Redis to notice the end of the connections")
+
+
+def test_a_lock_that_could_not_be_renewed_counts_as_lost(
+    redis_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each worker, though the first that fails ends the turn; until a renewal succeeds."""
+    is_away = False
+
+    def renew(*arguments: Any) -> list[Any]:
+        if is_away:
+            time.sleep(0.6)
+            raise UnreachableError("away")
+        return run_all(*arguments)
+
+    async def main() -> None:
+        nonlocal is_away
+        busy = Busy(redis_url, client, "ab")
+        for worker in busy.workers:
+            await worker.start()
+        await busy.run_jobs()
+        jobs = [job for w in busy.workers if w._engine for job in w._engine.in_hand.values()]
+        is_away = True
+        for queue in "ab":
+            # The renewals arrive, and their replies do not.
+            client.call("PERSIST", f"bull:{queue}:1:lock")
+        while not all(job.lost_lock for job in jobs):
+            await asyncio.sleep(0.01)
+        assert len(jobs) == 2
+        is_away = False
+        while any(job.lost_lock for job in jobs):
+            await asyncio.sleep(0.01)
+        await busy.stop()
+
+    run_all = scripts.run_all
+    monkeypatch.setattr(scripts, "run_all", renew)
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_a_fault_ends_no_renewal(

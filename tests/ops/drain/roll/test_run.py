@@ -249,6 +249,29 @@ def test_by_the_names_of_workers_it_is_told_at_once_whose_a_job_is(
     assert [(job.id, job.result) for job in report.jobs] == [("1", "running")]
 
 
+@pytest.mark.parametrize("is_put_back", [False, True])
+def test_by_the_names_a_job_that_a_worker_elsewhere_has_lost_ends_no_roll(
+    master: Master, client: Client, redis_url: str, is_put_back: bool
+) -> None:
+    """Its host may be cut off from Redis; a stalled check may have put the job back."""
+    put(client, "1", "active", lock="other:1", pb="of another host")
+
+    def lose(slot: int) -> None:
+        if slot == 0:
+            client.call("DEL", Q.lock("1"))
+            if is_put_back:
+                client.call("LREM", Q("active"), 1, "1")
+                client.call("LPUSH", Q("wait"), "1")
+                add_event(client, "waiting", "1", prev="active")
+                add_event(client, "stalled", "1")
+
+    master.on_replace = lose
+    _, report = roll(redis_url)
+    assert (report.outcome, report.error, report.interrupted) == ("restarted", None, 0)
+    result = "recovered" if is_put_back else "orphaned"
+    assert [(job.id, job.result) for job in report.jobs] == [("1", result)]
+
+
 def test_a_job_of_a_worker_with_names_that_is_still_waited_for(
     master: Master, client: Client, redis_url: str
 ) -> None:
