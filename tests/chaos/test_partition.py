@@ -252,8 +252,9 @@ def test_what_is_said_on_hosts_that_are_cut_off(hosts: PartitionLab) -> None:
         done = running.finish()
         assert (done.code, done.out) == (6, "")
         assert f"no answer for {CONNECT_S:g} s" in done.err
-    # Between two blocked commands it asks for a job, on its other connection.
-    noticed = re.compile(f"no answer for ({BLOCK_S + REPLY_S:g}|{REPLY_S:g}) s")
+    # Between two blocked commands it asks for a job on its other connection, or connects again.
+    limits = "|".join(f"{limit_s:g}" for limit_s in (CONNECT_S, REPLY_S, BLOCK_S + REPLY_S))
+    noticed = re.compile(f"no answer for ({limits}) s")
     wait_until(lambda: noticed.search(hosts.own.remarks, before), "the worker to notice")
     hosts.network.join()
     hosts.prove_ended(hosts.add(*[50] * 6))
