@@ -164,8 +164,9 @@ def _check_report(
         rows = ledger.get(job["id"], [])
         before = [row for row in rows if row["at"] <= over]
         wanted = {"completed": "end", "failed": "fail", "retried": "fail"}.get(job["result"])
-        if job["result"] == "retried" and not _had_started(each, rows):
-            # Its worker was not told that it got the job, and has given it back.
+        if job["result"] == "retried" and (forgot or not _had_started(each, rows)):
+            # Its worker was not told that it got the job, and has given it back; or Redis forgot
+            # that it has ended.
             continue
         if wanted and not any(row["ev"] == wanted for row in before):
             yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"

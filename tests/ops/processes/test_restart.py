@@ -9,7 +9,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from qctl.ops.patience import Pulse
 from qctl.ops.processes import restart as module
 from qctl.ops.processes.restart import POLL_S, Interrupted, Ready, Restart
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import client_name
+from qctl.wire.read.clients import Connected, Workers, client_name
 from tests.labs.drains import is_alive
 from tests.labs.managers import FakeManager
 from tests.labs.servers import RedisServer
@@ -97,6 +99,28 @@ def test_a_restart_is_proved(
     assert ready.took_s >= module.SETTLE_S
     assert not is_alive(old)
     assert manager.closed
+
+
+def test_a_new_connection_to_another_master_of_a_cluster_has_any_number(
+    manage: Callable[[str], FakeManager],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BOOT_S", 5)
+    manager = manage("good")
+    ask = module.list_all_workers
+    # As if the first master that was asked had had more connections in its life than this Redis.
+    before = ask(client)
+    assert before is not None
+    assert before.workers
+    older = Workers(replace(worker, client_id=worker.client_id + 1000) for worker in before.workers)
+    answers = [replace(before, workers=older)]
+
+    def listed(*args: Any) -> Connected | None:
+        return answers.pop() if answers else ask(*args)
+
+    monkeypatch.setattr(module, "list_all_workers", listed)
+    carry_out(restart(client, manager, by_address=False))
 
 
 def test_a_process_that_serves_no_queue_only_has_to_stay_up(
