@@ -55,3 +55,7 @@ def test_a_second_start_needs_a_fault() -> None:
     assert unexplained(Hit(1.5, 1.5, frozenset({9}))) == 1
     assert unexplained(Hit(0.5, 0.5, frozenset({7}))) == 1
     assert unexplained(Hit(5.5, 5.5, frozenset({7}))) == 1
+    # It had ended long before.
+    ended = {"1": rows(("start", 1.0, 7), ("end", 1.1, 7), ("start", 9.0, 8), ("end", 9.1, 8))}
+    assert len(list(check_starts(ended, [Hit(8.0, 8.0, frozenset({7}))]))) == 1
+    assert len(list(check_starts(ended, [Hit(1.2, 1.2, frozenset({7}))]))) == 0

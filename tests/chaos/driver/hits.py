@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+# For so long, until its lock ends, a worker may be unable to tell Redis that a job has ended.
+UNSENT_S = 4.0
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -29,10 +32,15 @@ class Hit:
     kind: str = ""
 
     def explains(self, first: dict[str, Any], again: dict[str, Any]) -> bool:
-        """Whether this is why a job that ran, by its row ``first``, was started once more."""
+        """Whether this is why a job that ran, by its row ``first``, was started once more.
+
+        ``first["since"]`` is when that run began.
+        """
         if again["at"] >= self.began and self.may_forget(first["at"]):
             return True
-        if not (self.began <= again["at"] and first["at"] <= self.over):
+        if not (self.began <= again["at"] and first["since"] <= self.over):
+            return False
+        if first["ev"] == "end" and first["at"] < self.began - UNSENT_S:
             return False
         is_node = first["worker"] != "qctl"
         return (

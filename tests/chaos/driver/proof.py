@@ -115,9 +115,13 @@ def _is_hopeless(rows: list[Row]) -> bool:
 def check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
     """Each start after the first follows a failure, or a fault that cut the run before it short."""
     for job_id, rows in ledger.items():
-        for first, again in itertools.pairwise(rows):
-            if again["ev"] != "start" or first["ev"] == "fail":
+        begun: dict[int, float] = {}
+        for row, again in itertools.pairwise(rows):
+            if row["ev"] == "start":
+                begun[row["pid"]] = row["at"]
+            if again["ev"] != "start" or row["ev"] == "fail":
                 continue
+            first = {**row, "since": begun.get(row["pid"], row["at"])}
             if not any(hit.explains(first, again) for hit in hits):
                 yield f"job {job_id} started again, and no fault explains it: {_history(rows)}"
 
