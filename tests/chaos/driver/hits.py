@@ -21,6 +21,8 @@ class Hit:
         whose: other processes whose jobs it may have cut short: "", "node" or "all".
         forgets_s: Redis may have forgotten whatever it acknowledged since this time, in seconds
             since 1970, and before ``over``: such jobs may be gone, or run again.
+        refuses: whether Redis answered writes with errors. BullMQ's workers take that for the failure
+            of a job that has just ended.
         kind: the name of the fault; the round fills it in.
     """
 
@@ -29,6 +31,7 @@ class Hit:
     pids: frozenset[int] = frozenset()
     whose: str = ""
     forgets_s: float = math.inf
+    refuses: bool = False
     kind: str = ""
 
     def explains(self, first: dict[str, Any], again: dict[str, Any]) -> bool:

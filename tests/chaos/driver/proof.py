@@ -87,6 +87,7 @@ def _check_states(
     deleted = any(each.words[0] == "purge" or each.words[1] == "remove" for each in ran)
     for job_id in acknowledged:
         rows = ledger.get(job_id, [])
+        may_fail = _is_hopeless(rows) or _was_refused(rows, hits)
         if job_id in completed and job_id in failed:
             yield f"job {job_id} is both completed and failed"
         elif job_id in completed:
@@ -97,9 +98,9 @@ def _check_states(
             if not any(row["ev"] == "end" for row in rows):
                 yield f"job {job_id} is completed, and its handler never ended: {_history(rows)}"
         elif job_id in failed:
-            if not _is_hopeless(rows):
+            if not may_fail:
                 yield f"job {job_id} failed, and was meant to complete: {_history(rows)}"
-        elif job_id in forgotten or (_is_hopeless(rows) and deleted):
+        elif job_id in forgotten or (may_fail and deleted):
             continue
         else:
             exists = client.call("EXISTS", keys(job_id))
@@ -110,6 +111,16 @@ def _check_states(
 def _is_hopeless(rows: list[Row]) -> bool:
     """Whether a job may be in ``failed``, or was purged from there."""
     return bool(rows) and rows[-1]["name"] == HOPELESS and rows[-1]["ev"] == "fail"
+
+
+def _was_refused(rows: list[Row], hits: list[Hit]) -> bool:
+    """Whether Redis may have refused the completion of a job by BullMQ, which then fails the job."""
+    return any(
+        row["ev"] == "end"
+        and row["worker"] != "qctl"
+        and any(hit.refuses and hit.began <= row["at"] <= hit.over for hit in hits)
+        for row in rows
+    )
 
 
 def check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
@@ -171,6 +182,8 @@ def _check_report(
         if job["result"] == "retried" and (forgot or not _had_started(each, rows)):
             # Its worker was not told that it got the job, and has given it back; or Redis forgot
             # that it has ended.
+            continue
+        if wanted == "fail" and _was_refused(before, hits):
             continue
         if wanted and not any(row["ev"] == wanted for row in before):
             yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"

@@ -33,7 +33,7 @@ def _for_a_while(refuse: Refuse, *, whose: str) -> Inject:
             began = time.time()
             with _undone(client, refuse(client, chance)):
                 time.sleep(chance.uniform(0.2, 1.5))
-        return Hit(began, time.time() + (LOCK_S if whose else 0), whose=whose)
+        return Hit(began, time.time() + (LOCK_S if whose else 0), whose=whose, refuses=bool(whose))
 
     return inject
 
