@@ -21,8 +21,8 @@ class Hit:
         whose: other processes whose jobs it may have cut short: "", "node" or "all".
         forgets_s: Redis may have forgotten whatever it acknowledged since this time, in seconds
             since 1970, and before ``over``: such jobs may be gone, or run again.
-        refuses: whether Redis answered writes with errors. BullMQ's workers take that for the failure
-            of a job that has just ended.
+        refuses: whether Redis answered writes with errors. BullMQ takes that for the failure of a
+            job that has just ended.
         kind: the name of the fault; the round fills it in.
     """
 

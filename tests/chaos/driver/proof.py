@@ -114,7 +114,7 @@ def _is_hopeless(rows: list[Row]) -> bool:
 
 
 def _was_refused(rows: list[Row], hits: list[Hit]) -> bool:
-    """Whether Redis may have refused the completion of a job by BullMQ, which then fails the job."""
+    """Whether Redis may have refused that a job completed: BullMQ then lets the job fail."""
     return any(
         row["ev"] == "end"
         and row["worker"] != "qctl"
