@@ -147,13 +147,11 @@ EVERY_CUT = [
     for host in ("redis", "a", "b")
     for what in (BOTH, SENT, RECEIVED)
 ]
-# The others run with QCTL_PARTITIONS=all.
+ALL = os.environ.get("QCTL_PARTITIONS") == "all"
 CUTS = [("waiting", "redis", BOTH), ("restarting", "a", RECEIVED)]
 
 
-@pytest.mark.parametrize(
-    ("step", "host", "what"), EVERY_CUT if os.environ.get("QCTL_PARTITIONS") == "all" else CUTS
-)
+@pytest.mark.parametrize(("step", "host", "what"), EVERY_CUT if ALL else CUTS)
 def test_a_cut_at_any_step(hosts: PartitionLab, step: str, host: str, what: str) -> None:
     """All of Redis' packets, or one way only: commands arrive, and their replies do not."""
     held = hosts.hold_anew(3)
@@ -195,6 +193,27 @@ def test_qctl_is_killed_behind_a_partition(hosts: PartitionLab) -> None:
     hosts.network.join()
     wait_until(lambda: hosts.put_right(watchdog, "q"), "the watchdog to resume")
     hosts.release()
+    hosts.prove_ended(held, again=None)
+
+
+@pytest.mark.skipif(not ALL, reason="waits 15 s for a lease: QCTL_PARTITIONS=all")
+def test_another_drain_takes_over_meanwhile(hosts: PartitionLab) -> None:
+    held = hosts.hold_anew(3)
+    first = hosts.steps(*DRAIN)
+    first.await_step("waiting")
+    hosts.network.cut("a")
+    wait_until(lambda: not hosts.client.call("EXISTS", hosts.keys().lease), "the lease to expire")
+    hosts.release()
+    second = hosts.start("drain", "q", "--output", "ndjson", host="b").finish()
+    assert (second.code, second.report["outcome"], second.report["lost"]) == (0, "drained", 0)
+    assert any("took the pause over" in note for note in second.report["notes"])
+    hosts.network.join()
+    done = first.finish()
+    assert (done.code, done.report["outcome"], done.report["resumed"]) == (0, "restarted", False)
+    assert done.report["still_paused"] == ["q"]
+    assert hosts.is_paused()
+    # The second drain, without a restart, leaves the queue paused.
+    assert hosts.qctl("resume", "q").code == 0
     hosts.prove_ended(held, again=None)
 
 
