@@ -148,8 +148,8 @@ def without_secret(text: str, secret: str) -> str:
 def is_outage(error: BaseException) -> bool:
     """Whether Redis is away or cannot serve at present; trying again later may then help.
 
-    The one definition of "Redis is away". Do not use it for the first connection: a wrong password
-    or the address of a replica looks the same.
+    The one definition of "Redis is away". Do not use it for an error of the first connection: a
+    wrong password or the address of a replica would count as an outage, too.
     """
     if isinstance(error, ReplyError):
         return error.refuses_service or error.code in _TEMPORARY

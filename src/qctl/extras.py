@@ -25,8 +25,8 @@ def install_command(extra: str) -> str:
     """A command that installs an extra, such as ``top``, for the Python that runs qctl.
 
     A plain ``pip install`` could install into another Python, or take another package of the same
-    name from a registry. Nothing can be added to the single-file build of qctl: for it, the text
-    says to install qctl with the extra by other means.
+    name from a registry. In the single-file build of qctl, to which nothing can be added, this
+    returns the advice to install qctl with the extra by pip, pipx or uv.
     """
     if getattr(sys, "frozen", False):
         return f"install qctl with its extra {extra} by pip, pipx or uv (`qctl help install`)"

@@ -69,7 +69,7 @@ def events(
     ops.require_stream(snapshot)
     after = None if since is None else ops.start_id(client, since)
     if since is not None and (at := ops.time_of(after)) is not None:
-        # ``after`` is the id just before the time.
+        # ``after`` is the last id before the time in ``since``, so its own time is 1 ms earlier.
         note_local_time(env, since, at + timedelta(milliseconds=1))
     env.note(*ops.unknown_name_remarks(names or ()))
     wanted = ops.EventFilter(frozenset(names or ()), job_id)

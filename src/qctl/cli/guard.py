@@ -62,8 +62,8 @@ def required_confirmation(settings: Settings) -> str | None:
         )
     if not confirm:
         return None
-    # If ``context`` is not the chosen context, it names the Redis in use. Then its name may confirm
-    # a write, even if a flag or variable chose this Redis.
+    # ``context`` may be another context than the chosen one: a context whose own Redis is the Redis
+    # in use. Its name then confirms the write, even if a flag or variable chose this Redis.
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",

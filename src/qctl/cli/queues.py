@@ -128,7 +128,7 @@ def delete_command(
     if not yes:
         env.confirm_name(view.deletion_question(report), deletion.keys.name)
     if not ignore_workers:
-        # Counting and answering take time.
+        # A worker may have connected during the count, or before the operator answered.
         deletion.require_no_workers()
     try:
         with (

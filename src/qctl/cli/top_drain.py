@@ -50,10 +50,10 @@ class DrainChoice:
         return tuple(flag for flag, is_chosen in chosen.items() if is_chosen)
 
     def changes(self, strategy: str) -> Iterator[tuple[str, str, DrainChoice]]:
-        """The keys that change a planned drain: each with its flag and the choice that it makes.
+        """Each key that changes a planned drain, with its flag and the resulting choice.
 
         Args:
-            strategy: of the plan, ``pause`` or ``roll``.
+            strategy: the strategy of the plan: ``pause`` or ``roll``.
         """
         timeout = _TIMEOUTS[(_TIMEOUTS.index(self.timeout) + 1) % len(_TIMEOUTS)]
         yield "t", f"--timeout {timeout}", replace(self, timeout=timeout)
@@ -68,7 +68,7 @@ class DrainChoice:
         yield "s", f"--strategy {other}", self._with_strategy(other)
 
     def overrides(self) -> Iterator[tuple[str, str, DrainChoice]]:
-        """As ``changes``, for the flags that a refusal may name."""
+        """Like ``changes``, but the flags that the hint of a refused drain may name."""
         yield "i", "--include-others", replace(self, include_others=True)
         yield "g", "--ignore-others", replace(self, include_others=False)
         yield "m", "--mixed-versions", replace(self, mixed_versions=True)

@@ -13,8 +13,8 @@ def find_groups(
 ) -> Mapping[str, tuple[str, ...] | UsageError]:
     """The targets of each group, as written. The first layer that names a group defines it.
 
-    A group that is not valid has an error in place of its targets, because only the commands that
-    name the group may fail: ``status`` must work with any group.
+    If a group is not valid, its value is the error. The error is not raised here, so that only the
+    commands that name the group fail; other commands, such as ``status``, still work.
 
     Args:
         targets: names of the configured targets; a group must have another name.

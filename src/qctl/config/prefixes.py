@@ -25,8 +25,8 @@ class Prefixes:
     """The prefixes that a command works on.
 
     Args:
-        patterns: at least one, without duplicates. Special characters that are meant literally
-            follow a backslash, as ``escaped`` writes them.
+        patterns: at least one, without duplicates. A special character that is meant literally has
+            a backslash before it, as ``escaped`` writes it.
     """
 
     patterns: tuple[str, ...] = (DEFAULT_PREFIX,)
@@ -68,7 +68,7 @@ def only(prefix: str) -> Prefixes:
 
 
 def parse_prefixes(words: Iterable[str]) -> Prefixes:
-    """The prefixes in ``words``, each of which is a prefix or a pattern.
+    """The prefixes that ``words`` stand for. Each word is a prefix or a pattern.
 
     Raises:
         UsageError: there is no word, or a word is empty.

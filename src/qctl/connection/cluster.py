@@ -103,7 +103,7 @@ class ClusterClient:
         return sorted(clients, key=lambda client: not _is_giving_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
-        """Host and port of the master that owns the key's slot; if none owns it, of any master."""
+        """Host and port of the master that owns the key's slot; any master if none does."""
         owners = self._slot_owners()
         return owners.get(key_slot(encode(key)), next(iter(owners.values())))
 

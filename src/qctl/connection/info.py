@@ -17,8 +17,8 @@ def parse_info(text: str) -> dict[str, str]:
 def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Name and version of the server, from its INFO.
 
-    A server that is compatible with Redis has the version of that Redis in ``redis_version``, and
-    its own version in another field.
+    In Valkey and Dragonfly, ``redis_version`` is only the version of Redis that the server is
+    compatible with. The server's own version is in another field.
     """
     for field, name in _PRODUCTS.items():
         if version := info.get(field):

@@ -174,8 +174,8 @@ class SocketClient:
                 hint=_IS_SILENT if is_silent else _IS_OFF,
             ) from error
         except (hiredis.ProtocolError, MemoryError, TypeError) as error:
-            # MemoryError: the answer claims to have a billion parts. TypeError: it has a set of
-            # lists, which Redis sends to no client that has not asked for RESP3.
+            # MemoryError: the answer claims to have a billion parts. TypeError: the answer has a
+            # set of lists. Redis never sends this to qctl, because qctl does not ask for RESP3.
             self.close()
             raise self._not_a_redis() from error
         except BaseException:

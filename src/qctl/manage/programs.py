@@ -1,4 +1,4 @@
-"""Recognizes programs that start workers in a child process, by their command lines."""
+"""Recognizes, by the command line, programs that start workers in a child process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def command_line(pid: int) -> list[str]:
 
     For npm, this is a single word, such as ``npm start``.
 
-    Show only the program: arguments may be secrets.
+    Callers must show only the program to the user, because arguments may be secrets.
     """
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")

@@ -53,7 +53,7 @@ class Pulse:
             self.answered(whom)
 
     def waited_s(self, whom: str) -> float:
-        """For how many seconds this one has not answered; 0 if nothing is asked."""
+        """For how many seconds ``whom`` has owed an answer; 0 if ``whom`` owes none."""
         asked_at = self._asked_at.get(whom)
         return 0.0 if asked_at is None else max(time.monotonic() - asked_at, 0.0)
 

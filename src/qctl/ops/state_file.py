@@ -19,9 +19,10 @@ _MAX_FILE_NAME = 150
 
 
 class StateFile:
-    """A JSON object in qctl's folder for state, one for each address, Redis user and prefixes.
+    """A file with one JSON object, in qctl's folder for state.
 
-    Only the user of this system who runs qctl may read it. Neither the file nor its name contains
+    Each combination of address, Redis user and prefixes has a file of its own. Only the
+    operating-system user who runs qctl may read the file. Neither the file nor its name contains
     the password.
 
     Args:

@@ -19,7 +19,7 @@ _MAX_ROWS = 12
 _MAX_IDS = 5
 # Before this time, the rate is not known well enough to show it.
 _MIN_MEASURED_S = 1.0
-# How a person reads the names of the actions; ``jobs remove`` and ``purge`` say "delete".
+# The verb that is shown for each action: for ``jobs remove`` and ``purge``, it is "delete".
 _INFINITIVE = {
     "retry": "retry",
     "promote": "promote",
@@ -52,7 +52,7 @@ class Count:
     Args:
         jobs: if ``exact``, the jobs that match; otherwise the most that can match.
         total: the jobs in the state.
-        below: how many jobs below the matching jobs are deleted as well.
+        below: how many descendants of the matching jobs (in flows) are deleted as well.
         skipped: how many jobs match but would be left alone.
     """
 

@@ -1,4 +1,4 @@
-"""What the commands that change a whole queue print."""
+"""The output of the commands that change a whole queue."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Log lines of qctl and of the app: a message and its fields, as text or as JSON.
 
 qctl's lines go through Python's ``logging`` (loggers ``qctl.worker`` and ``qctl.master``).
-``qctl worker run`` and ``Worker.run`` set up logging in two steps: ``configure`` before the app is
-imported, and ``share_with_app`` after that, which leaves an app's own set-up as it is.
+``qctl worker run`` calls ``configure`` before the app's import, and ``share_with_app`` after it.
+``Worker.run`` calls both, unless the app has set up logging. An app's own set-up stays as it is.
 """
 
 from __future__ import annotations
@@ -153,10 +153,11 @@ def configure(style: str = "text", level: str = "info", stream: TextIO | None = 
 
 
 def share_with_app() -> None:
-    """Let the app and qctl write through the same handlers. Call it when the app was imported.
+    """Let the app and qctl write through the same handlers. Call this after the app's import.
 
     If the app has given the root logger a handler, qctl's lines go to the app's handlers.
-    Otherwise the app's lines, of at least the level of ``configure``, go to qctl's handler.
+    Otherwise the app's lines go to qctl's handler, if they have at least the level that was given
+    to ``configure``.
     """
     own, root = logging.getLogger("qctl"), logging.getLogger()
     ours = next((each for each in own.handlers if isinstance(each, _Handler)), None)

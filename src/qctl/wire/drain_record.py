@@ -126,7 +126,7 @@ def record_starts(
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
-    """One item for each app and queue: the app resumed it when a drain last saw the app start."""
+    """Each app, with each queue that the app resumed when a drain last saw the app start."""
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
     found = []
     for name, value in sorted(row.items()):

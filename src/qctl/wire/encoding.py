@@ -29,7 +29,7 @@ _BACKOFF_KINDS = ("exponential", "fixed")
 
 
 def _to_json(value: Any) -> Any:
-    """Replace a value of a type that JSON does not have with one that JSON can represent."""
+    """Turn a value whose type JSON lacks, such as a dataclass or a date, into a JSON value."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if hasattr(value, "model_dump"):  # of pydantic, which may not be installed
@@ -94,7 +94,10 @@ def _is_utf8(text: str) -> bool:
 
 
 def valid_text(text: str) -> str:
-    """Text as valid Unicode: a surrogate pair becomes its character, a lone surrogate U+FFFD."""
+    """Text as valid Unicode.
+
+    A surrogate pair becomes the character that it stands for; a lone surrogate becomes U+FFFD.
+    """
     if text.isascii() or _is_utf8(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -146,7 +149,7 @@ def check_job_id(job_id: str) -> None:
     # The pattern takes up to 16 digits, as many as MAX_INTEGER has.
     if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
         why = "whole numbers are the ids of jobs that are added without an id"
-    # BullMQ accepts two colons, but takes an id that begins with "0:" for a marker.
+    # BullMQ accepts an id with two colons, but treats an id that begins with "0:" as a marker.
     elif job_id.startswith("0:") or (":" in job_id and job_id.count(":") != 2):
         why = "colons separate the parts of a key"
     elif job_id in OWN_KEYS:
@@ -271,7 +274,7 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
 
 
 def _check_backoff_kind(backoff: Backoff) -> None:
-    """Refuse one of ``_BACKOFF_KINDS`` without a delay, and a likely misspelling of one."""
+    """Refuse a built-in kind that has no delay, and a name that looks like a misspelled one."""
     kind = backoff.kind
     if not isinstance(kind, str) or not kind:
         raise UsageError(f"the kind of a backoff must be a text, not {kind!r}")

@@ -72,7 +72,8 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
     opts = read_object(fields.get("opts"))
     stacktrace, _ = read_json(fields.get("stacktrace"), [])
     traces = stacktrace if isinstance(stacktrace, list) else []
-    # Bull 3/4 and early BullMQ 5 wrote attemptsMade; BullMQ reads it before atm (wire format 2.5).
+    # Bull 3/4 and early BullMQ 5 wrote attemptsMade. If a job has both fields, BullMQ uses
+    # attemptsMade and ignores atm (wire format 2.5).
     made = to_int(fields.get("attemptsMade")) or to_int(fields.get("atm")) or 0
     return JobRecord(
         id=job_id,

@@ -98,7 +98,7 @@ OWN_KEYS = frozenset(
     }
 )
 
-# All ids of jobs that schedulers make begin with this (wire format 6.2).
+# The id of every job that was made by a scheduler begins with this (wire format 6.2).
 ITERATION_PREFIX = "repeat:"
 
 
@@ -131,7 +131,7 @@ def worker_heartbeat(owner: str) -> str:
 
 
 def worker_index(prefix: str) -> str:
-    """The sorted set of workers (by ``owner``); the score is the last heartbeat in epoch ms."""
+    """The sorted set of the ``owner`` of each worker; its score is the last heartbeat, epoch ms."""
     return f"qctl:workers:{prefix}"
 
 

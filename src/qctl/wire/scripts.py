@@ -5,8 +5,8 @@ steps described there. ``base`` is a queue's key prefix with its last colon, suc
 
 A line ``--@include name`` inserts ``lua/lib/name.lua``, but only once per script.
 
-The ``KEYS`` of a script either are all keys that it uses, or contain ``QueueKeys.whole``. So a
-cluster that is moving a queue never runs a script on a part of that queue.
+The ``KEYS`` of a script are all keys that the script uses, or contain ``QueueKeys.whole``. So no
+script runs on only a part of a queue while a cluster moves the queue to another node.
 """
 
 from __future__ import annotations

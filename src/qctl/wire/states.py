@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# The names of the states in commands. A ``stalled`` job is in the list ``active`` without a lock.
+# The names of the states in commands. A ``stalled`` job is in the list ``active``, but has
+# no lock.
 STATES = (
     *("waiting", "active", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),

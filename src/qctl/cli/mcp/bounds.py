@@ -12,9 +12,9 @@ from qctl.plurals import counted
 MAX_CHARACTERS = 100_000
 # Deeper levels are not shown.
 MAX_DEPTH = 40
-# If a result is too large, each list and object in it keeps at most this many items: the first of
-# these numbers with which the result is small enough. A text keeps ``_CHARACTERS_PER_ITEM`` times
-# as many characters.
+# If a result is too large, these limits are tried one after another, until the result is small
+# enough. A limit is the maximum number of items in each list and object. For a text, the maximum
+# number of characters is the limit multiplied by ``_CHARACTERS_PER_ITEM``.
 _ITEMS = (1000, 300, 100, 30, 10, 3)
 _CHARACTERS_PER_ITEM = 20
 # How many remarks on cuts are shown, and how many characters of a cut value's name.
@@ -36,7 +36,7 @@ def bounded(result: Any) -> tuple[Any, list[str]]:
 
 
 class _Cut:
-    """One attempt.
+    """One attempt to make a result small enough.
 
     Args:
         items: how many items of a list or an object are kept; None to cut neither items nor texts.

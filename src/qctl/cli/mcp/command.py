@@ -29,7 +29,7 @@ def mcp(
             "plan first",
         ),
     ] = False,
-    # The frame keeps a parameter ``confirmed`` for itself.
+    # The frame would not pass on an argument with the name ``confirmed``.
     context_name: Confirmed = None,
 ) -> None:
     """Let an agent use qctl: a Model Context Protocol server on stdio.

@@ -48,8 +48,8 @@ class Docker:
     def process(self, key: str) -> ManagedProcess | None:
         """See ``Restarter``; the key is the container's name."""
         exit_call = self._exits.get(key)
-        # Read this before the inspection: if the call ended in between, the container would seem to
-        # stay stopped.
+        # Read this before the inspection. Otherwise, if the inspection found the container stopped,
+        # and the call then started it and ended, the container would seem to stay stopped.
         is_exiting = exit_call is not None and exit_call.is_running
         try:
             found = self._inspect([key])

@@ -1,7 +1,7 @@
 """Runs ``kubectl`` for one context, and explains its errors.
 
-What the API returns contains the environment of the containers, and with it secrets. So each call
-names the fields that it prints, in a Go template; nothing else leaves kubectl.
+An object of the API contains the environment variables of containers, which may be secrets. So
+``Kubectl.print`` gives kubectl a Go template, and kubectl prints only the fields in the template.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Kubectl:
 
     Args:
         context: a context of the kubeconfig; "" for its current context.
-        timeout_s: how long each call may take, including plug-ins that kubectl starts to log in.
+        timeout_s: how long each call may take, including the plug-ins with which kubectl logs in.
     """
 
     def __init__(self, context: str, timeout_s: float) -> None:

@@ -64,8 +64,8 @@ _STUCK = frozenset(
         "RunContainerError",
     }
 )
-# The rollout of a stateful set may take the grace period plus _START_S for each pod, but never less
-# than _MIN_ROLLOUT_S in total, which is Kubernetes' default for a deployment.
+# The time limit for the rollout of a stateful set is, for each pod, the grace period plus _START_S.
+# The total limit is at least _MIN_ROLLOUT_S, Kubernetes' default limit for a deployment.
 _MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 

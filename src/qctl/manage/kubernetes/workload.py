@@ -20,7 +20,7 @@ _FIELDS = (
     # How the pods are replaced: "strategy" of a deployment, "updateStrategy" of a stateful set.
     "{{with .spec.strategy}}{{.type}}{{end}}{{with .spec.updateStrategy}}{{.type}}{{end}}",
     # During a rollout: how many pods may be missing, and how many extra pods may exist. Each is a
-    # number or a percentage. The value itself is not in a "with", which prints nothing for 0.
+    # number or a percentage. No "with" tests the value itself: for 0, it would print nothing.
     "{{with .spec.strategy}}{{with .rollingUpdate}}{{.maxUnavailable}}{{end}}{{end}}"
     "{{with .spec.updateStrategy}}{{with .rollingUpdate}}{{.maxUnavailable}}{{end}}{{end}}",
     "{{with .spec.strategy}}{{with .rollingUpdate}}{{.maxSurge}}{{end}}{{end}}",
@@ -46,7 +46,7 @@ class Workload:
 
     Args:
         name: with its namespace.
-        uid: the id by which its pods or replica sets name their owner.
+        uid: its id. Its pods or replica sets have this id as the id of their owner.
         is_seen: whether Kubernetes has acted on the last change of its specification.
         replicas: how many pods it wants.
         paused: whether its rollouts are paused.
@@ -137,13 +137,14 @@ def _max_missing(kind: str, replicas: int, unavailable: str, surge: str) -> int 
         is_set = unavailable not in {"", _NO_VALUE}
         return _pods(unavailable, replicas, round_up=True) if is_set else 1
     missing = _pods(unavailable, replicas, round_up=False)
-    # If both are 0, nothing could be replaced: Kubernetes then takes 1.
+    # If maxUnavailable and maxSurge are both 0, no pod could be replaced, so Kubernetes takes 1 for
+    # maxUnavailable.
     may_add = bool(_pods(surge, replicas, round_up=True))
     return 1 if missing == 0 and not may_add else missing
 
 
 def _pods(text: str, replicas: int, *, round_up: bool) -> int | None:
-    """``2`` or ``25%`` of the replicas, as a number of pods; None if it is neither."""
+    """The number of pods that ``2`` or ``25%`` (of the replicas) means; None for other texts."""
     if text.endswith("%") and text[:-1].isdecimal():
         return (int(text[:-1]) * replicas + 99 * round_up) // 100
     return number(text) if text[:1].isdecimal() else None

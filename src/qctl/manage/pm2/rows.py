@@ -17,7 +17,8 @@ _KILL_TIMEOUT_MS = 1600
 _LISTEN_TIMEOUT_MS = 3000
 _MIN_UPTIME_MS = 1000
 _MAX_RESTARTS = 16
-# How long after a command PM2 may start a process, beyond the time for the old one to stop.
+# PM2 may take this long to start a process after a command, in addition to the time in which the
+# old process stops.
 _START_MS = 10_000
 # PM2's default. PM2_KILL_SIGNAL in the daemon's environment changes it, but neither a row nor a
 # harmless call shows the change.
@@ -74,9 +75,10 @@ def _starts_again(env: Mapping[str, object]) -> bool:
 
 
 def _came_back(env: Mapping[str, object]) -> bool:
-    """Whether the last start followed no command: PM2 notes the time of the last command.
+    """Whether PM2 last started the process without a command, because the process had ended.
 
-    PM2's restarts by cron, by a changed file and at a memory limit count as commands.
+    This is so if the start came long after the last command, whose time is in the row. PM2's
+    restarts by cron, by a changed file and at a memory limit count as commands.
     """
     started_ms, commanded_ms = (
         whole_number(env.get("pm_uptime")),

@@ -46,7 +46,7 @@ class MasterState:
         apps: each as ``module`` or ``module:attribute``.
         cwd: the master's working folder.
         processes: the number of worker processes.
-        grace_s: at a stop, how many seconds the running jobs have to end; 0 for no limit.
+        grace_s: how many seconds a stop waits for running jobs; 0 for no limit.
     """
 
     name: str
@@ -268,7 +268,10 @@ def _has_types(row: object, types: Mapping[str, type | UnionType]) -> bool:
 
 
 def _is_understood(answer: Mapping[str, Any]) -> bool:
-    """Whether what an answer has is as expected: a newer master may add more."""
+    """Whether the known fields of an answer have the expected types.
+
+    Unknown fields are accepted, because a newer master may add some.
+    """
     lists = [answer.get(name) or [] for name in ("slots", "leaving", "replaced", "words")]
     if not all(isinstance(each, list) for each in lists):
         return False

@@ -1,4 +1,4 @@
-"""Names of services: what an operator types, what systemd calls it, and the target to show."""
+"""Names of services: as an operator types them, as systemd knows them, and as qctl shows them."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def is_pattern(unit: str) -> bool:
 
 
 def family_of(unit: str) -> str:
-    """``emails@*.service`` for each instance of the template ``emails@``; else the unit itself."""
+    """``emails@*.service`` if the unit is an instance of ``emails@``; otherwise the unit itself."""
     template, at, _ = unit.removesuffix(SUFFIX).partition("@")
     return f"{template}@*{SUFFIX}" if at else unit

@@ -66,8 +66,8 @@ class BulkRuns:
         self._dry_run = dry_run
         self._rate = rate
         self._stop = stop
-        # The newest run, and how many queues have a report from a run before it: one value, so that
-        # another thread counts each queue exactly once.
+        # The newest run, and how many reports there were before it. Both are in one tuple, so that
+        # ``progress`` in another thread counts each queue exactly once.
         self._newest: tuple[int, BulkRun] | None = None
         self._total = sum(queue.total for queue in queues)
         self.reports: list[BulkReport] = []

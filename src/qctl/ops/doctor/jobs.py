@@ -30,13 +30,14 @@ from qctl.wire.read.clients import is_listed
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 from qctl.wire.read.versions import other_libraries
 
-# Limits without --full: how many keys are scanned, and how many of the jobs found in this scan are
-# then searched for in the states.
+# Without --full, about MAX_KEYS keys are scanned, and at most MAX_JOBS of the jobs found there are
+# searched for in the states.
 MAX_KEYS = 30_000
 MAX_JOBS = 2000
 # Lists, sorted sets and states from which workers take ids, even if an id has no job.
 _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "active"})
-# The most ids in a command to type, and in the evidence for programs.
+# A command to type has at most MAX_NAMED ids. The evidence, which is for programs, has at most
+# MAX_LISTED ids.
 MAX_NAMED = 20
 MAX_LISTED = 10_000
 # Reason → a text that explains the reason, and the remedy.
@@ -287,10 +288,11 @@ def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
 
 @dataclass(slots=True)
 class _Scan:
-    """What a scan of the database found in about ``passed`` of its ``total`` keys.
+    """What a scan found in about ``passed`` of the ``total`` keys in the database.
 
     Args:
-        jobs, unsearched: how many jobs were, and were not, searched for in the sorted sets.
+        jobs: how many jobs were searched for in the sorted sets.
+        unsearched: how many found jobs were not searched for.
         loose: the jobs that are in no sorted set; the lists are searched later.
     """
 

@@ -34,15 +34,16 @@ from qctl.wire.read.snapshot import QueueSnapshot
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-# How many completed jobs are read from all queues together. At least 20 are read from each queue,
-# even if that is more.
+# The most completed jobs that are read from all queues together. With more than 1,000 queues, more
+# are read, because 20 are read from each queue.
 _SAMPLE = 20_000
 # A p95 is computed only from at least this many completed jobs of one name.
 MIN_RUNS = 5
 _QUANTILE = 0.95
 # The kill_timeout to recommend, in multiples of the p95.
 _HEADROOM = 1.5
-# A process that came back so recently, after so many restarts, may be in a loop of crashes.
+# A process may be in a loop of crashes if it came back less than _LOOP_S ago and has been restarted
+# at least _LOOP_RESTARTS times.
 _LOOP_S = 60
 _LOOP_RESTARTS = 10
 # A manager's words for a process that may be about to run again.
@@ -204,7 +205,10 @@ def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
 
 
 def treekill(exam: Examination) -> Iterator[Finding]:
-    """Apps whose child processes survive a kill, so a sandboxed job goes on and runs twice."""
+    """Apps whose child processes survive when the manager kills the app.
+
+    The job of a sandboxed processor then goes on, although another worker runs it again.
+    """
     for target, processes in grouped(exam.served, lambda each: each.target).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
@@ -322,8 +326,10 @@ class _App:
     """An app with ``total`` processes, of which ``down`` do not run.
 
     Args:
-        status: the manager's word for the processes that do not run; ``errored`` if one of them is.
-        commands: the manager's commands that show why it gave the app up, and that start the app.
+        status: the manager's word for the processes that do not run; ``errored`` if the manager
+            gave one of them up.
+        commands: what to type to start the app; before that, if the manager gave the app up, the
+            command that shows the app's log.
     """
 
     target: str

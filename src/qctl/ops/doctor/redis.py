@@ -116,7 +116,10 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
 
 
 def memory(exam: Examination) -> Iterator[Finding]:
-    """Redis close to its memory limit, at which it refuses writes; and the largest keys."""
+    """A Redis that has nearly reached its memory limit (at the limit, Redis refuses writes).
+
+    The finding also names the parts of the queues that use the most memory.
+    """
     for server in exam.servers:
         used, limit = _known(server.used_memory_bytes), _known(server.maxmemory_bytes)
         share = used / limit if limit else 0.0
@@ -152,7 +155,7 @@ def _largest(exam: Examination) -> list[Holding] | None:
 
 
 def redis_version(exam: Examination) -> Iterator[Finding]:
-    """A Redis that is older than BullMQ needs or recommends."""
+    """A Redis that is older than the versions that BullMQ needs or recommends."""
     for server in exam.servers:
         found = _known(re.match(r"(\d+)\.(\d+)", server.version or ""))
         version = (int(found[1]), int(found[2]))
@@ -267,8 +270,8 @@ def _has_saved(server: ServerFacts) -> bool:
     """
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Both times are in whole seconds. With a wide margin, only a save time more than 5 s after the
-    # start counts as a save.
+    # Redis reports both times in whole seconds, so leave a wide margin: only a time more than 5 s
+    # after the start is taken as the time of a save.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 

@@ -18,7 +18,8 @@ from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# The most queues that are read, the most events of all of them, and the most events of one queue.
+# At most this many queues are read, this many events of all queues together, and this many events
+# of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
 # Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
@@ -57,7 +58,8 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
         # Growth in only some parts is a burst.
         is_steady = all(arrivals[part] > departures[part] for part in range(_PARTS))
         is_much = grown >= max(_MIN_GROWTH, _MIN_GROWTH_SHARE * len(came))
-        # Jobs may leave without an event, so the backlog must confirm at least half of the growth.
+        # Jobs may leave without an event. So the backlog must be at least half of the growth that
+        # the events show.
         if is_steady and is_much and snapshot.backlog >= grown // 2:
             yield Finding(
                 severity="warning",
@@ -149,7 +151,8 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
         alike = _ahead(samples) or _behind(samples)
         if not alike or exam.redis_now_ms - newest_ms > _RECENT_MS:
             continue
-        # Show the median if the clock is ahead. If behind, only the smallest difference is certain.
+        # If the clock is ahead, show the median. If the clock is behind, show the smallest
+        # difference, because only that much is certain.
         ahead_ms = alike[len(alike) // 2] if alike[0] > 0 else alike[-1]
         side = "ahead of" if ahead_ms > 0 else "behind"
         whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"
@@ -189,7 +192,8 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
     """How many ms a clock is behind, one negative number for each job; ascending.
 
     Empty if any job does not show this, or if there are too few jobs. Also empty if a producer
-    added all jobs within ``MIN_WINDOW_MS``: if it had to wait for Redis, its clock looks behind.
+    added all jobs within ``MIN_WINDOW_MS``: one wait for Redis may have delayed all of them, and
+    then the producer's clock only looks behind.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:

@@ -56,7 +56,7 @@ class Choice:
     guessed: str = ""
 
     def include(self, include_others: bool | None, what: str) -> Choice:
-        """Add ``others`` if the operator wants them drained; refuse without a decision."""
+        """Add ``others`` if the operator wants them drained; refuse if no decision was made."""
         _require_choice(what, self, include_others)
         if not include_others:
             return self
@@ -78,7 +78,7 @@ def choose_for_command(
 
 
 def choose_beside(client: Client, db: int, choice: Choice, include_others: bool | None) -> Choice:
-    """Decide on the queues that the workers of the chosen queues also serve."""
+    """Find the other queues that the workers of the chosen queues serve; see ``Choice.include``."""
     others, unreached = queues_beside(client, db, choice.queues)
     foreign = [*choice.foreign, *sorted({str(worker) for worker in unreached})]
     choice = replace(

@@ -28,7 +28,7 @@ from qctl.wire.read.server import clock_ms
 def restart_by_command(
     context: DrainContext, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
-    """Run the plan's command. If the operator wants a proof, wait for the new workers.
+    """Run the plan's command. If the command's ``is_proved`` is set, wait for the new workers.
 
     Args:
         overdue: jobs that still run after the timeout.

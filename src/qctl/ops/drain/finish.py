@@ -39,9 +39,9 @@ def put_back(
 ) -> Generator[Step, None, PutBack]:
     """Put back the jobs that lost their worker, and resume the queues unless ``keep_paused``.
 
-    After a roll, no jobs are put back here, because the roll has done that. Never raises a
-    QctlError: after an error, the watchdog (a second process) does the rest, and a note names any
-    queues that may still be paused.
+    After a roll, this function puts no jobs back, because the roll has already put them back. Never
+    raises a QctlError: after an error, the watchdog (a second process) does the rest, and a note
+    names any queues that may still be paused.
     """
     try:
         # Jobs that still ran at the restart are put back before the resume, so that they run first.
@@ -58,8 +58,8 @@ def put_back(
             await_first_start(context)
         context.leases.release()
         is_confirmed, watch_s = confirm(context)
-        # A failover may bring the pauses back. For ``watch_s`` seconds, the watchdog resumes such
-        # queues.
+        # A failover may bring a queue's pause back. If that happens within ``watch_s`` seconds, the
+        # watchdog resumes the queue again.
         context.leases.dismiss(watch_s=watch_s)
     except QctlError as error:
         _leave_to_watchdog(context, error)

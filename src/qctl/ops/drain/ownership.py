@@ -24,8 +24,8 @@ class Pauses:
         own_resume_ids: ids of the events of our own resumes.
         paused_again_lately: how often we paused each queue again since the last restart.
         times_paused_again: how often we paused each queue again during the whole drain.
-        resumed_at_start: queues that were resumed because a target, or new workers, started; each
-            with that target or those workers.
+        resumed_at_start: the queues that were resumed when a target or the new workers started. The
+            value is the target, or "the new workers".
         lost_by_redis: queues that were paused again, because Redis had lost their pause.
         disowned: queues whose pause is no longer ours, because somebody else also paused them.
         to_disown: disowned queues whose pause note in Redis still names this drain.

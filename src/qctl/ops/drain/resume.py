@@ -25,7 +25,7 @@ UNCONFIRMED_WATCH_S = 60.0
 def resume_own(context: DrainContext) -> Iterator[Step]:
     """Resume every queue that this drain has paused.
 
-    Every queue of the drain is tried, because the reply to our pause may have been lost. A pause
+    Tries every queue of the drain, because a pause whose reply was lost may have succeeded. A pause
     by somebody else stays: a note in Redis names the owner of a pause.
 
     Raises:
@@ -33,7 +33,7 @@ def resume_own(context: DrainContext) -> Iterator[Step]:
     """
     client, tracker = context.client, context.tracker
     pauses = tracker.pauses
-    # The events show whether somebody else has also paused a queue, which then stays paused.
+    # The events show which queues somebody else has also paused. Those queues stay paused.
     tracker.follow()
     for keys in sorted(context.queues):
         outages = client.outages
@@ -82,7 +82,7 @@ def _resumed_event(context: DrainContext, keys: QueueKeys) -> str:
 def confirm(context: DrainContext) -> tuple[bool, float]:
     """Find out whether a failover could undo the resume.
 
-    Call this after the last write of the drain, because the replicas acknowledge all writes so far.
+    Call this after the last write of the drain: the replicas acknowledge only earlier writes.
 
     Returns:
         whether the resume is safe from a failover, as far as qctl knows; and the number of seconds

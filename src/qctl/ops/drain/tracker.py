@@ -47,7 +47,7 @@ class Tracker:
         self.cursors: dict[QueueKeys, str] = {}
         self.missed: set[QueueKeys] = set()
         self.has_started = False
-        # Queue → the event id after which its stream must still be checked for trimmed events.
+        # Queue → the cursor before its oldest read that is not yet checked for missed events.
         self._unchecked: dict[QueueKeys, str] = {}
 
     def label(self, keys: QueueKeys) -> str:

@@ -1,8 +1,8 @@
-"""Waits until a queue is idle or empty, or a job has ended, for ``qctl wait``.
+"""The waits of ``qctl wait``: until a queue is idle or empty, or until a job has ended.
 
 The condition is checked after events. Some changes, such as the expiry of a lock, have no event, so
-it is also checked every few seconds. Nothing is written. An outage of Redis ends the wait only at
-the start, or when the timeout is reached.
+it is also checked every few seconds. Nothing is written. If Redis is away at the first check or at
+the timeout, the wait fails; between the two, it tries again.
 """
 
 from __future__ import annotations
@@ -385,7 +385,10 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the jobs from ending. No text has a number: a changed text is shown again."""
+    """What keeps the jobs from ending.
+
+    The texts have no numbers, because a text that differs from the last one is shown again.
+    """
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":

@@ -25,7 +25,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job. A time such as ``started_at`` is None before it is reached, or if it is unknown.
+    """One job. A time such as ``started_at`` is None if it is unknown or not reached yet.
 
     Args:
         state: one of ``wire.states.STATES``, or ``unknown`` for a job that is in no state.
@@ -97,8 +97,9 @@ class FlowNode:
         queue, prefix, id: the parts of ``key``; None if several splits of ``key`` are possible.
         name: None if the job is gone.
         state: one of ``wire.states.STATES``; None if unknown, or if the job is in no state. For a
-            job that is gone: ``completed`` or ``failed`` if its parent has noted that, else None.
-        missing: whether the job is gone from Redis, or is a child of another job by now.
+            job that is gone: the outcome that its parent has stored (``completed`` or ``failed``),
+            or None.
+        missing: whether the job is gone from Redis, or has become the child of another job.
         failed_reason: why the job has failed; None in any other state.
         children: some of its children, or none if they were not read.
         more: how many children it has besides these.

@@ -41,10 +41,11 @@ class RetriedQueue:
     """What was done to one queue (see docs/cli.md).
 
     Args:
-        retried: ids of the stalled or failed jobs that were put back, or would be in a dry run.
+        retried: ids of the stalled or failed jobs that were put back; in a dry run, of those that
+            would be put back.
         failed: how many jobs in ``retried`` were failed jobs that had stalled too often.
-        error: why putting back the queue's jobs failed; None if it did not fail. Some of the jobs
-            may have been put back before the failure.
+        error: the error that occurred while the queue's jobs were put back; None if there was none.
+            Some of the jobs may have been put back before the error.
     """
 
     name: str
@@ -221,7 +222,8 @@ def carry_out(
 ) -> RetryReport:
     """Put the jobs of a plan back, except jobs that have a lock again or are no longer failed.
 
-    An error in one queue does not keep the jobs of the other queues from being put back.
+    After an error in one queue, the jobs of the other queues are still put back, unless Redis is
+    away.
 
     Args:
         max_stalled: the workers' ``maxStalledCount``. As in BullMQ, one more stall is counted for

@@ -30,8 +30,8 @@ from qctl.wire.read.finished import failed_since
 # The most events in one reading, of all queues in sight together. They take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# How many queues out of sight one reading covers at most, and how many failures of each of these
-# queues. Redis needs less than 1 ms for them.
+# The most queues out of sight in one reading, and the most failures that it reads from each of
+# these queues. Redis needs less than 1 ms for all of them.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
@@ -156,7 +156,7 @@ class OtherFailures:
             ReplyError: Redis refuses to read the failed jobs of a queue.
         """
         now_ms = int(time.time() * 1000)
-        # EventRates has read the failures of the queues in sight up to now.
+        # For the queues in sight, EventRates has already read all failures until now.
         self._since_ms.update(dict.fromkeys(in_sight, now_ms))
         seen = set(in_sight)
         others = [keys for keys in queues if keys not in seen]

@@ -70,7 +70,7 @@ class OwnWorkers:
         busy: how many jobs the workers run now.
         done: how many jobs have ended in these workers.
 
-    These figures are None if they are unknown of one of the workers.
+    ``slots``, ``busy`` and ``done`` are None if the number of one of the workers is unknown.
     """
 
     queue: str
@@ -144,7 +144,8 @@ class QueueLabels:
     """The label of each queue.
 
     The first ``max_queues`` queues have their own labels, and all other queues have ``(other)``.
-    A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
+    A queue keeps its label for as long as it exists. If it moved from ``(other)`` to a label of its
+    own, the sum of ``(other)`` would suddenly fall.
     """
 
     max_queues: int = DEFAULT_MAX_QUEUES
@@ -163,7 +164,11 @@ class QueueLabels:
             return self.labels[queue]
 
     def keep_only(self, queues: Collection[QueueKeys]) -> None:
-        """Forget all other queues, which are gone, so that new queues can have their own label."""
+        """Forget the queues that are gone, so that new queues can have labels of their own.
+
+        Args:
+            queues: all queues that still exist.
+        """
         with self._lock:
             for gone in self.labels.keys() - queues:
                 self._with_own_label -= self.labels.pop(gone) != OTHER

@@ -30,9 +30,9 @@ class Note:
         text: a clause without a full stop.
         commands: what to type to see more, or to fix it.
         kind: the kind of problem, for example ``stalled``; "" if the remark is about no problem.
-        severity: ``error`` (jobs do not run, and will not by themselves), ``warning``, ``info`` (a
-            limit that the queue has on purpose), ``unknown`` (perhaps a problem: that could not be
-            determined), or None if the remark is about no problem.
+        severity: ``error`` (jobs do not run, and will not start to run by themselves), ``warning``,
+            ``info`` (a limit that the queue has on purpose), ``unknown`` (qctl cannot determine
+            whether there is a problem), or None if the remark is about no problem.
         jobs: how many jobs the problem concerns.
         within_s: for ``worker_gone``: when the last of the locks expires; None if one never does.
     """

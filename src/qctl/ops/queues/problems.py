@@ -16,7 +16,8 @@ from qctl.wire.read.snapshot import QueueSnapshot
 
 # Worst first.
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info", "unknown")
-# The most queues that a problem's text names, and whose commands it lists.
+# A problem's text names at most this many queues. If more queues have the problem, one command
+# stands for the commands of all of them.
 MAX_NAMED = 3
 
 
@@ -27,8 +28,8 @@ class Problem:
     Args:
         kind: one of the keys of ``_OF_SEVERAL``, or ``unreadable``.
         severity: see ``advice.Note``.
-        queues: the names of the queues, in their order; as ``NAME@PREFIX`` if the queues of the
-            report have several prefixes.
+        queues: the names of the queues, in the order in which they were given; ``NAME@PREFIX`` if
+            the queues of the report have several prefixes.
         text: a clause without a full stop; it names at most ``MAX_NAMED`` queues.
         commands: what to type to see more, or to fix it.
     """
@@ -95,7 +96,7 @@ def _problem(group: Sequence[_Affected]) -> Problem:
     if len(group) <= MAX_NAMED:
         commands = tuple(command for affected in group for command in affected.note.commands)
     elif first.commands:
-        # The status of one queue shows the commands for that queue.
+        # Suggest only the status of the first queue, which shows the commands for that queue.
         keys = group[0].queue.keys
         commands = (command(keys.prefix, "status", keys.name),)
     else:

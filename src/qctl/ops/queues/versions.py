@@ -90,8 +90,8 @@ def version_signs(
         signs[5].append("a worker that ran schedules")
     in_wait = snapshot.counts.waiting - snapshot.legacy_paused
     by_qctl = any((snapshot.pause_note, snapshot.uncertain_note, snapshot.lease))
-    # A pause by qctl leaves all jobs in one list. If both lists have jobs after that, clients of
-    # both versions have added jobs.
+    # A pause by qctl leaves all ready jobs in one list, ``wait`` or ``paused``. If both lists have
+    # jobs later, clients of both versions have added jobs.
     if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
         signs[5].append("jobs in the paused list")
     if snapshot.paused and in_wait and (snapshot.legacy_paused or not by_qctl):

@@ -176,7 +176,7 @@ class Checklist:
     def _waiting_text(self, wait: Waiting) -> str:
         """``waiting for 5 of 26 jobs  ━━━━────  3.1 s of about 4.0 s``."""
         left, total = len(wait.active), max(self._jobs_at_start, len(wait.active))
-        # ``wait`` is at most a second old. Meanwhile, the time that is shown must go on.
+        # ``wait`` may be a second old, but the time that is shown must not stand still.
         waited_s = max(wait.waited_s, time.monotonic() - self._since)
         text = f"waiting for {left:,} of {counted(total, 'job')}"
         if wait.orphans:

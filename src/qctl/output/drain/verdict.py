@@ -31,7 +31,7 @@ def verdict_block(
 
     Args:
         took_s: the time from the first step to the report.
-        stopped_by: how the operator stops a drain here.
+        stopped_by: the keys and signals that stop a drain, for the message "stopped by …".
     """
     block = Block(width=width, colour=colour)
     mark, style = mark_of(report)
@@ -84,7 +84,7 @@ def mark_of(report: DrainReport) -> tuple[str, str]:
 
 
 def title_of(report: DrainReport) -> str:
-    """What was drained or restarted, or was not."""
+    """The title of the verdict, such as ``drained`` or ``not restarted pm2:mailer``."""
     target = visible(report.target or "", MAX_NAME)
     if report.command:
         target = f"by {visible(report.command[0], MAX_NAME)}"
@@ -202,7 +202,10 @@ def _way_on(report: DrainReport, block: Block) -> Iterator[str]:
 
 
 def _blocking(report: DrainReport) -> Sequence[RunningJob]:
-    """The jobs that were waited for and still run, without those that started after the resume."""
+    """The jobs that the drain waited for and that still run.
+
+    Jobs that started after the resume are left out, unless only such jobs still run.
+    """
     waited = {(job.queue, job.id) for job in report.jobs if job.result == "running"}
     blocking = [job for job in report.still_active if (job.queue, job.id) in waited]
     return blocking or report.still_active

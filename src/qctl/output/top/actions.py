@@ -14,7 +14,7 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A key that the operator can press instead of an answer to the question.
+    """A key that the operator can press instead of answering the question.
 
     The key prepares the same action with another value of one flag.
 

@@ -72,7 +72,7 @@ class Groups(ModalScreen[tuple[FailureGroup, bool]]):
         self._draw()
 
     def on_panel_moved(self, event: Panel.Moved) -> None:
-        # The screen below must not take this event for one of its own list.
+        # Otherwise the app would handle this event as a move in one of its own lists.
         event.stop()
         self._draw()
 

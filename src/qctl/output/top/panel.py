@@ -25,7 +25,7 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: shown above the table.
-        sorts: the headings by which the rows can be sorted, in the order of the sort key.
+        sorts: heading → how to sort by that column. The key ``s`` goes through them in this order.
         newest_first: the first row is the newest; it has the cursor while the panel has no focus.
     """
 
@@ -165,7 +165,8 @@ class Panel(Widget, can_focus=True):
         self._to_the_first_row()
 
     def _to_the_first_row(self) -> None:
-        # The figures of hidden rows are read only later, and may then move other rows to the top.
+        # The figures of hidden rows are read only after this, and may move another row to the top.
+        # The cursor must then be on that row.
         self._stays_first = True
         self.post_message(self.Moved())
 

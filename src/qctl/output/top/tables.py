@@ -192,7 +192,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """The first that exists: the chosen queue's trouble, its note, its pause, then any remarks."""
+    """The chosen queue's trouble; else its first note; else who paused it; else the remarks."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue

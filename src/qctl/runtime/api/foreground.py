@@ -37,7 +37,7 @@ async def run_until_signal(worker: Stoppable, grace_s: float) -> None:
     starting = loop.create_task(worker.start())
     await wait_first(asyncio.wait([starting]), stop.wait())
     if not starting.done():
-        # The lifespan may never end by itself.
+        # The start waits for the worker's lifespan, which may never reach its ``yield``.
         starting.cancel()
         await asyncio.wait([starting])
     if starting.cancelled():

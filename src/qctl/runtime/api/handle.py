@@ -47,8 +47,9 @@ class JobHandle(_Handle[Access]):
 
         A job that ended before this call is found as long as Redis has the job, or the event about
         its end: BullMQ keeps about 10,000 events of a queue. The result of a job that is removed
-        when it completes (``remove_on_complete``) comes from that event. If both are gone, a
-        ``JobRemovedError`` says so. An outage of Redis during the wait only interrupts the wait.
+        when it completes (``remove_on_complete``) comes from that event. If Redis has neither the
+        job nor the event, this method raises a ``JobRemovedError``. If Redis is away for a part of
+        the wait, the wait goes on.
 
         Args:
             timeout_s: the longest wait in seconds; None waits for ever, 0 only looks.
@@ -56,13 +57,14 @@ class JobHandle(_Handle[Access]):
         Raises:
             JobFailedError: the job has failed, and is not retried; ``reason`` says why.
             JobRemovedError: the job was removed before it had ended, or its result is gone.
-            ResultTimeoutError: the time is up; also a ``TimeoutError``. The job goes on.
-            UnreachableError, ReplyError: Redis cannot be reached at the start, or refuses.
+            ResultTimeoutError: the time is up; the job goes on. It is a kind of ``TimeoutError``.
+            UnreachableError: Redis is away at the start, or when the time is up.
+            ReplyError: Redis refuses a command.
         """
         return wait_for_result(self._access, self, timeout_s)
 
     def status(self) -> str:
-        """Read the job's state: one of those of ``JobInfo``, or ``missing`` if it is gone."""
+        """Read the job's state, as in ``JobInfo``; ``missing`` if the job is gone."""
         found = self._access.call(read_job, self)
         return found.state if found else "missing"
 

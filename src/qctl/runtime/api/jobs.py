@@ -19,7 +19,7 @@ from qctl.wire.write.cancelling import CANCELLED, REASONS, cancel_jobs
 from qctl.wire.write.transitions import promote, remove_jobs
 
 DEFAULT_LIMIT = 100
-# Why a job is not deleted, by the word of the script.
+# The script answers with a word for each job. For each word, the reason why the job is not deleted.
 _KEPT = {
     "locked": "a worker runs it",
     "scheduled": "it is the next job of a scheduler; remove_scheduler() removes both",

@@ -73,7 +73,7 @@ class Worker:
         name: unique among the queue's workers, in printable ASCII without blanks; default:
             ``HOST-PID-N``. Bull Board and ``qctl workers`` show this name.
         lifespan: ``async def lifespan(worker)`` that yields once. The part before ``yield`` runs
-            before the first job, the part after it after the last job. What it yields is
+            before the first job, and the rest after the last job. The yielded value is
             ``job.state``.
         middleware: functions ``async def layer(job, call_next)`` that wrap each handler; the first
             is the outermost.
@@ -88,13 +88,14 @@ class Worker:
         max_started_attempts: a job that is started more often than this fails; None for no limit.
         drain_delay_s: on an empty queue, the worker asks Redis again after this time, even if Redis
             has signalled no new job.
-        remove_on_complete, remove_on_fail: for jobs without this option: True keeps no ended job, a
-            number keeps that many, ``Keep(…)`` keeps by number and age, None keeps all.
+        remove_on_complete, remove_on_fail: which ended jobs to keep, if a job does not have this
+            option. True keeps no ended job, a number keeps that many, ``Keep(…)`` keeps by number
+            and age, None keeps all.
         metrics_minutes: for how many minutes BullMQ's metrics are kept; None for no metrics.
         blocked_after_s: log a job that blocks the event loop for longer than this.
-        prune_schedules: at the start, remove each scheduler that ``cron`` or ``every`` has made
-            for a handler in the same Python package, if the code no longer has the schedule. By
-            default, the worker only logs these schedulers.
+        prune_schedules: at the start, remove old schedulers: those that ``cron`` or ``every`` once
+            made for the Python packages of this worker's handlers, and that are no longer in the
+            code. By default, the worker only logs these schedulers.
 
     Attributes:
         options: the options that the worker was made with.
@@ -183,8 +184,8 @@ class Worker:
             kill_after_s: a longer run is killed, and the attempt fails; needs ``isolate``.
 
         Raises:
-            UsageError: the name has a handler already, the options do not fit the function, or the
-                function's parameters or annotations are of no use (``handlers/payloads.py``).
+            UsageError: the name has a handler already, the options do not fit the function, or qctl
+                cannot use the function's parameters or annotations (``handlers/payloads.py``).
         """
 
         def register(handler: H) -> H:
@@ -214,9 +215,9 @@ class Worker:
             @worker.cron("0 7 * * 1-5", tz="Europe/Berlin")
             async def digest(job): ...
 
-        A start of the worker makes a job scheduler, which all workers of the queue share: however
-        many processes run, each due time has one job. Above ``@worker.task(…)``, ``cron`` schedules
-        that task; a function that is no task yet becomes one.
+        When the worker starts, it makes a job scheduler, which all workers of the queue share:
+        however many processes run, each due time has one job. If ``@worker.cron(…)`` stands above
+        ``@worker.task(…)``, it schedules that task. A function that is no task yet becomes one.
 
         Args:
             pattern: five fields, or six with seconds first.
@@ -313,8 +314,8 @@ class Worker:
         """Connect and begin to fetch jobs, on the running event loop.
 
         Args:
-            owner: the id in the lock tokens of this start (``OWNER:NUMBER``), never used before;
-                "" makes a new id.
+            owner: the first part of the lock tokens (``OWNER:NUMBER``). Each start needs an id that
+                was never used before; "" makes one.
             redis_url: the URL of Redis; "" for the URL in the worker's settings.
             schedules_run: whether to make the schedulers of ``cron`` and ``every``.
 
@@ -371,7 +372,7 @@ class Worker:
     async def _apply_schedules(self, redis_url: str, keys: QueueKeys) -> None:
         packages = {schedules.package_of(spec.handler) for spec in self._tasks.values()}
         own = list(self._schedules.values())
-        # Not the client that renews locks: that client needs no connection while no job runs.
+        # A client of its own: the client that renews locks needs no connection until a job runs.
         with contextlib.closing(connect(redis_url)[1]) as client:
             await asyncio.to_thread(
                 schedules.apply, client, keys, own, packages=packages, prune=self._prune_schedules

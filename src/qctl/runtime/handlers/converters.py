@@ -100,7 +100,7 @@ class Converters:
         """Make the converter of an annotation.
 
         Raises:
-            UsageError: there is none.
+            UsageError: qctl has no converter for the annotation.
         """
         origin, args = get_origin(annotation), get_args(annotation)
         if origin is typing.Annotated:
@@ -154,7 +154,7 @@ class Converters:
     def _key(self, annotation: Any, name: str, hint: Any) -> tuple[Converter, bool]:
         origin = get_origin(hint)
         if origin in {typing.Required, typing.NotRequired}:
-            # ``__required_keys__`` is wrong for annotations that are texts.
+            # ``__required_keys__`` is wrong if the annotations are strings.
             return self.make(get_args(hint)[0]), origin is typing.Required
         return self.make(hint), name in annotation.__required_keys__
 
@@ -336,7 +336,7 @@ def _model(kind: Any) -> Converter:
 
 
 def _reasons(error: ValueError, path: str) -> list[str]:
-    """Why a class refused a value: one reason, or for pydantic one for each problem."""
+    """Why a class refused a value: one reason, or from pydantic a reason for each problem."""
     if not hasattr(error, "errors"):
         return [f"{path}: {error}"]
     found = error.errors()[:_MAX_REASONS]

@@ -324,7 +324,7 @@ def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
             value = _job_handler(task.handler)(IsolatedJob(job))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        pickle.dumps(value)  # a value that cannot be sent fails the job
+        pickle.dumps(value)  # if the value cannot be sent, this raises, and the job fails
     except BaseException as error:
         return "failed", (
             _pickled(error),

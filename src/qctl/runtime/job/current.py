@@ -15,7 +15,8 @@ def current_job() -> Job | None:
     """Return the job whose handler called this function, directly or not; None outside of a job.
 
     It also works in middleware, in tasks that the handler starts, and in threads started with
-    ``asyncio.to_thread``. A plain ``def`` handler should read only the attributes of this job, and
-    call the methods of its own ``job`` argument, which block.
+    ``asyncio.to_thread``. A plain ``def`` handler cannot await the methods of the returned job. It
+    should read only the job's attributes, and call the methods of its own ``job`` argument: these
+    methods block.
     """
     return _current.get()

@@ -20,7 +20,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
-    # The type of a job's data, and that of the state that the worker's lifespan yields.
+    # D: the type of a job's data. S: the type of the state that the worker's lifespan yields.
     D = DefaultTypeVar("D", default=Any)
     S = DefaultTypeVar("S", default=Any)
 else:
@@ -105,7 +105,8 @@ class Job(Generic[D, S]):
         self.policy: JobPolicy = policy_of(fields.get("opts", ""))
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
-        # Whether the hash had only the fields that every job gets; makes it faster to complete.
+        # Whether the job's hash had only the fields that every job gets. Redis completes such a job
+        # faster.
         self.is_usual = is_usual
         self.lost_lock = False
         # Whether the outcome is being sent to Redis: the run has ended, or the job must not run.

@@ -288,8 +288,8 @@ class AsyncConnection:
                         break
                 self._unanswered.popleft()(reply)
         except (hiredis.ProtocolError, IndexError, MemoryError) as error:
-            # IndexError: a reply to no command. MemoryError: a reply that claims to have a billion
-            # parts.
+            # IndexError: a reply came, but no command waits for one. MemoryError: a reply claims to
+            # have a billion parts.
             self.drop(ConnectionError(f"not the Redis protocol: {error}"))
         self._is_new = False
         if reader is not self._reader:
@@ -301,7 +301,10 @@ class AsyncConnection:
             self.drop(ConnectionResetError("the queue has moved"))
 
     def read_refusal(self) -> None:
-        """Read why the server refused a new connection. A failed write can hide the reason."""
+        """Read why the server refused a new connection.
+
+        After a failed write, asyncio disconnects without reading what the server has sent.
+        """
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None and self._is_new and not self.address.tls:
             with contextlib.suppress(OSError):
@@ -378,7 +381,8 @@ class AsyncConnection:
         if self._transport is None:
             return
         loop = asyncio.get_running_loop()
-        # No reply to a command that is sent later is overdue before the next check.
+        # If no command waits for a reply, check again after the full time: a reply to a command
+        # that is sent from now on cannot be overdue earlier.
         since = self._heard_at if self._unanswered else loop.time()
         left_s = since + self._max_silence_s - loop.time()
         if left_s <= 0:

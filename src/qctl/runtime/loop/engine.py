@@ -107,7 +107,7 @@ class Engine:
         self._completed: deque[Completed] = deque()
         self._steps_sent = 0
         self._steps_in_flight = 0
-        # How many steps in flight only fetch.
+        # How many of the steps in flight settle no jobs.
         self._fetches_in_flight = 0
         self._is_send_due = False
         # Whether the last fetch showed that no job can run now.
@@ -171,7 +171,7 @@ class Engine:
         step_size.note_all_in_flight(sent, has_backlog=bool(self._completed) or has_more)
 
     def _send_steps_soon(self) -> None:
-        """Send steps after other handlers that end in this turn of the loop: they share a step."""
+        """Send steps after this turn of the loop, so that jobs that end in it share a step."""
         if not self._is_send_due:
             self._is_send_due = True
             self._loop.call_soon(self._send_steps)
@@ -409,7 +409,7 @@ class Engine:
                 self._forget(job)
 
     def _return_unstarted(self, jobs: list[Job]) -> None:
-        """Give back jobs that were fetched by a step in flight when the stop began."""
+        """Give back jobs from a step that was still in flight when the stop began."""
         for job in jobs:
             self.in_hand[job.id] = job
 

@@ -54,7 +54,7 @@ class RetryingLink:
         return (await self.run_call_noting_retries(call))[0]
 
     async def command(self, *command: Arg) -> Any:
-        """Send one command; repeat it, and raise, as ``run_call`` does."""
+        """Send one command. ``run_call`` describes when it is sent again, and the errors."""
         return (await self._repeat_while_away(lambda: self._connection.call(*command)))[0]
 
     async def run_call_noting_retries(self, call: ScriptCall) -> tuple[Any, bool]:

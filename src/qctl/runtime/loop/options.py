@@ -30,7 +30,8 @@ class WorkerOptions:
     """The options of a ``Worker``; the docstring of ``Worker`` explains them.
 
     Args:
-        keep_completed, keep_failed: see ``keep_rule``; for jobs without a rule of their own.
+        keep_completed, keep_failed: the rule for jobs that have no rule of their own; the result of
+            ``keep_rule``.
 
     Raises:
         UsageError: the name has a blank or is not printable ASCII, or a number is too small.

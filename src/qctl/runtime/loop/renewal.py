@@ -1,4 +1,4 @@
-"""Renews locks and looks for cancelled jobs, from a thread for all workers of one Redis.
+"""Renews locks and answers requests to cancel jobs, in one thread for all workers of one Redis.
 
 Jobs keep their locks even while the app blocks the event loop, unless the blocking code also holds
 Python's global interpreter lock. The thread logs which job blocks the event loop.
@@ -31,7 +31,7 @@ class Renewal:
     """Renews the locks of an engine's jobs.
 
     Args:
-        client: used and closed only by the thread, which may use it for the thread's other engines.
+        client: only the thread uses and closes it. One client may serve all engines of the thread.
         tasks, cancel: see ``CancelRequests``.
     """
 
@@ -52,7 +52,7 @@ class Renewal:
         self._thread: RenewalThread
 
     def start(self) -> None:
-        """Begin to renew, in a thread for all engines of this Redis on the running event loop.
+        """Begin to renew. All engines of the same Redis and the same event loop share one thread.
 
         Raises:
             RuntimeError: the system allows no more threads. The client is closed.
@@ -88,7 +88,8 @@ class Renewal:
     def check(self, client: Client) -> None:
         """Renew the locks that are due, and answer requests to cancel jobs; log what fails.
 
-        Other errors than the one below are only logged: the thread must go on for other workers.
+        Any error other than ``UnreachableError`` is only logged, because the thread must go on for
+        the other workers.
 
         Raises:
             UnreachableError: Redis is away.
@@ -104,7 +105,8 @@ class Renewal:
                 raise
             self.note_expired()
         except Exception as error:
-            # Replies may be left that the next worker would take for its own.
+            # Some replies may be unread. The next worker would take them for replies to its own
+            # commands.
             client.close()
             if not self._fails_again():
                 self.engine.log.with_traceback(
@@ -112,7 +114,7 @@ class Renewal:
                 )
 
     def _fails_again(self) -> bool:
-        """Note a failure, and return whether the last check failed, too."""
+        """Note that this check failed; return whether the check before it failed, too."""
         before, self._is_failing = self._is_failing, True
         return before
 
@@ -158,7 +160,7 @@ class Renewal:
                     )
 
 
-# An event loop, the URL of a Redis, and in a cluster the key of a queue.
+# An event loop, the URL of a Redis, and the key prefix of a queue ("" without a cluster).
 Key = tuple[asyncio.AbstractEventLoop, str, str]
 
 
@@ -187,7 +189,8 @@ class RenewalThread(threading.Thread):
             if self.changed.wait(min(renewal.pause_s for renewal in renewals)):
                 self.changed.clear()
                 continue
-            # An error can only come from the app's logging. The next turn does not log again.
+            # An error can only come from the app's logging. It does not come again in the next turn,
+            # because a failure that continues is logged only once.
             with contextlib.suppress(Exception):
                 self._watch_loop(renewals)
                 self._check(renewals)
@@ -249,7 +252,10 @@ _threads: dict[Key, RenewalThread] = {}
 
 
 def _forget_threads() -> None:
-    """Begin anew in a forked child, which has no threads, and in which the lock may be held."""
+    """Begin anew in a forked child, which has no threads.
+
+    A thread of the parent process may have held the lock during the fork.
+    """
     global _guard  # noqa: PLW0603 - a lock cannot be reset
     _guard = threading.Lock()
     _threads.clear()

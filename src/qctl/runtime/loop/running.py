@@ -157,7 +157,8 @@ class JobRunner:
         """Make the next job of the job's scheduler (wire format 6.4).
 
         Returns:
-            whether the job may run. If it ran before the next job is made, the scheduler would end.
+            whether the job may run. It must not run before the scheduler's next job exists, because
+            the scheduler would then end.
         """
         engine = self._engine
         try:

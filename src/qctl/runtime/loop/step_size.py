@@ -14,10 +14,11 @@ MIN_JOBS = 5
 class StepSize:
     """Follows the load: a worker's steps double while they are the bottleneck, else they halve.
 
-    The steps are not the bottleneck if the worker sends one that is smaller than ``jobs`` although
-    another one may be in flight. They are the bottleneck if a backlog (ended jobs to settle, or
-    free places to fill) is left behind again and again, until more jobs than the worker runs at a
-    time were settled. A convoy leaves a backlog behind too, but only for so many jobs.
+    The steps are not the bottleneck if a step settles fewer than ``jobs`` jobs, and the worker may
+    send one more step but has no work for it. They are the bottleneck if steps leave a backlog
+    (ended jobs to settle, or free places to fill) again and again, until these steps have settled
+    more than ``concurrency`` jobs. A convoy also leaves a backlog, but has at most ``concurrency``
+    jobs.
 
     Args:
         max_jobs: the largest step.

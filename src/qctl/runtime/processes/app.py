@@ -24,8 +24,8 @@ def load_workers(specs: Sequence[str]) -> list[Worker]:
     Processes of isolated jobs get the same module path.
 
     Args:
-        specs: ``module:attribute`` each, where the attribute is a ``Worker`` or a list of workers;
-            or ``module``, if it has one worker.
+        specs: each is ``module:attribute``, where the attribute is a ``Worker`` or a list of
+            workers, or only ``module``, if the module has exactly one worker.
 
     Raises:
         UsageError: a spec is malformed, or does not name a worker; or the app made one of qctl's
@@ -107,7 +107,7 @@ def _only_worker(module: ModuleType) -> Worker:
 
 
 def _names(module: ModuleType) -> list[str]:
-    """The names of the module's workers; of a worker with several names, the first."""
+    """One name for each worker of the module: the first, if the worker has several names."""
     names: dict[int, str] = {}
     for name, value in vars(module).items():
         if isinstance(value, Worker):

@@ -40,7 +40,7 @@ from qctl.runtime.processes.messages import (
 )
 from qctl.runtime.processes.reload import FileWatch
 
-# A child that still runs this many seconds after its grace is stuck, and ends itself.
+# If a child still runs this many seconds after the end of its grace, it is stuck: it ends itself.
 STUCK_S = 10.0
 # A worker with room fetches every ``drain_delay_s``. While a delayed job waits, the worker fetches
 # when that job is due, but after 10 s at the latest. The worker is late if no fetch has succeeded
@@ -124,7 +124,8 @@ class Child:
         await self._start()
         reporting = self._loop.create_task(self._report_states())
         await self._stop.wait()
-        # The master logs how many jobs are in hand. The last state sent may be a second old.
+        # The master logs how many jobs are in hand, and the last state that it has may be a second
+        # old.
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:

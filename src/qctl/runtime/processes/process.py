@@ -177,7 +177,12 @@ class ChildProcess:
         return [*lines, f"({self.how_it_ended})"] if self.ended.is_set() else lines
 
     def stop(self, *, for_ever: bool = False) -> None:
-        """Tell the child to finish its jobs and end; the grace applies unless ``for_ever``."""
+        """Tell the child to finish its jobs and end.
+
+        Args:
+            for_ever: whether the jobs may take as long as they need; otherwise, the grace limits
+                their time.
+        """
         self._send(encode("stop", for_ever=for_ever))
         if not self.ready.is_set():
             # A child that still imports the app does not read messages yet.

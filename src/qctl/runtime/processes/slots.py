@@ -80,7 +80,8 @@ class Slot:
         """Keep a process running, until cancelled.
 
         Raises:
-            UsageError: the first process cannot run the app as it is.
+            UsageError: no process can start until the app or the command is corrected; raised only
+                before a process has taken jobs.
             NotReadyError: the slot is in a crash loop, and no slot has a process that takes jobs.
         """
         crashes = 0

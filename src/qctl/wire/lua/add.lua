@@ -5,7 +5,8 @@
 -- ARGV[2] number of option sets; then six values for each set:
 --   opts as JSON, timestamp ms or "" for now, delay ms, priority, "1" to run next (lifo) or "",
 --   rare options as JSON {id, parent_key, parent, dedup} or ""
--- then three values for each job: number of its option set, name, data as JSON; at most 250 jobs
+-- then three values for each job: which option set it has (1 for the first set), name, data as JSON;
+--   at most 250 jobs
 --
 -- Answers one item for each job: its id if it was added; {id of the existing job, "exists" or "deduplicated"}
 -- if it was not added because of an existing job; -5 if its parent does not exist; or -7 if the job exists and

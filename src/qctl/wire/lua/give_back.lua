@@ -4,8 +4,8 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1], ARGV[2] … id, lock token; at most 250 pairs; the job of the last pair runs first
 --
--- Answers {ms until the queue's rate limit ends or 0, codes}: for each job 0 if it was put back, else a code
--- of wire format 5.
+-- Answers {ms until the queue's rate limit ends (0 if there is none), codes}. A job's code is 0 if the job was
+-- put back, else a code of wire format 5.
 --@include ready
 --@include events
 --@include leave_active

@@ -2,8 +2,9 @@
 -- state stays there and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] scheduler id   ARGV[2] the beginning of the ids of its jobs: everything before the due time
--- ARGV[3] "", or remove the scheduler only if the code of this Python package made it
+-- ARGV[1] scheduler id   ARGV[2] the part of its jobs' ids that precedes the due time
+-- ARGV[3] the name of a Python package: remove the scheduler only if that package's code made it; "" to remove
+--   any scheduler
 --
 -- Answers 1 if the scheduler was removed, else 0.
 --@include deleting

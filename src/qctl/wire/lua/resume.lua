@@ -1,8 +1,8 @@
--- Resume a queue. Wire format 5.20, 10.2. First, all ready jobs are brought into one list, where the jobs of the
--- list paused are the next to run. If both lists are long, this takes several calls. The last call makes this
--- list the list wait, clears the flag (field paused of meta), wakes workers and writes an event. If the caller
--- dies before the last call, the queue is still paused, and any client can resume it. So a running queue never
--- has jobs in a list that no worker reads.
+-- Resume a queue. Wire format 5.20, 10.2. First, all ready jobs move into one of the lists "wait" and "paused";
+-- the jobs that were in "paused" run next. If both lists are long, this takes several calls. The last call renames
+-- the list to "wait" if it is "paused", clears the flag (field "paused" of meta), wakes workers and writes an
+-- event. If the caller dies before the last call, the queue is still paused, and any client can resume it. So a
+-- running queue never has jobs in a list that no worker reads.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
 -- KEYS[3] qctl's pause note, a key that names who paused the queue

@@ -12,7 +12,7 @@
 -- ARGV[6] in a dry run of several calls: the text at the end of the previous answer; else ""
 -- ARGV[7] … ids, at most 500
 --
--- Answers {microseconds that the call took, or "" if unknown, words}. The words, one for each job: "retried";
+-- Answers {microseconds that the call took ("" if unknown), words}. The words, one for each job: "retried";
 -- "inactive" (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has
 -- its deduplication id); "later" (the call has taken too long, so send this job again; the first job never gets
 -- this word); if ARGV[1] is "", also the words of lib/lost_jobs.lua. In a dry run, one more text follows: the next

@@ -8,11 +8,11 @@
 -- ARGV[9] its priority   ARGV[10] "1" to run next (lifo) or ""
 -- ARGV[11] the job's opts as JSON without the last brace
 -- ARGV[12] "1" to keep what is unchanged, or ""
--- ARGV[13] the Python package whose code has the scheduler, or ""
+-- ARGV[13] the Python package whose code defines the scheduler, or ""
 -- ARGV[14] … the other fields of the scheduler's record: name, value, name, value …
 --
--- With ARGV[12], a job that waits keeps its time if the pattern is the same: the job may be due, and a job for the
--- pattern's next time must not replace it. If no field has changed, the job itself stays.
+-- With ARGV[12], a pending job that is not active keeps its time if the pattern has not changed: else a job that
+-- is already due would be replaced by a job for the pattern's next time. If no field has changed, the job stays.
 --
 -- The job for the pattern's next time may exist already, because it was promoted. If that job has ended, the
 -- new job replaces it; else the new job gets the following time of the pattern.
@@ -54,7 +54,8 @@ for i = 14, #ARGV, 2 do
   given[ARGV[i]] = ARGV[i + 1]
 end
 
--- Fields that a scheduler's record has besides the given ones. BullMQ 5 stores empty data, too.
+-- Fields that a scheduler's record may have besides those in "given". If a scheduler has no data, BullMQ 5 also
+-- stores data "{}".
 local added = {ic = true, offset = true, qctl = true}
 
 local function is_unchanged()

@@ -42,7 +42,8 @@ def read_recent_runs(
 ) -> RecentRuns:
     """How long the last completed jobs of each queue ran, in two round trips.
 
-    The result is only for estimates. So a queue whose ``completed`` cannot be read has no runs.
+    If a queue's ``completed`` cannot be read, the queue gets no runs. This is not an error, because
+    the result is only for estimates.
 
     Args:
         sample: how many jobs of each queue to read.

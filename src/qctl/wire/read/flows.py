@@ -16,8 +16,8 @@ from qctl.wire.states import SORTED_SETS
 _FIELDS = ("name", "timestamp", "failedReason", "parentKey", "parent")
 # The keys in which a parent lists its children, each with the command that counts them.
 _COUNTS = {"dependencies": "SCARD", "unsuccessful": "ZCARD", "failed": "HLEN", "processed": "HLEN"}
-# At most this many jobs are searched for in whole lists. Each search of a long list takes up to
-# 20 ms.
+# The most jobs for which one call searches whole lists. To search a long list for one job takes up
+# to 20 ms.
 _MAX_SEARCHES = 20
 # A key with more colons is not split.
 _MAX_COLONS = 12
@@ -74,7 +74,7 @@ def read_flow_jobs(client: Client, jobs: Sequence[JobKey]) -> list[FlowJob]:
         for keys, job_id in jobs
     ]
     rows = read_groups(client, reads)
-    # Like BullMQ, look for a job in ``waiting-children``, the last sorted set, after the lists.
+    # Like BullMQ, search the lists before ``waiting-children``, which is the last of SORTED_SETS.
     states = {
         job: name
         for job, row in zip(jobs, rows, strict=True)

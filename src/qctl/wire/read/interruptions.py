@@ -12,7 +12,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
-# At most this many: events in a window, windows for a span, finished jobs in a state.
+# Limits: events per window, windows per span, and finished jobs per state and span.
 _WINDOW = 1000
 _MAX_WINDOWS = 10
 _MAX_JOBS = 200
@@ -33,9 +33,9 @@ class Interruptions:
 
     Args:
         ids: jobs that began before the span and stalled in it.
-        is_complete: whether all events of the span still exist and were read. If not, ``ids`` may
-            lack jobs that have been removed, and may include jobs that stalled before the span and
-            ran again in the span.
+        is_complete: whether all events of the span still exist and were read. If False, jobs that
+            have been removed may be missing from ``ids``, and ``ids`` may include jobs that stalled
+            before the span and began their last run in the span.
     """
 
     ids: tuple[str, ...]
@@ -45,8 +45,9 @@ class Interruptions:
 def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]:
     """The jobs that stalled in each span, found in its events.
 
-    If some events of a span are gone or not read, finished jobs that stalled and ran again are
-    added. At most 10,000 events and 400 finished jobs of a span are read.
+    If some events of a span are gone or were not read, the result also has the finished jobs that
+    have stalled and began their last run in the span. At most 10,000 events and 400 finished jobs
+    are read for each span.
     """
     by_event, unread = _by_events(client, spans)
     firsts = first_event_ids(client, [span.keys for span in spans])
@@ -85,7 +86,8 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
                 elif event.get("event") == "stalled" and job_id and job_id not in begun[index]:
                     found[index].append(job_id)
             if len(entries) == _WINDOW:
-                # Go on with the next id. (To exclude the last id with "(" needs Redis 6.2.)
+                # The next window begins after the last id. ("(ID" would also exclude that id, but
+                # needs Redis 6.2.)
                 at_ms, number = event_order(str(entries[-1][0]))
                 unfinished[index] = f"{at_ms}-{number + 1}"
         starts = unfinished
@@ -93,7 +95,7 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
 
 
 def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
-    """Finished jobs of each span that have stalled and whose last run began in the span."""
+    """For each span, the finished jobs that have stalled and began their last run in the span."""
     commands = [
         ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _MAX_JOBS)
         for span in spans

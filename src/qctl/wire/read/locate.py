@@ -82,8 +82,8 @@ def _locate_once(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     due = scores["delayed"] if state == "delayed" else None
     lock_token, lock_ttl_ms = parse_lock(token, ttl)
     *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
-    # The id may be the name of a key of the queue, such as ``meta``. The hash counts as a job's if
-    # it has a timestamp. It also counts if the id is in a state, because a worker would run it.
+    # The id may be the name of a key of the queue, such as ``meta``. The hash is a job's if it has
+    # a timestamp, or if the id is in a state: then a worker would run the hash as a job.
     fields = to_dict(value_or(flat, []))
     return Whereabouts(
         state=state,
@@ -129,9 +129,8 @@ def states_in_lists(
     The ends of all lists are searched before the rest.
 
     Args:
-        max_searches: if the ends (``_END``) do not have a job, the whole lists are searched for it,
-            but for at most this many jobs. Of the other jobs, the result lacks those that are in
-            the middle of a long list.
+        max_searches: for how many of the jobs that are not at the ends (``_END``) the whole lists
+            are searched. Any other job in the middle of a long list is missing from the result.
     """
     ends = [(name, ("RANK", rank, "MAXLEN", _END)) for name in LISTS for rank in (1, -1)]
     found: dict[JobKey, str] = {}

@@ -30,8 +30,8 @@ MANUAL_LIMIT = 9007199254740991
 # A job that has been due for longer than this is overdue. A worker that missed the marker fetches
 # due jobs after at most 10 s, and clocks may differ a little.
 OVERDUE_MS = 15_000
-# At most how many events are searched for pauses: in all queues together, and in one queue. At
-# least 5 events of each paused queue are searched.
+# The most events that are searched for pauses: in all queues together, and in one queue. With more
+# than 1,000 paused queues, more are searched, because 5 are searched in each queue.
 _MAX_EVENTS, _MAX_EVENTS_OF_ONE = 5_000, 500
 # The replies of PTTL for a key that does not exist, and for a key that never expires.
 _GONE, _ENDLESS = -2, -1
@@ -242,7 +242,7 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
         "waiting_children": ("ZCARD", keys("waiting-children")),
         "delayed": ("ZCARD", keys("delayed")),
         "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
-        # A group of BullMQ Pro with waiting jobs is in one of these sets.
+        # If a group of BullMQ Pro has waiting jobs, the group is in one of these sets.
         # One command for each set: in a cluster, the sets may be on several nodes.
         **{name: ("EXISTS", keys(name)) for name in _GROUPS},
         "prioritized": ("ZCARD", keys("prioritized")),

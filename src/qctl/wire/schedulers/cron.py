@@ -1,4 +1,4 @@
-"""When a cron pattern is next due in a time zone, including the zone's clock changes.
+"""Finds when a cron pattern is next due in a time zone, also when the zone's clock changes.
 
 As in BullMQ, patterns have five fields, or six with seconds first; ``@hourly``, ``@daily``,
 ``@weekly``, ``@monthly`` and ``@yearly`` stand for whole patterns. A day field is unrestricted if
@@ -317,8 +317,8 @@ def _values(text: str, what: str, min_value: int, max_value: int, refused: list[
             if not (is_open or parts["high"]):
                 found = [0]
             elif found[-1] == _SUNDAY_AGAIN and low > 0:
-                # Here 7 means Sunday. Add 0, too, so that another Sunday in the list, written as
-                # 0 or 7, is noticed as a duplicate.
+                # The range ends with 7, which means Sunday. Add 0, too: another item for Sunday, 0
+                # or 7, also adds 0, and is then noticed as a duplicate.
                 found.append(0)
             elif low > 0:
                 refused.append(

@@ -101,7 +101,8 @@ def _add_call(
 ) -> ScriptCall:
     prefix = keys.prefix
     sets: list[OptionSet] = []
-    # ``id()`` of an option set → its number: equal options are usually one cached object.
+    # ``id()`` of an option set → its number. ``id()`` finds most equal option sets, because they
+    # are usually the same cached object.
     numbers: dict[int, str] = {}
     rows: list[Arg] = []
     for job, data in zip(jobs, encoded, strict=True):

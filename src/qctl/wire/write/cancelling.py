@@ -41,7 +41,7 @@ CANCELLING, IN_THREAD = "cancelling", "thread"
 _ASK = "ask"
 _EXPIRES_S = 60
 _POLL_S = 0.1
-# How often a job that moves from state to state is tried.
+# How many times to try to cancel a job that moves from state to state.
 _TRIES = 5
 
 # Why a job was not cancelled: word → reason.
@@ -184,7 +184,8 @@ def _cancel_running(
     try:
         while True:
             left = [job_id for job_id in tokens if job_id not in words]
-            # The locks are read last: a job whose lock is gone has ended, or waits again.
+            # A job whose lock is gone or has changed has ended, or waits again. The locks are read
+            # after the answers, so that the answer to a run that has ended is ignored.
             *texts, locks = read_checked(
                 client,
                 [

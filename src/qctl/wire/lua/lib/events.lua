@@ -2,7 +2,8 @@
 -- is the queue's key prefix, "bull:q:".
 
 -- Answers how many events the queue keeps, as text (P1). If no number is set, sets 10,000, as BullMQ does.
--- max_len: the field of meta that has the number, false if there is none; nil to read it now.
+-- max_len: the value of the field opts.maxLenEvents of meta, or false if meta has no such field. If max_len is
+-- nil, max_events reads the field itself.
 local function max_events(base, max_len)
   if max_len == nil then
     max_len = redis.call("HGET", base .. "meta", "opts.maxLenEvents")
@@ -20,8 +21,8 @@ end
 local trimmed = {}
 
 -- Trims a stream (P2) once per call, before the call writes its first event. Clients that wait for events get
--- them only when the call ends. So a trim after that event could delete events of this call that nobody has
--- read, if the queue keeps only a few events. max_len: see max_events.
+-- them only when the call ends. So if the queue keeps only a few events, a later trim could delete events of
+-- this call that nobody has read yet. max_len: see max_events.
 local function trim_events(base, max_len)
   if not trimmed[base] then
     trimmed[base] = true

@@ -51,7 +51,7 @@ local function release_parent_if_done(parent, now)
   end
 end
 
--- Removes a deleted job from the children that its parent waits for (P17 (a), soft).
+-- Makes the parent of a deleted job stop waiting for that job. The parent is not deleted (soft detach, P17 (a)).
 local function detach_from_parent(job_key)
   local fields = redis.call("HMGET", job_key, "parentKey", "parent")
   local parent = parent_of(fields[1], fields[2])
