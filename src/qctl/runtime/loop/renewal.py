@@ -189,8 +189,8 @@ class RenewalThread(threading.Thread):
             if self.changed.wait(min(renewal.pause_s for renewal in renewals)):
                 self.changed.clear()
                 continue
-            # An error can only come from the app's logging. It does not come again in the next turn,
-            # because a failure that continues is logged only once.
+            # An error can only come from the app's logging. It does not come again in the next
+            # turn, because a failure that continues is logged only once.
             with contextlib.suppress(Exception):
                 self._watch_loop(renewals)
                 self._check(renewals)
