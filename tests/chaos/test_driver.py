@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.chaos.driver.faults import FAULTS
 from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.plans import plan_round
-from tests.chaos.driver.proof import check_starts
+from tests.chaos.driver.proof import Ran, check_forgotten, check_starts
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -59,3 +60,22 @@ def test_a_second_start_needs_a_fault() -> None:
     ended = {"1": rows(("start", 1.0, 7), ("end", 1.1, 7), ("start", 9.0, 8), ("end", 9.1, 8))}
     assert len(list(check_starts(ended, [Hit(8.0, 8.0, frozenset({7}))]))) == 1
     assert len(list(check_starts(ended, [Hit(1.2, 1.2, frozenset({7}))]))) == 0
+
+
+def test_no_drain_may_overlook_what_redis_forgot() -> None:
+    steps = [{"step": name} for name in ("plan", "paused", "drained")]
+    running: Any = SimpleNamespace(steps=lambda: steps, arrivals=[1.0, 2.0, 3.0])
+    drain = Ran(("drain",), running, 0, True)
+
+    def overlooked(at: float, **report: Any) -> int:
+        proof = {"deleted": 0}
+        hit = Hit(at, at, forgets_s=0)
+        return len(list(check_forgotten({"proof": proof, **report}, drain, {"1": 0.5}, [hit])))
+
+    assert overlooked(2.5, lost=0) == 1
+    assert overlooked(2.5, lost=0, proof={"deleted": 1}) == 0
+    assert overlooked(2.5, lost=1) == 0
+    assert overlooked(2.5, lost=None) == 0
+    # Before the pause nobody had counted the job, and after the end of the wait all is told.
+    assert overlooked(1.5, lost=0) == 0
+    assert overlooked(3.5, lost=0) == 0

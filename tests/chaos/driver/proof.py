@@ -66,7 +66,7 @@ def check_round(
         if report := _drain_report(each):
             for text in _check_report(report, each, ledger, hits):
                 yield f"{each.name}: {text}"
-            for text in _check_forgotten(report, each, gone, hits):
+            for text in check_forgotten(report, each, gone, hits):
                 yield f"{each.name}: {text}"
     yield from _check_leftovers(stage)
     yield from _check_doctor(stage)
@@ -207,7 +207,7 @@ def _check_report(
             )
 
 
-def _check_forgotten(
+def check_forgotten(
     report: dict[str, Any], each: Ran, gone: Mapping[str, float], hits: list[Hit]
 ) -> Iterator[str]:
     """If Redis forgot jobs between the pause of a drain and its end, no drain says "lost 0".
@@ -225,9 +225,15 @@ def _check_forgotten(
         # If a later fault forgot too, it may be the one that these jobs did not survive.
         if hit.forgets_s and len(forgetting) > 1:
             continue
-        held = [job_id for job_id, at in gone.items() if at < times["plan"] and hit.may_forget(at)]
-        if len(held) > report["proof"]["deleted"]:
-            yield f"Redis forgot {len(held)} waiting jobs ({hit.kind}), reported is {report}"
+        earlier = [other for other in forgetting if other.began < hit.began]
+        held = sum(
+            at < times["plan"]
+            and hit.may_forget(at)
+            and not any(other.may_forget(at) for other in earlier)
+            for at in gone.values()
+        )
+        if held > report["proof"]["deleted"]:
+            yield f"Redis forgot {held} waiting jobs ({hit.kind}), reported is {report}"
 
 
 def _check_active(report: dict[str, Any], each: Ran, ledger: Ledger) -> Iterator[str]:
