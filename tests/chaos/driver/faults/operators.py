@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from functools import partial
 from random import Random
 
 from tests.chaos.driver.faults.base import Fault, Inject
@@ -10,6 +12,8 @@ from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.producers import QUEUE
 from tests.chaos.driver.stage import Stage
 from tests.labs.drains import Running
+from tests.labs.node import NodeError
+from tests.labs.servers import wait_until
 
 
 def _bullmq(*methods: str) -> Inject:
@@ -17,8 +21,17 @@ def _bullmq(*methods: str) -> Inject:
 
     def inject(stage: Stage, _: Running, chance: Random) -> Hit:
         began = time.time()
+        bull = stage.lab.bull(stage.version)
+
+        def is_done(method: str) -> bool:
+            # Redis may refuse it because of another fault.
+            with contextlib.suppress(NodeError):
+                bull.queue(QUEUE, method, prefix=stage.lab.prefix)
+                return True
+            return False
+
         for method in methods:
-            stage.lab.bull(stage.version).queue(QUEUE, method, prefix=stage.lab.prefix)
+            wait_until(partial(is_done, method), f"BullMQ's {method}", every_s=0.2)
             time.sleep(chance.uniform(0.1, 1.5))
         return Hit(began, time.time())
 
