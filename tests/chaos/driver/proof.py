@@ -84,7 +84,8 @@ def _check_states(
     client, keys = stage.lab.client, stage.lab.keys(QUEUE)
     completed = Counter(client.call("ZRANGE", keys("completed"), 0, -1))
     failed = set(client.call("ZRANGE", keys("failed"), 0, -1))
-    deleted = any(each.words[0] == "purge" or each.words[1] == "remove" for each in ran)
+    typed = [*(each.words for each in ran), *(words for words, _ in stage.beside)]
+    deleted = any(words[0] == "purge" or words[1] == "remove" for words in typed)
     for job_id in acknowledged:
         rows = ledger.get(job_id, [])
         may_fail = _is_hopeless(rows) or _was_refused(rows, hits)
