@@ -316,7 +316,7 @@ def test_jobs_are_cancelled(
     dry = qctl(redis_url, "jobs", "cancel", "q", "a", "node", "--dry-run", "--json")
     (skipped,) = json.loads(dry.out)["skipped"]
     assert (dry.code, skipped["id"]) == (7, "node")
-    assert "only its worker knows" in skipped["reason"]
+    assert "it is unknown whether it can be cancelled" in skipped["reason"]
     # A qctl worker, which may be asked.
     heartbeats.beat(client, replace(BEAT, owner="t"), int(time.time() * 1000))
     dry = qctl(redis_url, "jobs", "cancel", "q", "node", "--dry-run")

@@ -126,7 +126,7 @@ def test_code_that_does_not_start_changes_nothing(
     report = json.loads(done.stdout)
     assert (report["outcome"], report["interrupted"], report["lost"]) == ("aborted", 0, 0)
     what, why = report["error"].splitlines()[:2]
-    assert what == "qctl:app (id app/0) was not replaced; the old process works on"
+    assert what == "qctl:app (id app/0) was not replaced; the old process keeps working"
     assert why.endswith("died before it was ready: ImportError: a module is missing")
     # The old ones were told nothing.
     assert (report["old_pids"], report["notes"]) == ([], [])

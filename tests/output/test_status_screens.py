@@ -81,7 +81,7 @@ def hundred() -> StatusReport:
         ),
         problem(
             *("paused", "warning", names[47:50]),
-            f"3 queues with 3 jobs ready are paused by {BY}, since 2026-11-30 12:00:00 UTC: "
+            f"3 queues with 3 ready jobs are paused by {BY}, since 2026-11-30 12:00:00 UTC: "
             "svc-48, svc-49 and svc-50",
             *(f"qctl resume {name}" for name in names[47:50]),
         ),

@@ -40,10 +40,11 @@ def acl(
         ),
     ] = None,
 ) -> None:
-    """The ACL rule of a Redis user for some commands, and no more.
+    """The ACL rule of a Redis user, with only the rights for some commands.
 
     There are three roles: read, operate (which also reads) and worker. The rule grants the rights
-    of the roles of all COMMANDs; without COMMAND, the roles are listed. Nothing connects to Redis.
+    of all roles that the COMMANDs need. Without COMMAND, qctl lists the roles, and prints the rule
+    of the role read. This command does not connect to Redis.
     """
     from qctl.wire.acl import ROLES, rule  # noqa: PLC0415 - not for --help
 

@@ -11,7 +11,10 @@ from qctl.cli.environment import Environment
 from qctl.cli.options import DryRun, Queue
 from qctl.errors import UsageError
 
-_KEEP = "When to delete a completed job: true (now), false, N (keep the last N), 24h, or N,24h"
+_KEEP = (
+    "When to delete a completed job: true (at once), false (never), N (keep the last N), 24h "
+    "(after 24 hours), or N,24h (both)"
+)
 
 
 Data = Annotated[
@@ -84,7 +87,7 @@ def add(
 
     if job_id == "":
         # Probably an unset shell variable. Without an id, each call would add another job.
-        raise UsageError("--id is empty", hint="leave it out for the next number")
+        raise UsageError("--id is empty", hint="leave out --id to use the next number")
     job = NewJob(
         name,
         ops.parse_data(read_data(env, data)),

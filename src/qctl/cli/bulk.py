@@ -194,8 +194,8 @@ def cancel(
 ) -> None:
     """Cancel jobs: interrupt those that run on qctl's own workers, delete those that wait.
 
-    A job that runs fails, and is not retried. A job cannot be cancelled if it runs on a Node
-    worker, because BullMQ can do that only inside the worker's process, or if it runs in a thread.
+    A running job that is cancelled fails, and is not retried. A job cannot be cancelled if it runs
+    in a thread, or on a Node worker: BullMQ can cancel a job only inside the worker's process.
     """
     from qctl.ops.bulk.actions import Selection, cancelling  # noqa: PLC0415 - not for --help
 

@@ -12,8 +12,8 @@ app = App()
 def contexts(env: Environment) -> None:
     """Names of the contexts that the config files define.
 
-    The chosen context is marked. Guards apply to commands that write: read-only refuses them, and
-    confirm asks for the context's name first.
+    The chosen context is marked. Guards apply to commands that write: read-only refuses the
+    command, and confirm asks for the context's name before it runs.
     """
     from qctl.ops.settings import list_contexts  # noqa: PLC0415 - not for --help
     from qctl.output.settings import CONTEXTS  # noqa: PLC0415

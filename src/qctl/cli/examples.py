@@ -205,7 +205,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl metrics --serve 127.0.0.1:9464", "serve them for Prometheus to scrape"),
     ),
     "mcp": (
-        ("qctl mcp", "for the agent's configuration: tools that only read"),
+        ("qctl mcp", "the command for the agent's configuration; its tools only read"),
         ("qctl mcp --context prod", "the same tools for one context, with its guards"),
         ("qctl mcp --allow-writes", "also pause, drain, restart and retry, each after its plan"),
     ),
@@ -222,7 +222,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl config path --json", "for scripts"),
     ),
     "acl": (
-        ("qctl acl", "the roles, and the rule of the reading role"),
+        ("qctl acl", "the roles, and the ACL rule of the role read"),
         ("qctl acl drain", "for a user that drains"),
         ("qctl acl status jobs list --prefix prod", "for several commands, and your prefix"),
         (
@@ -277,6 +277,6 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "help": (
         ("qctl help", "the pages, with a line each"),
         ("qctl help drain", "how a drain works, and what is left when something dies"),
-        ("qctl help configuration | less", "its Markdown"),
+        ("qctl help configuration | less", "the page as Markdown"),
     ),
 }

@@ -151,7 +151,9 @@ QueuesOrThoseOfTarget = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
 SchedulerId = Annotated[str, _argument("ID", "The scheduler's id", scheduler_ids)]
-WorkerName = Annotated[str, _argument("NAME", "The NAME of `worker start`", background_workers)]
+WorkerName = Annotated[
+    str, _argument("NAME", "The NAME given to `worker start`", background_workers)
+]
 Targets = Annotated[
     list[str],
     _argument("TARGET...", "For example pm2:worker, or a group of the config", targets),

@@ -28,7 +28,7 @@ from qctl.errors import ExitStatus, QctlError, UsageError
 # the first line of the command's own help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Queues at a glance: problems, jobs by state, workers, processes."),
-    "queues": ("queues", "Names of the queues that exist; change or delete one."),
+    "queues": ("queues", "List the queues that exist; change or delete a queue."),
     "workers": ("status", "Workers that are connected, and the processes they run in."),
     "jobs": ("jobs", "List jobs, count failures, show one, add, retry, delete."),
     "pause": ("pause", "Stop workers from taking jobs; active jobs continue."),
@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Watch a restart under load, and the proof that no job was lost."),
     "config": ("config", "The settings, and where each comes from."),
     "contexts": ("contexts", "Names of the contexts that the config files define."),
-    "acl": ("acl", "The ACL rule of a Redis user for some commands, and no more."),
+    "acl": ("acl", "The ACL rule of a Redis user, with only the rights for some commands."),
     "completion": (
         "completion",
         "Print the script for completion in your shell.",

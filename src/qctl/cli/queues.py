@@ -20,7 +20,7 @@ app = App()
 
 @app.alone
 def queues(env: Environment) -> None:
-    """Names of the queues that exist; change or delete one.
+    """List the queues that exist; change or delete a queue.
 
     Scans every key of the database, which takes seconds if there are millions of keys. For a few
     minutes, other commands reuse the names.
@@ -69,7 +69,8 @@ def set_command(
 ) -> None:
     """Set or remove the global concurrency and the global rate limit of a queue.
 
-    They hold for all workers of BullMQ 5, BullMQ 6 and qctl at once, until they are changed again.
+    The limits hold for all workers together (BullMQ 5, BullMQ 6 and qctl) until they are changed
+    again.
     """
     from qctl.ops.queues.limits import (  # noqa: PLC0415 - not for --help
         change_limits,

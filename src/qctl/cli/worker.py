@@ -31,7 +31,8 @@ Apps = Annotated[
     list[str],
     typer.Argument(
         metavar="APP...",
-        help="MODULE:ATTRIBUTE of a Worker or a list of Workers, or the MODULE of one Worker",
+        help="MODULE:ATTRIBUTE of a Worker or of a list of Workers, or a MODULE with exactly one "
+        "Worker",
     ),
 ]
 
@@ -170,8 +171,8 @@ def restart(
 ) -> None:
     """Replace the processes, for example after a deploy; the workers keep taking jobs.
 
-    Each new process takes jobs before the old process finishes its jobs and exits. If the new code
-    does not start, the old processes keep running.
+    Each old process keeps taking jobs until its new process takes jobs; then the old process
+    finishes its jobs and exits. If the new code does not start, the old processes keep running.
     """
     from qctl.ops.masters.control import restart as restart_master  # noqa: PLC0415
 

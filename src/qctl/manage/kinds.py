@@ -99,7 +99,7 @@ KINDS: Mapping[str, Kind] = {
     "command": Kind(
         title="command",
         listing="qctl status",
-        show="the own manager of {name}",
+        show="the process manager that runs {name}",
         log="the log of {name}",
         restart="qctl restart command:{name}",
         start="start {name} as you usually do",

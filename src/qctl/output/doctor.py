@@ -38,8 +38,9 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
             lines += [more, ""]
     lines += _remarks(diagnosis.checks, width, colour)
     if left_out := diagnosis.examined.left_out:
-        text = f"not examined: {listed(left_out)}, which the target serves under other prefixes: "
-        lines += [*_wrapped(f"{text}select these with --prefix", width, "", "  "), ""]
+        text = f"not examined: {listed(left_out)}, which the target serves under prefixes "
+        text += "that are not selected; select these with --prefix"
+        lines += [*_wrapped(text, width, "", "  "), ""]
     lines += _wrapped(_summary(diagnosis), width, "", "")
     return "".join(f"{line}\n" for line in lines)
 

@@ -45,7 +45,10 @@ def tree_text(tree: FlowTree, *, width: int, colour: bool) -> str:
 def tree_remarks(tree: FlowTree) -> Iterator[str]:
     """What the tree leaves out."""
     if tree.above is not None:
-        yield f"above the first line is {tree.above}, which is gone, too far up or in a circle"
+        yield (
+            f"the parent of the first job is not shown: {tree.above} is gone, too far up "
+            "or in a circle"
+        )
     if tree.is_cut:
         jobs = counted(tree.nodes, "job")
         yield f"{jobs} shown, not the whole flow; --limit N and --depth N show more"

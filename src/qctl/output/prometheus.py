@@ -313,8 +313,8 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     )
     yield _counter(
         "qctl_event_gaps",
-        "Times that events may have been trimmed before this server read them; its counts are then "
-        "too low.",
+        "How often events may have been trimmed before this server read them; its counts are "
+        "then too low.",
         ("queue", "prefix"),
         (((queue.queue, queue.prefix), queue.gaps) for queue in queues),
     )

@@ -104,7 +104,7 @@ def test_pauses_are_problems_if_jobs_wait_and_apart_by_who_paused(client: Client
         problem.queues: problem.text for problem in problems(client) if problem.kind == "paused"
     }
     assert set(paused) == {("a", "b"), ("c",)}
-    assert paused["a", "b"].startswith(f"2 queues with 3 jobs ready are paused by {holder}, since ")
+    assert paused["a", "b"].startswith(f"2 queues with 3 ready jobs are paused by {holder}, since ")
     assert paused["c",] == "c: paused, and not through qctl, since an unknown time; 3 jobs wait"
 
 
@@ -116,7 +116,10 @@ def test_unknown_workers_are_unknown(client: Client, redis_url: str) -> None:
         found = report(limited)
     (problem,) = found.problems
     assert (problem.kind, problem.severity) == ("workers_unknown", "unknown")
-    assert problem.text == "2 queues have 2 jobs waiting and unknown workers: a and b"
+    assert (
+        problem.text
+        == "2 queues have 2 jobs waiting, and it is unknown whether workers are connected: a and b"
+    )
     assert [queue.severity for queue in found.queues] == ["unknown", "unknown", None]
 
 

@@ -155,7 +155,9 @@ def _next(tool: Tool, *, is_confirmed: bool, is_cut: bool) -> str:
     if is_confirmed:
         sentences.insert(0, "confirm was ignored: no plan for these arguments was shown lately.")
     if is_cut:
-        sentences.append("This is only a part of the plan, see remarks: ask for less to see all.")
+        sentences.append(
+            "This is only a part of the plan: see remarks. To see a whole plan, select less."
+        )
     return " ".join(sentences)
 
 

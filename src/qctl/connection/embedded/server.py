@@ -162,7 +162,9 @@ def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
         server, client = _find_or_start(Path(path), IDLE_S if start else None)
         return client.address, client
     if not start:
-        raise UnreachableError("an embedded: Redis exists only while a command uses it")
+        raise UnreachableError(
+            "the Redis of the URL 'embedded:' exists only while a command uses it"
+        )
     server = start_private()
     address = parse_url(server.url)
     return address, _OwningClient(SocketClient(address), server)

@@ -95,7 +95,8 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a worker",
-            why="a name has at most 40 of A-Z a-z 0-9 . _ - and begins with a letter or a digit",
+            why="a name begins with a letter or a digit, and has at most 40 characters, each one "
+            "of A-Z a-z 0-9 . _ -",
             hint="qctl worker start emails app:worker",
         )
 

@@ -149,8 +149,8 @@ class Systemd:
         except ToolFailedError as error:
             hint = "a host without systemd has no such targets"
             if self._is_user:
-                hint = "run qctl as this user, with XDG_RUNTIME_DIR as a login sets it: "
-                hint += "/run/user/UID"
+                hint = "run qctl as the user who owns the services, with "
+                hint += "XDG_RUNTIME_DIR=/run/user/UID, as a login sets it"
             raise ManagerUnreachableError(error.what, why=error.why, hint=hint) from None
 
     def _unit(self, name: str) -> Properties:

@@ -133,8 +133,8 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
             yield _possible_interruption(exam, target, hit, shared)
     if forgotten:
         yield (
-            f"the events of {counted(forgotten, 'restart')} are gone: of the jobs interrupted "
-            "then, only those that are still in Redis are known"
+            f"the queues' events no longer reach back to {counted(forgotten, 'restart')}: of the "
+            "jobs interrupted then, only those that are still in Redis are known"
         )
 
 

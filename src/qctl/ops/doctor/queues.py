@@ -53,7 +53,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
         remedy = error.hint if error is not None and not wrong else _REMEDY
         if any(w.name == "id" for w in wrong):
             # Without this key, ids start at 1 again, and BullMQ drops a new job whose id exists.
-            remedy += "; set id to a number above that of every job"
+            remedy += "; set the key id to a number above the id of every job"
         yield Finding(
             severity="error",
             subject=Subject("queue", keys.name),

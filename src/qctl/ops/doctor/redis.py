@@ -188,7 +188,7 @@ def clock(exam: Examination) -> Iterator[Finding]:
         ahead_ms = server.clock_ahead_ms
         if server.clock_error_ms is None:
             raise CannotCheckError(
-                "this Redis user may not ask for its time", hint="grant it: ACL SETUSER … +time"
+                "this Redis user may not run TIME", hint="grant it: ACL SETUSER … +time"
             )
         if abs(ahead_ms) - server.clock_error_ms <= MAX_SKEW_MS:
             continue

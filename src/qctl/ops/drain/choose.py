@@ -159,7 +159,7 @@ def _only_target(
         raise SeveralTargetsError(sorted(labels), queues)
     why = f"no managed process on this host holds a worker of {_listed(queues)}"
     if labels:
-        why = f"several serve them: {', '.join(sorted(labels))}"
+        why = f"several targets serve them: {', '.join(sorted(labels))}"
     elif not queues:
         why = "no managed process on this host holds a worker"
     raise UsageError(what, why=why, hint=hint)
@@ -189,7 +189,8 @@ def _served(
         raise RefusedError(
             f"{target.label} serves none of {_listed(queues)}",
             why=f"it serves {_listed(serves, queues)}",
-            hint="leave it out, or add the queues to its [targets.NAME] in qctl.toml",
+            hint="leave this target out, or add the queues to its section [targets.NAME] in "
+            "qctl.toml",
         )
     return served
 
@@ -223,7 +224,8 @@ def _require_served(
         raise RefusedError(
             f"{target.label} does not serve {_listed(strangers, queues)}",
             why=f"its workers are connected to {_listed(connected, queues)}",
-            hint="name another --target, or add the queues to its [targets.NAME] in qctl.toml",
+            hint="name another --target, or add the queues to its section [targets.NAME] in "
+            "qctl.toml",
         )
 
 
@@ -231,7 +233,7 @@ def require_workers(workers: Workers, queues: Collection[QueueKeys], hint: str) 
     """Refuse a command if no worker is connected, because then no proof is possible."""
     if not any(worker.keys in queues for worker in workers):
         found = f"no worker of {_listed(queues)} is connected"
-        why = "so nothing would show whether the command has restarted any"
+        why = "so nothing would show whether the command has restarted a worker"
         if workers.any_queue:
             found, why = f"Redis shows no worker of {_listed(queues)}", unnamed(workers.any_queue)
         raise RefusedError(found, why=why, hint=hint)
@@ -253,7 +255,7 @@ def _require_choice(what: str, choice: Choice, include_others: bool | None) -> N
     if foreign and include_others:
         raise RefusedError(
             f"{what} {', '.join(foreign)}",
-            why="they are in another database, which one drain cannot include",
+            why="they are in another database, and one drain can include only one database",
             hint="let their jobs be interrupted with --ignore-others",
         )
 

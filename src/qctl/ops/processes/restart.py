@@ -248,7 +248,7 @@ class Restart:
         if self.old_is_gone():
             return ""
         limit_ms = self._process.kill_timeout_ms
-        until = "when its manager kills it is unknown"
+        until = "it is unknown when its manager kills it"
         if limit_ms is not None and limit_ms >= NO_LIMIT_MS:
             until = "its manager does not kill it"
         elif limit_ms is not None:
@@ -399,7 +399,7 @@ class Restart:
             return
         if self._manager.kind == "qctl" and not self.old_is_gone():
             raise NotReplacedError(
-                f"{self._label} was not replaced; the old process works on",
+                f"{self._label} was not replaced; the old process keeps working",
                 why=reason,
                 hint=f"see {self._remedy('log')}; fix the app, then {self._remedy('restart')}",
             )

@@ -47,8 +47,8 @@ class Note:
 
 # The remark if no worker has made a stalled check within the last interval.
 NO_CHECK = (
-    "no stalled check has run lately; if workers have skipStalledCheck or fetch jobs by hand, "
-    "none will"
+    "no stalled check has run lately, and none will run if the workers have skipStalledCheck or "
+    "fetch jobs by hand"
 )
 # For the text "paused by NAME, or …". NAME is from a pause note, but NAME's pause may have ended.
 # If so, somebody else has paused the queue again.

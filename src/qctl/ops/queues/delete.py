@@ -82,7 +82,7 @@ class Deletion:
             raise RefusedError(
                 f"queue {snapshot.keys.name} is being drained",
                 why=f"{snapshot.lease} is at work on it",
-                hint="wait for its end, or stop it with Ctrl-C",
+                hint="wait until the drain has ended, or stop it with Ctrl-C",
             )
         self._snapshot, self.keys = snapshot, snapshot.keys
         self._workers = _count_workers(self._client, self._address, snapshot)

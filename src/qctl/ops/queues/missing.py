@@ -33,8 +33,8 @@ def no_such_queue(client: Client, prefixes: Prefixes, missing: Sequence[str]) ->
         # BullMQ forbids a colon in a queue's name.
         return NotFoundError(
             what,
-            why=f"that looks like a process: --target {quoted(missing[0])} names one, where a "
-            "command has it",
+            why=f"that looks like a process; commands with the option --target accept it: "
+            f"--target {quoted(missing[0])}",
             hint="name the queues that it serves, as qctl status shows them",
         )
     everywhere = Prefixes((*prefixes.patterns, *EVERY_PREFIX.patterns))

@@ -158,7 +158,8 @@ def resume_queues(
             raise RefusedError(
                 f"queue {snapshot.keys.name} is being drained",
                 why=f"{snapshot.lease} is at work on it",
-                hint="wait for its end, stop it with Ctrl-C, or resume the queue now with --force",
+                hint="wait until the drain has ended, stop it with Ctrl-C, or resume the queue now "
+                "with --force",
             )
     results = []
     for snapshot in snapshots:

@@ -126,7 +126,7 @@ def _have_waiting(rest: str) -> Callable[[Sequence[_Affected]], str]:
         jobs = counted(waiting, "job") + " waiting" if waiting else ""
         if overdue:
             jobs += (", " if jobs else "") + counted(overdue, "delayed job") + " overdue"
-        return f"{len(group):,} queues have {jobs} and {rest}"
+        return f"{len(group):,} queues have {jobs}{rest}"
 
     return text
 
@@ -152,7 +152,7 @@ def _paused(group: Sequence[_Affected]) -> str:
     since = f", since {min(known):%Y-%m-%d %H:%M:%S} UTC" if len(known) == len(times) else ""
     if since and len({*known}) > 1:
         since += " or later"
-    return f"{len(group):,} queues with {_jobs(group):,} jobs ready are {how}{since}"
+    return f"{len(group):,} queues with {_jobs(group):,} ready jobs are {how}{since}"
 
 
 # The text for several queues, by kind of problem. Kinds that are worse come first.
@@ -162,7 +162,7 @@ _OF_SEVERAL: dict[str, Callable[[Sequence[_Affected]], str]] = {
         "{queues} have a global concurrency that is not a number: BullMQ fails on every add and "
         "every fetch"
     ),
-    "no_worker": _have_waiting("no worker"),
+    "no_worker": _have_waiting(" and no worker"),
     "stalled": _queues("{queues} have {jobs} stalled jobs"),
     "blocked": _queues("{queues} have a global concurrency of 0 or less, and {jobs} jobs waiting"),
     "paused_list": _queues(
@@ -170,7 +170,7 @@ _OF_SEVERAL: dict[str, Callable[[Sequence[_Affected]], str]] = {
     ),
     "worker_gone": _worker_gone,
     "paused": _paused,
-    "overdue": _queues("{queues} have {jobs} delayed jobs overdue that no worker has fetched"),
+    "overdue": _queues("{queues} have {jobs} overdue delayed jobs, which no worker has fetched"),
     "rate_limited": _queues("{queues} are or may be rate limited, and have {jobs} jobs waiting"),
-    "workers_unknown": _have_waiting("unknown workers"),
+    "workers_unknown": _have_waiting(", and it is unknown whether workers are connected"),
 }

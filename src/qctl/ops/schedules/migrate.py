@@ -202,7 +202,9 @@ def _try_once(client: Client, keys: QueueKeys, key: str, new_id: str) -> datetim
     if found is None:
         raise _SkippedError("it is gone")
     if found.scheduler is not None:
-        raise _SkippedError("a worker has made it a scheduler, whose id is this key")
+        raise _SkippedError(
+            "a worker has already made it a scheduler; the scheduler's id is this key"
+        )
     entry = migration.with_pending_job(client, keys, found)
     new = _new_scheduler(keys, entry, describe(keys, entry, now_ms), new_id, now_ms)
     answer = migration.migrate(client, keys, entry, new, now_ms)
@@ -226,7 +228,7 @@ def _new_scheduler(
         raise _SkippedError("neither its record nor its job says when it is due", remove)
     if not entry.pending.fields or entry.next_ms is None:
         raise _SkippedError(
-            "its pending job was not found, and with it its data and options; make the scheduler "
+            "its pending job, which holds the data and options, was not found; make the scheduler "
             "yourself (`schedules set`), then remove the repeatable",
             remove,
         )

@@ -106,7 +106,8 @@ class RunningLifespan:
                 self._log.error("the lifespan failed at its end", why=_describe(error))
             else:
                 self._log.error(
-                    "the lifespan failed while the worker runs; its state may be of no use",
+                    "the lifespan failed while the worker runs; the state it yielded may be "
+                    "unusable",
                     why=_describe(error),
                 )
 

@@ -215,8 +215,8 @@ class Converters:
         return UsageError(
             f"the task {self._title} cannot have data of the type {name or annotation}",
             why=why
-            or "qctl reads dataclasses, TypedDicts, pydantic models, and what JSON has: str, int, "
-            "float, bool, None, list, tuple, dict, Literal, Enum, Optional and unions, and as text "
+            or "qctl reads dataclasses, TypedDicts and pydantic models; str, int, float, bool, "
+            "None, list, tuple, dict, Literal, Enum, Optional and unions; and, from JSON strings, "
             "datetime, date, time, UUID and Decimal",
         )
 

@@ -57,8 +57,8 @@ REASONS = {
     "unanswered": "it runs on a worker that did not answer: a job of a Node worker can only be "
     "cancelled in the worker's own process (worker.cancelJob)",
     "unfinished": f"its handler was cancelled, but has not ended within {END_S:g} s",
-    "unsure": "it runs, and only its worker knows whether it can be cancelled: a qctl worker would "
-    "be asked, and a Node worker cannot be",
+    "unsure": "it runs, and it is unknown whether it can be cancelled: a qctl worker would be "
+    "asked, but a Node worker cannot be asked",
 }
 
 
