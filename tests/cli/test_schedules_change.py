@@ -183,7 +183,9 @@ def test_migrate_leaves_what_cannot_become_a_scheduler(
     rows = {row["name"]: row for row in json.loads(ran.out)["repeatables"]}
     assert {name for name, row in rows.items() if row["outcome"] == "migrated"} == {"twice"}
     assert rows["active"]["why"].startswith("its job runs")
-    assert rows["gone"]["why"].startswith("its pending job was not found")
+    assert rows["gone"]["why"].startswith(
+        "its pending job, which holds the data and options, was not found"
+    )
     assert rows["twin"]["command"] == f"qctl schedules remove q {keys['e']}"
     assert "no such day" in rows["odd"]["why"]
     left = set(scores(client, "repeat"))

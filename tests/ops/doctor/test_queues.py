@@ -128,7 +128,7 @@ def test_every_key_of_a_wrong_type_is_found(client: Client) -> None:
         (key,) = finding.evidence["keys"]
         assert key["key"].endswith(f":{name}")
         assert finding.commands == (f"redis-cli renamenx {key['key']} wrong:{key['key']}",)
-        assert ("above that of every job" in finding.remedy) == (name == "id")
+        assert ("above the id of every job" in finding.remedy) == (name == "id")
 
 
 def test_a_named_queue_that_cannot_be_read_is_a_finding_too(client: Client) -> None:
