@@ -40,7 +40,7 @@ def acl(
         ),
     ] = None,
 ) -> None:
-    """The ACL rule of a Redis user, with only the rights for some commands.
+    """The ACL rule that gives a Redis user only the needed rights.
 
     There are three roles: read, operate (which also reads) and worker. The rule grants the rights
     of all roles that the COMMANDs need. Without COMMAND, qctl lists the roles, and prints the rule

@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Watch a restart under load, and the proof that no job was lost."),
     "config": ("config", "The settings, and where each comes from."),
     "contexts": ("contexts", "Names of the contexts that the config files define."),
-    "acl": ("acl", "The ACL rule of a Redis user, with only the rights for some commands."),
+    "acl": ("acl", "The ACL rule that gives a Redis user only the needed rights."),
     "completion": (
         "completion",
         "Print the script for completion in your shell.",
