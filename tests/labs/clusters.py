@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,8 @@ NODES = 3
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """A cluster of three masters."""
-    servers = _start(tmp_path_factory, NODES, node_timeout_ms=5000)
+    folder = tmp_path_factory.mktemp("cluster")
+    servers = _start(folder, NODES, "--cluster-node-timeout", "5000")
     try:
         _form(servers)
         yield servers
@@ -31,15 +33,12 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer
             server.stop()
 
 
-def _start(
-    tmp_path_factory: pytest.TempPathFactory, count: int, *, node_timeout_ms: int
-) -> list[RedisServer]:
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
+def _start(folder: Path, count: int, *more: str) -> list[RedisServer]:
+    options = ("--cluster-enabled", "yes", *more)
     # Nodes list a replica once it has received something, by default a ping after up to 10 s.
     replication = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
     return [
-        RedisServer(tmp_path_factory.mktemp("node"), *options, *replication).start()
-        for _ in range(count)
+        RedisServer(folder / str(number), *options, *replication).start() for number in range(count)
     ]
 
 
@@ -119,7 +118,10 @@ class Replicated:
             known = [admin.call("CLUSTER", "SLOTS") for admin in admins]
             masters = [admin for admin in admins if admin.call("ROLE")[0] == "master"]
             return (
-                all(len(rows) == NODES and all(len(row) == 4 for row in rows) for rows in known)
+                all(
+                    len({row[2][2] for row in rows}) == NODES and all(len(row) == 4 for row in rows)
+                    for rows in known
+                )
                 and len(masters) == NODES
                 and all(await_replicas(master, 1000, at_least=1) for master in masters)
             )
@@ -172,7 +174,14 @@ class Replicated:
 @pytest.fixture(scope="session")
 def replicated_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """Six nodes: three masters and their replicas."""
-    servers = _start(tmp_path_factory, 2 * NODES, node_timeout_ms=1000)
+    with open_replicated(tmp_path_factory.mktemp("replicated")) as servers:
+        yield servers
+
+
+@contextlib.contextmanager
+def open_replicated(folder: Path, *options: str) -> Iterator[list[RedisServer]]:
+    """Six nodes with these further options: three masters and their replicas."""
+    servers = _start(folder, 2 * NODES, "--cluster-node-timeout", "1000", *options)
     try:
         _form(servers[:NODES], servers[NODES:])
         yield servers

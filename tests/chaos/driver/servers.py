@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.wire.replies import to_dict
+from tests.labs.clusters import Cluster, Move, Replicated, open_replicated
 from tests.labs.servers import RedisServer, wait_until
 
+# In braces: in a cluster, all keys of a queue must be on one node.
+CLUSTER_PREFIX = "{bull}"
+_TAG = "bull"
 # How late a replica is at most, in seconds.
 LAG_S = 1.0
 
@@ -129,13 +135,58 @@ class Watched(Several):
             server.stop()
 
 
+class Clustered(Several):
+    """Three masters of a cluster, with a replica each."""
+
+    def __init__(self, replicated: Replicated) -> None:
+        self._replicated = replicated
+        self.url = replicated.url
+        ports = ",".join(str(server.port) for server in replicated.servers)
+        self.node_env = f"cluster:{ports}"
+
+    def in_charge(self) -> RedisServer:
+        return self._replicated.nodes_of(_TAG)[0]
+
+    def crash(self) -> float:
+        began = time.time()
+        self._replicated.crash(_TAG)
+        return began - LAG_S
+
+    def hand_over(self) -> float:
+        self._replicated.fail_over(_TAG)
+        return math.inf
+
+    def heal(self) -> None:
+        self._replicated.heal()
+
+    def move_slot(self, chance: Random) -> None:
+        """Move the queue's slot to another master, key by key."""
+        ports = {
+            node.call("CONFIG", "GET", "port")[1] for node in self._replicated.client.masters()
+        }
+        masters = [server for server in self._replicated.servers if str(server.port) in ports]
+        with Move(Cluster(self._replicated.client, masters), _TAG) as move:
+            while keys := move.left():
+                move.carry(keys[: max(len(keys) // 4, 1)])
+                time.sleep(chance.uniform(0, 0.1))
+
+
 @contextlib.contextmanager
 def _watched(folder: Path, options: tuple[str, ...]) -> Iterator[Several]:
     with contextlib.closing(Watched(folder, *options)) as watched:
         yield watched
 
 
+@contextlib.contextmanager
+def _clustered(folder: Path, options: tuple[str, ...]) -> Iterator[Several]:
+    with open_replicated(folder, *options) as servers:
+        replicated = Replicated(servers)
+        with contextlib.closing(replicated.client):
+            replicated.heal()
+            yield Clustered(replicated)
+
+
 # By the kind of Redis.
 SEVERAL: dict[
     str, Callable[[Path, tuple[str, ...]], contextlib.AbstractContextManager[Several]]
-] = {"sentinel": _watched}
+] = {"sentinel": _watched, "cluster": _clustered}

@@ -26,7 +26,7 @@ from tests.chaos.driver.managers import MANAGERS, App
 from tests.chaos.driver.marks import mark, marked
 from tests.chaos.driver.producers import QUEUE, PythonProducer
 from tests.chaos.driver.scenes import Scene
-from tests.chaos.driver.servers import SEVERAL, Several
+from tests.chaos.driver.servers import CLUSTER_PREFIX, SEVERAL, Several
 from tests.labs.drains import Lab, Running, cmdline, is_alive, open_lab
 from tests.labs.masters import end_tree
 from tests.labs.pm2 import Pm2
@@ -55,6 +55,7 @@ REDIS: dict[str, tuple[str, ...]] = {
     "none": _COMMON,
     "proxied": _ALWAYS,
     "sentinel": _ALWAYS,
+    "cluster": _ALWAYS,
 }
 # Those of one server, which no other server watches.
 ALONE = frozenset({"always", "everysec", "none", "proxied"})
@@ -284,7 +285,10 @@ class Stage:
             self.start_master()
         if len(self.app.pids()) < self.scene.instances:
             self.app.repair()
-        return self.lab.count_workers(QUEUE, self.lab.prefix) == self.scene.instances + CHILDREN
+        connected = self.lab.count_workers(QUEUE, self.lab.prefix)
+        wanted = self.scene.instances + CHILDREN
+        # In a cluster, a worker of BullMQ has connections to several nodes.
+        return connected >= wanted if self.scene.redis == "cluster" else connected == wanted
 
     def acknowledged(self) -> tuple[dict[str, float], set[str]]:
         """Stop the producers; when each job was acknowledged; those that may have been added."""
@@ -351,6 +355,8 @@ def open_stage(scene: Scene, folder: Path, chance: Random) -> Iterator[Stage]:
         pm2 = Pm2()
         stack.callback(pm2.kill)
         lab = stack.enter_context(open_lab(pm2, server, folder, url))
+        if scene.redis == "cluster":
+            lab.prefix = CLUSTER_PREFIX
         # As an operator has it: new workers are watched for longer than in the other tests.
         lab.watch = "1s"
         stage = Stage(lab, scene, chance, token, several)

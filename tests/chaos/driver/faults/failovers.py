@@ -1,4 +1,4 @@
-"""Another Redis takes over: after a crash, or in agreement."""
+"""Another Redis takes over: after a crash, in agreement, or because a slot moves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from random import Random
 
 from tests.chaos.driver.faults.base import Fault
 from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.servers import Clustered
 from tests.chaos.driver.stage import LOCK_S, Stage
 from tests.labs.drains import Running
 
@@ -27,6 +28,15 @@ def _hand_over(stage: Stage, _: Running, __: Random) -> Hit:
         return _over(stage, began, forgets_s)
 
 
+def _move_slot(stage: Stage, _: Running, chance: Random) -> Hit:
+    """The queue's slot moves to another master. BullMQ's clients get errors meanwhile."""
+    with stage.redis_turn:
+        began = time.time()
+        assert isinstance(stage.several, Clustered)
+        stage.several.move_slot(chance)
+        return Hit(began, time.time() + LOCK_S, whose="all")
+
+
 def _over(stage: Stage, began: float, forgets_s: float) -> Hit:
     # Two failovers at a time are more than a replica can stand.
     stage.several.heal()
@@ -34,8 +44,12 @@ def _over(stage: Stage, began: float, forgets_s: float) -> Hit:
 
 
 _SENTINEL = frozenset({"sentinel"})
+_CLUSTER = frozenset({"cluster"})
 
 FAULTS: dict[str, Fault] = {
     "sentinel-crash": Fault(_crash, redis=_SENTINEL),
     "sentinel-failover": Fault(_hand_over, redis=_SENTINEL),
+    "cluster-crash": Fault(_crash, redis=_CLUSTER),
+    "cluster-failover": Fault(_hand_over, redis=_CLUSTER),
+    "move-slot": Fault(_move_slot, redis=_CLUSTER),
 }
