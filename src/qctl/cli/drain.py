@@ -117,7 +117,7 @@ class DrainFlags:
     ] = None
     yes: Annotated[
         bool,
-        typer.Option("--yes", "-y", help="Do not ask about a target or queues that qctl found"),
+        typer.Option("--yes", "-y", help="Do not ask if qctl chose the target or the queues"),
     ] = False
     dry_run: DryRun = False
 
@@ -150,8 +150,8 @@ class CommandFlags:
         bool,
         typer.Option(
             "--no-expect",
-            help="If Redis cannot show new workers: do not wait for them; only COMMAND's exit code "
-            "counts",
+            help="Do not wait for new workers: only COMMAND's exit code counts. For a Redis that "
+            "cannot list workers",
         ),
     ] = False
 
