@@ -18,11 +18,12 @@ def make_folder(path: Path, top: Path | None = None) -> None:
     """Create a folder and its missing parents.
 
     Args:
-        top: ``path`` or a parent of it. Folders that exist are qctl's own from here on: they lose
-            the rights of others. If None, a folder that exists stays as it is.
+        top: ``path`` or a parent of it. All folders from ``top`` down to ``path`` are qctl's own:
+            if such a folder already exists, other users lose all rights to it. If ``top`` is None,
+            existing folders stay as they are.
 
     Raises:
-        OSError: a folder cannot be created, or, from ``top`` on, belongs to another user.
+        OSError: a folder cannot be created, or one of qctl's own belongs to another user.
     """
     # mkdir(parents=True) would give the parents all rights that the umask leaves.
     for folder in reversed((path, *path.parents)):
@@ -46,9 +47,9 @@ def _close_to_others(folder: Path) -> None:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """A descriptor of a file, which is created if it is missing, and is not inherited.
+    """Open a file, or create it, and return a descriptor that child processes do not inherit.
 
-    A file of this user loses the rights that others have.
+    If the file belongs to this user, other users lose all rights to it.
 
     Args:
         flags: of ``os.open``, such as ``os.O_WRONLY | os.O_TRUNC``.
@@ -64,10 +65,10 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def try_lock(path: Path) -> int | None:
-    """The descriptor that holds the lock on a file; None while another process holds it.
+    """Lock a file, and return the descriptor that holds the lock; None if the file is locked.
 
-    The file is created if it does not exist. The caller closes the descriptor. The lock ends when
-    the descriptor is closed, also in children that inherited it.
+    The file is created if it does not exist. The caller closes the descriptor. If child processes
+    have inherited the descriptor, the lock ends only when they have closed it, too.
 
     Raises:
         OSError: the file cannot be opened, or its file system has no locks.
@@ -90,8 +91,8 @@ def bind(listener: socket.socket, path: Path) -> None:
     Raises:
         OSError: the socket cannot be bound.
     """
-    # Linux gives the path the mode of the descriptor. The umask would do it everywhere, but for all
-    # threads and for all files that they create.
+    # On Linux, the path gets the mode of the descriptor. Setting the umask would work on every
+    # system, but would also affect files that other threads create at the same time.
     with contextlib.suppress(OSError):
         os.fchmod(listener.fileno(), 0o600)
     listener.bind(str(path))

@@ -44,7 +44,7 @@ class CommandActions:
     """Implements ``qctl.output.top.actions.Actions``.
 
     Args:
-        keys_of: returns the queue for its name on the screen.
+        keys_of: returns the queue that has the given name on the screen.
     """
 
     def __init__(self, env: Environment, keys_of: Callable[[str], QueueKeys]) -> None:
@@ -61,7 +61,10 @@ class CommandActions:
         name: str | None = None,
         variants: tuple[Variant, ...] = (),
     ) -> Proposal:
-        """A proposal that asks for the context's name if the config wants it, else for ``name``."""
+        """A proposal. To confirm it, the operator types a name, or y if no name is needed.
+
+        That name is the context's name if the config requires this, else ``name``.
+        """
         context = required_confirmation(self._env.settings)
         remark = f"This writes to context {context}." if context else ""
         return Proposal(title, tuple(lines), perform, live, context or name, remark, variants)
@@ -266,7 +269,10 @@ class CommandActions:
 
 
 def _or_refusal(prepare: Callable[[], Proposal], variants: Iterable[Variant]) -> Proposal:
-    """The proposal. If it is refused, a proposal that only shows why, and the variants named there.
+    """The proposal that ``prepare`` returns.
+
+    If ``prepare`` refuses, the result is a proposal that cannot be carried out. It shows the
+    refusal, and offers the variants whose flags the refusal's hint names.
 
     Raises:
         QctlError: the action is refused or impossible, and no variant would help.

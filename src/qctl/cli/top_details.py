@@ -20,14 +20,16 @@ from qctl.output.text import visible
 from qctl.output.top.actions import LogTail
 from qctl.wire.keys import QueueKeys
 
-# A window shows the last rows of a log, and the beginning of a long row.
+# How many rows of a log, the last ones, a window shows.
 MAX_ROWS = 500
-# ``top`` counts at most about this many failed jobs, the oldest ones, and shows the largest groups.
+# Failed jobs are counted oldest first. The count stops after about this many jobs.
 MAX_FAILURES = 50_000
+# How many groups of failed jobs, the largest ones, are shown.
 MAX_GROUPS = 100
 # How often the groups are shown while they are counted.
 _REPORT_S = 0.5
 _FEW_ROWS = 10
+# How many characters of a log row are shown.
 _MAX_ROW_TEXT = 2000
 
 

@@ -54,10 +54,10 @@ class ManagedProcess:
         script: the app's program; distinguishes two apps with one name.
         cwd: the working folder; distinguishes two apps with one name that both run ``npm``.
         error_log: the file with the stderr of the process.
-        addresses: IP addresses that only this process has, e.g. those of its container. They
-            identify the process's connections only if ``pid`` is None. If there is a pid, the
-            connections in the process's network are read, because another network may have the
-            same addresses.
+        addresses: IP addresses that only this process has, e.g. those of its container. If
+            ``pid`` is None, they show which connections the process holds. If there is a pid, qctl
+            reads the connections in the process's network namespace instead, because another
+            network may have the same addresses.
         stays_served: whether at least one process of the target always runs while the manager
             restarts the target. That process may be new, with a worker that is not connected yet.
         signals_children: whether the stop signal also reaches the process's children.

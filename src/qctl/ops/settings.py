@@ -56,7 +56,11 @@ class ConfigFile:
 
 
 def describe_settings(settings: Settings) -> tuple[Setting, ...]:
-    """Every value in force. Passwords are masked; their files or commands are named, not used."""
+    """Every value in force, with ``***`` for passwords.
+
+    For a password from a file or a command, the value names the file or the command. The file is
+    not read, and the command is not run.
+    """
     origins = settings.origins
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,

@@ -14,7 +14,7 @@ from qctl.wire.keys import QueueKeys
 # About a screenful.
 _MAX_ROWS = 12
 _MAX_IDS = 20
-# (True for pause, False for resume; whether it is a dry run) → what was done.
+# (whether it is a pause and not a resume, whether it is a dry run) → what was done.
 _DONE = {
     (True, False): "paused",
     (True, True): "would pause",
@@ -200,8 +200,8 @@ def waiting_lines(
     """A line that is redrawn while the locks of dead workers expire.
 
     Args:
-        locks: how many there are.
-        left_s: the longest time until all of them have expired, in seconds.
+        locks: how many locks have not expired yet.
+        left_s: in how many seconds, at the latest, all locks have expired.
     """
     block = Block(width=width, colour=colour)
     whole_s = waited_s + left_s

@@ -164,7 +164,7 @@ def set_line(change: ScheduleChange, now: datetime) -> str:
 
 
 def _difference(change: ScheduleChange) -> str:
-    """What changes, as in ``: every 5s → 0 7 * * *``; empty if the times and the name stay."""
+    """What changes, such as ``: every 5s → 0 7 * * *``; empty if rule and job name are the same."""
     before = change.before
     if before is None:
         return ""

@@ -41,8 +41,8 @@ class _Line(NamedTuple):
     """A line of the report.
 
     Args:
-        kind: what the line shows: ``problem``, ``queue``, ``process``, or "" for anything else. If
-            one of these has several lines, the kind of all but its first line is "".
+        kind: ``problem``, ``queue`` or ``process`` for the first line of one of these; "" for every
+            other line.
     """
 
     text: str

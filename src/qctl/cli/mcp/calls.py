@@ -19,7 +19,7 @@ from qctl.output.text import visible, without_passwords
 
 # Commands that run at the same time; more calls wait.
 MAX_RUNNING = 8
-# The longest output of a command that is read, in bytes.
+# The largest output of a command, in bytes. A larger output gives no result.
 MAX_OUTPUT = 32_000_000
 # How many bytes of a command's stderr are read.
 _MAX_ERRORS = 20_000
@@ -51,15 +51,15 @@ class Runner:
 
     Args:
         options: added to every command, for the connection.
-        environ: of the processes.
-        known: remarks that every command repeats.
+        environ: the environment variables of the processes.
+        known: remarks that every command repeats; no outcome contains them.
     """
 
     def __init__(
         self, options: Sequence[str], environ: Mapping[str, str], known: Sequence[str] = ()
     ) -> None:
         self._options = options
-        # The output is always JSON, and a traceback would be a remark.
+        # The output is always JSON. With QCTL_DEBUG, tracebacks would be among the remarks.
         dropped = {"QCTL_OUTPUT", "QCTL_DEBUG"}
         self._environ = {name: text for name, text in environ.items() if name not in dropped}
         self._known = frozenset(known)
@@ -82,8 +82,8 @@ class Runner:
     ) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "qctl.cli.mcp.child"]
         try:
-            # In a session of its own: clients end the server with SIGKILL to its process group soon
-            # after SIGTERM, but a drain must have the time to put everything back.
+            # The command gets a session of its own. A client may send SIGKILL to the server's
+            # process group soon after SIGTERM, and a drain needs time to put everything back.
             return subprocess.Popen(
                 [*command, *words, *self._options, "--json"],
                 stdin=subprocess.PIPE,

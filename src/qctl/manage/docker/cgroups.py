@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# Docker's two drivers write ``/docker/ID`` and ``/system.slice/docker-ID.scope``.
+# Docker's two cgroup drivers write ``/docker/ID`` and ``/system.slice/docker-ID.scope``.
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 

@@ -150,9 +150,10 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _own_pid(row: Mapping[str, Any]) -> int | None:
-    """The pid that the container's PID 1 has on this host; None if it runs on another host.
+    """The pid that the container's PID 1 has on this host; None if the container runs elsewhere.
 
-    The engine may be remote, or in a virtual machine: then a process here may have the same pid.
+    If the engine is remote or in a virtual machine, the pid that it reports is from there, and an
+    unrelated process on this host may have the same pid.
     """
     pid = whole_number(row.get("pid"))
     return pid if pid and _text(row["id"]) in container_ids(pid) else None

@@ -1,7 +1,7 @@
 """Calls to supervisord: XML-RPC over HTTP, on its unix socket or its port.
 
-Answers are limited in time and size. They contain command lines, and with them perhaps secrets, so
-an error quotes nothing of an answer except the text of a fault.
+Answers are limited in time and size. The command lines in an answer may contain secrets, so an
+error quotes nothing of an answer except the text of a fault.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ def _parse(body: bytes, address: Address, deadline: float) -> Any:
     except xmlrpc.Fault as error:
         fault = error
     except (ExpatError, xmlrpc.Error, ArithmeticError, LookupError, TypeError, ValueError):
-        # Raised below, not here: the parser's exceptions contain the text of the answer.
+        # The error is raised below, after this block. If it were raised here, its traceback would
+        # show the parser's exception, which contains the text of the answer.
         result = None
     if fault is not None:
         raise _fault(address, fault.faultCode, fault.faultString)

@@ -1,4 +1,4 @@
-"""The actions on many jobs, to which jobs they apply, and how the operator confirms them.
+"""The actions on many jobs: which jobs an action applies to, and how the operator confirms it.
 
 The Lua script of an action answers with one word for each job, such as ``retried`` or ``locked``.
 """

@@ -104,9 +104,9 @@ class BulkRun:
             state=selection.state or "",
             dry_run=dry_run,
             just_seen=selection.state is not None and not selection.only.ids,
-            # A dry run must remember what it would have changed if jobs are named, and also if jobs
-            # are retried, because a retried job owns its deduplication id. Other actions on the
-            # jobs of one state need no memory: these jobs do not affect each other.
+            # In two cases, a dry run must remember what it would have changed: jobs are named, or
+            # jobs are retried (a retried job owns its deduplication id). Other actions on the jobs
+            # of one state need no memory, because these jobs do not affect each other.
             foresight=Foresight()
             if dry_run and (selection.named_count or action.name == "retry")
             else None,

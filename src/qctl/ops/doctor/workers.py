@@ -232,7 +232,7 @@ def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
     """Whether a job should start soon; False if a job runs, because all workers may be busy."""
     is_running = snapshot.counts.active > snapshot.counts.stalled
     limit = snapshot.rate_limit
-    # A limit counts only if the queue has a maximum. Otherwise workers without a limiter ignore it.
+    # Without a maximum in the queue's meta, workers that have no limiter ignore the rate limit.
     is_limited = limit is not None and limit.holds is True and limit.maximum is not None
     # A lease means that a drain works on the queue now.
     is_held_back = snapshot.paused or snapshot.lease is not None or is_limited or snapshot.is_maxed

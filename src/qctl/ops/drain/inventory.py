@@ -162,9 +162,10 @@ def _count(queue: QueueJobs, event: Event) -> None:
     elif name == "waiting" and previous in FINISHED:
         queue.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
-        # Somebody put a lost job back. If the job was lost during the drain, ``begin`` has counted
-        # it already. It is then expected twice, and one job seems to be missing. That is safer than
-        # to hide the loss of another job.
+        # Somebody put a lost job back. A job that was lost before the drain is not in ``begin``, so
+        # it must be counted here; otherwise it would hide the loss of another job. A job that was
+        # lost during the drain is in ``begin`` already. Here it is counted twice, so one job seems
+        # to be missing: a false alarm is safer than a hidden loss.
         queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")

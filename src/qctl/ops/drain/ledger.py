@@ -140,11 +140,11 @@ class Ledger:
             self._started(job, event.at_ms)
             return
         if event.name == "added":
-            # An event of before the job was read as active: its ``active`` event is still to come.
+            # The job was added before it was read as active, so its ``active`` event comes later.
             self._running.discard(job)
             return
         if event.name == "delayed" and job not in self._running:
-            # Where the job waited before its run; a failed attempt has the same event.
+            # The job waits for its run. Only if the job was running does this event end a run.
             return
         left_active = event.fields.get("prev") == "active"
         result = _RESULTS.get(event.name)
@@ -289,7 +289,8 @@ class Ledger:
         """The longest time in which nothing ran although jobs waited, in seconds.
 
         Args:
-            until_ms: Redis' time at the end of the drain; also ends an idle time that still lasts.
+            until_ms: Redis' time at the end of the drain. An idle time that still lasts counts
+                until then.
 
         Returns:
             None when events are missing, or when the end of a run is unknown.

@@ -149,7 +149,7 @@ class RunningCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandDone:
-    """The command has succeeded, and all new workers that the proof requires are connected.
+    """The command has succeeded, and as many new workers as ``rule`` requires are connected.
 
     Args:
         workers, rule: see ``DrainReport``.
@@ -209,9 +209,10 @@ class ProcessResult:
 
     Args:
         result: ``new``: the new process is up. ``failed``: see ``error``. ``asked``: the old
-            process was asked to exit, and the drain ended before a new one was confirmed up.
+            process was asked to exit, but the drain ended before qctl had made sure that the new
+            process is up.
             ``untouched``: the process was not restarted.
-        old_pid: the pid that was asked to exit; None if none was.
+        old_pid: the pid of the process that was asked to exit; None if no process was asked.
         new_pid: the pid of the new process; None until it is up.
         error: the error if ``result`` is ``failed``, as ``error_text`` returns it; otherwise None.
     """

@@ -14,8 +14,8 @@ from qctl.ops.processes.targets import Connections, Target
 
 # How long an app's start is assumed to take if its last start is unknown: minimum and maximum.
 BOOT_S = (0.3, 5.0)
-# A worker that connected later than this after the start of its process is perhaps slow, or has
-# lost its connection and connected again.
+# If a worker's connection began later than this after the start of the process, perhaps the start
+# was slow, or perhaps the worker lost its first connection and connected again.
 _SURE_BOOT_S = 10.0
 # A worker that connected even later than this has certainly connected again.
 _MAX_BOOT_S = 60.0
@@ -103,7 +103,7 @@ def _plain_s(
 
 
 def _rounds(target: Target | None) -> int:
-    """How many restarts follow one another until all processes are replaced, at most."""
+    """At most how many restarts must follow one another to replace all processes."""
     if target is None:
         return 1
     is_at_once = isinstance(target.manager, Rollout) and not all(
@@ -120,8 +120,8 @@ def _boot_s(
 ) -> tuple[tuple[float, float], bool]:
     """How long a start takes (minimum and maximum), and whether these times are assumed.
 
-    The last start took the age of the process minus the age of its worker's connection. If the
-    worker has connected again since that start, the start took less time than this.
+    The duration of the last start is the age of the process minus the age of its worker's
+    connection. If the worker has connected again since that start, this result is too high.
     """
     sure, limits = [], []
     for process in processes:

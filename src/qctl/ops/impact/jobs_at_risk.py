@@ -46,8 +46,8 @@ class JobAtRisk:
 
     Args:
         runtime_s: how long it has run.
-        remaining_p50_s, remaining_p95_s: how long it probably still takes, by recent jobs of its
-            name that ran at least as long; None if there are no such jobs.
+        remaining_p50_s, remaining_p95_s: how long it probably still takes, by those recent jobs
+            of its name that ran for at least ``runtime_s``; None if there are none.
         held_by: who runs the job: ``target`` (a process to be restarted), ``other`` (another
             worker), ``unknown``, or ``nobody`` (the job is stalled).
         stalled_count: how often the job has stalled so far.
@@ -107,11 +107,16 @@ class Holders:
         """The value for ``JobAtRisk.held_by``.
 
         ``other`` needs proof, because a job is safe only if another worker certainly runs it. A
-        heartbeat is proof if its process runs on this host, outside the target. The worker's name
-        in the job is proof only if CLIENT LIST shows a worker of the queue for every process of the
-        target, and all these workers have other names. (A process that is closing or behind a proxy
-        is not in CLIENT LIST, although its job runs.) If a worker of the target has no name, the
-        name in the job proves nothing: it may be left from the worker that ran the job before.
+        heartbeat is proof if its process runs on this host, outside the target. The worker's name,
+        from the heartbeat or else from the job, is proof only if CLIENT LIST shows three things:
+
+        - A worker of the queue outside the target has this name.
+        - No worker of the queue in the target has this name.
+        - Every process of the target has a worker of the queue. Without this, a process of the
+          target that is closing or behind a proxy may run the job: CLIENT LIST does not show it.
+
+        If a worker of the target has no name, the name in the job proves nothing: it may be left
+        from the worker that ran the job before.
         """
         if job.is_orphan:
             return "nobody"

@@ -112,7 +112,10 @@ def _has_room(server: ServerFacts) -> bool | None:
 
 
 def _has_enough_replicas(server: ServerFacts) -> bool | None:
-    """Whether enough replicas are good. INFO does not count good replicas if none are needed."""
+    """Whether enough replicas are good; None if unknown.
+
+    If CONFIG cannot be read, INFO still helps: it has no count of good replicas if none are needed.
+    """
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None

@@ -92,7 +92,9 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """How a platform that qctl cannot ask stops the workers. The operator states this in options.
+    """How the workers are stopped if a platform runs them that qctl cannot ask.
+
+    The operator states this in options.
 
     Args:
         grace_s: the seconds from the stop signal until SIGKILL.
@@ -268,7 +270,8 @@ def _may_serve_more(target: Target, connections: Connections | None) -> str:
     if target.configured:
         return ""
     if connections is not None and connections.workers.any_queue:
-        # A worker under a prefix with a space, for example, has no name. It may be the target's.
+        # A connection without a name may belong to a worker of the target: for example, a worker
+        # whose prefix has a space cannot name its connection.
         return unnamed(connections.workers.any_queue)
     # A crashed process runs no job, so only those that run matter.
     alive = [process for process in target.processes if process.runs] or target.processes
@@ -297,9 +300,10 @@ def _others_served(
     queues: Queues,
     named: Sequence[QueueKeys],
 ) -> tuple[str, Sequence[QueueKeys]]:
-    """Why the processes that serve ``queues`` may serve other queues too; "" if they do not.
+    """Two values: why the processes that serve ``queues`` may serve other queues, and which queues.
 
-    The second value is those of the other queues that are in this database.
+    The first value is "" if the processes serve no other queue. The second value has only the other
+    queues that are in this database.
 
     If no process is managed here, qctl does not know which connections belong to one process. It
     then treats all connections from one address as connections of the same process.

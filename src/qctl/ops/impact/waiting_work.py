@@ -25,7 +25,8 @@ class QueueImpact:
         waiting_is_least: whether ``waiting`` is only a minimum: groups of BullMQ Pro may hold more.
         stalled: active jobs without a lock.
         workers, other_workers: how many belong to the target, and how many do not; None if unknown.
-        next_due_at: when the next delayed or scheduled job is due; None without one, or if unknown.
+        next_due_at: when the next delayed or scheduled job is due; None if there is no such job, or
+            if this is unknown.
     """
 
     name: str

@@ -79,7 +79,7 @@ def stream_jobs(
     wanted = only if only and only.is_set else None
     size = CHUNK if wanted else max(1, min(limit, CHUNK))
     if wanted and wanted.ids and state not in {"active", "stalled"}:
-        # ``find_in_state`` does not find active jobs.
+        # Not for the jobs in ``active``: ``find_in_state`` does not find them.
         chunks = in_chunks(find_in_state(client, keys, state, wanted.ids), size)
     else:
         chunks = chunks_of(client, keys, state, size)

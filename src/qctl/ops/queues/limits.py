@@ -32,12 +32,12 @@ _SINCE = {"concurrency": (5, 9), "rate limit": (5, 60)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsReport:
-    """The limits of a queue after a change, or as they would be after a dry run.
+    """The limits of a queue after a change; for a dry run, as the change would leave them.
 
     Args:
-        concurrency: None: no limit. A text is a value that is not a number.
-        rate_limit: None: no limit.
-        was_concurrency, was_rate_limit: the limits before.
+        concurrency: None if there is no limit; a text if the stored value is not a number.
+        rate_limit: None if there is no limit.
+        was_concurrency, was_rate_limit: the limits before the change.
         remarks: what the operator must pay attention to.
     """
 

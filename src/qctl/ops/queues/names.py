@@ -3,7 +3,8 @@
 Redis has no list of queues. To find them, qctl must SCAN every key of the database (wire format
 2.4), which takes seconds for ten million keys. A small database is scanned each time. A slow scan
 writes the names to a file in the state folder. For half an hour, commands read the names from this
-file, add queues with connected workers, and start the next scan in the background when it is due.
+file, and add the names of queues that have connected workers. When the next scan is due, a command
+starts it in the background.
 
 Only names are cached: everything else is read from Redis each time, so a deleted queue is not
 shown. A new queue without a worker is missing until the next scan, so every command that uses

@@ -83,7 +83,8 @@ class RateLimitStatus:
         used: how many jobs have started in the window; None for a limit set by hand, or if unknown.
         max: the queue's maximum; None if only the workers have a limit.
         left_s: how many seconds remain until the window ends.
-        holds: whether no job starts before the window ends; None if unknown.
+        holds: True if the limit is reached, so that no job starts before the window ends; None if
+            unknown.
     """
 
     used: int | None
@@ -138,7 +139,7 @@ class QueueStatus:
 
     @property
     def severity(self) -> Severity | None:
-        """The severity of its worst problem; None if it has none."""
+        """The severity of the queue's worst problem; None without a problem."""
         return worst(self.notes)
 
 
@@ -165,7 +166,8 @@ class StatusReport:
     """The JSON of ``qctl status``.
 
     Args:
-        queues_known_at: when the cached queue names were read; None if they are not from the cache.
+        queues_known_at: when the scan that found the cached queue names began; None if the names
+            are not from the cache.
         other_prefixes: other prefixes that have queues, as far as the search for queues noticed
             them; None if there was no search.
         problems: what is wrong with the queues, worst first.
@@ -219,8 +221,8 @@ def inspect_queues(
             raise
         is_stale = True
     if is_stale:
-        # Either a named queue is newer than the cached names, or the first pipeline has shown that
-        # the cached names are from another run of the server.
+        # The cached names cannot be used: a queue was not found with them, perhaps because it is
+        # newer, or they are from another run of the server.
         known = cache.scan(client)
         queues = queues_named_or_all(client, prefixes, names, known)
     redis = prober.redis(address)

@@ -27,11 +27,11 @@ from qctl.wire.schedulers.scheduling import Schedule as Rule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSettings:
-    """The settings to set. A setting that is None, and an option without a value, stay as they are.
+    """The settings to set. A setting that is None does not change.
 
     Args:
         data: the payload of the jobs.
-        options: of the jobs.
+        options: the options of the jobs. An option that is not set here does not change.
     """
 
     cron: str | None = None
@@ -77,13 +77,16 @@ def set_schedule(
     db: int = 0,
     dry_run: bool = False,
 ) -> ScheduleChange:
-    """Make a scheduler, or change the given settings of an existing one and of its pending job.
+    """Make a scheduler, or change the given settings of an existing scheduler.
+
+    The pending job of an existing scheduler gets the new settings, too.
 
     Raises:
         UsageError: a setting is wrong, no setting is given, or a new scheduler has no times.
         NotFoundError: no such queue.
-        RefusedError: it is a queue of Bull 3 or 4, or the id belongs to a legacy repeatable; or see
-            ``upserted_id``.
+        RefusedError: the queue belongs to Bull 3 or 4, the id belongs to a legacy repeatable, the
+            stored data is not JSON, or as for ``upserted_id``.
+        FailedError: as for ``upserted_id``.
     """
     if new == NewSettings(options=JobOptions()):
         raise UsageError("nothing to set", hint="for example --cron '0 7 * * *' --tz Europe/Berlin")

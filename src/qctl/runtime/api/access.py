@@ -21,7 +21,7 @@ from qctl.wire.scripts import ScriptCall
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# A function of ``wire/`` with more arguments.
+# A function of ``wire/``. Its first arguments are the client and the queue's keys.
 Work = Callable[Concatenate[Client, QueueKeys, P], T]
 
 

@@ -244,8 +244,8 @@ class Queue(_Producer):
         Each loop has a connection of its own.
 
         Args:
-            after: the ``id`` of the last event that was seen, to go on from there; None begins with
-                the next event; ``"0-0"`` with the oldest one.
+            after: the ``id`` of an event; the loop begins with the event after it. None begins with
+                the next new event, ``"0-0"`` begins with the oldest event.
 
         Raises:
             UsageError: the Queue was made with ``client=``.

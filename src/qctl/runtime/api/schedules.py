@@ -1,9 +1,10 @@
 """Schedules in code: ``Worker.cron`` and ``Worker.every``.
 
 At its start, a worker makes a job scheduler for each of its schedules, or changes the scheduler if
-the code has changed. Such a scheduler is marked with the top-level package of its handler. So a
-worker finds the schedulers that its package's code made before and no longer has. A Node producer,
-``Queue.upsert_scheduler`` and ``qctl schedules set`` rewrite the record without the mark.
+the code has changed. The scheduler's record is marked with the top-level package of the handler.
+By the mark, a worker finds the schedulers of its package that are no longer in the code. If a Node
+producer, ``Queue.upsert_scheduler`` or ``qctl schedules set`` changes a scheduler, the record loses
+its mark.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def apply(
 ) -> None:
     """Make or change the schedulers of the code; report or remove those no longer in the code.
 
-    Safe in several processes at the same time. A scheduler that Redis refuses is logged, so that
-    the worker still runs its jobs.
+    Safe in several processes at the same time. If a scheduler cannot be stored, the error is only
+    logged, so that the worker runs nevertheless.
 
     Args:
         packages: the packages of the worker's handlers. The schedulers of other packages stay.

@@ -29,7 +29,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def job_handler(handler: Handler, names: Mapping[str, Any] | None = None) -> Handler:
-    """Wrap a handler in a function of the job, which converts the data and calls the handler.
+    """Wrap a handler in a function that takes the job, converts its data, and calls the handler.
 
     Args:
         names: names that the handler's annotations may use, besides those of its module.

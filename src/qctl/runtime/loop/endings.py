@@ -64,10 +64,10 @@ class EndingWatch:
         self._is_following = asyncio.Event()
 
     async def add(self, job_id: str) -> asyncio.Future[Ending]:
-        """A future for how the job ends, or for an error; pass it to ``discard`` at the end.
+        """A future that gets the job's ending, or an error if the events cannot be followed.
 
-        Once this function has returned, no later event is missed. Read the job's hash after that,
-        because the job may have ended before.
+        Pass the future to ``discard`` when you no longer need it. Once this function has returned,
+        no later event is missed. Then read the job's hash, because the job may have ended already.
         """
         future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(future)

@@ -125,7 +125,7 @@ class Recovery:
         self._on_recovered()
 
     async def _return_unknown_jobs(self, known_tokens: Collection[str]) -> None:
-        """Give back active jobs with any lock token of this engine except ``known_tokens``."""
+        """Give back the active jobs whose lock token is this engine's and not a known token."""
         keys, connection = self._keys, self._connection
         ids = await connection.call("LRANGE", keys("active"), 0, -1)
         tokens = await connection.pipeline([("GET", keys.lock(job_id)) for job_id in ids])

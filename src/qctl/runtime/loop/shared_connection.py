@@ -30,7 +30,7 @@ _in_use: dict[_Key, _InUse] = {}
 class SharedConnection:
     """An engine's handle of the connection that it shares; works like an ``AsyncConnection``.
 
-    The queues of a cluster may be on different servers, so there the connection is not shared.
+    In a cluster, the connection is not shared, because the queues may be on different servers.
 
     Attributes:
         is_closed: whether ``close`` was called. The other engines may still use the connection.
@@ -40,7 +40,7 @@ class SharedConnection:
         self.address = address
         self.is_closed = False
         self._connection = AsyncConnection(address, key=key)
-        # Where the connection is registered; None before the first ``open``, or if it is private.
+        # The connection's key in ``_in_use``; None before ``open``, or if it is not shared.
         self._key: _Key | None = None
 
     @property

@@ -89,7 +89,8 @@ class Workers(list[WorkerClient]):
     def of(self, keys: QueueKeys, *, running: int) -> list[WorkerClient] | None:
         """The known workers of a queue: those whose connections have names.
 
-        None if there is none, but a connection without a name may belong to a worker of the queue.
+        The result is None if no worker of the queue is known, but an unknown worker may serve it: a
+        connection without a name may belong to such a worker.
 
         Args:
             running: how many active jobs of the queue have a lock: workers run these jobs.

@@ -117,8 +117,8 @@ class ClockSample:
 
     Each step of a job is one call: a producer adds the job, a worker fetches it, a worker ends it.
     If a call has to wait, for example because Redis is away, the host's clock looks behind, never
-    ahead. No single outage delays both steps of a worker, so ``ahead_ms`` is the higher result of
-    the two steps.
+    ahead. So if the two steps of a worker give different results, the higher result is closer to
+    the truth, and ``ahead_ms`` is that result. A single outage does not delay both steps.
 
     Args:
         who: name of the worker; None for a worker without a name and for a producer.

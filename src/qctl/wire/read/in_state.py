@@ -30,9 +30,9 @@ def check_state(state: str) -> None:
 def chunks_of(
     client: Client, keys: QueueKeys, state: str, size: int = CHUNK
 ) -> Iterator[list[Entry]]:
-    """The ids in one of ``STATES``, in the order of ``lists.windows``.
+    """The ids of the jobs in a state (one of ``STATES``), in the order of ``lists.windows``.
 
-    To find stalled jobs, all active jobs are read. They are few.
+    To find stalled jobs, all active jobs are read. A queue has few active jobs.
     """
     if state != "stalled":
         yield from lists.windows(client, keys, state, size)

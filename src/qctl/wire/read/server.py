@@ -171,7 +171,7 @@ def _settings(node: Client) -> dict[str, str]:
 def _replicas(info: Mapping[str, str]) -> tuple[ReplicaFacts, ...]:
     offset = to_int(info.get("master_repl_offset"))
     found: list[ReplicaFacts] = []
-    # Not by ``connected_slaves``, which may be any number in a broken answer.
+    # Do not loop up to ``connected_slaves``: in a broken answer, it may be any number.
     while (text := info.get(f"slave{len(found)}")) is not None:
         fields = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
         reached = to_int(fields.get("offset"))

@@ -82,10 +82,9 @@ def inner_queues(client: Client, keys: QueueKeys, suffixes: Sequence[str]) -> li
 def relatives_elsewhere(
     client: Client, keys: QueueKeys, suffixes: Sequence[str]
 ) -> tuple[int, int]:
-    """How many of these jobs have a parent in another queue, and how many have a child in one.
+    """How many jobs have a parent in another queue, and how many have a pending child there.
 
-    One round trip.
-    Of the pending children of a parent, up to 20 are read.
+    Up to ``_MAX_CHILDREN`` pending children of each parent are read. Takes one round trip.
     """
     base = keys("")
     jobs = [suffix for suffix in suffixes if kind_of(suffix) == "jobs"]

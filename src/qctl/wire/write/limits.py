@@ -40,7 +40,7 @@ def set_limits(
     *,
     dry_run: bool = False,
 ) -> StoredLimits | None:
-    """Set or remove limits, and return those from before; None if the queue does not exist."""
+    """Set or remove limits. Return the previous limits, or None if the queue does not exist."""
     args: list[Arg] = ["" if concurrency is None else str(concurrency)]
     match rate_limit:
         case GlobalRateLimit():

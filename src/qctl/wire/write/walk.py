@@ -47,7 +47,11 @@ class Walk:
         raise NotImplementedError
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on behind the taken entries; ``entries`` are those that were not changed, in order."""
+        """Continue after the entries that ``take`` has returned.
+
+        Args:
+            entries: those of the returned entries that the caller did not change, in order.
+        """
 
 
 def start_walk(
@@ -254,11 +258,12 @@ def _order(entry: Entry) -> tuple[float, bytes]:
 
 
 class _SetWalk(Walk):
-    """A walk through a sorted set by rising score, up to the end that the set had at the start.
+    """A walk through a sorted set by rising score, up to the entry that is last at the start.
 
-    A job that the caller runs again may fail again and return to the set, even below that end if
-    clocks differ. So the walk starts by noting the entries with the highest scores, and visits the
-    noted entries by their ids. Entries with lower scores are visited up to the score ``last``.
+    A job that the caller runs again may fail again and return to the set. If clocks differ, its new
+    score may be lower than that of the entry where the walk ends. So the walk starts by noting the
+    entries with the highest scores, and visits the noted entries by their ids. Entries with lower
+    scores are visited up to the score ``last``.
     """
 
     def __init__(

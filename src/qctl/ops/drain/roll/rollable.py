@@ -2,8 +2,9 @@
 
 qctl's own processes always can, because their parent process starts a new one before it stops the
 old one. PM2 stops the old process first, so another process must take the jobs meanwhile. A restart
-by PM2 also kills a process that takes long to stop. So qctl requests no restart, only the stop
-signal: PM2 does not kill after it. This works only if the signal reaches the workers.
+by PM2 also kills a process that takes long to stop. So qctl does not request a restart. Instead, it
+has PM2 send the stop signal alone, and PM2 then kills nothing. This works only if the signal
+reaches the workers.
 """
 
 from __future__ import annotations
@@ -53,6 +54,6 @@ def require_rollable(target: Target, connections: Connections, at_once: int = 1)
 
 
 def _has_workers_in_child(connections: Connections, process: ManagedProcess) -> bool:
-    """Whether a descendant of this process, not the process itself, holds its connections."""
+    """Whether descendants of this process hold connections of its workers."""
     workers = connections.owned.get(process.identity, ())
     return bool(workers and process.pid and children_holding(workers, process.pid))

@@ -79,7 +79,7 @@ local function deduplicate(base, job)
   return owner
 end
 
--- Frees the deduplication id if this job owns it and no TTL of the id is running (throttling).
+-- Frees the deduplication id if this job owns it. But an id with a TTL (throttling) stays until it expires.
 local function release_dedup(base, id, dedup_id)
   local key = base .. "de:" .. dedup_id
   local ttl = redis.call("PTTL", key)

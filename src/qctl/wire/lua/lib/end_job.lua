@@ -1,9 +1,10 @@
 -- The parts of ending a job that most jobs do not need (wire format 5.8; see settle.lua).
 --@include dedup
 
--- Ends one job that has left active and is not ordinary: frees or passes on its deduplication id, updates its
--- parent, writes its fields and its event. May raise an error, which settle catches: a key of the parent may have a
--- wrong type.
+-- Ends one job that has left active. settle itself ends the ordinary jobs: completed, not removed, without a parent
+-- and without a deduplication id. Frees the job's deduplication id or gives it to the job that was kept for later,
+-- updates the parent, and writes the job's fields and its event. May raise an error, which settle catches: a key of
+-- the parent may have a wrong type.
 local function end_job(base, events, now_text, kind, field, id, key, value, group)
   local now = tonumber(now_text)
   if group.dedup_id ~= "" then

@@ -1,6 +1,6 @@
 -- Find lost jobs and put them back. A lost job is unfinished and in no state, for example because a resume by
--- BullMQ 5 overwrote its list (wire format 10.2). Jobs change their state only inside scripts, so a script
--- never sees a job between two states.
+-- BullMQ 5 overwrote the list that held the job (wire format 10.2). Jobs change their state only inside scripts,
+-- so a script never sees a job between two states.
 --@include placing
 --@include find
 

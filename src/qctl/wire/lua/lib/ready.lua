@@ -5,8 +5,8 @@
 -- jobs to the paused list. To resume, BullMQ 5 renames the paused list to wait, so it loses any jobs in wait.
 
 -- Whether the queue's clients pause with the flag alone. They do if the last Queue object was made by BullMQ 6
--- or newer. If that is unknown, the result is false: the paused list is safer, because BullMQ 6 also handles that
--- list: its resume merges the paused list with wait.
+-- or newer. If the version is unknown, the result is false. The paused list is the safer choice, because BullMQ 6
+-- also handles that list: the resume of BullMQ 6 merges the paused list with wait.
 local function is_flag_enough(base)
   local version = redis.call("HGET", base .. "meta", "version") or ""
   return (tonumber(string.match(version, "^bullmq:(%d+)%.") or "") or 0) >= 6
