@@ -34,8 +34,8 @@ def impact(
         typer.Option(
             "--away",
             metavar="D",
-            help="How long no worker will run; decides which scheduled jobs run late. Default: as "
-            "long as a plain restart takes",
+            help="How long the queues have no worker; what is scheduled in this time runs late. "
+            "Default: as long as a plain restart takes",
             show_default=False,
         ),
     ] = None,
@@ -44,9 +44,9 @@ def impact(
         typer.Option(
             "--grace",
             metavar="D",
-            help="How long the platform waits between the stop signal and SIGKILL, if qctl cannot "
-            "ask the platform (Fly, Cloud Run, ECS, Heroku). Without --target, it applies to all "
-            "workers of the queues",
+            help="The platform's time from the stop signal to SIGKILL. For platforms that qctl "
+            "cannot ask: Fly, Cloud Run, ECS, Heroku. Without --target, it applies to all workers "
+            "of the queues",
             show_default=False,
         ),
     ] = None,
