@@ -30,6 +30,8 @@ from tests.labs.servers import wait_until
 # Faults that hit nothing are tried again with the next command, up to this many.
 MAX_COMMANDS = 10
 COMMAND_TIMEOUT_S = 90.0
+# qctl may not notice the death of its watchdog in this time before its report.
+NOTICED_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) 
         before = len(stage.hits)
         missed = _disturb(stage, words, planned, chance, ran, say)
         left += missed
-        _settle(stage, {hit.kind for hit in stage.hits[before:]}, ran, words)
+        _settle(stage, stage.hits[before:], ran, words)
     last = commands.drain(stage.app.target)
     say(" ".join(last))
     running = stage.qctl(*last)
@@ -185,23 +187,36 @@ def _reach(running: Running, step: str) -> None:
     )
 
 
-def _settle(stage: Stage, kinds: set[str], ran: list[Ran], words: Words) -> None:
+def _settle(stage: Stage, hits: Sequence[Hit], ran: list[Ran], words: Words) -> None:
     """Repair what the faults of a command left behind, and wait until qctl has put it right."""
+    kinds = {hit.kind for hit in hits}
     stage.heal()
     stage.read_events()
     lease = stage.lab.keys(QUEUE).lease
     wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
-    if (commands.leaves_paused(words) and ran[-2].code == 0) or _may_leave_paused(kinds):
+    if (commands.leaves_paused(words) and ran[-2].code == 0) or _others_may_pause(kinds):
         running = stage.qctl(*commands.RESUME, "--force")
         ran.append(Ran((*commands.RESUME, "--force"), running, running.finish().code, False))
-    elif not {"qctl", "watchdog"} <= {kind.partition("-")[2] for kind in kinds}:
+    elif not _left_nobody(hits, ran[-2]):
         wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed")
-    # If its watchdog died too, the next drain takes over the pause.
+    # Otherwise, the next drain takes over the pause.
 
 
-def _may_leave_paused(kinds: set[str]) -> bool:
-    """Whether the queue may still be paused, because of another operator or a right taken away.
+def _others_may_pause(kinds: set[str]) -> bool:
+    """Whether another operator may have paused the queue last, or was refused to resume it."""
+    return any(kind.startswith(("other-", "second-")) for kind in kinds)
 
-    qctl does not try again what Redis refused: it names the command that resumes the queue.
+
+def _left_nobody(hits: Sequence[Hit], ran: Ran) -> bool:
+    """Whether the watchdog of a drain died with qctl, or too late for qctl to start another.
+
+    After a SIGTERM it hurries: it does not stay for what Redis may forget.
     """
-    return any(kind.startswith(("other-", "second-", "acl")) for kind in kinds)
+    roles = {hit.kind.partition("-")[2] for hit in hits}
+    kinds = {hit.kind for hit in hits}
+    late = (ran.running.arrivals or [0.0])[-1] - NOTICED_S
+    return (
+        {"qctl", "watchdog"} <= roles
+        or any(hit.kind == "kill-watchdog" and hit.over > late for hit in hits)
+        or (bool({"term-watchdog", "hup-watchdog"} & kinds) and any(hit.forgets for hit in hits))
+    )

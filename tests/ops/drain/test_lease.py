@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
+from qctl.manage.host import read_birth_s
 from qctl.ops.drain import lease as module
 from qctl.ops.drain.lease import Leases
+from qctl.ops.drain.watchdog import Stopping
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.pausing import hold_lease, pause
@@ -108,6 +113,41 @@ def test_a_dead_watchdog_is_replaced(make: Callable[..., Leases]) -> None:
     leases.renew()
     assert pid_of(leases) != first
     assert is_alive(pid_of(leases))
+
+
+def test_a_dead_watchdog_is_replaced_although_redis_refuses_the_lease(
+    make: Callable[..., Leases], client: Client
+) -> None:
+    leases = make()
+    leases.acquire()
+    first = pid_of(leases)
+    kill(first)
+    hold_lease(client, OTHER, holder("them", "drain"))
+    client.call("COPY", OTHER.lease, Q.lease, "REPLACE")
+    with pytest.raises(RefusedError):
+        leases.renew()
+    assert pid_of(leases) != first
+    assert is_alive(pid_of(leases))
+
+
+def test_another_watchdog_waits_for_the_same_processes(
+    make: Callable[..., Leases], client: Client
+) -> None:
+    put(client, "1")
+    leases = make()
+    leases.acquire()
+    pause(client, Q, ME)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        leases.announce_stop([Stopping(child.pid, read_birth_s(child.pid) or 0, 60)])
+        kill(pid_of(leases))
+        leases.keep_watchdog()
+        second = pid_of(leases)
+        leases.abandon()
+        time.sleep(0.5)
+        assert is_alive(second)
+        assert is_paused(client)
+        child.kill()
+    wait_until(lambda: not is_paused(client), "the watchdog to resume", timeout_s=PUT_RIGHT_S)
 
 
 def test_an_abandoned_watchdog_undoes_the_drain(

@@ -45,7 +45,7 @@ def together(
                 if number in results:
                     del running[number]
             if running:
-                context.tracker.rest()
+                context.idle()
     finally:
         for task in running.values():
             task.close()

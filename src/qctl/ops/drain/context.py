@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address
-from qctl.errors import QctlError
+from qctl.errors import FailedError, QctlError
 from qctl.ops.drain.lease import Leases
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
@@ -90,13 +91,23 @@ class DrainContext:
         return self.plan.prefix
 
     def rest(self) -> None:
-        """Wait for a moment; see ``Tracker.rest``.
+        """As ``idle``, unless the operator wants to stop.
 
         Raises:
             Interrupted: the operator wants to stop.
         """
         if self.stop():
             raise Interrupted
+        self.idle()
+
+    def idle(self) -> None:
+        """Wait for a moment, see ``Tracker.rest``; start the watchdog again if it has died.
+
+        Without a watchdog, the leases expire during a long restart.
+        """
+        # If it does not start, the restart goes on, and the next renewal of the leases fails.
+        with suppress(FailedError):
+            self.leases.keep_watchdog()
         self.tracker.rest()
 
     def label(self, keys: QueueKeys) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from qctl.errors import QctlError, is_outage
+from qctl.errors import FailedError, QctlError, is_outage
 from qctl.ops.drain.context import DrainContext
 from qctl.ops.drain.recover import recover_orphans, recover_others, recover_sole
 from qctl.ops.drain.restart import Restarted
@@ -68,19 +69,25 @@ def put_back(
 
 
 def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
+    """Leave the rest to the watchdog, and note which queues may still be paused, and why."""
     queues = sorted(context.tracker.pauses.ours)
     labels = [context.label(keys) for keys in queues]
-    names = ", ".join(labels)
-    if names and is_outage(error):
-        context.notes.append(
-            f"{names} may still be paused ({error.what}); the watchdog (pid "
-            f"{context.leases.watchdog_pid}) tries to resume until Redis accepts writes"
-        )
-    elif names:
-        remedy = command(context.prefix, "resume", *labels)
-        context.notes.append(f"{names} may still be paused ({error.what}); try: {remedy}")
+    # The watchdog may have died since the last step.
+    with suppress(FailedError):
+        context.leases.keep_watchdog()
+    pid = context.leases.watchdog_pid
+    # By hand, a resume is of no use while Redis is away.
+    by_hand = None if pid and is_outage(error) else command(context.prefix, "resume", *labels)
+    if labels:
+        remark = f"{', '.join(labels)} may still be paused ({error.what}); "
+        if pid:
+            until = "Redis accepts writes" if is_outage(error) else "Redis no longer refuses"
+            remark += f"the watchdog (pid {pid}) tries to resume until {until}"
+        else:
+            remark += "no watchdog runs"
+        context.notes.append(f"{remark}; try: {by_hand}" if by_hand else remark)
     context.leases.abandon()
-    context.tracker.pauses.is_left_to_watchdog = True
+    context.tracker.pauses.is_left_to_watchdog = pid is not None
 
 
 def await_first_start(context: DrainContext) -> None:

@@ -54,6 +54,9 @@ class Leases:
         }
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
+        # Whether a watchdog must run.
+        self._is_watched = False
+        self._stopping: dict[str, object] | None = None
 
     def acquire(self) -> None:
         """Take every lease and start the watchdog; after an error, try to delete the leases.
@@ -65,6 +68,7 @@ class Leases:
         try:
             self.renew()
             self._start_watchdog()
+            self._is_watched = True
         except BaseException:
             # If Redis is away, do not try every queue: the leases expire.
             with contextlib.suppress(Exception):
@@ -80,15 +84,27 @@ class Leases:
             RefusedError: another drain has taken a lease, before us or after ours expired.
             FailedError: the watchdog did not start.
         """
+        # First, because Redis may refuse the leases until this drain has ended.
+        self.keep_watchdog()
         for keys, lease in self._leases.items():
             other = hold_lease(self._client, keys, lease)
             if other is not None:
                 raise drain_at_work(keys, other)
-        if self._watchdog is not None and self._watchdog.poll() is not None:
+
+    def keep_watchdog(self) -> None:
+        """Start the watchdog again if it has died, and was neither dismissed nor abandoned.
+
+        Raises:
+            FailedError: the watchdog did not start.
+        """
+        if self._is_watched and (self._watchdog is None or self._watchdog.poll() is not None):
             self._start_watchdog()
+            if self._stopping is not None:
+                self._send(self._stopping)
 
     @property
     def watchdog_pid(self) -> int | None:
+        """The pid of the watchdog; None if none runs, as far as ``keep_watchdog`` has seen."""
         return self._watchdog.pid if self._watchdog else None
 
     def announce_stop(self, processes: Iterable[Stopping]) -> None:
@@ -96,7 +112,8 @@ class Leases:
 
         If qctl dies, the watchdog waits until they have ended, then resumes the queues.
         """
-        self._send({"stopping": [asdict(process) for process in processes]})
+        self._stopping = {"stopping": [asdict(process) for process in processes]}
+        self._send(self._stopping)
 
     def release(self) -> None:
         """Delete the leases; the watchdog goes on.
@@ -119,6 +136,7 @@ class Leases:
         if watch_s:
             self.abandon()
             return
+        self._is_watched = False
         self._close_pipe()
         if self._watchdog is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,6 +145,7 @@ class Leases:
 
     def abandon(self) -> None:
         """Close the pipe. A watchdog that was not dismissed then undoes the drain."""
+        self._is_watched = False
         self._close_pipe()
         if self._watchdog is not None:
             # The watchdog outlives qctl on purpose; without this line, Popen would warn about that.
@@ -174,7 +193,7 @@ class Leases:
     def _send(self, message: dict[str, object]) -> None:
         if self._pipe is None:
             return
-        # renew() notices and replaces a watchdog that died.
+        # keep_watchdog() notices and replaces a watchdog that died.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, _line(message))
 

@@ -92,6 +92,8 @@ def confirm(context: DrainContext) -> tuple[bool, float]:
     resumed = sorted(context.tracker.pauses.resumed)
     if not resumed or not (has_sentinel or can_lose_writes(context.client)):
         return True, 0.0
+    # From here on, only the watchdog can repair what a failover undoes, and it may have died.
+    context.leases.keep_watchdog()
     # Sentinel may promote a replica that the master does not see. So at least one replica must
     # acknowledge, even if the master sees none.
     confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))

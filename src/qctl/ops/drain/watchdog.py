@@ -3,8 +3,9 @@
 qctl starts the watchdog detached and keeps a pipe to it open. While the pipe is open, the watchdog
 renews the leases, the keys in Redis that reserve the queues for the drain. If the pipe closes
 before qctl has sent its last message (kill -9, a lost terminal, out of memory), the watchdog
-resumes the queues that the drain paused and deletes the leases. If Redis is away, the watchdog
-tries again. A note in Redis names the owner of a pause, so the watchdog leaves other pauses alone.
+resumes the queues that the drain paused and deletes the leases. If Redis is away or refuses, the
+watchdog tries again: a right that was taken away may be given back. A note in Redis names the owner
+of a pause, so the watchdog leaves other pauses alone.
 
 The messages on the pipe are lines of JSON. The first has ``url`` and ``leases``: for each queue its
 prefix, its name, and the JSON text of its lease. ``{"stopping": […]}`` names all processes that are
@@ -38,7 +39,7 @@ from qctl.wire.write.pausing import free_lease, hold_lease, resume
 
 # A third of a lease's life, so that one renewal may fail.
 RENEW_S = LEASE_TTL_MS / 3 / 1000
-# How long to try to undo the drain while Redis is away.
+# How long to try to undo the drain while Redis is away or refuses.
 GIVE_UP_S = 24 * 3600.0
 # How long each wait may take after a signal: systemd kills after 90 s by default.
 HURRY_S = 30.0
@@ -136,11 +137,11 @@ class Watchdog:
                     resume(self._client, keys, owner=holder.owner)
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
-                    del pending[keys]
+                    # `qctl status` shows the pause, and a resume by hand makes the next try the
+                    # last one: the note is then gone.
+                    pending[keys] = pending.pop(keys)
                     if is_outage(error):
-                        pending[keys] = holder
                         break
-                    # Otherwise, Redis would refuse again. `qctl status` will show the pause.
                 else:
                     del pending[keys]
             if pending:
@@ -161,10 +162,8 @@ class Watchdog:
                     if resume(self._client, keys, owner=holder.owner).changed:
                         until = now + watch_s
                     free_lease(self._client, keys, holder.owner)
-                except QctlError as error:
-                    if not is_outage(error):
-                        return
-                    # After the outage, another Redis may be the master, and may not have received
+                except QctlError:
+                    # After an outage, another Redis may be the master, and may not have received
                     # our resume. Therefore, start the time again.
                     until = time.monotonic() + watch_s
                     self._leases[keys] = self._leases.pop(keys)
