@@ -386,7 +386,7 @@ def test_processes_are_joined_with_the_workers_they_hold(
         workers: Sequence[WorkerClient],
         processes: Sequence[ManagedProcess],
     ) -> dict[int, ManagedProcess]:
-        return {worker.client_id: processes[0] for worker in workers}
+        return {worker.id: processes[0] for worker in workers}
 
     monkeypatch.setattr(inspect, "managed_processes", lambda *_: ([PROCESS], ()))
     monkeypatch.setattr(attribution, "holders", mine)
@@ -408,7 +408,7 @@ def test_queues_of_another_prefix_are_shown_with_it(
 ) -> None:
     monkeypatch.setattr(inspect, "managed_processes", lambda *_: ([PROCESS], ()))
     monkeypatch.setattr(
-        attribution, "holders", lambda _, workers, found: {w.client_id: found[0] for w in workers}
+        attribution, "holders", lambda _, workers, found: {w.id: found[0] for w in workers}
     )
     make_queue(client, "q")
     make_queue(client, "q", "other")

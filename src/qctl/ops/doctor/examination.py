@@ -24,7 +24,13 @@ from qctl.ops.queues.find import Queues
 from qctl.ops.queues.status import workers_of
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, Workers, list_workers, why_unknown
+from qctl.wire.read.clients import (
+    ConnectionId,
+    WorkerClient,
+    Workers,
+    list_workers,
+    why_unknown,
+)
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -187,8 +193,8 @@ class Examination:
 
     @property
     @read_once
-    def holders(self) -> dict[int, ManagedProcess]:
-        """Client id of a worker → the process in which the worker runs."""
+    def holders(self) -> dict[ConnectionId, ManagedProcess]:
+        """A worker's connection → the process in which the worker runs."""
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:

@@ -197,7 +197,7 @@ def _restart_evidence(exam: Examination, hit: Sequence[PastRestart]) -> dict[str
 
 def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
     """Whether another target has, or may have, workers on the queue."""
-    held = (exam.holders.get(worker.client_id) for worker in exam.workers_of(keys))
+    held = (exam.holders.get(worker.id) for worker in exam.workers_of(keys))
     if any(holder is None or holder.target != target for holder in held):
         return True
     running = {each.target for each in exam.all_processes if each.runs} - {target}

@@ -251,5 +251,5 @@ def _restarts(exam: Examination, workers: Sequence[WorkerClient]) -> tuple[str, 
         holders = exam.holders
     except (CannotCheckError, NothingToCheckError):
         return ()
-    targets = {holders[w.client_id].target for w in workers if w.client_id in holders}
+    targets = {holders[w.id].target for w in workers if w.id in holders}
     return tuple(exam.restart(target) for target in sorted(targets))

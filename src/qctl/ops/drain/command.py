@@ -22,6 +22,7 @@ from qctl.ops.processes.run_command import OperatorCommand, run_command
 from qctl.ops.processes.targets import read_connections
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.clients import ConnectionId
 from qctl.wire.read.server import clock_ms
 
 
@@ -77,7 +78,7 @@ class _Phase:
                 watch_s=context.settings.watch_s,
                 at_least=at_least,
                 stop=context.stop,
-                rest=context.tracker.rest,
+                rest=context.idle,
             )
         if context.stop():
             raise Interrupted
@@ -93,7 +94,7 @@ class _Phase:
             {"QCTL_QUEUES": names, "QCTL_REDIS_URL": str(context.address)},
             timeout_s=command.timeout_s,
             stop=context.stop,
-            rest=context.tracker.rest,
+            rest=context.idle,
             on_start=self._announce,
         )
         self._await_workers()
@@ -111,10 +112,10 @@ class _Phase:
                 beside = self._replacement.stopped_beside()
                 self.done = replace(self.done, stopped_beside=beside)
 
-    def _workers_of_target(self) -> tuple[set[int] | None, Counter[QueueKeys]]:
-        """The target's workers: their client ids now, and how many each queue had in the plan.
+    def _workers_of_target(self) -> tuple[set[ConnectionId] | None, Counter[QueueKeys]]:
+        """The target's workers: their connections now, and how many each queue had in the plan.
 
-        The ids are None if there is no target, or if the plan matched no worker with the target.
+        They are None if there is no target, or if the plan matched no worker with the target.
         The workers are read again, because some may have crashed and come back since the plan.
         """
         context = self._context
@@ -126,7 +127,7 @@ class _Phase:
             return None, Counter()
         processes = target.manager.find(target.name)
         now = read_connections(context.client, context.settings, context.address.db, processes)
-        ids = {worker.client_id for p in processes for worker in now.owned.get(p.identity, ())}
+        ids = {worker.id for p in processes for worker in now.owned.get(p.identity, ())}
         return ids, Counter(worker.keys for worker in before)
 
     def _announce(self, pid: int) -> None:

@@ -89,9 +89,8 @@ def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]
     # If a process was not restarted, it may still work on jobs of these queues.
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):
         return []
-    own = {w.client_id for p in target.processes for w in connections.owned.get(p.identity, ())}
+    own = {w.id for p in target.processes for w in connections.owned.get(p.identity, ())}
     workers = {
-        keys: {w.client_id for w in connections.workers if w.keys == keys}
-        for keys in context.queues
+        keys: {w.id for w in connections.workers if w.keys == keys} for keys in context.queues
     }
     return [keys for keys, ids in workers.items() if ids and ids <= own]

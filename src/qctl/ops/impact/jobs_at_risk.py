@@ -98,9 +98,9 @@ class Holders:
         # By queue: names of the target's workers, and of all others; None for a nameless worker.
         self._target_names: dict[QueueKeys, set[str | None]] = {}
         self._other_names: dict[QueueKeys, set[str | None]] = {}
-        target_ids = {w.client_id for p in processes or () for w in self._owned.get(p.identity, ())}
+        target_ids = {w.id for p in processes or () for w in self._owned.get(p.identity, ())}
         for worker in connections.workers if connections is not None else ():
-            names = self._target_names if worker.client_id in target_ids else self._other_names
+            names = self._target_names if worker.id in target_ids else self._other_names
             names.setdefault(worker.keys, set()).add(worker.worker_name)
 
     def holder_of(self, job: ActiveJob) -> str:

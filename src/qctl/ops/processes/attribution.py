@@ -11,33 +11,33 @@ from qctl.errors import ReplyError
 from qctl.manage.protocol import Identity, ManagedProcess
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
-from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.clients import ConnectionId, WorkerClient
 
 
 def holders(
     client: Client, workers: Sequence[WorkerClient], processes: Sequence[ManagedProcess]
-) -> dict[int, ManagedProcess]:
-    """Client id of a worker's connection → the process that holds it, perhaps through a child.
+) -> dict[ConnectionId, ManagedProcess]:
+    """A worker's connection → the process that holds it, perhaps through a child.
 
     The address does not show the process of a worker on another host, behind a proxy or NAT, or on
     a unix socket. For qctl's own workers on this host, heartbeats then show the process.
     """
     addresses = by_address(processes, [worker.address for worker in workers])
-    found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}
-    rest = [worker for worker in workers if worker.client_id not in found]
+    found = {w.id: addresses[w.address] for w in workers if w.address in addresses}
+    rest = [worker for worker in workers if worker.id not in found]
     ours = {p.pid: p for p in processes if p.pid and p.target.startswith("qctl:")}
     if rest and ours:
         names = _by_heartbeat(client, {worker.keys.prefix for worker in rest}, ours)
         for worker in rest:
             process = names.get((worker.keys, worker.worker_name))
             if process is not None:
-                found[worker.client_id] = process
+                found[worker.id] = process
     return found
 
 
 def known_holders(
     client: Client, workers: Sequence[WorkerClient], processes: Sequence[ManagedProcess]
-) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
+) -> tuple[dict[ConnectionId, ManagedProcess], tuple[str, ...]]:
     """Like ``holders``, but a failure becomes a remark, so that the workers are still shown."""
     if not workers or not processes:
         return {}, ()
@@ -109,12 +109,12 @@ def host_of(address: str) -> str:
 
 
 def queues_served(
-    workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
+    workers: Iterable[WorkerClient], holders: dict[ConnectionId, ManagedProcess]
 ) -> dict[Identity, set[QueueKeys]]:
     """Identity of each process that has workers → the queues that the process serves."""
     served: dict[Identity, set[QueueKeys]] = {}
     for worker in workers:
-        process = holders.get(worker.client_id)
+        process = holders.get(worker.id)
         if process is not None:
             served.setdefault(process.identity, set()).add(worker.keys)
     return served

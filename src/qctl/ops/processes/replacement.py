@@ -20,7 +20,7 @@ from qctl.ops.processes.restart import MAX_CRASHES, POLL_S, SETTLE_S, Interrupte
 from qctl.ops.processes.targets import listed_workers
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys, common_prefix
-from qctl.wire.read.clients import Connected, ForeignWorker, WorkerClient
+from qctl.wire.read.clients import Connected, ConnectionId, ForeignWorker, WorkerClient
 from qctl.wire.read.info import run_ids
 
 # The end of the hint if Redis does not list the workers.
@@ -34,8 +34,6 @@ _HINT_ON_COMMAND = (
 _ASK_S = 2.0
 # Seconds between two questions to the manager once all workers are connected.
 _ASK_AGAIN_S = 0.5
-# The client id and address of a worker's blocking connection.
-_Id = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Replacement:
         db: the database of the queues.
         expected: how many new workers each queue needs; None: as many as the queue has now, which
             may be 0.
-        whose: client ids of the workers to replace; None for all workers of the queues.
+        whose: the connections of the workers to replace; None for all workers of the queues.
         shortcoming: asks a manager why the replacement is not complete; "" if it is complete.
             Raises FailedError if the replacement cannot succeed.
         stop: returns whether the operator wants to stop; called often.
@@ -82,7 +80,7 @@ class Replacement:
         db: int,
         queues: Iterable[QueueKeys],
         expected: int | None,
-        whose: Collection[int] | None = None,
+        whose: Collection[ConnectionId] | None = None,
         shortcoming: Callable[[], str] | None = None,
         *,
         watch_s: float,
@@ -97,16 +95,16 @@ class Replacement:
         self._rest = rest
         self._queues = tuple(queues)
         self._prefix = common_prefix(self._queues)
-        self._not_meant: dict[_Id, QueueKeys] = {}
+        self._not_meant: dict[ConnectionId, QueueKeys] = {}
         connected = self._read()
         workers: Sequence[WorkerClient] = connected.workers
         if whose is not None:
-            self._not_meant = {_id(w): w.keys for w in workers if w.client_id not in whose}
-            workers = tuple(worker for worker in workers if worker.client_id in whose)
+            self._not_meant = {w.id: w.keys for w in workers if w.id not in whose}
+            workers = tuple(worker for worker in workers if worker.id in whose)
         self._shortcoming = shortcoming or (lambda: "")
         self._hint = _HINT if shortcoming else _HINT_ON_COMMAND
         self._lacks, self._asked_at = "", -math.inf
-        self._old = {_id(worker) for worker in workers}
+        self._old = {worker.id for worker in workers}
         self._before = Counter(w.keys for w in workers)
         self._elsewhere = self._elsewhere_of(workers, connected.foreign)
         self._needed = {
@@ -116,8 +114,8 @@ class Replacement:
         self._servers = run_ids(client)
         # When the last queue got enough new workers, and which new workers were connected then.
         self._complete_since: float | None = None
-        self._complete: frozenset[_Id] = frozenset()
-        self._seen: dict[_Id, QueueKeys] = {}
+        self._complete: frozenset[ConnectionId] = frozenset()
+        self._seen: dict[ConnectionId, QueueKeys] = {}
 
     def replaces_all(self, keys: QueueKeys) -> bool:
         """Whether the queue had workers before, and all of them are to be replaced."""
@@ -149,11 +147,11 @@ class Replacement:
         workers = [
             worker
             for worker in self._read().workers
-            if worker.keys in self._needed and _id(worker) not in self._not_meant
+            if worker.keys in self._needed and worker.id not in self._not_meant
         ]
-        new = [worker for worker in workers if _id(worker) not in self._old]
-        left = Counter(w.keys for w in workers if _id(w) in self._old)
-        self._seen |= {_id(worker): worker.keys for worker in new}
+        new = [worker for worker in workers if worker.id not in self._old]
+        left = Counter(w.keys for w in workers if w.id in self._old)
+        self._seen |= {worker.id: worker.keys for worker in new}
         self._note_complete(left.total() == 0, new)
         count = Counter(worker.keys for worker in new)
         return tuple(
@@ -219,7 +217,7 @@ class Replacement:
 
     def _note_complete(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
         count = Counter(worker.keys for worker in new)
-        present = frozenset(_id(worker) for worker in new)
+        present = frozenset(worker.id for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
         if is_complete and self._complete_since is None:
             # Ask only when the connections look complete, because a manager takes long to answer.
@@ -285,7 +283,3 @@ def _shortage(now: Iterable[QueueWorkers]) -> str:
             lacks.append(f"{each.new} of {each.expected} new workers are connected")
         parts += [f"{each.queue}: {', '.join(lacks)}"] * bool(lacks)
     return "; ".join(parts)
-
-
-def _id(worker: WorkerClient) -> _Id:
-    return worker.client_id, worker.address

@@ -175,7 +175,7 @@ class Restart:
         self._started = _NewProcesses(process)
         workers = self._workers() or ()
         # Each master of a cluster numbers its own connections, so later ones may be lower.
-        self._connected_before = {(w.client_id, w.address) for w in workers}
+        self._connected_before = {w.id for w in workers}
         # Some managers stop only the process itself, and its workers may run in a child.
         children = children_holding(workers, process.pid) if by_address and process.pid else ()
         births_s = {pid: read_birth_s(pid) for pid in children}
@@ -372,10 +372,10 @@ class Restart:
             from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
             mine = holders(self._client, fresh, [new])
-            fresh = [worker for worker in fresh if worker.client_id in mine]
+            fresh = [worker for worker in fresh if worker.id in mine]
         elif run_ids(self._client) == self._servers:
             before = self._connected_before
-            fresh = [w for w in fresh if (w.client_id, w.address) not in before]
+            fresh = [w for w in fresh if w.id not in before]
         # If the run ids differ, another Redis server answers now, so all connections are new.
         absent = self._queues - {worker.keys for worker in fresh}
         return f"no worker has connected for {', '.join(self._labels(absent))}" if absent else ""

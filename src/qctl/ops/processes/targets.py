@@ -79,9 +79,9 @@ class Connections:
         Args:
             queues: if not empty, only the workers of these queues count.
         """
-        owned = {worker.client_id for workers in self.owned.values() for worker in workers}
+        owned = {worker.id for workers in self.owned.values() for worker in workers}
         wanted = [worker for worker in self.workers if not queues or worker.keys in queues]
-        return all(worker.client_id in owned for worker in wanted)
+        return all(worker.id in owned for worker in wanted)
 
     def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
         """Describe the workers of these processes in other databases or of unknown queues."""
@@ -214,8 +214,8 @@ def read_connections(
     found = holders(client, connected.workers, processes)
     owned: dict[Identity, list[WorkerClient]] = {}
     for worker in connected.workers:
-        if worker.client_id in found:
-            owned.setdefault(found[worker.client_id].identity, []).append(worker)
+        if worker.id in found:
+            owned.setdefault(found[worker.id].identity, []).append(worker)
     foreign: dict[Identity, list[ForeignWorker]] = {}
     addresses = by_address(processes, [address for address, _ in connected.foreign])
     for address, worker_elsewhere in connected.foreign:

@@ -408,9 +408,9 @@ def _processes(
     managed, remarks = managed_processes(settings, lambda: [w.address for w in workers])
     holders, more_remarks = known_holders(client, workers, managed)
     served: dict[Identity, set[str]] = {}
-    for worker in (worker for worker in workers if worker.client_id in holders):
+    for worker in (worker for worker in workers if worker.id in holders):
         name = worker.keys.label(prefix)
-        served.setdefault(holders[worker.client_id].identity, set()).add(name)
+        served.setdefault(holders[worker.id].identity, set()).add(name)
     statuses = []
     for process in managed:
         started_ms = process.started_at_ms

@@ -24,6 +24,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import read_active
 from qctl.wire.read.clients import (
+    ConnectionId,
     WorkerClient,
     Workers,
     is_listed,
@@ -135,7 +136,7 @@ def inspect_workers(
         remarks += (unnamed(found.any_queue),)
     workers = sorted(
         (worker for worker in found if wanted is None or worker.keys in wanted),
-        key=lambda w: (w.queue, w.keys.prefix, w.worker_name or "", w.client_id),
+        key=lambda w: (w.queue, w.keys.prefix, w.worker_name or "", w.id),
     )
     managed, remarks_on_managers = managed_processes(settings, lambda: [w.address for w in workers])
     holders, remarks_on_holders = known_holders(client, workers, managed)
@@ -143,8 +144,8 @@ def inspect_workers(
     jobs = _active_jobs(client, workers, beats) if with_jobs else {}
     rows = []
     for worker in workers:
-        keys, name, client_id = worker.keys, worker.worker_name, worker.client_id
-        beat = beat_of.get(client_id)
+        keys, name = worker.keys, worker.worker_name
+        beat = beat_of.get(worker.id)
         row = WorkerStatus(
             queue=keys.name,
             prefix=keys.prefix,
@@ -153,7 +154,7 @@ def inspect_workers(
             age_s=worker.age_s,
             jobs=jobs.get(beat.owner if beat else (keys, name)),
         )
-        if (process := holders.get(client_id)) is not None:
+        if (process := holders.get(worker.id)) is not None:
             row = replace(
                 row,
                 pid=process.pid,
@@ -180,8 +181,8 @@ def inspect_workers(
 
 def _matched(
     workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
-) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
-    """Client id → heartbeat, for connected workers; and the heartbeats of all other workers.
+) -> tuple[dict[ConnectionId, Heartbeat], list[Heartbeat]]:
+    """Connection → heartbeat, for connected workers; and the heartbeats of all other workers.
 
     A connection and a heartbeat match by queue and name. If the name of a connected worker is not
     unique in its queue, the heartbeats with this name are in neither result.
@@ -189,7 +190,7 @@ def _matched(
     by_name: dict[_Name, list[Heartbeat]] = grouped(beats, _name_of)
     counts = Counter((worker.keys, worker.worker_name) for worker in workers)
     beat_of = {
-        worker.client_id: found[0]
+        worker.id: found[0]
         for worker in workers
         if counts[worker.keys, worker.worker_name] == 1
         and len(found := by_name.get((worker.keys, worker.worker_name), [])) == 1

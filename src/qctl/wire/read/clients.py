@@ -32,6 +32,11 @@ _WORKER_NAME = re.compile(
 )
 
 
+# Identifies a connection: its number, and the address of the worker's end. Each master of a
+# cluster numbers its own connections, so the number alone may belong to several.
+ConnectionId = tuple[int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerClient:
     """A worker's blocking connection. A worker that shuts down closes this connection first.
@@ -39,7 +44,7 @@ class WorkerClient:
     Args:
         keys: the queue that the worker serves.
         worker_name: the worker's own name, if it has one.
-        client_id: Redis' number of the connection; later connections have higher numbers.
+        client_id: the number of the connection on its master; use ``id`` to compare connections.
         address: ``ip:port`` of the worker's end, as Redis sees it.
         age_s: seconds since the worker connected.
         idle_s: seconds since the worker's last command.
@@ -58,6 +63,11 @@ class WorkerClient:
     def queue(self) -> str:
         """The queue's name, for code that works under one prefix."""
         return self.keys.name
+
+    @property
+    def id(self) -> ConnectionId:
+        """Identifies the connection on all masters."""
+        return self.client_id, self.address
 
 
 class Workers(list[WorkerClient]):
@@ -227,7 +237,7 @@ def _connected(
         return None
     known = {*queues}
     served = _Served(prefixes, known)
-    workers: dict[tuple[str, int], WorkerClient] = {}
+    workers: dict[ConnectionId, WorkerClient] = {}
     foreign = []
     any_queue = 0
     for fields in (fields for clients in rows for fields in clients):
@@ -237,7 +247,7 @@ def _connected(
             # If the decoded name is not printable, it was probably a plain name, not base64.
             worker = worker if worker.queue.isprintable() else None
         if worker is not None:
-            workers[worker.address, worker.client_id] = worker
+            workers[worker.id] = worker
         elif _WORKER_NAME.fullmatch(name):
             foreign.append((fields.get("addr", ""), ForeignWorker(name, to_int(fields["db"]) or 0)))
         elif not name and fields.get("cmd") == WAIT_COMMAND:
