@@ -109,6 +109,9 @@ def test_workers_of_all_prefixes_and_what_no_drain_reaches() -> None:
         line("staging:mail", 4),
         line(client_name("bull", "mail"), 5, db=1),
         line(f"{client_name('bull', 'mail')}:qe", 6),
+        # What the client of BullMQ uses to learn about changes of a cluster.
+        line(f"ioredis-cluster(refresher):{client_name('{mail}', 'mail', 'w1')}", 7),
+        line(f"ioredis-cluster(subscriber):{client_name('{mail}', 'mail')}", 8, db=1),
     )
     found = list_all_workers(listing, [raw])
     assert found is not None

@@ -24,10 +24,11 @@ _LIST_ALL_CLIENTS = ("CLIENT", "LIST")
 WAIT_COMMAND = "bzpopmin"
 _NUMBERS = ("id", "db", "age", "idle")
 # A worker's connection is called PFX:<base64>, or PFX:<base64>:w:<name> if the worker has a name.
-# The pattern does not match PFX:<base64>:qe, a connection of QueueEvents.
+# The pattern does not match PFX:<base64>:qe, a connection of QueueEvents. In a cluster, the Redis
+# client of BullMQ puts ioredis-cluster(…): before the name for connections of its own.
 _NAMED = ":w:"
 _WORKER_NAME = re.compile(
-    r"(?!.+:[A-Za-z0-9+/]+={0,2}:qe$)"
+    r"(?!ioredis-cluster\()(?!.+:[A-Za-z0-9+/]+={0,2}:qe$)"
     r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:(?P<worker>.*))?"
 )
 
