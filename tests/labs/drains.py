@@ -212,12 +212,12 @@ class Running:
         self._process.wait(10)
         self._join()
 
-    def finish(self) -> Done:
+    def finish(self, timeout_s: float = QCTL_TIMEOUT_S) -> Done:
         """Wait for its end."""
         try:
-            code = self._process.wait(QCTL_TIMEOUT_S)
+            code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"qctl did not end within {QCTL_TIMEOUT_S:g} s: {self.said}{self.remarks}")
+            pytest.fail(f"qctl did not end within {timeout_s:g} s: {self.said}{self.remarks}")
         self._join()
         done = Done(code, "".join(self._out), "".join(self._err))
         assert SECRET not in done.out + done.err

@@ -41,8 +41,9 @@ class Hit:
         """
         if again["at"] >= self.began and self.may_forget(first["at"]):
             return True
-        if again["ats"] < first["ats"] and again["pid"] in self.pids:
-            # It was given the job before, stood still, and starts it only now.
+        if again["ats"] < first["ats"] and again["pid"] in self.pids and again["worker"] != "qctl":
+            # It was given the job before, stood still, and starts it only now. qctl's workers give
+            # it back.
             return self.began <= again["at"] <= self.over
         if not (self.began <= again["at"] and first["since"] <= self.over):
             return False

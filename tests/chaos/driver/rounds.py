@@ -30,6 +30,8 @@ from tests.labs.servers import wait_until
 # Faults that hit nothing are tried again with the next command, up to this many.
 MAX_COMMANDS = 10
 COMMAND_TIMEOUT_S = 90.0
+# Longer than qctl waits for workers after a restart, so that its report says what was missing.
+LONGEST_S = 150.0
 # qctl may not notice the death of its watchdog in this time before its report.
 NOTICED_S = 2.0
 
@@ -107,7 +109,7 @@ def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) 
     last = commands.drain(stage.app.target)
     say(" ".join(last))
     running = stage.qctl(*last)
-    ran.append(Ran(last, running, running.finish().code, False))
+    ran.append(Ran(last, running, running.finish(LONGEST_S).code, False))
     acknowledged, unsure = stage.acknowledged()
     wait_until(stage.is_idle, "all jobs to end", timeout_s=60, every_s=0.1)
     wait_until(lambda: not stage.lab.traces(), "qctl to remove its keys", timeout_s=20)
@@ -168,7 +170,7 @@ def _disturb(
     if failed:
         raise failed[0]
     for each_words, each_running in ((words, running), (bulk_words, bulk)):
-        code = each_running.finish().code
+        code = each_running.finish(LONGEST_S).code
         ran.append(Ran(each_words, each_running, code, len(stage.hits) > before))
         if code > 0:
             steps = each_running.steps() if "ndjson" in each_words else []

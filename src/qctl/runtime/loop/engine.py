@@ -96,6 +96,8 @@ class Engine:
             options.name, limiter, options.metrics_minutes
         )
         self._lock_ms = round(options.lock_ttl_s * 1000)
+        # A lock is renewed after a quarter of its time. After half of it, it may run out before.
+        self._max_reply_ms = self._lock_ms / 2
         # At most half of the concurrency, so that both steps in flight have jobs to settle and to
         # fetch.
         half = -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
@@ -193,21 +195,25 @@ class Engine:
         places_kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted
         token = f"{self.owner}:{self._steps_sent}"
+        # The time by the clock, which goes on while the system is suspended.
+        now_ms = int(time.time() * 1000)
         self._steps_sent += 1
         self._steps_in_flight += 1
         self._fetches_in_flight += not settling
         self.connection.send(
             (
                 *self._step_head,
-                int(time.time() * 1000), token, self._lock_ms, wanted, places_kept,
+                now_ms, token, self._lock_ms, wanted, places_kept,
                 *self._step_options,
                 len(groups), *chain.from_iterable((*g, len(jobs)) for g, jobs in groups.items()),
                 *chain.from_iterable((job.id, value) for job, value in batch),
             ),
-            partial(self._on_reply, batch, wanted, token),
+            partial(self._on_reply, batch, wanted, token, now_ms),
         )  # fmt: skip
 
-    def _on_reply(self, batch: list[Completed], wanted: int, token: str, reply: Any) -> None:
+    def _on_reply(
+        self, batch: list[Completed], wanted: int, token: str, sent_ms: int, reply: Any
+    ) -> None:
         """Handle the reply to a step that settles ``batch``; start the fetched jobs."""
         self._steps_in_flight -= 1
         self._fetches_in_flight -= not batch
@@ -239,7 +245,9 @@ class Engine:
             Job(job_id, worker_calls.job_fields(row), token, self.link, now, is_usual=len(row) > 1)
             for job_id, row in zip(fetched[::2], fetched[1::2], strict=True)
         ]
-        if jobs and self.is_stopping:
+        if jobs and (self.is_stopping or time.time() * 1000 - sent_ms > self._max_reply_ms):
+            # This process stood still, or its event loop was blocked, so the locks of these jobs
+            # may have run out, and other workers may have the jobs.
             self._return_unstarted(jobs)
         else:
             for job in jobs:
@@ -409,7 +417,7 @@ class Engine:
                 self._forget(job)
 
     def _return_unstarted(self, jobs: list[Job]) -> None:
-        """Give back jobs from a step that was still in flight when the stop began."""
+        """Give back jobs from a step whose reply came after the stop began, or too late."""
         for job in jobs:
             self.in_hand[job.id] = job
 
@@ -420,6 +428,9 @@ class Engine:
                 self.log.error("jobs not given back", count=len(jobs), why=error.what)
                 for job in jobs:
                     self._forget(job)
+            if not self.is_stopping:
+                self._free += len(jobs)
+                self.fetch_again()
 
         task = self._loop.create_task(give_back())
         self._tasks.append(task)
