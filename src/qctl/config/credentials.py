@@ -63,7 +63,7 @@ def find_parameters(lookup: Lookup) -> dict[str, str | PasswordSource]:
 
 
 def _layers(lookup: Lookup) -> Sequence[Layer]:
-    """The layer that sets the ``url`` in force; all layers if the URL is the default."""
+    """The layer whose ``url`` is used; all layers if no layer has a ``url``."""
     return [layer for layer in lookup.layers if layer.get("redis.url")][:1] or lookup.layers
 
 
@@ -112,9 +112,9 @@ def _file(layer: Layer, setting: str) -> Path:
     if layer.is_project and not place.resolve().is_relative_to(layer.path.parent.resolve()):
         table, _, name = setting.rpartition(".")
         raise UsageError(
-            f"config: {name} in {layer.path} is outside of the project",
-            why="a project's file may come from a stranger, who could steal your secrets",
-            hint=f"put it into the user's own config, under [contexts.NAME.{table}]",
+            f"config: {name} in {layer.path} names a file outside of the project",
+            why=f"a project's {layer.path.name} may come from a stranger, who could steal secrets",
+            hint=f"set {name} in your own config, under [contexts.NAME.{table}]",
         )
     return place
 

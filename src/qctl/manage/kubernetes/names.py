@@ -59,7 +59,7 @@ def parse_name(text: str) -> WorkloadName:
         raise _malformed(text, f"qctl restarts deployments and stateful sets, not {kind!r}")
     for part in (name, *parts[: len(parts) - 2]):
         if not _NAME.fullmatch(part):
-            raise _malformed(text, f"{part!r} is no name of Kubernetes")
+            raise _malformed(text, f"{part!r} is not a valid Kubernetes name")
     return WorkloadName(namespace, _KINDS[kind.lower()], name)
 
 

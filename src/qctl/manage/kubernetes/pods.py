@@ -64,8 +64,8 @@ _STUCK = frozenset(
         "RunContainerError",
     }
 )
-# The time limit for the rollout of a stateful set is, for each pod, the grace period plus _START_S.
-# The total limit is at least _MIN_ROLLOUT_S, Kubernetes' default limit for a deployment.
+# The rollout of a stateful set may take the grace period plus _START_S for each of its pods, one
+# after another; but at least _MIN_ROLLOUT_S in all, Kubernetes' default limit for a deployment.
 _MIN_ROLLOUT_S, _START_S = 600.0, 60.0
 
 

@@ -270,8 +270,7 @@ def _has_saved(server: ServerFacts) -> bool:
     """
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Redis reports both times in whole seconds, so leave a wide margin: only a time more than 5 s
-    # after the start is taken as the time of a save.
+    # Redis reports both times in whole seconds. A difference of up to 5 s is no sign of a save.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 

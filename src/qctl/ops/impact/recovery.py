@@ -21,7 +21,7 @@ LOCK_MS = 30_000
 _TOLERANCE_MS = 1_500
 # If the event loop is idle, a lock is renewed at most this much too late.
 _RENEWAL_DELAY_MS = 500
-# An operator is assumed to act on the answer after this time.
+# How long an operator is assumed to take from this answer of qctl to the restart.
 DELAY_S = 5.0
 
 
@@ -122,8 +122,9 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, end_in_ms: int) -> tuple[in
 
     A worker renews a lock when half of its duration has passed (wire format 7.4), so at least half
     is always left. (Less may be left if the worker's event loop is busy.) So the duration is at
-    most twice the time left now, and at most the job's runtime plus the time left now. If BullMQ's
-    default is a possible duration, the default is assumed.
+    most twice the time left now. The worker took the lock when the job started, so the duration
+    is also at most the job's runtime plus the time left now. If BullMQ's default is a possible
+    duration, the default is assumed.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

@@ -16,7 +16,7 @@ from qctl.wire.keys import QueueKeys
 DRAIN = ("pause", "resume", "retry_stalled", "census")
 PAUSE = ("pause", "resume")
 _OWN = ("hold_lease", "disown")
-# The commands with which a drain reads outside scripts; ``$1`` is a key of the queue.
+# The commands with which a drain reads, besides those in scripts; ``$1`` is a key of the queue.
 _READS = (
     *("EXISTS $1", "GET $1", "HEXISTS $1", "HGET $1", "HMGET $1", "LINDEX $1", "LLEN $1"),
     *("LPOS $1 x", "LRANGE $1", "PTTL $1", "XRANGE $1", "XREAD STREAMS $1 0", "XREVRANGE $1"),
