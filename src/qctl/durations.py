@@ -7,7 +7,7 @@ import re
 from qctl.errors import UsageError
 
 MAX_S = 100 * 365 * 86_400.0  # 100 years
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|s|m|min|h|d)?", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|min|h|d)?", re.ASCII)
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, None: 1}
 
 

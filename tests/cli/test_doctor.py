@@ -242,7 +242,13 @@ def test_status_mentions_the_errors_of_the_last_run(
     monkeypatch.setattr("qctl.ops.doctor_errors.time.time", lambda: now_s + 3601)
     assert json.loads(status("--json").out)["doctor_errors"] is None
     monkeypatch.undo()
-    for hostile in ("", "[]", record.replace('"count": 8', '"count": "x"'), record[:-9]):
+    for hostile in (
+        "",
+        "[]",
+        record.replace('"count": 8', '"count": "x"'),
+        record.replace('"count": 8', '"count": 0'),
+        record[:-9],
+    ):
         file.write_text(hostile)
         assert json.loads(status("--json").out)["doctor_errors"] is None
     file.write_text(record)

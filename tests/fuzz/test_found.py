@@ -12,6 +12,7 @@ import pytest
 from qctl.config.commands import AppCommands
 from qctl.config.prefixes import parse_prefixes
 from qctl.config.settings import load_settings
+from qctl.durations import duration_s
 from qctl.errors import ManagerUnreachableError, QctlError, UsageError
 from qctl.manage.command import manager as command
 from qctl.manage.docker.rows import to_container
@@ -178,3 +179,11 @@ def test_config_files_that_python_cannot_read(tmp_path: Path, text: str) -> None
 
 def test_many_spaces_in_an_expression_take_no_quadratic_time() -> None:
     assert parse_where(" " * 100_000 + "name = x")(Job(id="1", name="x", state="failed"))
+
+
+def test_a_long_number_that_is_no_duration_takes_no_quadratic_time() -> None:
+    assert duration_s("0" * 1_000_000 + ":") is None
+    assert [duration_s(text) for text in ("5", "5.", ".5", "1.5 h", "5..", ".")] == [
+        *(5, 5, 0.5, 5400),
+        *(None, None),
+    ]

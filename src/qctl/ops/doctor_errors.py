@@ -65,8 +65,8 @@ class DoctorMemory:
         with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
             age_s = time.time() - float(record["at_s"])
             examined_at = utc_datetime(float(record["at_s"]) * 1000)
-            first = tuple(map(str, record["first"]))
+            first, count = tuple(map(str, record["first"])), int(record["count"])
             # If the clock was set back, the record may be from the future.
-            if examined_at is not None and -1.0 < age_s < MAX_AGE_S:
-                return DoctorErrors(examined_at, max(age_s, 0.0), int(record["count"]), first)
+            if examined_at is not None and -1.0 < age_s < MAX_AGE_S and count > 0:
+                return DoctorErrors(examined_at, max(age_s, 0.0), count, first)
         return None
