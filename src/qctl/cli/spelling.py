@@ -1,6 +1,6 @@
 """The name that a mistyped word probably means.
 
-Suggestions are often typed without much thought, so a name is suggested only if a typing error
+Users often run a suggestion without a closer look, so a name is suggested only if a typing error
 explains the difference. ``qctl.similar`` is more generous, for names of queues and jobs.
 """
 

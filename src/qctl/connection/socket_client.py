@@ -36,7 +36,7 @@ _LINGER_0_S = struct.pack("ii", 1, 0)
 
 
 def encode(arg: Arg) -> bytes:
-    """The bytes of one argument. Text from a reply becomes the bytes that Redis sent."""
+    """The bytes of one argument. For text that came from Redis, these are the bytes in Redis."""
     if isinstance(arg, bytes):
         return arg
     if isinstance(arg, str):
@@ -314,7 +314,7 @@ def tls_context(address: Address) -> ssl.SSLContext:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if certificate := options.get("ssl_certfile"):
-            # Without a passphrase, OpenSSL would ask for one on the terminal.
+            # If no passphrase is given, not even an empty one, OpenSSL asks for it on the terminal.
             password = options.get("ssl_password", "")
             context.load_cert_chain(certificate, options.get("ssl_keyfile"), lambda: password)
     except OSError as error:

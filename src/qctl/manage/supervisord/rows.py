@@ -137,8 +137,9 @@ def to_process(
 def targets_of(programs: Iterable[Program]) -> dict[str, str]:
     """Key of each process → the target's name.
 
-    The name is ``NAME`` if the group has the same name and no other process; ``GROUP:*`` if all
-    processes of the group belong to one program; otherwise ``GROUP:NAME``.
+    For the process NAME of the group GROUP, the target's name is ``NAME`` if the group is also
+    called NAME and has no other process; ``GROUP:*`` if all processes of the group belong to one
+    program; otherwise ``GROUP:NAME``.
     """
     groups: dict[str, list[Program]] = {}
     for program in programs:

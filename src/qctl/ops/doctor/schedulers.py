@@ -67,8 +67,8 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
             severity="warning",
             subject=Subject("queue", keys.name),
             what=counted(len(found), "scheduler is", "schedulers are")
-            + f" overdue, by {duration(worst / 1000)} at most: the job waits for a worker, "
-            f"and the runs that are due before a worker takes it are skipped{runs}",
+            + f" overdue, by {duration(worst / 1000)} at most: the next job waits for a worker, "
+            f"and until a worker takes that job, further runs are skipped{runs}",
             evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
             remedy="make sure that a worker can take the job: is the queue paused, without "
             "workers, or far behind?",
@@ -140,7 +140,7 @@ def outdated_schedulers(exam: Examination) -> Iterator[Finding | str]:
                     same, "info",
                     f"{len(same):,} {'schedulers' if alike else 'repeatables'} make the job "
                     f"{name!r} at different times: "
-                    "if its times were changed, the old ones still apply",
+                    "if its times were changed, the job also still runs at the old times",
                     remedy="if only one is wanted, remove the others (`schedules remove`)",
                     commands=(exam.command("schedules list", keys.name),),
                 )  # fmt: skip

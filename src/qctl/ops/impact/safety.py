@@ -114,7 +114,7 @@ def _has_room(server: ServerFacts) -> bool | None:
 def _has_enough_replicas(server: ServerFacts) -> bool | None:
     """Whether enough replicas are good; None if unknown.
 
-    If CONFIG cannot be read, INFO still helps: it has no count of good replicas if none are needed.
+    If CONFIG cannot be read, INFO may tell: it counts the good replicas only if some are needed.
     """
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:

@@ -70,7 +70,7 @@ class Schedule:
         data, opts: the template of its jobs; for a legacy repeatable, the data and options of its
             pending job.
         package: the Python package whose worker makes this scheduler from code at each start; None
-            if no worker of qctl's runtime does.
+            if the scheduler does not come from the code of a worker of qctl.
     """
 
     queue: str
