@@ -64,6 +64,12 @@ def test_a_second_start_needs_a_fault() -> None:
     assert len(list(check_starts(ended, [Hit(1.2, 1.2, frozenset({7}))]))) == 0
 
 
+def test_a_loss_is_excused_only_while_redis_forgot() -> None:
+    hit = Hit(1.0, 20.0, whose="all", forgets=(5.0, 6.0))
+    assert [at for at in (4.9, 5.0, 6.0, 6.4, 6.6, 19.0) if hit.may_forget(at)] == [5.0, 6.0, 6.4]
+    assert not Hit(1.0, 20.0, whose="all").may_forget(5.0)
+
+
 def test_no_drain_may_overlook_what_redis_forgot() -> None:
     steps = [{"step": name} for name in ("plan", "paused", "drained")]
     running: Any = SimpleNamespace(steps=lambda: steps, arrivals=[1.0, 2.0, 3.0])
@@ -71,7 +77,7 @@ def test_no_drain_may_overlook_what_redis_forgot() -> None:
 
     def overlooked(at: float, **report: Any) -> int:
         proof = {"deleted": 0}
-        hit = Hit(at, at, forgets_s=0)
+        hit = Hit(at, at, forgets=(0, at))
         return len(list(check_forgotten({"proof": proof, **report}, drain, {"1": 0.5}, [hit])))
 
     assert overlooked(2.5, lost=0) == 1

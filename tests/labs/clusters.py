@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.wire.read.info import await_replicas
+from tests.labs.replicas import await_in_step, command_until_done
 from tests.labs.servers import RedisServer, wait_until
 
 SLOTS = 16_384
 NODES = 3
+# After how long a silent node counts as failed, in milliseconds.
+QUICK_MS = 1000
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +105,11 @@ class Replicated:
         self.url = f"redis+cluster://{nodes}"
         self.client = connect(self.url)[1]
 
+    def set_timeout(self, ms: int) -> None:
+        """After how long a silent node counts as failed, in milliseconds."""
+        for server in self.servers:
+            command_until_done(server, "CONFIG", "SET", "cluster-node-timeout", ms)
+
     def heal(self) -> None:
         """Start what was killed, and wait until each master has a replica that is in step."""
         for server in self.servers:
@@ -144,13 +153,19 @@ class Replicated:
             admin.call("CLUSTER", "FAILOVER")
         self._await_master(tag, replica)
 
-    def crash(self, tag: str) -> None:
-        """Kill the master when its replica has all writes, and wait for the election."""
+    def crash(self, tag: str) -> tuple[float, float]:
+        """Kill the master when its replica has all writes, and wait for the election.
+
+        Returns:
+            from when to when it acknowledged what its replica may lack, in seconds since 1970.
+        """
         master, replica = self.nodes_of(tag)
-        with contextlib.closing(connect(master.url)[1]) as admin:
-            wait_until(lambda: await_replicas(admin, 1000, at_least=1), "the replica to be in step")
+        in_step = await_in_step(master, replica)
+        self.set_timeout(QUICK_MS)
         master.kill()
+        killed = time.time()
         self._await_master(tag, replica)
+        return in_step, killed
 
     def _await_master(self, tag: str, replica: RedisServer) -> None:
         """Wait until all nodes that run know the new master."""
@@ -165,8 +180,12 @@ class Replicated:
             name = promoted.call("CLUSTER", "MYID")
 
             def agreed() -> bool:
-                up = all("cluster_state:ok" in admin.call("CLUSTER", "INFO") for admin in admins)
-                return up and {_owner(admin, slot) for admin in admins} == {name}
+                # A test may cut connections.
+                with contextlib.suppress(QctlError):
+                    infos = [admin.call("CLUSTER", "INFO") for admin in admins]
+                    up = all("cluster_state:ok" in info for info in infos)
+                    return up and {_owner(admin, slot) for admin in admins} == {name}
+                return False
 
             wait_until(agreed, "the failover", timeout_s=60)
 
@@ -181,7 +200,7 @@ def replicated_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
 @contextlib.contextmanager
 def open_replicated(folder: Path, *options: str) -> Iterator[list[RedisServer]]:
     """Six nodes with these further options: three masters and their replicas."""
-    servers = _start(folder, 2 * NODES, "--cluster-node-timeout", "1000", *options)
+    servers = _start(folder, 2 * NODES, "--cluster-node-timeout", str(QUICK_MS), *options)
     try:
         _form(servers[:NODES], servers[NODES:])
         yield servers

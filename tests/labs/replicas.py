@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,8 +14,50 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
+from qctl.errors import QctlError
 from qctl.wire.replies import to_dict
 from tests.labs.servers import RedisServer, wait_until
+
+
+def in_step_at(master: RedisServer, replica: RedisServer) -> float | None:
+    """Whether a replica has all that its master acknowledged until this moment.
+
+    Returns:
+        the moment, in seconds since 1970; None if the replica lacks some, or follows another, or
+        if one of them cannot be asked.
+    """
+    with (
+        contextlib.suppress(QctlError),
+        contextlib.closing(connect(master.url)[1]) as first,
+        contextlib.closing(connect(replica.url)[1]) as second,
+    ):
+        at = time.time()
+        of_master, of_replica = first.call("ROLE"), second.call("ROLE")
+        if of_master[0] == "master" and of_replica[0] == "slave":
+            _, _, port, link, offset = of_replica
+            if port == master.port and link == "connected" and offset >= of_master[1]:
+                return at
+    return None
+
+
+def command_until_done(server: RedisServer, *words: str | int) -> None:
+    """Send a server a command, again if the connection is cut."""
+
+    def is_done() -> bool:
+        with contextlib.suppress(QctlError), contextlib.closing(connect(server.url)[1]) as admin:
+            admin.call(*words)
+            return True
+        return False
+
+    wait_until(is_done, f"a server to accept {words}")
+
+
+def await_in_step(master: RedisServer, replica: RedisServer) -> float:
+    """Wait until a replica has all that its master acknowledged until a moment; that moment."""
+    what = "the replica to be in step"
+    at = wait_until(lambda: in_step_at(master, replica), what, timeout_s=60)
+    assert at is not None
+    return at
 
 
 @dataclass

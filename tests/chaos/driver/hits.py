@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 # For so long, until its lock ends, a worker may be unable to tell Redis that a job has ended.
 UNSENT_S = 4.0
+# Who adds a job notes so long after Redis' reply at most, in seconds, that it came.
+NOTED_S = 0.5
+# Some times are noted in whole milliseconds.
+_EXACT_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,8 @@ class Hit:
             cut runs short: add a lock's life if workers could not renew their locks.
         pids: processes whose jobs it may have cut short.
         whose: other processes whose jobs it may have cut short: "", "node" or "all".
-        forgets_s: Redis may have forgotten whatever it acknowledged since this time, in seconds
-            since 1970, and before ``over``: such jobs may be gone, or run again.
+        forgets: from when to when Redis acknowledged what it may have forgotten since, in seconds
+            since 1970: such jobs may be gone, or run again. None if it forgot nothing.
         refuses: whether Redis answered writes with errors. BullMQ takes that for the failure of a
             job that has just ended.
         kind: the name of the fault; the round fills it in.
@@ -30,7 +33,7 @@ class Hit:
     over: float
     pids: frozenset[int] = frozenset()
     whose: str = ""
-    forgets_s: float = math.inf
+    forgets: tuple[float, float] | None = None
     refuses: bool = False
     kind: str = ""
 
@@ -54,11 +57,9 @@ class Hit:
             first["pid"] in self.pids or self.whose == "all" or (self.whose == "node" and is_node)
         )
 
-    @property
-    def forgets(self) -> bool:
-        """Whether Redis may have forgotten something."""
-        return self.forgets_s < math.inf
-
     def may_forget(self, at: float) -> bool:
         """Whether what Redis acknowledged at this time may be gone."""
-        return self.forgets_s <= at <= self.over
+        if self.forgets is None:
+            return False
+        since, until = self.forgets
+        return since - _EXACT_S <= at <= until + NOTED_S

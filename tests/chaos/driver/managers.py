@@ -42,6 +42,10 @@ class App(Protocol):
         """The pids of the workers that the manager knows."""
         ...
 
+    def calls_all_online(self) -> bool:
+        """Whether the manager calls every process online; a new one may work before that."""
+        ...
+
     def qctl_env(self) -> dict[str, str]:
         """How qctl finds the manager."""
         ...
@@ -79,6 +83,9 @@ class Pm2App:
 
     def pids(self) -> list[int]:
         return [row.pid for row in self._lab.pm2.rows("app") if row.pid and is_alive(row.pid)]
+
+    def calls_all_online(self) -> bool:
+        return all(row.status == "online" for row in self._lab.pm2.rows("app"))
 
     def qctl_env(self) -> dict[str, str]:
         return {}
@@ -140,6 +147,9 @@ class SupervisordApp:
         with contextlib.suppress(psutil.Error):
             return self.supervisord.pids() if self.daemon else []
         return []
+
+    def calls_all_online(self) -> bool:
+        return self.supervisord.ask("status").count("RUNNING") == self._instances
 
     def qctl_env(self) -> dict[str, str]:
         return {"QCTL_SUPERVISORD_URL": self.supervisord.url}

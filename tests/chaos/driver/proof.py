@@ -224,7 +224,7 @@ def check_forgotten(
         if not times["paused"] <= hit.began <= times["drained"]:
             continue
         # If a later fault forgot too, it may be the one that these jobs did not survive.
-        if hit.forgets_s and len(forgetting) > 1:
+        if hit.forgets and hit.forgets[0] and len(forgetting) > 1:
             continue
         earlier = [other for other in forgetting if other.began < hit.began]
         held = sum(

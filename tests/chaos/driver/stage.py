@@ -288,7 +288,10 @@ class Stage:
         connected = self.lab.count_workers(QUEUE, self.lab.prefix)
         wanted = self.scene.instances + CHILDREN
         # In a cluster, a worker of BullMQ has connections to several nodes.
-        return connected >= wanted if self.scene.redis == "cluster" else connected == wanted
+        is_in_cluster = self.scene.redis == "cluster"
+        return (
+            connected >= wanted if is_in_cluster else connected == wanted
+        ) and self.app.calls_all_online()
 
     def acknowledged(self) -> tuple[dict[str, float], set[str]]:
         """Stop the producers; when each job was acknowledged; those that may have been added."""

@@ -7,8 +7,9 @@ returns a ``Hit`` that says what it excuses:
 - ``Hit(began, over)``: no job may be cut short, and none may be lost;
 - ``pids={…}`` or ``whose="node"|"all"``: jobs that ran in these processes between ``began`` and
   ``over`` may start again; add ``LOCK_S`` to ``over`` if locks may have run out;
-- ``forgets_s=T``: Redis may have forgotten what it acknowledged from T to ``over``. Jobs that were
-  acknowledged in that time may be gone, and others that ran may run again.
+- ``forgets=(T, U)``: Redis may have forgotten what it acknowledged from T to U. Jobs that were
+  acknowledged in that time may be gone, and others that ran may run again. Each second too many may
+  hide a loss.
 
 It returns None if it hit nothing; that does not count. Faults of one command run in threads, at the
 same time: use a connection of your own (``with stage.admin() as client``), and hold

@@ -16,16 +16,14 @@ def _crash(stage: Stage, _: Running, __: Random) -> Hit:
     """The server that has the queue is killed; its replica may lack its last writes."""
     with stage.redis_turn:
         began = time.time()
-        forgets_s = stage.several.crash()
-        return _over(stage, began, forgets_s)
+        return _over(stage, began, stage.several.crash())
 
 
 def _hand_over(stage: Stage, _: Running, __: Random) -> Hit:
     """Another server takes over in agreement."""
     with stage.redis_turn:
         began = time.time()
-        forgets_s = stage.several.hand_over()
-        return _over(stage, began, forgets_s)
+        return _over(stage, began, stage.several.hand_over())
 
 
 def _move_slot(stage: Stage, _: Running, chance: Random) -> Hit:
@@ -37,10 +35,10 @@ def _move_slot(stage: Stage, _: Running, chance: Random) -> Hit:
         return Hit(began, time.time() + LOCK_S, whose="all")
 
 
-def _over(stage: Stage, began: float, forgets_s: float) -> Hit:
+def _over(stage: Stage, began: float, forgets: tuple[float, float] | None) -> Hit:
     # Two failovers at a time are more than a replica can stand.
     stage.several.heal()
-    return Hit(began, time.time() + LOCK_S, whose="all", forgets_s=forgets_s)
+    return Hit(began, time.time() + LOCK_S, whose="all", forgets=forgets)
 
 
 _SENTINEL = frozenset({"sentinel"})

@@ -11,8 +11,12 @@ from random import Random
 from tests.chaos.driver.commands import BULK
 from tests.chaos.driver.faults.base import STEPS, Fault, Inject
 from tests.chaos.driver.hits import Hit
+from tests.chaos.driver.managers import KILL_AFTER_S
 from tests.chaos.driver.stage import LOCK_S, Stage
 from tests.labs.drains import Running, is_alive
+
+# After SIGTERM, they let their jobs end.
+_END_JOBS = frozenset({"master", "child", "worker"})
 
 
 def _pids(stage: Stage, running: Running, role: str) -> list[int]:
@@ -53,6 +57,11 @@ def _send(role: str, number: signal.Signals, *, cuts: bool) -> Inject:
                 if is_alive(pid):
                     os.kill(pid, signal.SIGCONT)
             stage.stopped.discard(pid)
+        elif number == signal.SIGTERM and role in _END_JOBS:
+            # The next command must not meet a process that is about to leave; one may hang.
+            over = time.monotonic() + KILL_AFTER_S
+            while is_alive(pid) and time.monotonic() < over:
+                time.sleep(0.05)
         return Hit(began, time.time(), frozenset([pid] if cuts else []))
 
     return inject

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from random import Random
@@ -37,11 +36,13 @@ def _kill(stage: Stage, _: Running, chance: Random) -> Hit:
         return _start_again(stage, began, chance)
 
 
-def _start_again(stage: Stage, began: float, chance: Random, forgets_s: float = math.inf) -> Hit:
+def _start_again(
+    stage: Stage, began: float, chance: Random, forgets: tuple[float, float] | None = None
+) -> Hit:
     time.sleep(chance.uniform(0, 1.5))
     stage.lab.bring_redis_back()
     # What waited for its reply is unknown to its sender, so locks may run out.
-    return Hit(began, time.time() + LOCK_S, whose="all", forgets_s=forgets_s)
+    return Hit(began, time.time() + LOCK_S, whose="all", forgets=forgets)
 
 
 def _cut_power(stage: Stage, _: Running, chance: Random) -> Hit:
@@ -54,7 +55,7 @@ def _cut_power(stage: Stage, _: Running, chance: Random) -> Hit:
         stage.server.kill()
         os.truncate(file, on_disk)
         # Redis may write up to two seconds late.
-        return _start_again(stage, began, chance, began - 2)
+        return _start_again(stage, began, chance, (began - 2, time.time()))
 
 
 def _kill_without_file(stage: Stage, _: Running, chance: Random) -> Hit:
@@ -62,7 +63,7 @@ def _kill_without_file(stage: Stage, _: Running, chance: Random) -> Hit:
     with stage.redis_turn:
         began = time.time()
         stage.server.kill()
-        return _start_again(stage, began, chance, 0)
+        return _start_again(stage, began, chance, (0, time.time()))
 
 
 def _shut_down(stage: Stage, _: Running, chance: Random) -> Hit:
@@ -84,8 +85,8 @@ def _flush(stage: Stage, _: Running, __: Random) -> Hit:
     with stage.redis_turn, stage.admin() as client:
         began = time.time()
         client.call("FLUSHALL")
-    # A producer may get the reply to its last job a little later.
-    return Hit(began, time.time() + 0.5, whose="all", forgets_s=0)
+        over = time.time()
+    return Hit(began, over, whose="all", forgets=(0, over))
 
 
 # What Redis forgets then was waited for, or was counted by a drain.
