@@ -12,7 +12,7 @@ from typing import Any
 from tests.chaos.driver.faults import FAULTS
 from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.plans import plan_round
-from tests.chaos.driver.proof import Ran, check_forgotten, check_starts
+from tests.chaos.driver.proof import Ran, check_forgotten, check_report, check_starts
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -87,3 +87,17 @@ def test_no_drain_may_overlook_what_redis_forgot() -> None:
     # Before the pause nobody had counted the job, and after the end of the wait all is told.
     assert overlooked(1.5, lost=0) == 0
     assert overlooked(3.5, lost=0) == 0
+
+
+def test_only_a_drain_that_redis_forgot_under_may_report_a_loss() -> None:
+    words = ("completed", "failed", "retried", "interrupted")
+    report = {**dict.fromkeys(words, 0), "lost": 1, "jobs": [], "outcome": "failed"}
+    hit = Hit(2.0, 8.0, whose="all", forgets=(0, 3.0))
+
+    def told(began: float) -> int:
+        running: Any = SimpleNamespace(steps=lambda: [], began=began, arrivals=[began, 9.0])
+        return len(list(check_report(report, Ran(("drain",), running, 1, True), {}, [hit])))
+
+    assert told(1.0) == 0
+    # Redis forgot nothing after 3.0, although runs may be cut short until 8.0.
+    assert told(4.0) == 1

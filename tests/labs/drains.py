@@ -99,11 +99,13 @@ class Running:
     """A qctl at work; its lines are read as they come.
 
     Attributes:
+        began: when it was started, in seconds since 1970.
         arrivals: when each line of stdout came, in seconds since 1970.
     """
 
     def __init__(self, process: subprocess.Popen[str] | ForkedQctl) -> None:
         self._process = process
+        self.began = time.time()
         self._out: list[str] = []
         self._err: list[str] = []
         self.arrivals: list[float] = []
