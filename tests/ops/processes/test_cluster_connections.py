@@ -15,6 +15,7 @@ from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.steps import ProcessResult
 from qctl.ops.processes.replacement import Replacement
 from qctl.ops.processes.targets import Target, read_connections
+from qctl.ops.queues.status import count_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from tests.labs.clusters import Cluster
@@ -22,25 +23,27 @@ from tests.labs.drain_context import context_of
 from tests.labs.impact import PROCESS, SETTINGS
 
 Q = QueueKeys("{bull}", "q")
-# Holds a worker's connection that has a certain number on its master, until its input ends.
+# Holds a worker's connections, of which the first has a certain number, until its input ends.
 WORKER = """
 import sys
 from qctl.connection.connect import connect
-url, number, name = sys.argv[1:]
+number, name, first, *others = sys.argv[1:]
 while True:
-    client = connect(url)[1]
+    client = connect(first)[1]
     if client.call("CLIENT", "ID") >= int(number):
         break
     client.close()
-client.call("CLIENT", "SETNAME", name)
+more = [connect(url)[1] for url in others]
+for each in (client, *more):
+    each.call("CLIENT", "SETNAME", name)
 print(client.call("CLIENT", "ID"), flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
-def worker(url: str, number: int) -> Iterator[subprocess.Popen[str]]:
-    words = [sys.executable, "-c", WORKER, url, str(number), client_name(Q.prefix, Q.name)]
+def worker(number: int, *urls: str) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-c", WORKER, str(number), client_name(Q.prefix, Q.name), *urls]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -49,14 +52,19 @@ def worker(url: str, number: int) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def test_two_workers_whose_connections_have_the_same_number(cluster: Cluster) -> None:
+def next_number(cluster: Cluster) -> int:
+    """A number that no connection to a master has had."""
     numbers = []
     for node in cluster.nodes:
         with closing(connect(node.url)[1]) as client:
             numbers.append(client.call("CLIENT", "ID"))
-    number = max(numbers) + 10
+    return max(numbers) + 10
+
+
+def test_two_workers_whose_connections_have_the_same_number(cluster: Cluster) -> None:
+    number = next_number(cluster)
     first, second, _ = cluster.nodes
-    with worker(first.url, number) as one, worker(second.url, number) as two:
+    with worker(number, first.url) as one, worker(number, second.url) as two:
         pids = (one.pid, two.pid)
         processes = [replace(PROCESS, key=str(pid), name=str(pid), pid=pid) for pid in pids]
         connections = read_connections(cluster.client, SETTINGS, 0, processes)
@@ -76,3 +84,17 @@ def test_two_workers_whose_connections_have_the_same_number(cluster: Cluster) ->
         assert not replacement.replaces_all(Q)
         (now,) = replacement.read()
         assert (now.before, now.left, now.new) == (1, 1, 0)
+
+
+def test_a_worker_that_is_connected_to_several_masters_is_counted_once(cluster: Cluster) -> None:
+    """As BullMQ's are: to the master of the queue, and to those that they ask for the slots."""
+    urls = [node.url for node in cluster.nodes]
+    number = next_number(cluster)
+    with worker(number, *urls[:2]):
+        old = Replacement(cluster.client, 0, [Q], None, watch_s=0)
+        (now,) = old.read()
+        assert (now.before, now.left, now.new, now.expected) == (1, 1, 0, 1)
+        with worker(number + 100, *urls), worker(number + 200, urls[1]):
+            (now,) = old.read()
+            assert (now.left, now.new) == (1, 2)
+            assert count_workers(cluster.client, Q, 0, running=0) == 3

@@ -20,7 +20,7 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.events import Event, recent_events
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.clients import WAIT_COMMAND, WorkerClient, is_listed, unnamed
+from qctl.wire.read.clients import WAIT_COMMAND, WorkerClient, is_listed, unnamed, worker_counts
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import read_agendas
 
@@ -71,7 +71,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
             severity="error" if limit is None else "warning",
             subject=Subject("queue", snapshot.keys.name),
             what=f"{advice.ready(snapshot)} and none starts, although "
-            f"{counted(len(workers), 'worker is', 'workers are')} connected"
+            f"{counted(worker_counts(workers).total(), 'worker is', 'workers are')} connected"
             + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
             + (f"; it {limit.text}" if limit is not None else ""),
             evidence={
@@ -81,7 +81,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
                 "may_be_limited_s": None
                 if snapshot.rate_limit is None or limit is None
                 else snapshot.rate_limit.left_ms / 1000,
-                "workers": len(workers),
+                "workers": worker_counts(workers).total(),
                 "listening": sum(worker.last_command == WAIT_COMMAND for worker in workers),
                 "idle_s": [worker.idle_s for worker in workers[:MAX_EXAMPLES]],
             },
@@ -124,18 +124,19 @@ def unnamed_workers(exam: Examination) -> Iterator[Finding]:
     """Workers without a name, so it is unknown which of them has a job."""
     for snapshot in exam.snapshots:
         workers = exam.workers_of(snapshot.keys)
-        unnamed = sum(not worker.worker_name for worker in workers)
+        unnamed = worker_counts(w for w in workers if not w.worker_name).total()
+        count = worker_counts(workers).total()
         if unnamed:
             yield Finding(
                 severity="info",
                 subject=Subject("queue", snapshot.keys.name),
                 what=(
-                    f"{unnamed} of its {len(workers)} workers have no name: it is unknown which of "
+                    f"{unnamed} of its {count} workers have no name: it is unknown which of "
                     "them has a job"
-                    if len(workers) > 1
+                    if count > 1
                     else "its worker has no name: its jobs do not show who has them"
                 ),
-                evidence={"unnamed": unnamed, "workers": len(workers)},
+                evidence={"unnamed": unnamed, "workers": count},
                 remedy="set the worker option name, for example to host, pid and a number",
             )
 
@@ -162,7 +163,7 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
 def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
     """A remark if jobs wait without a worker; None otherwise, or if the queue is paused."""
     workers = exam.all_workers_of(snapshot)
-    note = advice.unserved(snapshot, None if workers is None else len(workers))
+    note = advice.unserved(snapshot, None if workers is None else worker_counts(workers).total())
     # A worker that Redis does not list may serve the queue.
     return None if note is None or snapshot.paused or jobs_of_unlisted(exam, snapshot) else note
 
@@ -177,7 +178,7 @@ def overdue_jobs(exam: Examination) -> Iterator[Finding]:
         running = snapshot.counts.active - snapshot.counts.stalled
         if not snapshot.overdue or running <= 0 or snapshot.lease is not None:
             continue
-        workers = len(exam.workers_of(snapshot.keys))
+        workers = worker_counts(exam.workers_of(snapshot.keys)).total()
         if advice.overdue(snapshot, workers) is not None:
             late.append((snapshot, workers, running))
     if not late:

@@ -22,7 +22,7 @@ from qctl.ops.processes.run_command import OperatorCommand, run_command
 from qctl.ops.processes.targets import read_connections
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.clients import ConnectionId
+from qctl.wire.read.clients import ConnectionId, worker_counts
 from qctl.wire.read.server import clock_ms
 
 
@@ -128,7 +128,7 @@ class _Phase:
         processes = target.manager.find(target.name)
         now = read_connections(context.client, context.settings, context.address.db, processes)
         ids = {worker.id for p in processes for worker in now.owned.get(p.identity, ())}
-        return ids, Counter(worker.keys for worker in before)
+        return ids, worker_counts(before)
 
     def _announce(self, pid: int) -> None:
         # If qctl is killed, the command goes on, so the watchdog must wait for the command's end.

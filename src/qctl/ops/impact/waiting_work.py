@@ -13,6 +13,7 @@ from qctl.ops.impact.scope import Scope
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.clients import worker_counts
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import Agenda, read_agendas
 
@@ -139,11 +140,11 @@ def _workers(
     queues = [snapshot.keys for snapshot in scope.queues.bullmq]
     if connections is None:
         return dict.fromkeys(queues), Counter()
-    total = Counter(worker.keys for worker in connections.workers)
+    total = worker_counts(connections.workers)
     own = total
     if target is not None:
         owned = (connections.owned.get(process.identity, ()) for process in target.processes)
-        own = Counter(worker.keys for workers in owned for worker in workers)
+        own = worker_counts(worker for workers in owned for worker in workers)
     held = {keys: sum(not job.is_orphan for job in running.get(keys, ())) for keys in queues}
     are_known = {
         keys: connections.workers.of(keys, running=held[keys]) is not None for keys in queues

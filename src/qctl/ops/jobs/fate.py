@@ -23,7 +23,7 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
+from qctl.wire.read.clients import WorkerClient, is_absent, is_listed, worker_counts
 from qctl.wire.read.stalled_check import StalledClock, existing_schedulers, read_clocks
 
 AnyJob = TypeVar("AnyJob", bound=Job)
@@ -69,7 +69,8 @@ def stalled_fate(
                 f"would fail it for good: {verdict}"
             )
         return Fate(outcome="none", text=text)
-    connected = counted(len(workers), "worker is connected", "workers are connected")
+    count = worker_counts(workers).total()
+    connected = counted(count, "worker is connected", "workers are connected")
     if not clock.ran_recently:
         text = f"{NO_CHECK} ({connected}); {remedy} puts stalled jobs back"
         if too_often:

@@ -19,7 +19,7 @@ from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all, requi
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, is_absent, list_workers_under
+from qctl.wire.read.clients import WorkerClient, is_absent, list_workers_under, worker_counts
 from qctl.wire.read.finished import failed_with
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 
@@ -151,7 +151,9 @@ def _plan(
                 stalled=tuple(job for job in own if job.is_orphan),
                 waiting_for=tuple(job for job in own if worker_is_absent(job, queue_workers)),
                 failed_ids=tuple(reversed(failed_ids)),
-                live_workers=None if queue_workers is None else len(queue_workers),
+                live_workers=None
+                if queue_workers is None
+                else worker_counts(queue_workers).total(),
             )
         )
     return RetryPlan(tuple(queues), found)

@@ -11,7 +11,7 @@ from qctl.errors import ReplyError
 from qctl.manage.protocol import Identity, ManagedProcess
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
-from qctl.wire.read.clients import ConnectionId, WorkerClient
+from qctl.wire.read.clients import ConnectionId, WorkerClient, host_of
 
 
 def holders(
@@ -101,11 +101,6 @@ def children_holding(workers: Iterable[WorkerClient], pid: int) -> set[int]:
         return set()
     owners = local_endpoints(tree)
     return {owners[worker.address] for worker in workers if worker.address in owners} - {pid}
-
-
-def host_of(address: str) -> str:
-    """The IP address in the address of a connection, as CLIENT LIST shows it."""
-    return address.rpartition(":")[0].strip("[]")
 
 
 def queues_served(

@@ -200,7 +200,8 @@ def _located(
         locators: pairs of a manager's kind and the manager.
     """
     from qctl.manage.host import pids_by_endpoint  # noqa: PLC0415 - psutil costs 30 ms
-    from qctl.ops.processes.attribution import by_address, host_of  # noqa: PLC0415
+    from qctl.ops.processes.attribution import by_address  # noqa: PLC0415
+    from qctl.wire.read.clients import host_of  # noqa: PLC0415
 
     try:
         addresses = workers()

@@ -20,7 +20,13 @@ from qctl.ops.processes.restart import MAX_CRASHES, POLL_S, SETTLE_S, Interrupte
 from qctl.ops.processes.targets import listed_workers
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys, common_prefix
-from qctl.wire.read.clients import Connected, ConnectionId, ForeignWorker, WorkerClient
+from qctl.wire.read.clients import (
+    Connected,
+    ConnectionId,
+    ForeignWorker,
+    WorkerClient,
+    worker_counts,
+)
 from qctl.wire.read.info import run_ids
 
 # The end of the hint if Redis does not list the workers.
@@ -105,7 +111,7 @@ class Replacement:
         self._hint = _HINT if shortcoming else _HINT_ON_COMMAND
         self._lacks, self._asked_at = "", -math.inf
         self._old = {worker.id for worker in workers}
-        self._before = Counter(w.keys for w in workers)
+        self._before = worker_counts(workers)
         self._elsewhere = self._elsewhere_of(workers, connected.foreign)
         self._needed = {
             keys: max(self._before[keys], at_least.get(keys, 0)) if expected is None else expected
@@ -116,6 +122,8 @@ class Replacement:
         self._complete_since: float | None = None
         self._complete: frozenset[ConnectionId] = frozenset()
         self._seen: dict[ConnectionId, QueueKeys] = {}
+        # How many new connections of each queue have ended.
+        self._gone: Counter[QueueKeys] = Counter()
 
     def replaces_all(self, keys: QueueKeys) -> bool:
         """Whether the queue had workers before, and all of them are to be replaced."""
@@ -150,10 +158,12 @@ class Replacement:
             if worker.keys in self._needed and worker.id not in self._not_meant
         ]
         new = [worker for worker in workers if worker.id not in self._old]
-        left = Counter(w.keys for w in workers if w.id in self._old)
+        left = worker_counts(w for w in workers if w.id in self._old)
         self._seen |= {worker.id: worker.keys for worker in new}
+        present = {worker.id for worker in new}
+        self._gone = Counter(keys for each, keys in self._seen.items() if each not in present)
         self._note_complete(left.total() == 0, new)
-        count = Counter(worker.keys for worker in new)
+        count = worker_counts(new)
         return tuple(
             QueueWorkers(q.label(self._prefix), self._before[q], left[q], count[q], self._needed[q])
             for q in self._queues
@@ -216,7 +226,7 @@ class Replacement:
             self._rest()
 
     def _note_complete(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
-        count = Counter(worker.keys for worker in new)
+        count = worker_counts(new)
         present = frozenset(worker.id for worker in new)
         is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
         if is_complete and self._complete_since is None:
@@ -234,15 +244,16 @@ class Replacement:
 
     def _raise_crashes(self, now: Sequence[QueueWorkers]) -> None:
         """Raise a FailedError if the new workers of a queue keep going away."""
-        ever = Counter(keys.label(self._prefix) for keys in self._seen.values())
+        gone = {keys.label(self._prefix): count for keys, count in self._gone.items()}
         for each in now:
             # On average, more than ``MAX_CRASHES`` new workers have disconnected per needed worker.
-            if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
+            ended = gone.get(each.queue, 0)
+            if ended > MAX_CRASHES * max(each.expected, 1):
                 # The manager may know the error that ended them.
                 self._ask()
                 raise FailedError(
                     f"the new workers of {each.queue} keep going away",
-                    why=f"{counted(ever[each.queue], 'worker has', 'workers have')} connected "
+                    why=f"{counted(ended + each.new, 'worker has', 'workers have')} connected "
                     f"since the command began, and {each.new} of them stayed"
                     + (f"; {self._lacks}" if self._lacks else ""),
                     hint="see the workers' own log; fix the app, then deploy again",

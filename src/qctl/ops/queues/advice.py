@@ -11,7 +11,7 @@ from qctl.durations import duration
 from qctl.ops.processes.suggest import command
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
-from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
+from qctl.wire.read.clients import WorkerClient, is_absent, is_listed, worker_counts
 from qctl.wire.read.snapshot import HeldJob, QueueSnapshot
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def notes(
     """
     if queue.format == "bull":
         return (BULL,)
-    count = None if workers is None else len(workers)
+    count = None if workers is None else worker_counts(workers).total()
     found = (
         paused(queue),
         grouped(queue),

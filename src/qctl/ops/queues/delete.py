@@ -15,7 +15,7 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.status import workers_of
 from qctl.plurals import counted
-from qctl.wire.read.clients import list_workers
+from qctl.wire.read.clients import list_workers, worker_counts
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.read.whole_queue import inner_queues, kind_of, relatives_elsewhere, scan_queue
 from qctl.wire.write.deletion import delete_queue, remaining
@@ -205,4 +205,4 @@ class Deletion:
 def _count_workers(client: Client, address: Address, snapshot: QueueSnapshot) -> int | None:
     keys = snapshot.keys
     workers = workers_of(snapshot, list_workers(client, keys.prefix, [keys.name], address.db))
-    return None if workers is None else len(workers)
+    return None if workers is None else worker_counts(workers).total()

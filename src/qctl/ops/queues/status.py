@@ -35,6 +35,7 @@ from qctl.wire.read.clients import (
     list_workers,
     list_workers_under,
     parse_workers,
+    worker_counts,
 )
 from qctl.wire.read.info import INFO_REPLICATION, is_master, upstream
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
@@ -348,7 +349,7 @@ def count_workers(client: Client, keys: QueueKeys, db: int, running: int) -> int
     """Number of workers of one queue, which has ``running`` locked jobs; None if unknown."""
     workers = list_workers(client, keys.prefix, [keys.name], db)
     own = None if workers is None else workers.of(keys, running=running)
-    return None if own is None else len(own)
+    return None if own is None else worker_counts(own).total()
 
 
 def workers_of(queue: QueueSnapshot, workers: Workers | None) -> list[WorkerClient] | None:
@@ -376,7 +377,7 @@ def queue_status(queue: QueueSnapshot, connected: Workers | None, now_s: float) 
         waiting_is_least=queue.has_groups,
         oldest_waiting_s=_age_s(queue.oldest_waiting_ms, now_s),
         schedulers=queue.schedulers,
-        workers=None if workers is None else len(workers),
+        workers=None if workers is None else worker_counts(workers).total(),
         paused_at=None if paused_ms is None or not queue.paused else utc_datetime(paused_ms),
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
@@ -50,6 +51,7 @@ class WorkerClient:
         age_s: seconds since the worker connected.
         idle_s: seconds since the worker's last command.
         last_command: name of that command, ``WAIT_COMMAND`` while the worker waits for a job.
+        node: the place of its master among all masters at this reading.
     """
 
     keys: QueueKeys
@@ -59,6 +61,7 @@ class WorkerClient:
     age_s: int
     idle_s: int
     last_command: str = ""
+    node: int = 0
 
     @property
     def queue(self) -> str:
@@ -69,6 +72,29 @@ class WorkerClient:
     def id(self) -> ConnectionId:
         """Identifies the connection on all masters."""
         return self.client_id, self.address
+
+
+def worker_counts(workers: Iterable[WorkerClient]) -> Counter[QueueKeys]:
+    """How many workers each queue has at least.
+
+    In a cluster, a worker of BullMQ has one connection to the master that has its queue, once it
+    has waited for a job, and often one to another master, over which it asks for the slots. So the
+    connections of one host and one name are counted on the master that has most of them. Workers
+    that have never waited, since they were busy from the start, may be missing.
+    """
+    on_node = Counter((w.keys, w.worker_name, host_of(w.address), w.node) for w in workers)
+    most: dict[tuple[QueueKeys, str | None, str], int] = {}
+    for (keys, name, host, _), count in on_node.items():
+        most[keys, name, host] = max(count, most.get((keys, name, host), 0))
+    found: Counter[QueueKeys] = Counter()
+    for (keys, _, _), count in most.items():
+        found[keys] += count
+    return found
+
+
+def host_of(address: str) -> str:
+    """The IP address in the address of a connection, as CLIENT LIST shows it."""
+    return address.rpartition(":")[0].strip("[]")
 
 
 class Workers(list[WorkerClient]):
@@ -241,9 +267,9 @@ def _connected(
     workers: dict[ConnectionId, WorkerClient] = {}
     foreign = []
     any_queue = 0
-    for fields in (fields for clients in rows for fields in clients):
+    for node, fields in ((node, fields) for node, clients in enumerate(rows) for fields in clients):
         name = fields["name"]
-        worker = _parse(fields, served, db)
+        worker = _parse(fields, served, db, node)
         if worker is not None and prefixes.needs_scan and worker.keys not in known:
             # If the decoded name is not printable, it was probably a plain name, not base64.
             worker = worker if worker.queue.isprintable() else None
@@ -361,7 +387,7 @@ def _decoded(name: str) -> tuple[QueueKeys, str | None] | None:
     return (QueueKeys(match["prefix"], queue), match["worker"] or None) if queue else None
 
 
-def _parse(fields: Mapping[str, str], served: _Served, db: int) -> WorkerClient | None:
+def _parse(fields: Mapping[str, str], served: _Served, db: int, node: int) -> WorkerClient | None:
     found = served.find(fields.get("name", "")) if fields.get("db") == str(db) else None
     if found is None:
         return None
@@ -374,6 +400,7 @@ def _parse(fields: Mapping[str, str], served: _Served, db: int) -> WorkerClient 
         age_s=to_int(fields.get("age")) or 0,
         idle_s=to_int(fields.get("idle")) or 0,
         last_command=fields.get("cmd", ""),
+        node=node,
     )
 
 
