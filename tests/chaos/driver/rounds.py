@@ -105,7 +105,7 @@ def _play(stage: Stage, kinds: Sequence[str], chance: Random, outcome: Outcome) 
         before = len(stage.hits)
         missed = _disturb(stage, words, planned, chance, ran, say)
         left += missed
-        _settle(stage, stage.hits[before:], ran, words)
+        _settle(stage, stage.hits[before:], ran)
     last = commands.drain(stage.app.target)
     say(" ".join(last))
     running = stage.qctl(*last)
@@ -189,19 +189,28 @@ def _reach(running: Running, step: str) -> None:
     )
 
 
-def _settle(stage: Stage, hits: Sequence[Hit], ran: list[Ran], words: Words) -> None:
+def _settle(stage: Stage, hits: Sequence[Hit], ran: list[Ran]) -> None:
     """Repair what the faults of a command left behind, and wait until qctl has put it right."""
     kinds = {hit.kind for hit in hits}
     stage.heal()
     stage.read_events()
     lease = stage.lab.keys(QUEUE).lease
     wait_until(lambda: not stage.lab.client.call("EXISTS", lease), "the lease to end", timeout_s=30)
-    if (commands.leaves_paused(words) and ran[-2].code == 0) or _others_may_pause(kinds):
+    if _is_paused_on_purpose(ran[-2]) or _others_may_pause(kinds):
         running = stage.qctl(*commands.RESUME, "--force")
         ran.append(Ran((*commands.RESUME, "--force"), running, running.finish().code, False))
     elif not _left_nobody(hits, ran[-2]):
         wait_until(lambda: stage.lab.is_resumed(QUEUE), "qctl to undo what was killed")
     # Otherwise, the next drain takes over the pause.
+
+
+def _is_paused_on_purpose(ran: Ran) -> bool:
+    """Whether a drain without a restart has left the queue paused, as it should.
+
+    It may have been killed after it had dismissed its watchdog, and before its end.
+    """
+    was_done = any(step["step"] == "drained" for step in ran.running.steps())
+    return commands.leaves_paused(ran.words) and (ran.code == 0 or (ran.code == -9 and was_done))
 
 
 def _others_may_pause(kinds: set[str]) -> bool:
