@@ -426,6 +426,8 @@ class Engine:
                 await self.give_back(jobs)
             except QctlError as error:
                 self.log.error("jobs not given back", count=len(jobs), why=error.what)
+            finally:
+                # Whatever happened: a job that stays in hand would keep the worker busy for ever.
                 for job in jobs:
                     self._forget(job)
             if not self.is_stopping:
