@@ -100,7 +100,8 @@ def _check_states(
                 yield f"job {job_id} is completed, and its handler never ended: {_history(rows)}"
         elif job_id in failed:
             if not may_fail:
-                yield f"job {job_id} failed, and was meant to complete: {_history(rows)}"
+                why = client.call("HGET", keys(job_id), "failedReason")
+                yield f"job {job_id} failed, and was meant to complete: {why}: {_history(rows)}"
         elif job_id in forgotten or (may_fail and deleted):
             continue
         else:

@@ -32,13 +32,15 @@ def _move_slot(stage: Stage, _: Running, chance: Random) -> Hit:
         began = time.time()
         assert isinstance(stage.several, Clustered)
         stage.several.move_slot(chance)
-        return Hit(began, time.time() + LOCK_S, whose="all")
+        return Hit(began, time.time() + LOCK_S, whose="all", refuses=True)
 
 
 def _over(stage: Stage, began: float, forgets: tuple[float, float] | None) -> Hit:
     # Two failovers at a time are more than a replica can stand.
     stage.several.heal()
-    return Hit(began, time.time() + LOCK_S, whose="all", forgets=forgets)
+    # BullMQ's clients of a cluster give up after some tries: "CLUSTERDOWN".
+    gives_up = isinstance(stage.several, Clustered)
+    return Hit(began, time.time() + LOCK_S, whose="all", forgets=forgets, refuses=gives_up)
 
 
 _SENTINEL = frozenset({"sentinel"})
