@@ -32,9 +32,9 @@ class Iteration:
     """The job that a scheduler made last.
 
     Args:
-        state: None if the job is in no state. ``unknown`` if not all lists could be searched, or
-            if no job has the id and the id is only a guess. For a job without a hash, no list is
-            searched.
+        state: None if the job is in no state, or has no hash and is in no sorted set.
+            ``unknown`` if not all lists could be searched, or if no job has the id and the id is
+            only a guess.
         fields: the fields of the job's hash; empty if the hash is gone.
     """
 
