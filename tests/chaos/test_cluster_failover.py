@@ -198,7 +198,7 @@ def test_a_worker_goes_on(replicated: Replicated, fail_over: FailOver) -> None:
         async with asyncio.timeout(60):
             while not set(added) <= set(ran):
                 await asyncio.sleep(0.01)
-        await worker.wait_until_idle()
+            await worker.wait_until_idle()
         await worker.stop()
         return added
 
