@@ -252,7 +252,7 @@ def test_a_failing_endpoint_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
     assert recorder.states == [True, False]
     messages = [record.getMessage() for record in caplog.records]
     assert len([text for text in messages if "no route to the agent" in text]) == 1
-    assert "the platform changes the protection again" in messages
+    assert "the platform accepts changes of the protection again" in messages
 
 
 @pytest.mark.parametrize("kind", protection.KINDS)

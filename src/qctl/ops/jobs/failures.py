@@ -172,8 +172,8 @@ class FailureScan:
 
         Raises:
             InterruptedByUserError: ``stop`` ended the scan.
-            PartialError: some jobs may not have been read; or, after some jobs were read, Redis
-                refused a command or could not be reached.
+            PartialError: jobs failed faster than they could be read; or Redis refused a command
+                or could not be reached, when some jobs had already been read.
             QctlError: before any job was read, Redis refused a command or could not be reached.
         """
         try:

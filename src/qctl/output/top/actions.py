@@ -1,4 +1,7 @@
-"""The interfaces of the code that the live view's keys call. The command line implements them."""
+"""The interfaces of what the operator can do in the live view, with one key each.
+
+The command line implements them.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,9 @@ class Proposal:
     Args:
         title: what will be done: the question without its question mark.
         lines: the changes that the action will make, and warnings; or why it is refused.
-        carry_out: runs the action and yields lines to show. When ``Stop`` returns True, the action
-            ends early if it is long, and a drain undoes its changes. Raises ``QctlError``. None if
-            the action is refused.
+        carry_out: runs the action and yields lines to show. When ``Stop`` returns True, a long
+            action ends early; a drain also undoes its changes. Raises ``QctlError``. None if the
+            action is refused.
         live: returns lines that are shown, while the action runs, below the lines of ``carry_out``.
             Called by another thread.
         name: what the operator must type to confirm, such as the context's name; None if y is

@@ -86,7 +86,7 @@ class EcsProtection:
 class KubernetesProtection:
     """Sets the annotation ``pod-deletion-cost`` of this pod, with the pod's service account.
 
-    When a ReplicaSet gets fewer pods, it deletes pods without the annotation first. The service
+    When a ReplicaSet is scaled down, it deletes pods without the annotation first. The service
     account needs ``patch`` on ``pods``.
 
     Args:
@@ -203,7 +203,7 @@ class Protector:
             return
         if self._has_failed:
             self._has_failed = False
-            self._log.info("the platform changes the protection again")
+            self._log.info("the platform accepts changes of the protection again")
         if wanted is not self._is_on:
             self._log.info("protection is on" if wanted else "protection is off")
         self._is_on, self._set_at = wanted, time.monotonic()

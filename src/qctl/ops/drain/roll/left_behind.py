@@ -14,7 +14,7 @@ from qctl.wire.read.active import ActiveJob, read_active
 
 # How often the pending jobs are shown.
 SHOW_EVERY_S = 1.0
-# A lock must be renewed or expire within its remaining time plus this.
+# How long to wait beyond a lock's remaining time: by then, it was renewed or has expired.
 LOCK_GRACE_S = 5.0
 
 
@@ -40,13 +40,13 @@ class LeftBehind:
         self._context = context
         self._tracker = context.tracker
         self._ledger = ledger
-        # Jobs that had no worker then.
+        # Jobs that had no worker before the processes were asked to exit.
         self._orphans = frozenset(job.key for job in before if job.is_orphan)
         # The names of the workers in exited processes; None if any of these workers has no name.
         self._names: frozenset[str] | None = frozenset()
         # The latest reading of each job that was active after any of the exits.
         self._active: dict[JobKey, ActiveJob] = {}
-        # The name of the worker that each of these jobs had.
+        # For each job in ``before``: the name of the worker that had it.
         self._workers = {job.key: job.worker for job in before}
         self.is_any_gone = False
         self.jobs: dict[JobKey, ActiveJob | None] = {}
@@ -67,8 +67,8 @@ class LeftBehind:
     def find(self) -> Iterator[Step]:
         """Find the active jobs that no longer have a worker, and put them into ``jobs``.
 
-        Jobs of workers with other names are left out: another host may have been cut off from
-        Redis at the same time, for example.
+        A job whose worker has another name than all workers of these processes is left out: its
+        worker is gone for another reason. For example, another host was cut off from Redis.
 
         If a job's lock expires, its process left the job behind. If the job ends, or the worker
         that holds the lock renews any lock or takes another job, the worker is alive.
