@@ -12,7 +12,13 @@ from typing import Any
 from tests.chaos.driver.faults import FAULTS
 from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.plans import plan_round
-from tests.chaos.driver.proof import Ran, check_forgotten, check_report, check_starts
+from tests.chaos.driver.proof import (
+    Ran,
+    check_forgotten,
+    check_report,
+    check_starts,
+    was_refused,
+)
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -68,6 +74,16 @@ def test_a_loss_is_excused_only_while_redis_forgot() -> None:
     hit = Hit(1.0, 20.0, whose="all", forgets=(5.0, 6.0))
     assert [at for at in (4.9, 5.0, 6.0, 6.4, 6.6, 19.0) if hit.may_forget(at)] == [5.0, 6.0, 6.4]
     assert not Hit(1.0, 20.0, whose="all").may_forget(5.0)
+
+
+def test_only_a_node_worker_lets_a_job_fail_because_redis_refused_its_end() -> None:
+    ended = rows(("start", 1.0, 7), ("end", 2.0, 7))
+    assert was_refused(ended, [Hit(1.5, 2.5, refuses=True)])
+    assert not was_refused(ended, [Hit(1.5, 2.5)])
+    assert not was_refused(ended, [Hit(2.1, 2.5, refuses=True)])
+    assert not was_refused(ended[:1], [Hit(0.5, 2.5, refuses=True)])
+    own = [{**row, "worker": "qctl"} for row in ended]
+    assert not was_refused(own, [Hit(1.5, 2.5, refuses=True)])
 
 
 def test_no_drain_may_overlook_what_redis_forgot() -> None:

@@ -1,4 +1,4 @@
-"""A queue of a cluster whose slot moves: producers of BullMQ and qctl, and followers of events."""
+"""A queue of a cluster whose slot moves: BullMQ's producers and workers, and qctl's."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from qctl import Queue
+from qctl import NewJob, Queue
 from qctl.connection import slot_moves as moving
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
-from tests.labs.build import put, row
+from qctl.wire.write.pausing import pause, resume
+from tests.labs.build import holder, put, row
 from tests.labs.clusters import Cluster, Move
 from tests.labs.events import followed
-from tests.labs.node import node
+from tests.labs.node import HERE, node, node_env
+from tests.labs.servers import wait_until
 
 # Adds one job and prints its id, or why it was not added.
 PRODUCER = """
@@ -49,6 +51,39 @@ def test_nobody_adds_to_a_part_of_a_queue(
                 queue.add("x")
         assert [queue.add("x"), node_adds()] == ["4", "5"]
     assert sorted(row(cluster.client, "wait", keys)) == ["1", "2", "3", "4", "5"]
+
+
+def test_a_paused_queue_without_active_jobs_moves_without_a_loss(
+    cluster: Cluster, node_modules: str, tmp_path: Path
+) -> None:
+    client, keys = cluster.client, QueueKeys("{rested}", "q")
+    log, ledger = tmp_path / "log", tmp_path / "ledger"
+    nodes = ",".join(str(server.port) for server in cluster.nodes)
+    env = {"REDIS_NODES": f"cluster:{nodes}", "PREFIX": keys.prefix, "LEDGER": str(ledger)}
+
+    def has_worker_been_refused() -> bool:
+        return "Too many Cluster redirections" in log.read_text()
+
+    with Queue("q", redis_url=cluster.url, prefix=keys.prefix) as queue, log.open("wb") as output:
+        queue.add_bulk([NewJob("x", {"ms": 50}) for _ in range(50)])
+        worker = subprocess.Popen(
+            [*node(), str(HERE / "worker.js")], env=node_env(env), stdout=output, stderr=output
+        )
+        try:
+            wait_until(lambda: client.call("ZCARD", keys("completed")), "a job to end")
+            assert pause(client, keys, holder("me")).changed
+            wait_until(lambda: not client.call("EXISTS", keys("active")), "running jobs to end")
+            with Move(cluster, "rested") as move:
+                move.carry(move.left()[::2])
+                wait_until(has_worker_been_refused, "the worker to be refused")
+            assert client.call("LLEN", keys("paused")) > 0
+            assert resume(client, keys).changed
+            wait_until(lambda: client.call("ZCARD", keys("completed")) == 50, "all jobs to end")
+        finally:
+            worker.kill()
+            worker.wait()
+    assert client.call("ZCARD", keys("failed")) == 0
+    assert ledger.read_text().count('"start"') == 50
 
 
 def test_a_follower_shows_each_event_once(cluster: Cluster, tmp_path: Path) -> None:

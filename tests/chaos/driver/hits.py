@@ -24,8 +24,8 @@ class Hit:
         whose: other processes whose jobs it may have cut short: "", "node" or "all".
         forgets: from when to when Redis acknowledged what it may have forgotten since, in seconds
             since 1970: such jobs may be gone, or run again. None if it forgot nothing.
-        refuses: whether Redis answered writes with errors. BullMQ takes that for the failure of a
-            job that has just ended.
+        refuses: whether Redis answered writes with errors, or was away for longer than BullMQ
+            waits. BullMQ takes that for the failure of a job that has just ended.
         kind: the name of the fault; the round fills it in.
     """
 

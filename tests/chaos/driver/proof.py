@@ -88,7 +88,7 @@ def _check_states(
     deleted = any(words[0] == "purge" or words[1] == "remove" for words in typed)
     for job_id in acknowledged:
         rows = ledger.get(job_id, [])
-        may_fail = _is_hopeless(rows) or _was_refused(rows, hits)
+        may_fail = _is_hopeless(rows) or was_refused(rows, hits)
         if job_id in completed and job_id in failed:
             yield f"job {job_id} is both completed and failed"
         elif job_id in completed:
@@ -115,7 +115,7 @@ def _is_hopeless(rows: list[Row]) -> bool:
     return bool(rows) and rows[-1]["name"] == HOPELESS and rows[-1]["ev"] == "fail"
 
 
-def _was_refused(rows: list[Row], hits: list[Hit]) -> bool:
+def was_refused(rows: list[Row], hits: list[Hit]) -> bool:
     """Whether Redis may have refused that a job completed: BullMQ then lets the job fail."""
     return any(
         row["ev"] == "end"
@@ -140,7 +140,11 @@ def check_starts(ledger: Ledger, hits: list[Hit]) -> Iterator[str]:
 
 
 def _history(rows: list[Row]) -> str:
-    runs = (f"{r['ev']} {r['at']:.3f} pid {r['pid']} attempt {r['ats']}/{r['atm']}" for r in rows)
+    runs = (
+        f"{r['ev']} {r['at']:.3f} {r['worker'] or 'node'} pid {r['pid']} "
+        f"attempt {r['ats']}/{r['atm']}"
+        for r in rows
+    )
     return ", ".join(runs) or "it never started"
 
 
@@ -187,7 +191,7 @@ def check_report(
             # Its worker was not told that it got the job, and has given it back; or Redis forgot
             # that it has ended.
             continue
-        if wanted == "fail" and _was_refused(before, hits):
+        if wanted == "fail" and was_refused(before, hits):
             continue
         if wanted and not any(row["ev"] == wanted for row in before):
             yield f"job {job['id']} is reported as {job['result']}: {_history(rows)}"

@@ -255,7 +255,8 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
                 severity="warning",
                 subject=Subject("queue", snapshot.keys.name),
                 what=f"its slot {slot} is moving to another node of the cluster: until the move "
-                "ends, no job can be added, start or end",
+                "ends, no job can be added, start or end; jobs that a Node worker ends "
+                "meanwhile may be recorded as failed, or run again",
                 evidence={"slot": slot},
                 remedy="wait until the reshard ends; if none is running, complete the move with "
                 "redis-cli --cluster fix",
