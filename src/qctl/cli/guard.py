@@ -62,8 +62,8 @@ def required_confirmation(settings: Settings) -> str | None:
         )
     if not confirm:
         return None
-    # ``context`` may be another context than the chosen one: a context whose own Redis is the Redis
-    # in use. Its name then confirms the write, even if a flag or variable chose this Redis.
+    # If a flag or variable leads to the Redis of another context than the chosen one, ``context``
+    # is that other context, and typing its name confirms the write.
     if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",
