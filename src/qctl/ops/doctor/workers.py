@@ -20,7 +20,14 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.events import Event, recent_events
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.clients import WAIT_COMMAND, WorkerClient, is_listed, unnamed, worker_counts
+from qctl.wire.read.clients import (
+    WAIT_COMMAND,
+    WorkerClient,
+    host_of,
+    is_listed,
+    unnamed,
+    worker_counts,
+)
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import read_agendas
 
@@ -64,6 +71,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
     again = read_snapshots(exam.client, [snapshot.keys for snapshot in idle])
     for snapshot in _idle(exam, [s for s in again if isinstance(s, QueueSnapshot)]):
         workers = exam.workers_of(snapshot.keys)
+        count = worker_counts(workers).total()
         stalled = snapshot.counts.stalled
         # A rate limit that may be in force lowers the severity, but does not hide the finding.
         limit = advice.limited(snapshot)
@@ -71,7 +79,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
             severity="error" if limit is None else "warning",
             subject=Subject("queue", snapshot.keys.name),
             what=f"{advice.ready(snapshot)} and none starts, although "
-            f"{counted(worker_counts(workers).total(), 'worker is', 'workers are')} connected"
+            f"{counted(count, 'worker is', 'workers are')} connected"
             + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
             + (f"; it {limit.text}" if limit is not None else ""),
             evidence={
@@ -81,7 +89,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
                 "may_be_limited_s": None
                 if snapshot.rate_limit is None or limit is None
                 else snapshot.rate_limit.left_ms / 1000,
-                "workers": worker_counts(workers).total(),
+                "workers": count,
                 "listening": sum(worker.last_command == WAIT_COMMAND for worker in workers),
                 "idle_s": [worker.idle_s for worker in workers[:MAX_EXAMPLES]],
             },
@@ -97,7 +105,7 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
         workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
         if exam.address.mode == "cluster":
             # In a cluster, one worker may have a connection to each node.
-            hosts = {(w.worker_name, w.address.rpartition(":")[0]): w for w in workers}
+            hosts = {(w.worker_name, host_of(w.address)): w for w in workers}
             workers = list(hosts.values())
         counts = Counter(worker.worker_name for worker in workers)
         shared = {name: count for name, count in counts.items() if count > 1}
