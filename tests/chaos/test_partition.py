@@ -21,6 +21,7 @@ import pytest
 from qctl.connection.socket_client import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S
 from qctl.ops.drain.watchdog import RENEW_S
 from qctl.runtime.loop.listener import MAX_BLOCK_S, MAX_LEAVE_S
+from tests.labs.drains import Running
 from tests.labs.network import BOTH, RECEIVED, SENT, why_not
 from tests.labs.partitions import BLOCK_S, CONNECT_S, GRACE_S, LOCK_S, REPLY_S, PartitionLab
 from tests.labs.servers import wait_until
@@ -182,12 +183,18 @@ def test_a_cut_at_any_step(hosts: PartitionLab, step: str, host: str, what: str)
     assert not completed & twice
 
 
-def test_qctl_is_killed_behind_a_partition(hosts: PartitionLab) -> None:
+def cut_off_while_waiting(hosts: PartitionLab) -> tuple[list[str], Running]:
+    """The held jobs, and a drain whose host is cut off while the drain waits for these jobs."""
     held = hosts.hold_anew(3)
     drain = hosts.steps(*DRAIN)
     drain.await_step("waiting")
-    watchdog = drain.watchdog_pid
     hosts.network.cut("a")
+    return held, drain
+
+
+def test_qctl_is_killed_behind_a_partition(hosts: PartitionLab) -> None:
+    held, drain = cut_off_while_waiting(hosts)
+    watchdog = drain.watchdog_pid
     drain.kill()
     assert hosts.is_paused()
     hosts.network.join()
@@ -198,10 +205,7 @@ def test_qctl_is_killed_behind_a_partition(hosts: PartitionLab) -> None:
 
 @pytest.mark.skipif(not ALL, reason="waits 15 s for a lease: QCTL_PARTITIONS=all")
 def test_another_drain_takes_over_meanwhile(hosts: PartitionLab) -> None:
-    held = hosts.hold_anew(3)
-    first = hosts.steps(*DRAIN)
-    first.await_step("waiting")
-    hosts.network.cut("a")
+    held, first = cut_off_while_waiting(hosts)
     wait_until(lambda: not hosts.client.call("EXISTS", hosts.keys().lease), "the lease to expire")
     hosts.release()
     second = hosts.start("drain", "q", "--output", "ndjson", host="b").finish()
@@ -219,11 +223,8 @@ def test_another_drain_takes_over_meanwhile(hosts: PartitionLab) -> None:
 
 def test_ctrl_c_behind_a_partition(hosts: PartitionLab) -> None:
     """It ends after one time limit, not after one for each command of its end."""
-    held = hosts.hold_anew(3)
-    drain = hosts.steps(*DRAIN)
-    drain.await_step("waiting")
+    held, drain = cut_off_while_waiting(hosts)
     watchdog = drain.watchdog_pid
-    hosts.network.cut("a")
     drain.signal(signal.SIGINT)
     done = drain.finish()
     report = done.report

@@ -235,6 +235,21 @@ class Stage:
             for line in (" ".join(cmdline(process)) for process in marked(self._token))
         )
 
+    def stop_for(self, pid: int, seconds: float) -> bool:
+        """Let a process stand still for a while; False if it is gone."""
+        self.stopped.add(pid)
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(seconds)
+            with contextlib.suppress(ProcessLookupError):
+                if is_alive(pid):
+                    os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            return False
+        finally:
+            self.stopped.discard(pid)
+        return True
+
     # Its end
 
     def heal(self) -> None:

@@ -5,36 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from random import Random
 
-from tests.chaos.driver.faults.base import Fault
+from tests.chaos.driver.faults.base import Fault, Inject
 from tests.chaos.driver.hits import Hit
 from tests.chaos.driver.stage import LOCK_S, Stage
 from tests.labs.drains import Running, is_alive, kill
 from tests.labs.servers import wait_until
 
 
-def _kill(stage: Stage, _: Running, __: Random) -> Hit | None:
-    """Kills the daemon. PM2's apps end with it; others go on, and are ended by ``Stage.heal``."""
-    began = time.time()
-    pid = stage.app.daemon
-    if not pid:
-        return None
-    workers = frozenset(stage.workers())
-    kill(pid)
-    return Hit(began, time.time() + LOCK_S, workers, "node")
+def _end_by(end: Callable[[int], None]) -> Inject:
+    """Ends the daemon, whose pid ``end`` gets."""
+
+    def inject(stage: Stage, _: Running, __: Random) -> Hit | None:
+        began = time.time()
+        pid = stage.app.daemon
+        if not pid:
+            return None
+        workers = frozenset(stage.workers())
+        end(pid)
+        return Hit(began, time.time() + LOCK_S, workers, "node")
+
+    return inject
 
 
-def _end(stage: Stage, _: Running, __: Random) -> Hit | None:
-    """Asks the daemon to end; it stops its apps first."""
-    began = time.time()
-    pid = stage.app.daemon
-    if not pid:
-        return None
-    workers = frozenset(stage.workers())
+def _terminate(pid: int) -> None:
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not is_alive(pid), "the manager to end")
-    return Hit(began, time.time() + LOCK_S, workers, "node")
 
 
 def _start_anew(stage: Stage, _: Running, __: Random) -> Hit | None:
@@ -56,18 +54,14 @@ def _stop(stage: Stage, _: Running, chance: Random) -> Hit | None:
     pid = stage.app.daemon
     if not pid:
         return None
-    stage.stopped.add(pid)
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(chance.uniform(0.2, 3))
-    if is_alive(pid):
-        os.kill(pid, signal.SIGCONT)
-    stage.stopped.discard(pid)
-    return Hit(began, time.time())
+    return Hit(began, time.time()) if stage.stop_for(pid, chance.uniform(0.2, 3)) else None
 
 
 FAULTS: dict[str, Fault] = {
-    "kill-daemon": Fault(_kill),
+    # PM2's apps end with the daemon; others go on, and are ended by ``Stage.heal``.
+    "kill-daemon": Fault(_end_by(kill)),
     "stop-daemon": Fault(_stop),
-    "term-daemon": Fault(_end),
+    # The daemon stops its apps first.
+    "term-daemon": Fault(_end_by(_terminate)),
     "hup-daemon": Fault(_start_anew, managers=frozenset({"supervisord"})),
 }

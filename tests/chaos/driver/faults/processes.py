@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -33,6 +32,12 @@ def _pids(stage: Stage, running: Running, role: str) -> list[int]:
             return stage.workers()
 
 
+def _one(stage: Stage, running: Running, role: str, chance: Random) -> int | None:
+    """The pid of a process of a role; None if there is none."""
+    pids = _pids(stage, running, role)
+    return chance.choice(sorted(pids)) if pids else None
+
+
 def _send(role: str, number: signal.Signals, *, cuts: bool) -> Inject:
     """Sends a signal to a process of a role; SIGSTOP ends before a lock does.
 
@@ -41,23 +46,18 @@ def _send(role: str, number: signal.Signals, *, cuts: bool) -> Inject:
     """
 
     def inject(stage: Stage, running: Running, chance: Random) -> Hit | None:
-        pids = _pids(stage, running, role)
-        if not pids:
+        pid = _one(stage, running, role, chance)
+        if pid is None:
             return None
-        pid = chance.choice(sorted(pids))
         began = time.time()
+        if number == signal.SIGSTOP:
+            is_hit = stage.stop_for(pid, chance.uniform(0.2, 1.5))
+            return Hit(began, time.time()) if is_hit else None
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             return None
-        if number == signal.SIGSTOP:
-            stage.stopped.add(pid)
-            time.sleep(chance.uniform(0.2, 1.5))
-            with contextlib.suppress(ProcessLookupError):
-                if is_alive(pid):
-                    os.kill(pid, signal.SIGCONT)
-            stage.stopped.discard(pid)
-        elif number == signal.SIGTERM and role in _END_JOBS:
+        if number == signal.SIGTERM and role in _END_JOBS:
             # The next command must not meet a process that is about to leave; one may hang.
             over = time.monotonic() + KILL_AFTER_S
             while is_alive(pid) and time.monotonic() < over:
@@ -71,17 +71,10 @@ def _freeze(role: str) -> Inject:
     """Stops a worker for longer than its locks last; then it goes on with jobs that others have."""
 
     def inject(stage: Stage, running: Running, chance: Random) -> Hit | None:
-        pids = _pids(stage, running, role)
-        if not pids:
-            return None
-        pid = chance.choice(sorted(pids))
+        pid = _one(stage, running, role, chance)
         began = time.time()
-        stage.stopped.add(pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(chance.uniform(LOCK_S, LOCK_S + 1.5))
-            os.kill(pid, signal.SIGCONT)
-        stage.stopped.discard(pid)
+        if pid is None or not stage.stop_for(pid, chance.uniform(LOCK_S, LOCK_S + 1.5)):
+            return None
         # A worker of BullMQ may have been given a job in the meantime, which it starts now. qctl's
         # give such jobs back.
         late_s = 1 if role == "worker" else 0
