@@ -41,9 +41,13 @@ class Spans:
         self.tracing = Tracing(self.provider)
 
     def rows(self, name: str) -> list[Row]:
-        """The ended spans of a name."""
+        """The ended spans of a name, in the order in which they began.
+
+        They may end in another order: a job that adds a job may go on beside that job.
+        """
         found = []
-        for span in self._exporter.get_finished_spans():
+        ended = self._exporter.get_finished_spans()
+        for span in sorted(ended, key=lambda span: span.start_time or 0):
             context = span.get_span_context()
             if span.name == name and context is not None:
                 found.append(
